@@ -1,0 +1,233 @@
+"""Artefact files: safetensors with edgex's own metadata, read and written tensor by tensor.
+
+Layout (safetensors specification, github.com/huggingface/safetensors): 8 bytes little-endian header length,
+a JSON header, then the tensors' bytes without gaps. edgex adds one metadata key, "edgex", whose value is a JSON
+object; its "sha256" is the digest of everything behind the header. What the metadata means is decided in
+`edgex.checkpoint` (models) and `edgex.vector` (vectors).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import struct
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from edgex.errors import ArtefactError
+
+FORMAT = "edgex/1"
+METADATA_KEY = "edgex"
+_NO_DIGEST = "0" * 64
+
+DTYPES: dict[str, torch.dtype] = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+_DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorSpec:
+    """A tensor's dtype, shape and place: offset and size in bytes from the start of the data."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    offset: int
+    nbytes: int
+
+
+class TensorFile:
+    """A safetensors file opened for reading one tensor at a time; a context manager.
+
+    Attributes: path, metadata (the edgex object, or {} where the file has none), tensors (name -> TensorSpec,
+    in file order). Raises ArtefactError for a missing, truncated or corrupt file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        from safetensors import SafetensorError, safe_open
+
+        self.path = path
+        if not path.is_file():
+            what = "a folder" if path.is_dir() else "nothing"
+            raise ArtefactError(f"expected a safetensors file at {path}, found {what}: check the path")
+        try:
+            # The library checks the header against the file: lengths, offsets, gaps, overlaps.
+            with safe_open(path, framework="pt"):
+                pass
+            self._file: BinaryIO = path.open("rb")
+        except (SafetensorError, OSError, ValueError) as error:
+            raise ArtefactError(
+                f"{path} is not a whole safetensors file ({_first_line(error)}): copy or download it again"
+            ) from error
+        (length,) = struct.unpack("<Q", self._file.read(8))
+        header = json.loads(self._file.read(length))
+        self._data_start = 8 + length
+        self.raw_metadata: dict[str, str] = header.pop("__metadata__", {})
+        self.metadata: dict[str, Any] = self._parse_metadata()
+        self.tensors: dict[str, TensorSpec] = {}
+        for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+            begin, end = entry["data_offsets"]
+            if entry["dtype"] not in DTYPES:
+                self._file.close()
+                raise ArtefactError(f"{path}: tensor '{name}' has type {entry['dtype']}, which edgex does not read")
+            self.tensors[name] = TensorSpec(DTYPES[entry["dtype"]], tuple(entry["shape"]), begin, end - begin)
+
+    def _parse_metadata(self) -> dict[str, Any]:
+        if METADATA_KEY not in self.raw_metadata:
+            return {}
+        try:
+            parsed = json.loads(self.raw_metadata[METADATA_KEY])
+        except ValueError as error:
+            raise ArtefactError(f"{self.path}: its edgex metadata is not JSON ({error}): the file is damaged") from error
+        if not isinstance(parsed, dict):
+            raise ArtefactError(f"{self.path}: its edgex metadata is not an object: the file is damaged")
+        return parsed
+
+    def read_bytes(self, name: str) -> bytearray:
+        """A tensor's bytes as stored."""
+        spec = self.tensors[name]
+        data = bytearray(spec.nbytes)
+        self._file.seek(self._data_start + spec.offset)
+        if self._file.readinto(data) != spec.nbytes:
+            raise ArtefactError(f"{self.path}: tensor '{name}' is cut short: copy or download the file again")
+        return data
+
+    def read(self, name: str) -> Tensor:
+        """A tensor in its stored dtype."""
+        return decode(self.read_bytes(name), self.tensors[name])
+
+    def verify(self) -> None:
+        """Compares the data with the recorded sha256; a difference is an ArtefactError."""
+        digest = hashlib.sha256()
+        for name in self.tensors:
+            digest.update(self.read_bytes(name))
+        self.check_digest(digest.hexdigest())
+
+    def check_digest(self, found: str) -> None:
+        """Raises ArtefactError where `found` is not the recorded sha256 of the data."""
+        recorded = self.metadata.get("sha256")
+        if recorded is not None and recorded != found:
+            raise ArtefactError(
+                f"{self.path}: its data has sha256 {found[:12]}…, its header says {str(recorded)[:12]}…: "
+                "the file was changed or damaged, get it again"
+            )
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+    def __enter__(self) -> TensorFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def decode(data: bytearray, spec: TensorSpec) -> Tensor:
+    """Stored bytes -> tensor of the stored dtype and shape (sharing the bytes' memory)."""
+    if spec.nbytes == 0:
+        return torch.empty(spec.shape, dtype=spec.dtype)
+    return torch.frombuffer(data, dtype=spec.dtype).reshape(spec.shape)
+
+
+def encode(tensor: Tensor) -> bytes:
+    """Tensor -> the bytes that safetensors stores."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+
+
+def write(
+    path: Path,
+    metadata: dict[str, Any],
+    specs: dict[str, tuple[torch.dtype, tuple[int, ...]]],
+    tensors: Iterable[bytes],
+) -> str:
+    """Writes an artefact in one streaming pass and returns its sha256; never leaves half a file.
+
+    metadata: JSON-ready; "format" and "sha256" are added here.
+    specs: name -> (dtype, shape), in the order in which `tensors` yields their bytes.
+    Raises ArtefactError where the disk is full or the folder cannot be written.
+    """
+    header: dict[str, Any] = {}
+    described = {"format": FORMAT, **metadata, "sha256": _NO_DIGEST}
+    header["__metadata__"] = {METADATA_KEY: json.dumps(described, ensure_ascii=False)}
+    offset = 0
+    for name, (dtype, shape) in specs.items():
+        size = dtype.itemsize * torch.Size(shape).numel()
+        header[name] = {
+            "dtype": _DTYPE_NAMES[dtype],
+            "shape": list(shape),
+            "data_offsets": [offset, offset + size],
+        }
+        offset += size
+    encoded = json.dumps(header, ensure_ascii=False).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    digest = hashlib.sha256()
+    with atomic_output(path) as temporary, temporary.open("wb") as file:
+        file.write(struct.pack("<Q", len(encoded)) + encoded)
+        for data in tensors:
+            digest.update(data)
+            file.write(data)
+        if file.tell() != 8 + len(encoded) + offset:
+            raise AssertionError("the tensors written do not match the header")
+        # The digest is known only now; its place in the header has a fixed length.
+        file.seek(0)
+        file.write(struct.pack("<Q", len(encoded)) + encoded.replace(_NO_DIGEST.encode(), digest.hexdigest().encode()))
+    return digest.hexdigest()
+
+
+def write_tensors(path: Path, metadata: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    """`write` for tensors that are in memory already."""
+    specs = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+    return write(path, metadata, specs, (encode(tensor) for tensor in tensors.values()))
+
+
+@contextlib.contextmanager
+def atomic_output(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; renames it on success and removes it on any failure.
+
+    Operating-system errors (read-only folder, full disk) become one-line ArtefactErrors.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        os.close(handle)
+    except OSError as error:
+        raise ArtefactError(f"cannot write {path} ({error.strerror}): choose a folder that can be written") from error
+    temporary = Path(name)
+    try:
+        try:
+            yield temporary
+            # mkstemp makes a private file; give it the permissions of any other new file.
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)
+            temporary.replace(path)
+        except OSError as error:
+            raise ArtefactError(
+                f"cannot write {path} ({error.strerror or error}): nothing was written, free space or choose "
+                "another folder"
+            ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

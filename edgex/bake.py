@@ -1,0 +1,129 @@
+"""Bake: theta_baked = theta_target + alpha * tau, tensor by tensor.
+
+The files stream through: at any moment one tensor of the target, its delta and their sum are in memory.
+Which alpha to take is `edgex.alpha`'s question; what a vector is, `edgex.vector`'s.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import hashlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import edgex
+from edgex import artefact
+from edgex.artefact import TensorFile
+from edgex.checkpoint import BACKBONE_PREFIX, ModelCard, backbone_shapes, check_finite, match_shapes
+from edgex.errors import MismatchError, UsageError
+from edgex.vector import VectorCard
+
+
+def bake(
+    target: Path,
+    vector: Path,
+    out: Path,
+    *,
+    alpha: float,
+    force: bool = False,
+    metrics: dict[str, Any] | None = None,
+) -> ModelCard:
+    """Adds alpha times a vector to a target model and writes the baked model; returns its card.
+
+    The sum is computed in float32 and stored in the target's own type; tensors that the vector leaves alone,
+    and every tensor when alpha is 0, are copied byte for byte. `force` bakes across different bases or
+    architectures as long as every name and shape agrees. Source: arXiv 2507.04380, equation of section 3.
+
+    Raises MismatchError where target and vector do not fit together, ArtefactError for damaged files.
+    """
+    if not math.isfinite(alpha):
+        raise UsageError(f"alpha must be a finite number, found {alpha}")
+    with TensorFile(target) as model_file, TensorFile(vector) as vector_file:
+        card = ModelCard.from_metadata(model_file.metadata, target)
+        tau = VectorCard.from_metadata(vector_file.metadata, vector)
+        if not force:
+            _check_same_origin(card, tau, target, vector)
+        _check_fit(model_file, vector_file, tau, target, vector)
+        baked = dataclasses.replace(
+            card,
+            name=card.name if card.alpha is not None else f"{card.name}-baked",
+            evidence=tau.evidence,
+            alpha=(card.alpha or 0.0) + alpha,
+            provenance=(*card.provenance, _step(card, model_file, tau, vector_file, alpha, forced=force)),
+            metrics={**card.metrics, **(metrics or {})},
+        )
+        specs = {name: (spec.dtype, spec.shape) for name, spec in model_file.tensors.items()}
+        artefact.write(out, baked.to_metadata(), specs, _sums(model_file, vector_file, alpha))
+    return baked
+
+
+def _sums(model_file: TensorFile, vector_file: TensorFile, alpha: float) -> Iterator[bytes]:
+    """The baked tensors' bytes in file order; both inputs' digests are checked once everything was read."""
+    target_digest = hashlib.sha256()
+    for name, spec in model_file.tensors.items():
+        data = model_file.read_bytes(name)
+        target_digest.update(data)
+        tensor = artefact.decode(data, spec)
+        check_finite(tensor, name, source=str(model_file.path))
+        key = name.removeprefix(BACKBONE_PREFIX)
+        if not name.startswith(BACKBONE_PREFIX) or key not in vector_file.tensors or alpha == 0:
+            yield bytes(data)
+            continue
+        delta = vector_file.read(key)
+        check_finite(delta, key, source=str(vector_file.path))
+        total = torch.add(tensor.float(), delta.float(), alpha=alpha).to(spec.dtype)
+        check_finite(total, name, source=f"{model_file.path} plus {alpha} times {vector_file.path}")
+        yield artefact.encode(total)
+    model_file.check_digest(target_digest.hexdigest())
+    vector_file.verify()
+
+
+def _check_same_origin(card: ModelCard, tau: VectorCard, target: Path, vector: Path) -> None:
+    if card.architecture != tau.architecture:
+        raise MismatchError(
+            f"target {target} is {card.architecture}, vector {vector} was learned on {tau.architecture}: "
+            "take a vector for the target's architecture"
+        )
+    if card.base.fingerprint != tau.base.fingerprint:
+        raise MismatchError(
+            f"target {target} started from {card.base}, vector {vector} was learned from {tau.base}: "
+            "take a vector of the same base, or --force to add it anyway"
+        )
+
+
+def _check_fit(model_file: TensorFile, vector_file: TensorFile, tau: VectorCard, target: Path, vector: Path) -> None:
+    """Deltas and unchanged names together must be exactly the target's backbone, shape by shape."""
+    expected = backbone_shapes(model_file.tensors)
+    found = {name: spec.shape for name, spec in vector_file.tensors.items()}
+    overlap = found.keys() & set(tau.unchanged)
+    if overlap:
+        raise MismatchError(f"{vector}: tensor '{min(overlap)}' has a delta and is listed as unchanged")
+    found |= {name: expected[name] for name in tau.unchanged if name in expected}
+    found |= {name: () for name in tau.unchanged if name not in expected}
+    match_shapes(found, expected, source=str(vector), target=f"target {target}")
+
+
+def _step(
+    card: ModelCard, model_file: TensorFile, tau: VectorCard, vector_file: TensorFile, alpha: float, *, forced: bool
+) -> dict[str, Any]:
+    return {
+        "step": "bake",
+        "alpha": alpha,
+        "forced": forced,
+        "inputs": [
+            {"role": "target", "name": card.name, "sha256": model_file.metadata["sha256"]},
+            {
+                "role": "vector",
+                "name": tau.name,
+                "sha256": vector_file.metadata["sha256"],
+                "provenance": list(tau.provenance),
+            },
+        ],
+        "edgex": edgex.__version__,
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }

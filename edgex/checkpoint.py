@@ -1,0 +1,236 @@
+"""Model artefacts: predictors and baked models, one safetensors file each, ready to load.
+
+Holds what a model file says of itself (`ModelCard`), strict loading and saving. The file format lies in
+`edgex.artefact`; weights from other libraries come in through `edgex.importer`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import edgex
+from edgex import artefact
+from edgex.artefact import TensorFile, TensorSpec
+from edgex.backbones import Architecture, Backbone, build
+from edgex.errors import ArtefactError, MismatchError
+from edgex.model import Evidence, Head, HeadKind, SelfExplainingViT
+from edgex.runtime.preprocess import Preprocessing
+
+BACKBONE_PREFIX = "backbone."
+HEAD_PREFIX = "head."
+
+
+@dataclasses.dataclass(frozen=True)
+class Base:
+    """The weights that a model or vector started from: a name for people, a fingerprint for programs."""
+
+    name: str
+    fingerprint: str
+
+    def __str__(self) -> str:
+        return f"{self.name} [{self.fingerprint[:12]}]"
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelCard:
+    """Everything that a model artefact says of itself beside its tensors.
+
+    alpha is None for a model that no vector was added to. provenance is a list of steps, oldest first, each
+    with "step", "inputs" (name and sha256), parameters and the edgex version. metrics holds measured numbers.
+    """
+
+    name: str
+    architecture: Architecture
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    head_kind: HeadKind
+    head_scale: float
+    evidence: Evidence
+    base: Base
+    alpha: float | None = None
+    provenance: tuple[dict[str, Any], ...] = ()
+    metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def to_metadata(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return {
+            "kind": "model",
+            "name": self.name,
+            "architecture": self.architecture.to_dict(),
+            "classes": list(self.classes),
+            "preprocessing": self.preprocessing.to_dict(),
+            "head": {"kind": self.head_kind, "scale": self.head_scale},
+            "evidence": self.evidence.to_dict(),
+            "base": dataclasses.asdict(self.base),
+            "alpha": self.alpha,
+            "provenance": list(self.provenance),
+            "metrics": self.metrics,
+        }
+
+    @classmethod
+    def from_metadata(cls, data: Mapping[str, Any], path: Path) -> ModelCard:
+        """Inverse of `to_metadata`; ArtefactError names what is missing."""
+        check_kind(data, "model", path)
+        try:
+            return cls(
+                name=data["name"],
+                architecture=Architecture.from_dict(data["architecture"]),
+                classes=tuple(data["classes"]),
+                preprocessing=Preprocessing.from_dict(data["preprocessing"]),
+                head_kind=data["head"]["kind"],
+                head_scale=float(data["head"]["scale"]),
+                evidence=Evidence.from_dict(data["evidence"]),
+                base=Base(**data["base"]),
+                alpha=data["alpha"],
+                provenance=tuple(data["provenance"]),
+                metrics=data["metrics"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtefactError(f"{path}: its model metadata is incomplete ({error!r}): make the file again") from error
+
+
+def check_kind(data: Mapping[str, Any], kind: str, path: Path) -> None:
+    """Raises ArtefactError where a file's metadata is not that of an edgex artefact of this kind."""
+    if not data:
+        raise ArtefactError(
+            f"expected an edgex {kind}, found a safetensors file without edgex metadata at {path}: "
+            "bring weights from elsewhere in with 'edgex import'"
+        )
+    if data.get("format") != artefact.FORMAT:
+        raise ArtefactError(
+            f"{path} has format {data.get('format')!r}, this edgex {edgex.__version__} reads {artefact.FORMAT!r}: "
+            "use the edgex version that wrote it"
+        )
+    if data.get("kind") != kind:
+        raise ArtefactError(f"expected an edgex {kind}, found an edgex {data.get('kind')} at {path}")
+
+
+def save_model(path: Path, model: SelfExplainingViT, card: ModelCard, *, dtype: torch.dtype = torch.float32) -> str:
+    """Writes a model artefact and returns the sha256 of its data. Floating-point tensors are stored as `dtype`."""
+    tensors = {BACKBONE_PREFIX + name: tensor for name, tensor in model.backbone.tensors().items()}
+    tensors |= {HEAD_PREFIX + name: tensor for name, tensor in model.head.state_dict().items()}
+    stored = {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
+    return artefact.write_tensors(path, card.to_metadata(), stored)
+
+
+def load_card(path: Path) -> tuple[ModelCard, str]:
+    """The card of a model artefact and the recorded sha256 of its data, without reading the data."""
+    with TensorFile(path) as file:
+        return ModelCard.from_metadata(file.metadata, path), str(file.metadata["sha256"])
+
+
+def load_model(path: Path) -> tuple[SelfExplainingViT, ModelCard]:
+    """Loads a model artefact in float32, frozen for inference.
+
+    Raises ArtefactError for a damaged file, MismatchError for a missing, extra or misshapen tensor or NaN.
+    """
+    with TensorFile(path) as file:
+        card = ModelCard.from_metadata(file.metadata, path)
+        file.verify()
+        tensors = {name: _as_float32(file.read(name)) for name in file.tensors}
+    backbone = {n.removeprefix(BACKBONE_PREFIX): t for n, t in tensors.items() if n.startswith(BACKBONE_PREFIX)}
+    head = {n.removeprefix(HEAD_PREFIX): t for n, t in tensors.items() if n.startswith(HEAD_PREFIX)}
+    stray = tensors.keys() - {BACKBONE_PREFIX + n for n in backbone} - {HEAD_PREFIX + n for n in head}
+    if stray:
+        raise MismatchError(f"{path}: extra tensor '{min(stray)}' belongs to neither backbone nor head")
+    if "weight" not in head:
+        raise MismatchError(f"{path}: missing tensor 'head.weight' (the class weights)")
+    if head["weight"].shape[0] != len(card.classes):
+        raise MismatchError(f"{path}: {head['weight'].shape[0]} rows of class weights for {len(card.classes)} classes")
+    model = assemble_model(card, backbone, head, source=str(path))
+    return model.freeze(), card
+
+
+def assemble_model(
+    card: ModelCard, backbone: Mapping[str, Tensor], head: Mapping[str, Tensor], *, source: str
+) -> SelfExplainingViT:
+    """A model from its card and its tensors, matched strictly; `source` names them in errors."""
+    built = build(card.architecture)
+    load_backbone(built, backbone, source=source)
+    check_tensors(head, source=source, prefix=HEAD_PREFIX)
+    classes = Head(head["weight"], head.get("bias"), kind=card.head_kind, scale=card.head_scale)
+    return SelfExplainingViT(built, classes, card.evidence)
+
+
+def load_backbone(backbone: Backbone, tensors: Mapping[str, Tensor], *, source: str) -> None:
+    """Gives a backbone its weights: every key and shape must match, every value must be finite."""
+    expected = {name: tuple(tensor.shape) for name, tensor in backbone.tensors().items()}
+    match_shapes(
+        {name: tuple(tensor.shape) for name, tensor in tensors.items()},
+        expected,
+        source=source,
+        target=str(backbone.architecture),
+    )
+    check_tensors(tensors, source=source, prefix=BACKBONE_PREFIX)
+    backbone.module.load_state_dict(dict(tensors), strict=True, assign=True)
+
+
+def match_shapes(
+    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], *, source: str, target: str
+) -> None:
+    """Raises MismatchError naming the first missing, extra or misshapen tensor of `source` against `target`."""
+    if missing := _first(name for name in expected if name not in found):
+        more = sum(name not in found for name in expected) - 1
+        raise MismatchError(f"{source}: missing tensor '{missing}'{_more(more)} that {target} needs")
+    if extra := _first(name for name in found if name not in expected):
+        more = sum(name not in expected for name in found) - 1
+        raise MismatchError(f"{source}: extra tensor '{extra}'{_more(more)} that {target} does not have")
+    if wrong := _first(name for name in expected if found[name] != expected[name]):
+        raise MismatchError(
+            f"{source}: tensor '{wrong}' has shape {list(found[wrong])}, {target} expects {list(expected[wrong])}"
+        )
+
+
+def check_tensors(tensors: Mapping[str, Tensor], *, source: str, prefix: str = "") -> None:
+    """Raises ArtefactError naming the first tensor that holds a NaN or an infinity."""
+    for name, tensor in tensors.items():
+        check_finite(tensor, f"{prefix}{name}", source=source)
+
+
+def check_finite(tensor: Tensor, name: str, *, source: str) -> None:
+    """Raises ArtefactError where a tensor holds a NaN or an infinity."""
+    # A sum is one pass without a mask in memory; only a non-finite sum needs the closer look.
+    if tensor.is_floating_point() and not math.isfinite(tensor.sum(dtype=torch.float64)):
+        raise ArtefactError(f"{source}: tensor '{name}' holds NaN or infinite values: the weights are damaged")
+
+
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 of backbone tensors, rounded to float16, in order of their names.
+
+    Rounded, so that a base stored in half precision keeps the fingerprint of its float32 original.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name}{list(tensor.shape)}".encode())
+        digest.update(artefact.encode(tensor.to(torch.float16) if tensor.is_floating_point() else tensor))
+    return digest.hexdigest()
+
+
+def backbone_shapes(tensors: Mapping[str, TensorSpec]) -> dict[str, tuple[int, ...]]:
+    """Shapes of a model file's backbone tensors under the library's own names."""
+    return {
+        name.removeprefix(BACKBONE_PREFIX): spec.shape
+        for name, spec in tensors.items()
+        if name.startswith(BACKBONE_PREFIX)
+    }
+
+
+def _as_float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _first(names: Iterable[str]) -> str | None:
+    return next(iter(names), None)
+
+
+def _more(count: int) -> str:
+    return f" (and {count} more)" if count > 0 else ""

@@ -1,0 +1,45 @@
+"""The command line: `edgex <command>`. Each command imports what is heavy inside its own function."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+import edgex
+from edgex.cli import train
+from edgex.cli.console import EXIT_FAILURE, print_error
+from edgex.runtime.errors import EdgexError, UsageError
+
+app = typer.Typer(
+    name="edgex",
+    help="Gives a trained Vision Transformer classifier a built-in heatmap and ships it to the edge.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"edgex {edgex.__version__}")
+        raise typer.Exit
+
+
+train.register(app)
+
+
+def main() -> None:
+    """Runs the command line; exit code 0 on success, 1 on a failure, 2 on wrong usage."""
+    try:
+        app()
+    except EdgexError as error:
+        print_error(error)
+        sys.exit(2 if isinstance(error, UsageError) else EXIT_FAILURE)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,78 @@
+"""`edgex train`: fine-tune a predictor on an image folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgex.cli.console import note
+from edgex.runtime.errors import UsageError
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("train")(train)
+
+
+def train(
+    data: Annotated[Path, typer.Option(help="Image folder: train/<class>/*.jpg, with val and test beside train.")],
+    base: Annotated[str, typer.Option(help="Architecture to start from, e.g. timm/deit_tiny_patch16_224.")],
+    out: Annotated[Path, typer.Option(help="File to write the predictor to (.safetensors).")],
+    weights: Annotated[Path | None, typer.Option(help="Weights of the base: safetensors or a checkpoint.")] = None,
+    pretrained: Annotated[bool, typer.Option(help="Get the base's weights through its library's hub.")] = False,
+    name: Annotated[str | None, typer.Option(help="Name of the predictor; default: the file's.")] = None,
+    epochs: Annotated[int, typer.Option(help="Passes over the training pictures.")] = 20,
+    batch_size: Annotated[int, typer.Option(help="Pictures per step.")] = 64,
+    learning_rate: Annotated[float, typer.Option(help="Peak learning rate of the backbone.")] = 2e-4,
+    crop_scale: Annotated[float, typer.Option(help="Smallest share of a picture that a random crop keeps.")] = 0.35,
+    mirror: Annotated[bool, typer.Option(help="Mirror pictures at random; not for digits and signs.")] = True,
+    resize: Annotated[int | None, typer.Option(help="Short side in pixels before the centre crop.")] = None,
+    val_fraction: Annotated[float, typer.Option(help="Share of train held out where there is no val.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<n>.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    half: Annotated[bool, typer.Option(help="Store the weights in half precision.")] = False,
+    force: Annotated[bool, typer.Option(help="Overwrite an existing file.")] = False,
+) -> None:
+    """Fine-tune a predictor on an image folder, starting from a pretrained base.
+
+    Interrupted, it goes on from its last epoch when the same command is given again. Accuracy is measured on
+    val (or on the share of train held out) and, where the folder has one, on test.
+    """
+    if (weights is None) == (not pretrained):
+        raise UsageError("expected either --weights FILE or --pretrained for the base's weights")
+    if out.exists() and not force:
+        raise UsageError(f"{out} exists: choose another --out, or --force to overwrite it")
+    from edgex import predictor
+    from edgex.train import TrainOptions
+
+    options = TrainOptions(
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        crop_scale=crop_scale,
+        mirror=mirror,
+        seed=seed,
+        device=device,
+        precision=precision,
+    )
+    card = predictor.train(
+        data,
+        base,
+        weights,
+        out,
+        options,
+        name=name or out.name.removesuffix(".safetensors"),
+        resize=resize,
+        val_fraction=val_fraction,
+        half=half,
+        report=lambda epoch, numbers: note(
+            f"epoch {epoch}/{epochs}: " + ", ".join(f"{key} {value:.4g}" for key, value in numbers.items())
+        ),
+    )
+    print(f"{out}: {len(card.classes)} classes, {card.architecture}")
+    for key in ("val", "test"):
+        if measured := card.metrics.get(f"accuracy_{key}"):
+            print(f"accuracy on {key}: {100 * measured['value']:.2f}% of {measured['n']} pictures")

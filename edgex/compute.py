@@ -1,0 +1,47 @@
+"""Where and how precisely torch computes: device names, mixed precision, seeds."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from typing import Any
+
+import numpy as np
+import torch
+
+from edgex.errors import UsageError
+
+
+def device_of(name: str) -> torch.device:
+    """ "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:<n>" -> torch device; UsageError otherwise."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"expected device auto, cpu or cuda[:<n>], found '{name}'") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"device '{name}' was asked for, but torch sees no GPU here: use --device cpu")
+    return device
+
+
+def mixed_precision(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
+    """Autocast for "fp32" (none), "bf16", or "auto": bf16 where the hardware multiplies it fast."""
+    if precision not in ("auto", "fp32", "bf16"):
+        raise UsageError(f"expected precision auto, fp32 or bf16, found '{precision}'")
+    use_bf16 = precision == "bf16" or (precision == "auto" and _fast_bf16(device))
+    return torch.autocast(device.type, dtype=torch.bfloat16) if use_bf16 else contextlib.nullcontext()
+
+
+def _fast_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds Python, numpy and torch."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)

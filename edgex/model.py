@@ -1,0 +1,323 @@
+"""The self-explaining forward: one pass gives class scores and a heatmap that adds up to the score.
+
+Everything that turns tokens into logits and evidence lives here, once, for both families and both poolings.
+Reading weights and metadata from files lives in `edgex.checkpoint`; the graph for devices in `edgex.export`.
+
+Definitions (c is the explained class, p a patch, logits centred over classes):
+
+    evidence e[p]   what patch p adds directly to logit c
+    heatmap phi[p] = scale * e[p] + correction,  sum_p phi[p] + base_c == logit_c
+
+base_c is the same logit with nothing visible but the class token. This is local accuracy of additive feature
+attributions (Lundberg and Lee, 2017, arXiv 1705.07874, section 3) in one forward pass.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal, NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgex.backbones import Backbone, Block
+from edgex.errors import UsageError
+
+HeadKind = Literal["linear", "cosine"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """Which forward-only quantity becomes the heatmap.
+
+    kind: "class-attention" (class-token pooling: what each patch writes into the class token through the
+    attention of the last `blocks` blocks) or "patch-tokens" (average pooling: each patch's own share).
+    scale: factor on the evidence before the additive correction; stored with the vector that learned it.
+    """
+
+    kind: Literal["class-attention", "patch-tokens"]
+    blocks: int
+    scale: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Evidence:
+        """Inverse of `to_dict`."""
+        return cls(kind=data["kind"], blocks=int(data["blocks"]), scale=float(data["scale"]))
+
+    @classmethod
+    def default(cls, backbone: Backbone) -> Evidence:
+        """What was measured to be best before any vector: the last four blocks for class-token pooling."""
+        if backbone.pooling == "avg":
+            return cls("patch-tokens", 0, 1.0)
+        return cls("class-attention", min(4, len(backbone.blocks)), 1.0)
+
+
+class Head(nn.Module):
+    """Class weights [C, D]: a linear head with bias, or cosine similarity to zero-shot text embeddings.
+
+    kind "linear": logits = z @ weight.T + bias.
+    kind "cosine": logits = scale * (z / |z|) @ weight.T, rows of weight have length 1 (CLIP).
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, *, kind: HeadKind, scale: float = 1.0) -> None:
+        super().__init__()
+        self.kind: HeadKind = kind
+        self.weight = nn.Parameter(weight)
+        self.bias = nn.Parameter(bias) if bias is not None else None
+        self.scale = scale
+
+    @property
+    def classes(self) -> int:
+        """Number of classes C."""
+        return self.weight.shape[0]
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Pooled features [N, D] -> logits [N, C]."""
+        if self.kind == "cosine":
+            return self.scale * F.linear(F.normalize(pooled, dim=-1), self.weight)
+        return F.linear(pooled, self.weight, self.bias)
+
+    def direction(self, pooled: Tensor, explained: Tensor) -> Tensor:
+        """Gradient [N, D] of each picture's centred logit `explained` [N] with respect to its features.
+
+        CLIP's length is linearised at its actual value: it is taken as a constant of the picture.
+        """
+        centred = self.weight - self.weight.mean(dim=0, keepdim=True)
+        rows = F.embedding(explained, centred)
+        if self.kind == "cosine":
+            return rows * (self.scale / pooled.norm(dim=-1, keepdim=True))
+        return rows
+
+
+class Explained(NamedTuple):
+    """Output of one forward pass: logits [N, C], heatmap [N, gh, gw], base [N], all in logit units."""
+
+    logits: Tensor
+    heatmap: Tensor
+    base: Tensor
+
+
+class _Attended(NamedTuple):
+    """What one block keeps for the evidence: class token's attention [N, h, P] and values [N, h, P, d]."""
+
+    block: Block
+    attention: Tensor
+    values: Tensor
+
+
+class _Encoded(NamedTuple):
+    """Pooled features before the final norm where it comes first, the features that the head reads, extras."""
+
+    features: Tensor
+    unnormalised: Tensor
+    attended: list[_Attended]
+
+
+class SelfExplainingViT(nn.Module):
+    """A ViT classifier whose forward pass returns class scores and the heatmap of one class per picture."""
+
+    def __init__(self, backbone: Backbone, head: Head, evidence: Evidence) -> None:
+        super().__init__()
+        if head.weight.shape[1] != backbone.output_width:
+            raise UsageError(
+                f"the head reads {head.weight.shape[1]} features, {backbone.architecture.name} gives "
+                f"{backbone.output_width}"
+            )
+        expected = "patch-tokens" if backbone.pooling == "avg" else "class-attention"
+        if evidence.kind != expected:
+            raise UsageError(f"{backbone.pooling} pooling is explained by {expected}, not by {evidence.kind}")
+        if evidence.blocks > len(backbone.blocks):
+            raise UsageError(f"evidence of {evidence.blocks} blocks, but the model has {len(backbone.blocks)}")
+        self.backbone = backbone
+        self.head = head
+        self.evidence = evidence
+        self.register_buffer("_empty", None, persistent=False)
+
+    _empty: Tensor | None
+
+    def forward(self, image: Tensor, explain_class: Tensor | None = None) -> Explained:
+        """One pass over normalised pictures.
+
+        image: float [N, 3, H, W], normalised by the preprocessing's mean and std.
+        explain_class: int64 [N], the class to explain; -1 or None means the predicted one.
+        """
+        return self.explain(self.backbone.embed(image), explain_class)
+
+    def explain(self, tokens: Tensor, explain_class: Tensor | None = None) -> Explained:
+        """Like `forward`, from the first block's input [N, prefix + P, D]; all P patches are present."""
+        encoded = self._encode(tokens, keep_attention=True)
+        logits = self.head(encoded.features)
+        explained = logits.argmax(dim=-1)
+        if explain_class is not None:
+            explained = torch.where(explain_class < 0, explained, explain_class)
+        evidence = self.evidence.scale * self._evidence(encoded, explained)
+        centred = logits.gather(1, explained[:, None])[:, 0] - logits.mean(dim=-1)
+        base = self.empty_logits()[explained]
+        correction = (centred - base - evidence.sum(dim=-1)) / self.backbone.patches
+        heatmap = evidence + correction[:, None]
+        return Explained(logits, heatmap.unflatten(1, self.backbone.grid), base)
+
+    def logits(self, tokens: Tensor) -> Tensor:
+        """Class scores [N, C] from the first block's input; patch tokens may have been dropped."""
+        return self.head(self._encode(tokens, keep_attention=False).features)
+
+    def evidence_of(self, tokens: Tensor, classes: Tensor, start: int = 0) -> tuple[Tensor, Tensor]:
+        """Logits [N, C] and unscaled evidence [N, K, P] of K classes [N, K], from the input of block `start`."""
+        encoded = self._encode(tokens, keep_attention=True, start=start)
+        logits = self.head(encoded.features)
+        evidence = [self._evidence(encoded, column) for column in classes.unbind(dim=1)]
+        return logits, torch.stack(evidence, dim=1)
+
+    def run_blocks(self, tokens: Tensor, stop: int) -> Tensor:
+        """The first `stop` blocks only: [N, T, D] -> [N, T, D]."""
+        for block in self.backbone.blocks[:stop]:
+            tokens = _run(block, tokens)
+        return tokens
+
+    def empty_logits(self) -> Tensor:
+        """Centred logits [C] with no patch visible: of the class token alone, or of a pooled zero vector.
+
+        A constant of the weights; `freeze` keeps it so that inference does not compute it again.
+        """
+        if self._empty is not None:
+            return self._empty
+        backbone = self.backbone
+        if backbone.pooling == "avg":
+            pooled = self.head.weight.new_zeros(1, backbone.width)
+            features = self._project(backbone.norm(pooled) if backbone.norm_after_pool else pooled)
+        else:
+            nothing = backbone.patch_projection.weight.new_zeros(1, backbone.patches, backbone.width)
+            prefix = backbone.assemble(nothing)[:, : backbone.prefix_tokens]
+            features = self._encode(prefix, keep_attention=False).features
+        logits = self.head(features)[0]
+        return logits - logits.mean()
+
+    def freeze(self) -> SelfExplainingViT:
+        """Switches to inference: eval mode, no gradients, the empty-picture scores computed once."""
+        self.eval().requires_grad_(False)
+        self._empty = None
+        with torch.inference_mode(False), torch.no_grad():
+            self._empty = self.empty_logits()
+        return self
+
+    def _project(self, features: Tensor) -> Tensor:
+        projection = self.backbone.projection
+        return features if projection is None else features @ projection
+
+    def _encode(self, tokens: Tensor, *, keep_attention: bool, start: int = 0) -> _Encoded:
+        backbone = self.backbone
+        blocks = backbone.blocks
+        attended: list[_Attended] = []
+        token_pooling = backbone.pooling == "token"
+        first_kept = len(blocks) - self.evidence.blocks if keep_attention and token_pooling else len(blocks)
+        for index in range(start, len(blocks)):
+            # Class-token pooling reads nothing but the class token from the last block, so only the class
+            # token goes through its query, output projection and MLP: the same result for less work.
+            only_class_token = token_pooling and index == len(blocks) - 1
+            if index >= first_kept or only_class_token:
+                tokens, kept = _run_attended(blocks[index], tokens, backbone.prefix_tokens, only_class_token)
+                if index >= first_kept:
+                    attended.append(kept)
+            else:
+                tokens = _run(blocks[index], tokens)
+        if token_pooling:
+            unnormalised = tokens[:, 0]
+            return _Encoded(self._project(backbone.norm(unnormalised)), unnormalised, attended)
+        patches = tokens[:, backbone.prefix_tokens :]
+        if backbone.norm_after_pool:
+            return _Encoded(self._project(backbone.norm(patches.mean(dim=1))), patches, attended)
+        patches = backbone.norm(patches)
+        return _Encoded(self._project(patches.mean(dim=1)), patches, attended)
+
+    def _evidence(self, encoded: _Encoded, explained: Tensor) -> Tensor:
+        """Unscaled evidence [N, P]: the class direction folded backwards, so that no [N, P, C] is made."""
+        backbone = self.backbone
+        direction = self.head.direction(encoded.features, explained)
+        if backbone.projection is not None:
+            direction = direction @ backbone.projection.T
+        if backbone.pooling == "avg":
+            patches = encoded.unnormalised
+            if backbone.norm_after_pool:
+                direction = _through_norm(backbone.norm, patches.mean(dim=1), direction)
+            return (patches @ direction[:, :, None])[:, :, 0] / patches.shape[1]
+        direction = _through_norm(backbone.norm, encoded.unnormalised, direction)
+        total = torch.zeros((), dtype=direction.dtype, device=direction.device)
+        for block, attention, values in encoded.attended:
+            gamma = block.gamma1()
+            scaled = direction if gamma is None else direction * gamma
+            per_head = (scaled @ block.project.weight).unflatten(1, (block.heads, block.head_dim))
+            written = (values @ per_head[..., None])[..., 0]
+            total = total + (attention * written).sum(dim=1)
+        return total
+
+
+def _through_norm(norm: nn.LayerNorm, at: Tensor, direction: Tensor) -> Tensor:
+    """Folds directions [N, D] backwards through a LayerNorm whose statistics are taken at `at` [N, D].
+
+    LN(x) = (x - mean(x)) / sigma * w + b; with sigma held at its value the map is linear and symmetric up to w.
+    """
+    sigma = torch.sqrt(at.var(dim=-1, keepdim=True, unbiased=False) + norm.eps)
+    weighted = direction * norm.weight
+    return (weighted - weighted.mean(dim=-1, keepdim=True)) / sigma
+
+
+def _heads(packed: Tensor, block: Block) -> Tensor:
+    """[N, T, h * d] -> [N, h, T, d]."""
+    return packed.unflatten(2, (block.heads, block.head_dim)).transpose(1, 2)
+
+
+def _attend(block: Block, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attention and output projection, scaled by the block's layer scale: [N, Tq, D]."""
+    mixed = F.scaled_dot_product_attention(query, key, value)
+    written = block.project(mixed.transpose(1, 2).flatten(2))
+    gamma = block.gamma1()
+    return written if gamma is None else written * gamma
+
+
+def _run(block: Block, tokens: Tensor) -> Tensor:
+    """One whole block over all tokens."""
+    weight, bias = block.packed_projection()
+    packed = F.linear(block.norm1(tokens), weight, bias)
+    query, key, value = (_heads(part, block) for part in packed.chunk(3, dim=-1))
+    query, key = block.normalise_qk(query, key)
+    tokens = tokens + _attend(block, query, key, value)
+    return tokens + block.feed_forward(tokens)
+
+
+def _run_attended(block: Block, tokens: Tensor, prefix: int, only_class_token: bool) -> tuple[Tensor, _Attended]:
+    """One block that also returns the class token's attention to the patches and the patches' values.
+
+    With `only_class_token` the result is [N, 1, D]: the other tokens' outputs are not computed.
+    """
+    weight, bias = block.packed_projection()
+    normed = block.norm1(tokens)
+    if only_class_token:
+        size = block.heads * block.head_dim
+        query_bias, rest_bias = (None, None) if bias is None else (bias[:size], bias[size:])
+        query = _heads(F.linear(normed[:, :1], weight[:size], query_bias), block)
+        packed = F.linear(normed, weight[size:], rest_bias)
+        key, value = (_heads(part, block) for part in packed.chunk(2, dim=-1))
+        tokens = tokens[:, :1]
+    else:
+        packed = F.linear(normed, weight, bias)
+        query, key, value = (_heads(part, block) for part in packed.chunk(3, dim=-1))
+    query, key = block.normalise_qk(query, key)
+    # The class token's row again, beside the fused attention: one row of T costs nothing, and the fused
+    # kernel stays fused.
+    scores = query[:, :, :1] @ key.transpose(-2, -1) * block.head_dim**-0.5
+    attention = scores.softmax(dim=-1)[:, :, 0, prefix:]
+    tokens = tokens + _attend(block, query, key, value)
+    tokens = tokens + block.feed_forward(tokens)
+    return tokens, _Attended(block, attention, value[:, :, prefix:])
+
+
+def normalise(image: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """uint8 [N, H, W, 3] RGB -> normalised float32 [N, 3, H, W]."""
+    shift = torch.tensor(mean, device=image.device) * 255
+    factor = torch.tensor(std, device=image.device) * 255
+    return cast(Tensor, (image.float() - shift) / factor).permute(0, 3, 1, 2)

@@ -1,0 +1,48 @@
+"""Exceptions of edgex. They live in the runtime, since the runtime imports nothing else of edgex.
+
+EdgexError                  everything that edgex raises on purpose; its text is one line for a person
+├── UsageError              the call itself is wrong: options that contradict, an unknown name or class
+├── ArtefactError           a file is missing, truncated, tampered with or not what it was said to be
+│   └── MismatchError       two artefacts do not fit together: architecture, base, tensor names or shapes
+├── ImageError              a picture cannot be read or has an unusable shape or type
+├── UnsupportedError        a model that edgex cannot explain: its pooling, attention or architecture
+├── MissingExtraError       an optional package is not installed; the message names the extra
+├── ProviderError           an execution provider that was asked for is not available
+└── GateError               an exported file does not match its source model; nothing was written
+"""
+
+
+class EdgexError(Exception):
+    """Base of every error that edgex raises on purpose."""
+
+
+class UsageError(EdgexError):
+    """The call is wrong: contradicting options, an unknown name, an unknown class."""
+
+
+class ArtefactError(EdgexError):
+    """A file is missing, truncated, corrupt, tampered with or of another kind than expected."""
+
+
+class MismatchError(ArtefactError):
+    """Two artefacts do not fit together: architecture, base fingerprint, tensor names or shapes."""
+
+
+class ImageError(EdgexError):
+    """A picture cannot be read, or its shape, size or dtype is unusable."""
+
+
+class UnsupportedError(EdgexError):
+    """A model that cannot be explained: unsupported pooling, attention or architecture."""
+
+
+class MissingExtraError(EdgexError):
+    """An optional dependency is not installed; the message names the extra that brings it."""
+
+
+class ProviderError(EdgexError):
+    """The execution provider that was asked for is not available on this machine."""
+
+
+class GateError(EdgexError):
+    """An exported file failed its parity gate against the source model; nothing was written."""

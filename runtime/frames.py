@@ -1,0 +1,166 @@
+"""What the user hands in as a picture, read and checked: a path, a PIL picture or an array.
+
+Everything becomes a `Frame`, which hands out RGB pixels region by region, so that a picture of any size is
+resampled in bounded memory. Resizing and cropping are in `preprocess`.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
+
+from edgex.runtime.errors import ImageError, UsageError
+
+ColorOrder = Literal["rgb", "bgr"]
+
+MAX_FILE_PIXELS = 178_956_970
+"""Largest picture that is decoded from a file (a 20000x20000 file would need 1.6 GB); the limit at which
+Pillow refuses a decompression bomb. Arrays and PIL pictures, which are in memory already, may be larger."""
+
+_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """A checked picture of height x width pixels, upright (EXIF rotation applied)."""
+
+    height: int
+    width: int
+    source: Image.Image | np.ndarray
+    """A PIL picture, or uint8 [height, width, 3] in `color` order."""
+    color: ColorOrder = "rgb"
+
+    def region(self, top: int, bottom: int, left: int, right: int) -> np.ndarray:
+        """Pixels of rows top..bottom-1 and columns left..right-1: uint8 [rows, columns, 3] in `color` order."""
+        if isinstance(self.source, np.ndarray):
+            return self.source[top:bottom, left:right]
+        whole = (left, top, right, bottom) == (0, 0, *self.source.size)
+        return _to_rgb(self.source if whole else self.source.crop((left, top, right, bottom)))
+
+    def rgb(self) -> np.ndarray:
+        """The whole picture: uint8 [height, width, 3] RGB; may share memory with the caller's array."""
+        pixels = self.region(0, self.height, 0, self.width)
+        return pixels[..., ::-1] if self.color == "bgr" else pixels
+
+
+def as_frame(frame: Any, color: ColorOrder = "rgb") -> Frame:
+    """Reads and checks a picture.
+
+    frame: a path; a PIL picture; a uint8 array [H, W, 3], [H, W, 4] (alpha is dropped), [H, W] or
+        [H, W, 1] (grey). 16-bit grey PIL pictures and files are scaled to 8 bits; alpha is dropped and palettes
+        are resolved as Pillow's `convert("RGB")` does, which is what training loaders do; of an animation
+        the first picture counts; EXIF rotation is applied.
+    color: channel order of an array: "rgb", or "bgr" as OpenCV delivers it. PIL pictures and files know
+        their own order.
+
+    Raises ImageError for anything else, UsageError for an unknown `color`.
+    """
+    if color not in ("rgb", "bgr"):
+        raise UsageError(f"color: expected 'rgb' or 'bgr', found {color!r}")
+    if isinstance(frame, Frame):
+        return frame
+    if isinstance(frame, np.ndarray):
+        return _from_array(frame, color)
+    if isinstance(frame, Image.Image):
+        return _from_pil(frame, "the picture")
+    if isinstance(frame, (str, os.PathLike)):
+        return _from_file(Path(frame))
+    raise ImageError(
+        f"expected a path, a PIL picture or a uint8 array [height, width, 3], found {type(frame).__name__}"
+    )
+
+
+def _from_array(array: np.ndarray, color: ColorOrder) -> Frame:
+    shape = "x".join(map(str, array.shape))
+    if array.dtype != np.uint8:
+        raise ImageError(f"expected a uint8 array with values 0 to 255, found {_describe_dtype(array)}")
+    if array.ndim == 4:
+        raise ImageError(f"expected one picture [height, width, 3], found {shape}; pass a batch as a list")
+    if array.ndim not in (2, 3) or array.size == 0:
+        raise ImageError(f"expected an array [height, width, 3] of at least 1x1 pixels, found {shape or 'a scalar'}")
+    if array.ndim == 3 and array.shape[2] not in (1, 3, 4):
+        hint = "; transpose it to height x width x channels" if array.shape[0] in (1, 3, 4) else ""
+        raise ImageError(f"expected 1, 3 or 4 channels in the last dimension, found {shape}{hint}")
+    height, width = array.shape[:2]
+    if array.ndim == 2:
+        array = array[..., np.newaxis]
+    array = np.broadcast_to(array, (height, width, 3)) if array.shape[2] == 1 else array[..., :3]
+    return Frame(height, width, array, color)
+
+
+def _describe_dtype(array: np.ndarray) -> str:
+    if array.dtype.kind == "f":
+        if np.isnan(array).any():
+            return f"{array.dtype} with NaN"
+        return f"{array.dtype}; scale it to 0..255 and convert with .astype(numpy.uint8)"
+    if array.dtype == np.uint16:
+        return "uint16; scale the camera's bit depth down to 8 bits first"
+    return str(array.dtype)
+
+
+def _from_pil(image: Image.Image, name: str) -> Frame:
+    if min(image.size) < 1:
+        raise ImageError(f"{name}: expected at least 1x1 pixels, found {image.width}x{image.height}")
+    try:
+        image.load()
+        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+            image = ImageOps.exif_transpose(image)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ImageError(f"{name}: cannot be decoded: {error}") from error
+    if image.mode == "F":
+        raise ImageError(f"{name}: expected 8-bit or 16-bit pixels, found 32-bit floats (PIL mode F)")
+    if image.mode == "I":
+        low, high = image.getextrema()
+        if not 0 <= low <= high <= 65535:  # type: ignore[operator]
+            raise ImageError(f"{name}: expected 16-bit values 0 to 65535 in PIL mode I, found {low} to {high}")
+    else:
+        _to_rgb(image.crop((0, 0, 1, 1)))
+    return Frame(image.height, image.width, image)
+
+
+def _from_file(path: Path) -> Frame:
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "nothing"
+        raise ImageError(f"{path}: expected a picture file, found {found}")
+    try:
+        with warnings.catch_warnings():
+            # The pixel count is checked below, with a message of our own.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(path)
+    except Image.DecompressionBombError:
+        raise ImageError(
+            f"{path}: expected at most {MAX_FILE_PIXELS} pixels, found more; scale it down first"
+        ) from None
+    except OSError as error:
+        reason = "a file that Pillow cannot identify" if isinstance(error, Image.UnidentifiedImageError) else error
+        raise ImageError(f"{path}: expected a picture (JPEG, PNG, ...), found {reason}") from error
+    with image:
+        if image.width * image.height > MAX_FILE_PIXELS:
+            raise ImageError(
+                f"{path}: expected at most {MAX_FILE_PIXELS} pixels, found {image.width}x{image.height}; "
+                "scale it down first"
+            )
+        return _from_pil(image, str(path))
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    """uint8 [height, width, 3] RGB."""
+    if image.mode == "RGB":
+        return np.asarray(image)
+    if image.mode in _SIXTEEN_BIT or image.mode == "I":
+        grey = ((np.asarray(image).astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+        return np.broadcast_to(grey[..., np.newaxis], (*grey.shape, 3))
+    if "transparency" in image.info:
+        # Pillow would carry it along and warn; alpha is dropped here in any case.
+        image = image.copy()
+        del image.info["transparency"]
+    try:
+        return np.asarray(image.convert("RGB"))
+    except ValueError as error:
+        raise ImageError(f"expected a picture that converts to RGB, found PIL mode {image.mode}") from error
