@@ -8,6 +8,7 @@ object; its "sha256" is the digest of everything behind the header. What the met
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import hashlib
@@ -76,17 +77,29 @@ class TensorFile:
             raise ArtefactError(
                 f"{path} is not a whole safetensors file ({_first_line(error)}): copy or download it again"
             ) from error
+        self.raw_metadata: dict[str, str] = {}
+        self.metadata: dict[str, Any] = {}
+        self.tensors: dict[str, TensorSpec] = {}
+        self._digest = hashlib.sha256()
+        try:
+            self._read_header()
+        except ArtefactError:
+            self._file.close()
+            raise
+        self._unhashed = collections.deque(self.tensors)
+
+    def _read_header(self) -> None:
         (length,) = struct.unpack("<Q", self._file.read(8))
         header = json.loads(self._file.read(length))
         self._data_start = 8 + length
-        self.raw_metadata: dict[str, str] = header.pop("__metadata__", {})
-        self.metadata: dict[str, Any] = self._parse_metadata()
-        self.tensors: dict[str, TensorSpec] = {}
+        self.raw_metadata = header.pop("__metadata__", None) or {}
+        self.metadata = self._parse_metadata()
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
             begin, end = entry["data_offsets"]
             if entry["dtype"] not in DTYPES:
-                self._file.close()
-                raise ArtefactError(f"{path}: tensor '{name}' has type {entry['dtype']}, which edgex does not read")
+                raise ArtefactError(
+                    f"{self.path}: tensor '{name}' has type {entry['dtype']}, which edgex does not read"
+                )
             self.tensors[name] = TensorSpec(DTYPES[entry["dtype"]], tuple(entry["shape"]), begin, end - begin)
 
     def _parse_metadata(self) -> dict[str, Any]:
@@ -95,7 +108,9 @@ class TensorFile:
         try:
             parsed = json.loads(self.raw_metadata[METADATA_KEY])
         except ValueError as error:
-            raise ArtefactError(f"{self.path}: its edgex metadata is not JSON ({error}): the file is damaged") from error
+            raise ArtefactError(
+                f"{self.path}: its edgex metadata is not JSON ({error}): the file is damaged"
+            ) from error
         if not isinstance(parsed, dict):
             raise ArtefactError(f"{self.path}: its edgex metadata is not an object: the file is damaged")
         return parsed
@@ -107,6 +122,9 @@ class TensorFile:
         self._file.seek(self._data_start + spec.offset)
         if self._file.readinto(data) != spec.nbytes:
             raise ArtefactError(f"{self.path}: tensor '{name}' is cut short: copy or download the file again")
+        if self.metadata and self._unhashed and self._unhashed[0] == name:
+            self._digest.update(data)
+            self._unhashed.popleft()
         return data
 
     def read(self, name: str) -> Tensor:
@@ -114,15 +132,14 @@ class TensorFile:
         return decode(self.read_bytes(name), self.tensors[name])
 
     def verify(self) -> None:
-        """Compares the data with the recorded sha256; a difference is an ArtefactError."""
-        digest = hashlib.sha256()
-        for name in self.tensors:
-            digest.update(self.read_bytes(name))
-        self.check_digest(digest.hexdigest())
+        """Compares the data with the recorded sha256; a difference is an ArtefactError.
 
-    def check_digest(self, found: str) -> None:
-        """Raises ArtefactError where `found` is not the recorded sha256 of the data."""
-        recorded = self.metadata.get("sha256")
+        Tensors that were read in file order were hashed on the way and are not read again; so a caller that
+        reads them all and then verifies knows that it holds what was recorded.
+        """
+        while self.metadata and self._unhashed:
+            self.read_bytes(self._unhashed[0])
+        found, recorded = self._digest.hexdigest(), self.metadata.get("sha256")
         if recorded is not None and recorded != found:
             raise ArtefactError(
                 f"{self.path}: its data has sha256 {found[:12]}…, its header says {str(recorded)[:12]}…: "
@@ -147,17 +164,17 @@ def decode(data: bytearray, spec: TensorSpec) -> Tensor:
     return torch.frombuffer(data, dtype=spec.dtype).reshape(spec.shape)
 
 
-def encode(tensor: Tensor) -> bytes:
-    """Tensor -> the bytes that safetensors stores."""
+def encode(tensor: Tensor) -> memoryview:
+    """Tensor -> the bytes that safetensors stores, in the tensor's own memory where that is possible."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
+    return flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")
 
 
 def write(
     path: Path,
     metadata: dict[str, Any],
     specs: dict[str, tuple[torch.dtype, tuple[int, ...]]],
-    tensors: Iterable[bytes],
+    tensors: Iterable[bytearray | memoryview],
 ) -> str:
     """Writes an artefact in one streaming pass and returns its sha256; never leaves half a file.
 
@@ -165,32 +182,40 @@ def write(
     specs: name -> (dtype, shape), in the order in which `tensors` yields their bytes.
     Raises ArtefactError where the disk is full or the folder cannot be written.
     """
-    header: dict[str, Any] = {}
-    described = {"format": FORMAT, **metadata, "sha256": _NO_DIGEST}
-    header["__metadata__"] = {METADATA_KEY: json.dumps(described, ensure_ascii=False)}
-    offset = 0
-    for name, (dtype, shape) in specs.items():
-        size = dtype.itemsize * torch.Size(shape).numel()
-        header[name] = {
-            "dtype": _DTYPE_NAMES[dtype],
-            "shape": list(shape),
-            "data_offsets": [offset, offset + size],
-        }
-        offset += size
-    encoded = json.dumps(header, ensure_ascii=False).encode()
-    encoded += b" " * (-len(encoded) % 8)
     digest = hashlib.sha256()
+    header = _header(metadata, specs, _NO_DIGEST)
+    size = sum(dtype.itemsize * torch.Size(shape).numel() for dtype, shape in specs.values())
     with atomic_output(path) as temporary, temporary.open("wb") as file:
-        file.write(struct.pack("<Q", len(encoded)) + encoded)
+        file.write(header)
         for data in tensors:
             digest.update(data)
             file.write(data)
-        if file.tell() != 8 + len(encoded) + offset:
+        if file.tell() != len(header) + size:
             raise AssertionError("the tensors written do not match the header")
-        # The digest is known only now; its place in the header has a fixed length.
+        # The digest is known only now; every digest is as long as the one that kept its place.
         file.seek(0)
-        file.write(struct.pack("<Q", len(encoded)) + encoded.replace(_NO_DIGEST.encode(), digest.hexdigest().encode()))
+        file.write(_header(metadata, specs, digest.hexdigest()))
     return digest.hexdigest()
+
+
+def _header(
+    metadata: dict[str, Any], specs: dict[str, tuple[torch.dtype, tuple[int, ...]]], sha256: str
+) -> bytes:
+    """Everything that stands before the data: length and JSON, padded to a multiple of 8 bytes."""
+    described = {"format": FORMAT, **metadata, "sha256": sha256}
+    header: dict[str, Any] = {"__metadata__": {METADATA_KEY: json.dumps(described, ensure_ascii=False)}}
+    offset = 0
+    for name, (dtype, shape) in specs.items():
+        end = offset + dtype.itemsize * torch.Size(shape).numel()
+        header[name] = {
+            "dtype": _DTYPE_NAMES[dtype],
+            "shape": list(shape),
+            "data_offsets": [offset, end],
+        }
+        offset = end
+    encoded = json.dumps(header, ensure_ascii=False).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    return struct.pack("<Q", len(encoded)) + encoded
 
 
 def write_tensors(path: Path, metadata: dict[str, Any], tensors: dict[str, Tensor]) -> str:
@@ -210,7 +235,9 @@ def atomic_output(path: Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
         os.close(handle)
     except OSError as error:
-        raise ArtefactError(f"cannot write {path} ({error.strerror}): choose a folder that can be written") from error
+        raise ArtefactError(
+            f"cannot write {path} ({error.strerror}): choose a folder that can be written"
+        ) from error
     temporary = Path(name)
     try:
         try:

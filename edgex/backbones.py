@@ -68,6 +68,7 @@ class Block:
     def __init__(
         self,
         *,
+        module: nn.Module,
         norm1: nn.Module,
         packed_projection: Callable[[], tuple[Tensor, Tensor | None]],
         normalise_qk: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
@@ -77,6 +78,7 @@ class Block:
         heads: int,
         head_dim: int,
     ) -> None:
+        self.module = module
         self.norm1 = norm1
         self.packed_projection = packed_projection
         self.normalise_qk = normalise_qk
@@ -156,6 +158,18 @@ class Backbone(nn.Module):
         """Normalised pictures [N, 3, H, W] float -> input of the first block [N, prefix + P, D]."""
         return self.assemble(self.patch_projection(image).flatten(2).transpose(1, 2))
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Backbone:
+        """A backbone of its own: the blocks refer to the library's module, so the copy is built anew."""
+        copied = build(self.architecture)
+        weights = {name: tensor.detach().clone() for name, tensor in self.tensors().items()}
+        copied.module.load_state_dict(weights, strict=True, assign=True)
+        for name, parameter in copied.module.named_parameters():
+            parameter.requires_grad_(self.module.get_parameter(name).requires_grad)
+        copied.train(self.training)
+        copied.preprocessing = self.preprocessing
+        memo[id(self)] = copied
+        return copied
+
     def tensors(self) -> dict[str, Tensor]:
         """The backbone's tensors under the library's own names."""
         return dict(self.module.state_dict())
@@ -175,11 +189,10 @@ def build(architecture: Architecture) -> Backbone:
     with torch.device("meta"):
         parts = builder(architecture)
     patch = parts.patch_projection.kernel_size
-    for side, length in zip(("height", "width"), zip(architecture.image_size, patch, strict=True), strict=True):
-        if length[0] % length[1]:
-            raise UsageError(
-                f"image {side} {length[0]} is not a multiple of the patch size {length[1]} of {architecture.name}"
-            )
+    if any(length % side for length, side in zip(architecture.image_size, patch, strict=True)):
+        raise UsageError(
+            f"image size {architecture.image_size} is no multiple of {architecture.name}'s patch size {patch}"
+        )
     return Backbone(architecture, parts)
 
 
@@ -204,7 +217,7 @@ def _timm_describe(model: str) -> tuple[tuple[int, int], str]:
     from timm.models.vision_transformer import VisionTransformer
 
     if not timm.is_model(model):
-        raise UsageError(f"timm has no model '{model}'{nearest(model, timm.list_models('*vit*'))}")
+        raise UsageError(f"timm has no model '{model}'{nearest(model, timm.list_models(['*vit*', 'deit*']))}")
     with torch.device("meta"):
         module = timm.create_model(model, num_classes=0)
     if type(module) is not VisionTransformer:
@@ -221,29 +234,45 @@ def _timm_parts(arch: Architecture) -> _Parts:
     from timm.models.vision_transformer import Block as TimmBlock
 
     if not timm.is_model(arch.model):
-        raise UsageError(f"timm has no model '{arch.model}'{nearest(arch.model, timm.list_models('*vit*'))}")
-    module = timm.create_model(
-        arch.model,
-        num_classes=0,
-        img_size=arch.image_size,
-        global_pool=arch.pooling,
-        dynamic_img_size=False,
-        pretrained=False,
-    )
+        raise UsageError(
+            f"timm has no model '{arch.model}'{nearest(arch.model, timm.list_models(['*vit*', 'deit*']))}"
+        )
+    try:
+        module = timm.create_model(
+            arch.model,
+            num_classes=0,
+            img_size=arch.image_size,
+            global_pool=arch.pooling,
+            dynamic_img_size=False,
+            pretrained=False,
+        )
+    except AssertionError as error:  # timm's way of saying that there is no class token to pool
+        raise UnsupportedError(f"{arch.name} has no {arch.pooling} pooling ({error})") from error
     if type(module) is not VisionTransformer:
-        raise UnsupportedError(f"{arch.name} is a {type(module).__name__}: edgex explains VisionTransformer models")
+        raise UnsupportedError(
+            f"{arch.name} is a {type(module).__name__}: edgex explains VisionTransformer models"
+        )
     if module.pool_include_prefix and arch.pooling == "avg":
-        raise UnsupportedError(f"{arch.name} averages its class token in with the patches, which has no heatmap")
+        raise UnsupportedError(
+            f"{arch.name} averages its class token in with the patches, which has no heatmap"
+        )
     if module.dynamic_img_size:
-        raise UnsupportedError(f"{arch.name} resizes its positions at run time: build it with a fixed image size")
+        raise UnsupportedError(
+            f"{arch.name} resizes its positions at run time: build it with a fixed image size"
+        )
 
     def block(source: Any) -> Block:
         if type(source) is not TimmBlock or type(source.attn) is not Attention:
-            raise UnsupportedError(f"{arch.name} has {type(source).__name__} blocks: expected pre-norm attention")
+            raise UnsupportedError(
+                f"{arch.name} has {type(source).__name__} blocks: expected pre-norm attention"
+            )
         attention = source.attn
         if attention.gate is not None or not isinstance(attention.norm, nn.Identity):
-            raise UnsupportedError(f"{arch.name} gates or normalises its attention output, which cannot be split")
+            raise UnsupportedError(
+                f"{arch.name} gates or normalises its attention output, which cannot be split"
+            )
         return Block(
+            module=source,
             norm1=source.norm1,
             packed_projection=lambda: (attention.qkv.weight, attention.qkv.bias),
             normalise_qk=lambda q, k: (attention.q_norm(q), attention.k_norm(k)),
@@ -295,7 +324,9 @@ def _open_clip_config(model: str) -> dict[str, Any]:
         raise UsageError(f"open_clip has no model '{model}'{nearest(model, open_clip.list_models())}")
     vision = config["vision_cfg"]
     if "timm_model_name" in vision or not isinstance(vision.get("layers"), int):
-        raise UnsupportedError(f"open_clip/{model} has no CLIP VisionTransformer image tower: edgex explains those")
+        raise UnsupportedError(
+            f"open_clip/{model} has no CLIP VisionTransformer image tower: edgex explains those"
+        )
     return config
 
 
@@ -317,7 +348,9 @@ def _open_clip_parts(arch: Architecture) -> _Parts:
     config = _open_clip_config(arch.model)
     vision = dict(config["vision_cfg"])
     if vision.get("attentional_pool"):
-        raise UnsupportedError(f"{arch.name} pools with attention: edgex explains class-token and average pooling")
+        raise UnsupportedError(
+            f"{arch.name} pools with attention: edgex explains class-token and average pooling"
+        )
     vision["image_size"] = arch.image_size
     vision["pool_type"] = {"token": "tok"}.get(arch.pooling, arch.pooling)
     module = _build_vision_tower(
@@ -326,9 +359,12 @@ def _open_clip_parts(arch: Architecture) -> _Parts:
 
     def block(source: Any) -> Block:
         if type(source) is not ResidualAttentionBlock:
-            raise UnsupportedError(f"{arch.name} has {type(source).__name__} blocks: expected pre-norm attention")
+            raise UnsupportedError(
+                f"{arch.name} has {type(source).__name__} blocks: expected pre-norm attention"
+            )
         attention = source.attn
         return Block(
+            module=source,
             norm1=source.ln_1,
             packed_projection=lambda: (attention.in_proj_weight, attention.in_proj_bias),
             normalise_qk=lambda q, k: (q, k),
@@ -367,7 +403,9 @@ def _open_clip_parts(arch: Architecture) -> _Parts:
 
 def _layer_norm(norm: nn.Module, arch: Architecture) -> nn.LayerNorm:
     if not isinstance(norm, nn.LayerNorm) or norm.weight is None:
-        raise UnsupportedError(f"{arch.name} ends in {type(norm).__name__}: edgex linearises a final LayerNorm")
+        raise UnsupportedError(
+            f"{arch.name} ends in {type(norm).__name__}: edgex linearises a final LayerNorm"
+        )
     return norm
 
 

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import hashlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import torch
 
 import edgex
 from edgex import artefact
@@ -44,14 +41,9 @@ def bake(
     if not math.isfinite(alpha):
         raise UsageError(f"alpha must be a finite number, found {alpha}")
     with TensorFile(target) as model_file, TensorFile(vector) as vector_file:
-        card = ModelCard.from_metadata(model_file.metadata, target)
-        tau = VectorCard.from_metadata(vector_file.metadata, vector)
-        if not force:
-            _check_same_origin(card, tau, target, vector)
-        _check_fit(model_file, vector_file, tau, target, vector)
+        card, tau = _checked(model_file, vector_file, force=force)
         baked = dataclasses.replace(
             card,
-            name=card.name if card.alpha is not None else f"{card.name}-baked",
             evidence=tau.evidence,
             alpha=(card.alpha or 0.0) + alpha,
             provenance=(*card.provenance, _step(card, model_file, tau, vector_file, alpha, forced=force)),
@@ -62,24 +54,42 @@ def bake(
     return baked
 
 
-def _sums(model_file: TensorFile, vector_file: TensorFile, alpha: float) -> Iterator[bytes]:
+def check(target: Path, vector: Path, *, force: bool = False) -> None:
+    """Raises MismatchError where `bake` would refuse to add this vector to this target; reads headers only."""
+    with TensorFile(target) as model_file, TensorFile(vector) as vector_file:
+        _checked(model_file, vector_file, force=force)
+
+
+def _checked(model_file: TensorFile, vector_file: TensorFile, *, force: bool) -> tuple[ModelCard, VectorCard]:
+    target, vector = model_file.path, vector_file.path
+    card = ModelCard.from_metadata(model_file.metadata, target)
+    tau = VectorCard.from_metadata(vector_file.metadata, vector)
+    if not force:
+        _check_same_origin(card, tau, target, vector)
+    _check_fit(model_file, vector_file, tau, target, vector)
+    return card, tau
+
+
+def _sums(model_file: TensorFile, vector_file: TensorFile, alpha: float) -> Iterator[bytearray | memoryview]:
     """The baked tensors' bytes in file order; both inputs' digests are checked once everything was read."""
-    target_digest = hashlib.sha256()
     for name, spec in model_file.tensors.items():
         data = model_file.read_bytes(name)
-        target_digest.update(data)
         tensor = artefact.decode(data, spec)
         check_finite(tensor, name, source=str(model_file.path))
         key = name.removeprefix(BACKBONE_PREFIX)
-        if not name.startswith(BACKBONE_PREFIX) or key not in vector_file.tensors or alpha == 0:
-            yield bytes(data)
+        if not name.startswith(BACKBONE_PREFIX) or key not in vector_file.tensors:
+            yield data
             continue
         delta = vector_file.read(key)
         check_finite(delta, key, source=str(vector_file.path))
-        total = torch.add(tensor.float(), delta.float(), alpha=alpha).to(spec.dtype)
+        if alpha == 0:
+            yield data
+            continue
+        # Product and sum are rounded one after the other: fused, they would differ between processors.
+        total = tensor.float().add_(delta.float().mul_(alpha)).to(spec.dtype)
         check_finite(total, name, source=f"{model_file.path} plus {alpha} times {vector_file.path}")
         yield artefact.encode(total)
-    model_file.check_digest(target_digest.hexdigest())
+    model_file.verify()
     vector_file.verify()
 
 
@@ -96,7 +106,9 @@ def _check_same_origin(card: ModelCard, tau: VectorCard, target: Path, vector: P
         )
 
 
-def _check_fit(model_file: TensorFile, vector_file: TensorFile, tau: VectorCard, target: Path, vector: Path) -> None:
+def _check_fit(
+    model_file: TensorFile, vector_file: TensorFile, tau: VectorCard, target: Path, vector: Path
+) -> None:
     """Deltas and unchanged names together must be exactly the target's backbone, shape by shape."""
     expected = backbone_shapes(model_file.tensors)
     found = {name: spec.shape for name, spec in vector_file.tensors.items()}
@@ -109,7 +121,13 @@ def _check_fit(model_file: TensorFile, vector_file: TensorFile, tau: VectorCard,
 
 
 def _step(
-    card: ModelCard, model_file: TensorFile, tau: VectorCard, vector_file: TensorFile, alpha: float, *, forced: bool
+    card: ModelCard,
+    model_file: TensorFile,
+    tau: VectorCard,
+    vector_file: TensorFile,
+    alpha: float,
+    *,
+    forced: bool,
 ) -> dict[str, Any]:
     return {
         "step": "bake",

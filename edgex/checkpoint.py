@@ -94,7 +94,9 @@ class ModelCard:
                 metrics=data["metrics"],
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise ArtefactError(f"{path}: its model metadata is incomplete ({error!r}): make the file again") from error
+            raise ArtefactError(
+                f"{path}: its model metadata is incomplete ({error!r}): make the file again"
+            ) from error
 
 
 def check_kind(data: Mapping[str, Any], kind: str, path: Path) -> None:
@@ -109,11 +111,15 @@ def check_kind(data: Mapping[str, Any], kind: str, path: Path) -> None:
             f"{path} has format {data.get('format')!r}, this edgex {edgex.__version__} reads {artefact.FORMAT!r}: "
             "use the edgex version that wrote it"
         )
+    if not isinstance(data.get("sha256"), str):
+        raise ArtefactError(f"{path} records no sha256 of its data: the file was changed, get it again")
     if data.get("kind") != kind:
         raise ArtefactError(f"expected an edgex {kind}, found an edgex {data.get('kind')} at {path}")
 
 
-def save_model(path: Path, model: SelfExplainingViT, card: ModelCard, *, dtype: torch.dtype = torch.float32) -> str:
+def save_model(
+    path: Path, model: SelfExplainingViT, card: ModelCard, *, dtype: torch.dtype = torch.float32
+) -> str:
     """Writes a model artefact and returns the sha256 of its data. Floating-point tensors are stored as `dtype`."""
     tensors = {BACKBONE_PREFIX + name: tensor for name, tensor in model.backbone.tensors().items()}
     tensors |= {HEAD_PREFIX + name: tensor for name, tensor in model.head.state_dict().items()}
@@ -134,9 +140,11 @@ def load_model(path: Path) -> tuple[SelfExplainingViT, ModelCard]:
     """
     with TensorFile(path) as file:
         card = ModelCard.from_metadata(file.metadata, path)
-        file.verify()
         tensors = {name: _as_float32(file.read(name)) for name in file.tensors}
-    backbone = {n.removeprefix(BACKBONE_PREFIX): t for n, t in tensors.items() if n.startswith(BACKBONE_PREFIX)}
+        file.verify()
+    backbone = {
+        n.removeprefix(BACKBONE_PREFIX): t for n, t in tensors.items() if n.startswith(BACKBONE_PREFIX)
+    }
     head = {n.removeprefix(HEAD_PREFIX): t for n, t in tensors.items() if n.startswith(HEAD_PREFIX)}
     stray = tensors.keys() - {BACKBONE_PREFIX + n for n in backbone} - {HEAD_PREFIX + n for n in head}
     if stray:
@@ -144,7 +152,9 @@ def load_model(path: Path) -> tuple[SelfExplainingViT, ModelCard]:
     if "weight" not in head:
         raise MismatchError(f"{path}: missing tensor 'head.weight' (the class weights)")
     if head["weight"].shape[0] != len(card.classes):
-        raise MismatchError(f"{path}: {head['weight'].shape[0]} rows of class weights for {len(card.classes)} classes")
+        raise MismatchError(
+            f"{path}: {head['weight'].shape[0]} rows of class weights for {len(card.classes)} classes"
+        )
     model = assemble_model(card, backbone, head, source=str(path))
     return model.freeze(), card
 
@@ -154,22 +164,27 @@ def assemble_model(
 ) -> SelfExplainingViT:
     """A model from its card and its tensors, matched strictly; `source` names them in errors."""
     built = build(card.architecture)
-    load_backbone(built, backbone, source=source)
+    load_backbone(built, backbone, source=source, prefix=BACKBONE_PREFIX)
     check_tensors(head, source=source, prefix=HEAD_PREFIX)
     classes = Head(head["weight"], head.get("bias"), kind=card.head_kind, scale=card.head_scale)
     return SelfExplainingViT(built, classes, card.evidence)
 
 
-def load_backbone(backbone: Backbone, tensors: Mapping[str, Tensor], *, source: str) -> None:
-    """Gives a backbone its weights: every key and shape must match, every value must be finite."""
+def load_backbone(
+    backbone: Backbone, tensors: Mapping[str, Tensor], *, source: str, prefix: str = ""
+) -> None:
+    """Gives a backbone its weights: every key and shape must match, every value must be finite.
+
+    source names the tensors' file in errors, prefix stands before the names of its tensors there.
+    """
     expected = {name: tuple(tensor.shape) for name, tensor in backbone.tensors().items()}
     match_shapes(
-        {name: tuple(tensor.shape) for name, tensor in tensors.items()},
-        expected,
+        {prefix + name: tuple(tensor.shape) for name, tensor in tensors.items()},
+        {prefix + name: shape for name, shape in expected.items()},
         source=source,
         target=str(backbone.architecture),
     )
-    check_tensors(tensors, source=source, prefix=BACKBONE_PREFIX)
+    check_tensors(tensors, source=source, prefix=prefix)
     backbone.module.load_state_dict(dict(tensors), strict=True, assign=True)
 
 
@@ -199,7 +214,9 @@ def check_finite(tensor: Tensor, name: str, *, source: str) -> None:
     """Raises ArtefactError where a tensor holds a NaN or an infinity."""
     # A sum is one pass without a mask in memory; only a non-finite sum needs the closer look.
     if tensor.is_floating_point() and not math.isfinite(tensor.sum(dtype=torch.float64)):
-        raise ArtefactError(f"{source}: tensor '{name}' holds NaN or infinite values: the weights are damaged")
+        raise ArtefactError(
+            f"{source}: tensor '{name}' holds NaN or infinite values: the weights are damaged"
+        )
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:

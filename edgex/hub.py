@@ -1,7 +1,7 @@
-"""Files from the Hugging Face hub: names, the local cache, and one clear line where the hub cannot be reached.
+"""Files from the Hugging Face hub: names, the local cache, and one clear line where there is no network.
 
-The hub client retries a missing connection for half a minute; here one short request decides first whether the
-hub answers, and the client's cache is used where it does not.
+The hub client retries a missing connection for half a minute; here one short request decides first whether
+the hub answers, and the client's cache is used where it does not.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _ANSWER_SECONDS = 10.0
 
 
 def weights_file(name: str) -> Path:
-    """The file that "hf://organisation/repository/path" or a local path stands for, downloaded where needed."""
+    """The file that "hf://organisation/repository/path" or a local path stands for, downloaded if needed."""
     if not name.startswith(SCHEME):
         return Path(name)
     parts = name.removeprefix(SCHEME).split("/", 2)
@@ -52,8 +52,8 @@ def fetch(repository: str, files: Sequence[str]) -> Path:
             if cached := _cached(repository, files):
                 return cached
             raise ArtefactError(
-                f"cannot get {wanted}: the hub was not reached ({_first_line(error)}) and the file is not in the "
-                "local cache; download it on a connected machine and give its path instead"
+                f"cannot get {wanted}: the hub was not reached ({_first_line(error)}) and the file is not in "
+                "the local cache; download it on a connected machine and give its path instead"
             ) from error
     raise ArtefactError(f"hub repository {repository} has no file {' or '.join(files)}: check the name")
 

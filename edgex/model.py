@@ -131,8 +131,10 @@ class SelfExplainingViT(nn.Module):
         expected = "patch-tokens" if backbone.pooling == "avg" else "class-attention"
         if evidence.kind != expected:
             raise UsageError(f"{backbone.pooling} pooling is explained by {expected}, not by {evidence.kind}")
-        if evidence.blocks > len(backbone.blocks):
-            raise UsageError(f"evidence of {evidence.blocks} blocks, but the model has {len(backbone.blocks)}")
+        if not int(backbone.pooling == "token") <= evidence.blocks <= len(backbone.blocks):
+            raise UsageError(
+                f"evidence of {evidence.blocks} blocks, but the model has {len(backbone.blocks)}"
+            )
         self.backbone = backbone
         self.head = head
         self.evidence = evidence
@@ -196,6 +198,12 @@ class SelfExplainingViT(nn.Module):
             features = self._encode(prefix, keep_attention=False).features
         logits = self.head(features)[0]
         return logits - logits.mean()
+
+    def train(self, mode: bool = True) -> SelfExplainingViT:
+        """As for any module; training forgets the empty-picture scores that `freeze` computed."""
+        if mode:
+            self._empty = None
+        return super().train(mode)
 
     def freeze(self) -> SelfExplainingViT:
         """Switches to inference: eval mode, no gradients, the empty-picture scores computed once."""
@@ -289,7 +297,9 @@ def _run(block: Block, tokens: Tensor) -> Tensor:
     return tokens + block.feed_forward(tokens)
 
 
-def _run_attended(block: Block, tokens: Tensor, prefix: int, only_class_token: bool) -> tuple[Tensor, _Attended]:
+def _run_attended(
+    block: Block, tokens: Tensor, prefix: int, only_class_token: bool
+) -> tuple[Tensor, _Attended]:
     """One block that also returns the class token's attention to the patches and the patches' values.
 
     With `only_class_token` the result is [N, 1, D]: the other tokens' outputs are not computed.

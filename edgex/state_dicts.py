@@ -1,8 +1,8 @@
 """Whose tensors are these? Recognises the state dicts of other libraries and renames them for a backbone.
 
-Every tensor of a file is accounted for: it belongs to the image tower, to the class head, to the text tower, or
-is a named leftover of its library. Whatever remains is passed on under its own name, so that strict matching
-reports it as extra. Reading files is `edgex.weights`; making models of the result is `edgex.importer`.
+Every tensor of a file is accounted for: it belongs to the image tower, to the class head, to the text tower,
+or is a named leftover of its library. Whatever remains is passed on under its own name, so that strict
+matching reports it as extra. Reading files is `edgex.weights`; making models of them is `edgex.importer`.
 """
 
 from __future__ import annotations
@@ -43,9 +43,10 @@ _MARKS: dict[Library, tuple[str, ...]] = {
 class StateDict:
     """The tensors of one file, sorted by what they are for.
 
-    library: where the names came from. image: the image tower under the names of the architecture's library.
-    head: "weight" [C, D] and "bias" [C] of a linear classifier, or empty. text: the text tower under open_clip's
-    names, with "logit_scale", or empty.
+    library: where the names came from.
+    image: the image tower under the names of the architecture's library.
+    head: "weight" [C, D] and "bias" [C] of a linear classifier, or empty.
+    text: the text tower under open_clip's names, with "logit_scale", or empty.
     """
 
     library: Library
@@ -57,18 +58,24 @@ class StateDict:
 def sort_tensors(tensors: Mapping[str, Tensor], architecture: Architecture, *, source: str) -> StateDict:
     """Recognises a state dict and renames its tensors for an architecture.
 
-    timm names go to timm architectures, open_clip names to open_clip ones, transformers' CLIP names to either: to
-    open_clip with their projection, to timm without. Raises MismatchError where the names are of another
-    library than the architecture, or of none.
+    timm names go to timm architectures, open_clip names to open_clip ones, transformers' CLIP names to
+    either: to open_clip with their projection, to timm without it. Raises MismatchError where the names are
+    of another library than the architecture, or of none.
     """
     tensors = {name: tensor for name, tensor in tensors.items() if not _LEFTOVERS.fullmatch(name)}
     library = _recognise(tensors, architecture, source)
-    return _SORTERS[library](tensors, architecture, source)
+    if library == "timm":
+        return _sort_timm(tensors)
+    if library == "open_clip":
+        return _sort_open_clip(tensors)
+    return _sort_transformers(tensors, architecture, source)
 
 
 def _recognise(tensors: Mapping[str, Tensor], architecture: Architecture, source: str) -> Library:
     found = [library for library, names in _MARKS.items() if any(name in tensors for name in names)]
-    wanted: tuple[Library, ...] = ("timm", "transformers") if architecture.family == "timm" else ("open_clip", "transformers")
+    wanted: tuple[Library, ...] = (
+        ("timm", "transformers") if architecture.family == "timm" else ("open_clip", "transformers")
+    )
     for library in found:
         if library in wanted:
             return library
@@ -80,14 +87,15 @@ def _recognise(tensors: Mapping[str, Tensor], architecture: Architecture, source
     )
 
 
-def _sort_timm(tensors: Mapping[str, Tensor], architecture: Architecture, source: str) -> StateDict:
+def _sort_timm(tensors: Mapping[str, Tensor]) -> StateDict:
     head = {name.removeprefix("head."): tensors[name] for name in _TIMM_HEAD if name in tensors}
     image = {name: tensor for name, tensor in tensors.items() if name not in _TIMM_HEAD}
     return StateDict("timm", image, head, {})
 
 
-def _sort_open_clip(tensors: Mapping[str, Tensor], architecture: Architecture, source: str) -> StateDict:
-    if "visual.conv1.weight" not in tensors:  # the image tower alone, saved without the name of its place in CLIP
+def _sort_open_clip(tensors: Mapping[str, Tensor]) -> StateDict:
+    if "visual.conv1.weight" not in tensors:
+        # The image tower alone, saved without the name of its place in CLIP.
         return StateDict("open_clip", dict(tensors), {}, {})
     image: dict[str, Tensor] = {}
     text: dict[str, Tensor] = {}
@@ -121,8 +129,8 @@ def _sort_transformers(tensors: Mapping[str, Tensor], architecture: Architecture
         image = _renamed(parts["vision_model."], _open_clip_vision_name, pack="in_proj_{}")
         if visual_projection is None:
             raise MismatchError(
-                f"{source}: missing tensor 'visual_projection.weight' that {architecture.name} needs: a CLIPVisionModel "
-                "without projection goes to timm, for example timm/vit_base_patch32_clip_quickgelu_224"
+                f"{source}: missing tensor 'visual_projection.weight' that {architecture.name} needs: "
+                "weights without projection go to timm's vit_base_patch32_clip_quickgelu_224 or the like"
             )
         image["proj"] = visual_projection.T.contiguous()
     text: dict[str, Tensor] = {}
@@ -135,10 +143,8 @@ def _sort_transformers(tensors: Mapping[str, Tensor], architecture: Architecture
     return StateDict("transformers", image | others, {}, text)
 
 
-def _renamed(
-    tensors: Mapping[str, Tensor], rename: Callable[[str], str], *, pack: str
-) -> dict[str, Tensor]:
-    """Renames transformers' CLIP tensors; query, key and value projections become one tensor, in that order."""
+def _renamed(tensors: Mapping[str, Tensor], rename: Callable[[str], str], *, pack: str) -> dict[str, Tensor]:
+    """Renames transformers' CLIP tensors; packs query, key and value projections, in that order, into one."""
     result: dict[str, Tensor] = {}
     waiting: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
@@ -210,10 +216,3 @@ def _open_clip_text_name(name: str) -> str:
             *_OPEN_CLIP_BLOCKS,
         ),
     )
-
-
-_SORTERS: dict[Library, Callable[[Mapping[str, Tensor], Architecture, str], StateDict]] = {
-    "timm": _sort_timm,
-    "open_clip": _sort_open_clip,
-    "transformers": _sort_transformers,
-}

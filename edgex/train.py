@@ -153,7 +153,13 @@ def _augmented(
 
     def load(indices: np.ndarray) -> tuple[Tensor, Tensor]:
         images = [
-            augment(data.open_picture(pictures.paths[i]), preprocessing, options, (options.seed, epoch, int(i)))
+            augment(
+                data.open_picture(pictures.paths[i]),
+                preprocessing,
+                (options.seed, epoch, int(i)),
+                crop_scale=options.crop_scale,
+                mirror=options.mirror,
+            )
             for i in indices
         ]
         return torch.from_numpy(np.stack(images)), torch.tensor([pictures.labels[i] for i in indices])
@@ -173,7 +179,7 @@ def prefetched(load: Callable[[Any], Any], requests: list[Any]) -> Iterator[Any]
 
 
 def augment(
-    image: Image.Image, preprocessing: Preprocessing, options: TrainOptions, seed: tuple[int, ...]
+    image: Image.Image, preprocessing: Preprocessing, seed: tuple[int, ...], *, crop_scale: float, mirror: bool
 ) -> np.ndarray:
     """A random crop (area and aspect ratio), resized to the model's input, mirrored half of the time.
 
@@ -181,7 +187,7 @@ def augment(
     """
     generator = np.random.default_rng(seed)
     width, height = image.size
-    area = width * height * generator.uniform(options.crop_scale, 1.0)
+    area = width * height * generator.uniform(crop_scale, 1.0)
     ratio = math.exp(generator.uniform(math.log(3 / 4), math.log(4 / 3)))
     crop_width = min(width, max(1.0, math.sqrt(area * ratio)))
     crop_height = min(height, max(1.0, math.sqrt(area / ratio)))
@@ -192,4 +198,4 @@ def augment(
     box = (left, top, left + crop_width, top + crop_height)
     resized = image.resize((columns, rows), resample, box=box)
     pixels = np.asarray(resized)
-    return pixels[:, ::-1].copy() if options.mirror and generator.random() < 0.5 else pixels.copy()
+    return pixels[:, ::-1].copy() if mirror and generator.random() < 0.5 else pixels.copy()

@@ -102,3 +102,17 @@ def load_vector_card(path: Path) -> tuple[VectorCard, str]:
     """The card of a vector artefact and the recorded sha256 of its data, without reading the data."""
     with TensorFile(path) as file:
         return VectorCard.from_metadata(file.metadata, path), str(file.metadata["sha256"])
+
+
+def load_vector(path: Path) -> tuple[dict[str, Tensor], VectorCard]:
+    """A vector's deltas in float32, by the library's tensor names, and its card.
+
+    Raises ArtefactError for a damaged file, or one that holds NaN.
+    """
+    with TensorFile(path) as file:
+        card = VectorCard.from_metadata(file.metadata, path)
+        file.verify()
+        deltas = {name: file.read(name).float() for name in file.tensors}
+    for name, delta in deltas.items():
+        check_finite(delta, name, source=str(path))
+    return deltas, card

@@ -6,6 +6,7 @@ Only reads and unwraps; which names belong to which architecture is `edgex.impor
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,17 @@ from edgex.artefact import TensorFile
 from edgex.errors import ArtefactError
 
 # Where training scripts put the state dict inside a checkpoint, in order of preference.
-_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
+_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict")
+_PREFIXES = re.compile(r"^(module\.|_orig_mod\.)+")
 
 
 def read_state_dict(path: Path) -> dict[str, Tensor]:
     """Tensors of a safetensors file or of a `torch.save` checkpoint of plain tensors, in float32.
 
-    A state dict under the key state_dict, model, state_dict_ema or model_ema is unwrapped, and the prefix
-    "module." of data-parallel training is removed. Raises ArtefactError for a missing or damaged file and for
-    a pickle that holds anything but plain tensors and containers.
+    A state dict under the key state_dict, model, state_dict_ema, model_ema or model_state_dict is unwrapped;
+    the prefixes "module." of data-parallel training and "_orig_mod." of torch.compile are removed. Raises
+    ArtefactError for a missing or damaged file and for a pickle that holds anything but plain tensors and
+    containers.
     """
     if path.suffix == ".safetensors" or not path.is_file():
         with TensorFile(path) as file:
@@ -33,7 +36,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     else:
         tensors = _read_checkpoint(path)
     return {
-        name.removeprefix("module."): tensor.float() if tensor.is_floating_point() else tensor
+        _PREFIXES.sub("", name): tensor.float() if tensor.is_floating_point() else tensor
         for name, tensor in tensors.items()
     }
 
@@ -48,7 +51,9 @@ def _read_checkpoint(path: Path) -> dict[str, Tensor]:
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ArtefactError(f"{path} is not a whole torch checkpoint ({first}): copy or download it again") from error
+        raise ArtefactError(
+            f"{path} is not a whole torch checkpoint ({first}): copy or download it again"
+        ) from error
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]

@@ -6,7 +6,7 @@ Source: Radford et al., 2021, arXiv 2103.00020, section 3.1.4 (prompt ensembles 
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from edgex.backbones import Architecture
 from edgex.checkpoint import check_tensors, match_shapes
-from edgex.errors import MismatchError, UnsupportedError, UsageError
+from edgex.errors import MismatchError, MissingExtraError, UnsupportedError, UsageError
+from edgex.hub import fetch
 from edgex.model import Head
 
 DEFAULT_TEMPLATES = ("a photo of a {}.",)
@@ -33,8 +34,9 @@ def zero_shot_head(
     architecture: "open_clip/<model>", whose text tower reads the prompts. text: its tensors under open_clip's
     names, with "logit_scale". templates: prompts with "{}" where the class name goes, as it is written; the
     embeddings of all templates are averaged. source: names the weights in errors.
-    Raises MismatchError for a missing, extra or misshapen tensor, UnsupportedError for a text tower or tokenizer
-    that open_clip does not hold itself.
+
+    Raises MismatchError for a missing, extra or misshapen tensor, UnsupportedError for a text tower that
+    open_clip does not hold itself.
     """
     from open_clip import build_zero_shot_classifier
 
@@ -63,29 +65,41 @@ class _TextTower(nn.Module):
         text = CLIPTextCfg(**config["text_cfg"])
         if text.hf_model_name:
             raise UnsupportedError(
-                f"{architecture.name} reads text with {text.hf_model_name}, which open_clip does not hold: give the "
-                "class weights as a file (--head)"
+                f"{architecture.name} reads text with {text.hf_model_name}, which open_clip does not hold: "
+                "give the class weights as a file (--head)"
             )
         self.name = architecture.name
-        self.tower = _build_text_tower(config["embed_dim"], text, quick_gelu=config.get("quick_gelu", False)).eval()
+        with torch.device("meta"):
+            tower = _build_text_tower(config["embed_dim"], text, quick_gelu=config.get("quick_gelu", False))
+        self.tower = tower.eval()
 
     def load(self, tensors: Mapping[str, Tensor], source: str) -> None:
         expected = {name: tuple(tensor.shape) for name, tensor in self.tower.state_dict().items()}
         found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
         match_shapes(found, expected, source=source, target=f"the text tower of {self.name}")
-        self.tower.load_state_dict(dict(tensors), strict=True)
+        self.tower.load_state_dict(dict(tensors), strict=True, assign=True)
+        if self.tower.attn_mask is not None:  # a constant that no file holds
+            self.tower.attn_mask = self.tower.build_causal_mask()
 
     def encode_text(self, text: Tensor, normalize: bool = False) -> Tensor:
         features = self.tower(text)
         return F.normalize(features, dim=-1) if normalize else features
 
 
-def _tokenizer(architecture: Architecture) -> object:
-    from open_clip import get_tokenizer
-    from open_clip.tokenizer import SimpleTokenizer
+def _tokenizer(architecture: Architecture) -> Callable[[list[str]], Tensor]:
+    from open_clip import get_model_config, get_tokenizer
 
-    config = torch.nn.Module  # placeholder
-    return get_tokenizer(architecture.model)
+    from_hub = get_model_config(architecture.model)["text_cfg"].get("hf_tokenizer_name")
+    if not from_hub:
+        return get_tokenizer(architecture.model)
+    # open_clip asks the hub for it; without this the client would retry for minutes where there is none.
+    fetch(from_hub, ["tokenizer.json", "vocab.txt", "tokenizer_config.json"])
+    try:
+        return get_tokenizer(architecture.model)
+    except ImportError as error:
+        raise MissingExtraError(
+            f"the text tower of {architecture.name} needs the tokenizer {from_hub}: pip install transformers"
+        ) from error
 
 
 def _check_template(template: str) -> None:

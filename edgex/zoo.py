@@ -59,7 +59,7 @@ def resolve(name: str, kind: str) -> Path:
     Raises UsageError with the nearest known names, ArtefactError for a path that does not exist.
     """
     if name.startswith("hf://"):
-        return _from_hub(name)
+        return from_hub(name)
     path = Path(name)
     if path.is_file():
         return path
@@ -92,7 +92,8 @@ def newest_bake() -> Path:
     return path
 
 
-def _from_hub(name: str) -> Path:
+def from_hub(name: str) -> Path:
+    """Downloads hf://organisation/repository/file through huggingface_hub; ArtefactError where that fails."""
     parts = name.removeprefix("hf://").split("/", 2)
     if len(parts) < 3 or not all(parts):
         raise UsageError(f"expected hf://organisation/repository/file, found '{name}'")

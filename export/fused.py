@@ -39,11 +39,11 @@ class FusedModel(nn.Module):
         backbone = self.model.backbone
         rows, columns = backbone.grid
         size = backbone.patch_projection.kernel_size
-        # Cut into patches while the pixels are single bytes; a patch is then one row of a matrix product,
-        # which every runtime multiplies (and quantises) like any other layer.
-        cut = image.unflatten(1, (rows, size[0])).unflatten(3, (columns, size[1]))
+        # Each patch becomes one row of a matrix product, which every runtime multiplies (and quantises) like any
+        # other layer. Cast first: TensorRT takes uint8 at the network's input only.
+        cut = image.float().unflatten(1, (rows, size[0])).unflatten(3, (columns, size[1]))
         patches = cut.transpose(2, 3).flatten(3).flatten(1, 2)
-        embedded = F.linear(patches.float(), self.patch_weight, self.patch_bias)
+        embedded = F.linear(patches, self.patch_weight, self.patch_bias)
         return self.model.explain(backbone.assemble(embedded), explain_class)
 
 

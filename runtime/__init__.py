@@ -1,1 +1,54 @@
-"""What runs on the device."""
+"""edgex.runtime: what goes on the device. numpy, pillow and onnxruntime (or TensorRT), no torch.
+
+    from edgex.runtime import Session
+
+    session = Session("cars.onnx")
+    result = session("photo.jpg")
+    result.label, result.score
+    result.overlay("photo.jpg")
+
+| module | what is in it |
+|---|---|
+| session | `Session`: opens a fused model, runs pictures |
+| result | `Result`: classes, heatmap, overlay, boxes, JSON |
+| preprocess, resample | `Preprocessing`: resize and crop as in training, to the last bit |
+| frames | what is accepted as a picture |
+| overlay, regions | drawing a heatmap; boxes around high evidence |
+| metadata, container | reading and checking a fused model file |
+| backend_onnxruntime, backend_tensorrt | what runs it |
+| errors | every error raised on purpose |
+"""
+
+from edgex.runtime.errors import (
+    ArtefactError,
+    EdgexError,
+    GateError,
+    ImageError,
+    MismatchError,
+    MissingExtraError,
+    ProviderError,
+    UnsupportedError,
+    UsageError,
+)
+from edgex.runtime.preprocess import Preprocessing, View
+from edgex.runtime.regions import Box
+from edgex.runtime.result import Result, decode_heatmap
+from edgex.runtime.session import Session
+
+__all__ = [
+    "ArtefactError",
+    "Box",
+    "EdgexError",
+    "GateError",
+    "ImageError",
+    "MismatchError",
+    "MissingExtraError",
+    "Preprocessing",
+    "ProviderError",
+    "Result",
+    "Session",
+    "UnsupportedError",
+    "UsageError",
+    "View",
+    "decode_heatmap",
+]

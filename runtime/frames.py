@@ -7,13 +7,12 @@ resampled in bounded memory. Resizing and cropping are in `preprocess`.
 from __future__ import annotations
 
 import os
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
 from edgex.runtime.errors import ImageError, UsageError
 
@@ -22,6 +21,9 @@ ColorOrder = Literal["rgb", "bgr"]
 MAX_FILE_PIXELS = 178_956_970
 """Largest picture that is decoded from a file (a 20000x20000 file would need 1.6 GB); the limit at which
 Pillow refuses a decompression bomb. Arrays and PIL pictures, which are in memory already, may be larger."""
+
+_ORIENTATION = 0x0112
+"""EXIF tag."""
 
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 
@@ -37,7 +39,7 @@ class Frame:
     color: ColorOrder = "rgb"
 
     def region(self, top: int, bottom: int, left: int, right: int) -> np.ndarray:
-        """Pixels of rows top..bottom-1 and columns left..right-1: uint8 [rows, columns, 3] in `color` order."""
+        """Rows top..bottom-1 and columns left..right-1: uint8 [rows, columns, 3] in `color` order."""
         if isinstance(self.source, np.ndarray):
             return self.source[top:bottom, left:right]
         whole = (left, top, right, bottom) == (0, 0, *self.source.size)
@@ -53,9 +55,9 @@ def as_frame(frame: Any, color: ColorOrder = "rgb") -> Frame:
     """Reads and checks a picture.
 
     frame: a path; a PIL picture; a uint8 array [H, W, 3], [H, W, 4] (alpha is dropped), [H, W] or
-        [H, W, 1] (grey). 16-bit grey PIL pictures and files are scaled to 8 bits; alpha is dropped and palettes
-        are resolved as Pillow's `convert("RGB")` does, which is what training loaders do; of an animation
-        the first picture counts; EXIF rotation is applied.
+        [H, W, 1] (grey). Of pictures and files, 16-bit grey is scaled to 8 bits, alpha is dropped and
+        palettes are resolved as Pillow's `convert("RGB")` does (which is what training loaders do), the
+        first picture of an animation counts, and EXIF rotation is applied.
     color: channel order of an array: "rgb", or "bgr" as OpenCV delivers it. PIL pictures and files know
         their own order.
 
@@ -109,7 +111,9 @@ def _from_pil(image: Image.Image, name: str) -> Frame:
         raise ImageError(f"{name}: expected at least 1x1 pixels, found {image.width}x{image.height}")
     try:
         image.load()
-        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        if image.getexif().get(_ORIENTATION, 1) != 1:
+            from PIL import ImageOps
+
             image = ImageOps.exif_transpose(image)
     except (OSError, SyntaxError, ValueError) as error:
         raise ImageError(f"{name}: cannot be decoded: {error}") from error
@@ -129,11 +133,9 @@ def _from_file(path: Path) -> Frame:
         found = "a folder" if path.is_dir() else "nothing"
         raise ImageError(f"{path}: expected a picture file, found {found}")
     try:
-        with warnings.catch_warnings():
-            # The pixel count is checked below, with a message of our own.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path)
-    except Image.DecompressionBombError:
+        image = Image.open(path)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        # Pillow warns from half of the limit on, which is an exception where the application made it one.
         raise ImageError(
             f"{path}: expected at most {MAX_FILE_PIXELS} pixels, found more; scale it down first"
         ) from None

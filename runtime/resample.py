@@ -1,8 +1,8 @@
 """Pillow's antialiased resize of one window of a picture, to the last bit, several times faster.
 
-Pillow resamples columns, rounds to uint8, then resamples rows, in fixed-point arithmetic with 22 bits.
-Only the crop is wanted here, so only its window is computed, and as matrix products: float32 sums are
-rounded like Pillow's, and the few pixels that lie so near a rounding boundary that float32 cannot decide
+Pillow resamples in two passes, columns and rows, in fixed-point arithmetic with 22 bits, and rounds to uint8
+after each. Only the crop is wanted here, so only its window is computed, and as matrix products: float32 sums
+are rounded like Pillow's, and the few values that lie so near a rounding boundary that float32 cannot decide
 are computed again in integers. Which window belongs to which frame is decided in `preprocess`.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 
@@ -19,18 +19,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 Interpolation = Literal["bicubic", "bilinear"]
+Region: TypeAlias = "Callable[[int, int, int, int], np.ndarray]"
 
 _BITS = 22
 """Fixed-point precision of Pillow's 8-bit resample: 32 bits less 8 of the pixel and 2 of overshoot."""
 _COLUMNS_PER_BLOCK = 4
-_ROWS_PER_BLOCK = 8
+_ROWS_PER_BLOCK = 16
 _ROWS_PER_STRIP = 256
+_COLUMNS_PER_STRIP = 1024
+_MAX_VALUES = 1 << 20
+"""float32 pixels in work at once when rows are resampled."""
 _MAX_PRODUCT = 1 << 20
 """Multiplications per matrix product: OpenBLAS keeps products up to this size on the calling thread."""
 
 
 def resample(
-    region: Callable[[int, int, int, int], np.ndarray],
+    region: Region,
     size: tuple[int, int],
     resized: tuple[int, int],
     window: tuple[int, int, int, int],
@@ -42,22 +46,25 @@ def resample(
     size, resized: (height, width) of the picture before and after resizing.
     window: (top, left, height, width) in the resized picture, inside it.
 
-    Returns uint8 [height, width, 3]; equal to Pillow's `resize(resized).crop(window)`.
+    Returns a new uint8 [height, width, 3], equal to `resize(resized).crop(window)` of Pillow 13. Earlier
+    Pillows always resample columns first, which changes some values by 1 in pictures twice as tall as wide.
     """
     top, left, height, width = window
     if size == resized:
-        return region(top, top + height, left, left + width)
+        return region(top, top + height, left, left + width).copy()
     rows = _axis(size[0], resized[0], top, height, interpolation, _ROWS_PER_BLOCK, 1)
     columns = _axis(size[1], resized[1], left, width, interpolation, _COLUMNS_PER_BLOCK, 3)
-    _, inputs, outputs = columns.weights.shape
-    step = max(1, min(_ROWS_PER_STRIP, _MAX_PRODUCT // (inputs * outputs)))
-    narrow = _workspace.array("narrow", (rows.last - rows.first, width * 3), np.uint8)
-    for start in range(rows.first, rows.last, step):
-        stop = min(start + step, rows.last)
-        strip = np.ascontiguousarray(region(start, stop, columns.first, columns.last))
-        target = narrow[start - rows.first : stop - rows.first]
-        _resample_columns(strip.reshape(stop - start, -1), columns, target)
-    return _resample_rows(narrow, rows).reshape(height, width, 3)
+    # Pillow's own rule, ImagingResampleInner: rows first where more than twice as many rows as columns go.
+    if size[0] > resized[0] and size[0] - resized[0] > 2 * (size[1] - resized[1]):
+        short = _resample_rows(region, rows, columns.first, columns.last)
+        return _resample_columns(_part_of(short, 0, columns.first), columns, 0, height)
+    narrow = _resample_columns(region, columns, rows.first, rows.last)
+    return _resample_rows(_part_of(narrow, rows.first, 0), rows, 0, width)
+
+
+def _part_of(pixels: np.ndarray, top: int, left: int) -> Region:
+    """The region function of pixels [rows, columns, 3] whose first one lies at (top, left)."""
+    return lambda y0, y1, x0, x1: pixels[y0 - top : y1 - top, x0 - left : x1 - left]
 
 
 class _Workspace(threading.local):
@@ -69,12 +76,12 @@ class _Workspace(threading.local):
     def __init__(self) -> None:
         self.buffers: dict[str, np.ndarray] = {}
 
-    def array(self, name: str, shape: tuple[int, int], dtype: type) -> np.ndarray:
-        """An uninitialised array, valid until the same thread asks for the same name again."""
+    def array(self, name: str, shape: tuple[int, int]) -> np.ndarray:
+        """An uninitialised float32 array, valid until the same thread asks for the same name again."""
         size = shape[0] * shape[1]
         buffer = self.buffers.get(name)
         if buffer is None or buffer.size < size:
-            buffer = np.empty(size, dtype)
+            buffer = np.empty(size, np.float32)
             if buffer.nbytes <= self.LARGEST:
                 self.buffers[name] = buffer
         return buffer[:size].reshape(shape)
@@ -101,6 +108,10 @@ class _Axis:
     """float32 [blocks, inputs * channels, outputs of a block * channels], the same weights as matrices."""
     tolerance: np.float32
     """Bound of the float32 error of a sum of products of weights and pixels, in pixel values."""
+
+    def positions(self, output: np.ndarray) -> np.ndarray:
+        """int64 [n, taps] from `first` on; taps past the end weigh 0 and read the last pixel."""
+        return np.minimum(self.starts[output, np.newaxis] + np.arange(self.taps.shape[1]), self.last - self.first - 1)
 
 
 @lru_cache(maxsize=32)
@@ -173,42 +184,72 @@ def _bilinear(x: np.ndarray) -> np.ndarray:
     return np.maximum(1.0 - np.abs(x), 0.0)
 
 
-def _resample_columns(strip: np.ndarray, axis: _Axis, result: np.ndarray) -> None:
-    """uint8 [rows, inputs * 3] -> result, uint8 [rows, outputs * 3]."""
-    rows, width = result.shape
+def _resample_columns(region: Region, axis: _Axis, top: int, bottom: int) -> np.ndarray:
+    """Rows top..bottom-1 of a picture, resampled in width: uint8 [rows, outputs, 3]."""
+    width = len(axis.starts) * 3
     _, inputs, outputs = axis.weights.shape
-    values = _workspace.array("values", strip.shape, np.float32)
-    sums = _workspace.array("sums", (rows, len(axis.block_starts) * outputs), np.float32)
-    np.copyto(values, strip)
-    for block, start in enumerate(axis.block_starts):
-        columns = values[:, start * 3 : start * 3 + inputs]
-        np.matmul(columns, axis.weights[block], out=sums[:, block * outputs : (block + 1) * outputs])
-    undecided = _round(sums[:, :width], axis.tolerance, result)
-    if len(undecided):
-        row, column = np.divmod(undecided, width)
-        output, channel = np.divmod(column, 3)
-        positions = _tap_positions(axis, output) * 3 + channel[:, np.newaxis]
-        result[row, column] = _fixed_point(strip[row[:, np.newaxis], positions], axis.taps[output])
+    step = max(1, min(_ROWS_PER_STRIP, _MAX_PRODUCT // (inputs * outputs)))
+    result = np.empty((bottom - top, width), np.uint8)
+    for start in range(top, bottom, step):
+        stop = min(start + step, bottom)
+        strip = np.ascontiguousarray(region(start, stop, axis.first, axis.last)).reshape(stop - start, -1)
+        values = _workspace.array("values", strip.shape)
+        np.copyto(values, strip)
+        sums = _workspace.array("sums", (stop - start, len(axis.block_starts) * outputs))
+        for block, first in enumerate(axis.block_starts):
+            columns = values[:, first * 3 : first * 3 + inputs]
+            np.matmul(columns, axis.weights[block], out=sums[:, block * outputs : (block + 1) * outputs])
+        target = result[start - top : stop - top]
+        undecided = _round(sums[:, :width], axis.tolerance, target)
+        if len(undecided):
+            row, column = np.divmod(undecided, width)
+            output, channel = np.divmod(column, 3)
+            positions = axis.positions(output) * 3 + channel[:, np.newaxis]
+            target[row, column] = _fixed_point(strip[row[:, np.newaxis], positions], axis.taps[output])
+    return result.reshape(bottom - top, -1, 3)
 
 
-def _resample_rows(narrow: np.ndarray, axis: _Axis) -> np.ndarray:
-    """uint8 [inputs, width] -> uint8 [outputs, width]."""
-    width = narrow.shape[1]
-    _, inputs, outputs = axis.weights.shape
-    values = _workspace.array("values", narrow.shape, np.float32)
-    sums = _workspace.array("sums", (len(axis.block_starts) * outputs, width), np.float32)
-    np.copyto(values, narrow)
-    for block, start in enumerate(axis.block_starts):
-        target = sums[block * outputs : (block + 1) * outputs]
-        np.matmul(axis.weights[block].T, values[start : start + inputs], out=target)
+def _resample_rows(region: Region, axis: _Axis, left: int, right: int) -> np.ndarray:
+    """Columns left..right-1 of a picture, resampled in height: uint8 [outputs, columns, 3]."""
     count = len(axis.starts)
-    result = np.empty((count, width), np.uint8)
-    undecided = _round(sums[:count], axis.tolerance, result)
-    if len(undecided):
-        output, column = np.divmod(undecided, width)
-        pixels = narrow[_tap_positions(axis, output), column[:, np.newaxis]]
-        result[output, column] = _fixed_point(pixels, axis.taps[output])
-    return result
+    _, inputs, outputs = axis.weights.shape
+    result = np.empty((count, (right - left) * 3), np.uint8)
+    for start in range(left, right, _COLUMNS_PER_STRIP):
+        stop = min(start + _COLUMNS_PER_STRIP, right)
+        width = (stop - start) * 3
+        for blocks in _groups(axis, _MAX_VALUES // width):
+            first = axis.block_starts[blocks[0]]
+            last = axis.block_starts[blocks[-1]] + inputs
+            strip = np.ascontiguousarray(region(axis.first + first, axis.first + last, start, stop))
+            strip = strip.reshape(last - first, width)
+            values = _workspace.array("values", strip.shape)
+            np.copyto(values, strip)
+            sums = _workspace.array("sums", (len(blocks) * outputs, width))
+            for number, block in enumerate(blocks):
+                top = axis.block_starts[block] - first
+                target = sums[number * outputs : (number + 1) * outputs]
+                np.matmul(axis.weights[block].T, values[top : top + inputs], out=target)
+            above = blocks[0] * outputs
+            below = min((blocks[-1] + 1) * outputs, count)
+            part = result[above:below, (start - left) * 3 : (stop - left) * 3]
+            undecided = _round(sums[: below - above], axis.tolerance, part)
+            if len(undecided):
+                output, column = np.divmod(undecided, width)
+                positions = np.minimum(axis.positions(output + above) - first, last - first - 1)
+                pixels = strip[positions, column[:, np.newaxis]]
+                part[output, column] = _fixed_point(pixels, axis.taps[output + above])
+    return result.reshape(count, -1, 3)
+
+
+def _groups(axis: _Axis, rows: int) -> list[range]:
+    """Consecutive blocks that need at most so many input rows, or one block each."""
+    inputs = axis.weights.shape[1]
+    groups, begin = [], 0
+    for block, start in enumerate(axis.block_starts):
+        if block > begin and start + inputs - axis.block_starts[begin] > rows:
+            groups.append(range(begin, block))
+            begin = block
+    return [*groups, range(begin, len(axis.block_starts))]
 
 
 def _round(sums: np.ndarray, tolerance: np.float32, result: np.ndarray) -> np.ndarray:
@@ -216,7 +257,7 @@ def _round(sums: np.ndarray, tolerance: np.float32, result: np.ndarray) -> np.nd
 
     sums is overwritten.
     """
-    distance = _workspace.array("distance", result.shape, np.float32)
+    distance = _workspace.array("distance", result.shape)
     sums += np.float32(0.5)
     np.rint(sums, out=distance)
     distance -= sums
@@ -224,12 +265,6 @@ def _round(sums: np.ndarray, tolerance: np.float32, result: np.ndarray) -> np.nd
     np.clip(sums, 0.0, 255.0, out=sums)
     np.copyto(result, sums, casting="unsafe")
     return np.flatnonzero(distance <= tolerance)
-
-
-def _tap_positions(axis: _Axis, output: np.ndarray) -> np.ndarray:
-    """int64 [n, taps]; taps past the end of the picture have weight 0 and read its last pixel."""
-    positions = axis.starts[output, np.newaxis] + np.arange(axis.taps.shape[1])
-    return np.minimum(positions, axis.last - axis.first - 1)
 
 
 def _fixed_point(pixels: np.ndarray, taps: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import edgex
-from edgex.cli import train
+from edgex.cli import bake, demo, doctor, evaluate, export, import_, inspect, predict, train, vector, zoo
 from edgex.cli.console import EXIT_FAILURE, print_error
 from edgex.runtime.errors import EdgexError, UsageError
 
@@ -31,7 +31,8 @@ def _root(
         raise typer.Exit
 
 
-train.register(app)
+for _command in (bake, export, predict, evaluate, train, vector, import_, inspect, zoo, doctor, demo):
+    _command.register(app)
 
 
 def main() -> None:

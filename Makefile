@@ -1,0 +1,41 @@
+# `make demo` and `make test` each do all of their set-up: a virtual environment in .venv, everything from the
+# package registry. PYTHON names the interpreter (3.11 or newer).
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint types unit format clean
+
+demo: $(VENV)/bake.installed
+	$(BIN)/edgex demo --out demo-output
+
+test: lint types unit
+
+lint: $(VENV)/dev.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/dev.installed
+	$(BIN)/mypy
+
+unit: $(VENV)/dev.installed
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+format: $(VENV)/dev.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The markers are newer than pyproject.toml only where everything that it names is installed.
+$(VENV)/bake.installed: pyproject.toml
+	test -x $(BIN)/python || $(or $(shell command -v $(PYTHON)),python3) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[bake]'
+	touch $@
+
+$(VENV)/dev.installed: $(VENV)/bake.installed
+	$(BIN)/python -m pip install --quiet --editable '.[bake,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo-output build *.egg-info .mypy_cache .ruff_cache .pytest_cache .coverage

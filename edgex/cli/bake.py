@@ -1,0 +1,107 @@
+"""`edgex bake`: add an explainability vector to a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgex.cli.console import note, print_json
+from edgex.runtime.errors import UsageError
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("bake")(bake)
+
+
+def bake(
+    target: Annotated[str, typer.Option(help="Model to make self-explaining: a file or a zoo name.")],
+    vector: Annotated[str, typer.Option(help="Explainability vector: a file or a zoo name.")],
+    alpha: Annotated[
+        str | None, typer.Option(help="Factor on the vector, or 'auto'; default: the vector's own.")
+    ] = None,
+    val: Annotated[
+        Path | None, typer.Option(help="Labelled pictures in class folders, for --alpha auto or to record accuracy.")
+    ] = None,
+    max_drop: Annotated[float, typer.Option(help="auto: accuracy that may be lost, in points.")] = 0.5,
+    max_alpha: Annotated[float, typer.Option(help="auto: the largest alpha to try.")] = 2.0,
+    out: Annotated[Path | None, typer.Option(help="File to write; default: <target>-baked in the local zoo.")] = None,
+    force: Annotated[
+        bool, typer.Option(help="Bake across bases where shapes agree; overwrite an existing --out.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto: where to measure: auto, cpu, cuda.")] = "auto",
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Add a vector to a model: theta_baked = theta_target + alpha * tau.
+
+    Without --out the result goes to the local zoo, replacing an earlier bake of the same target.
+    """
+    if out is not None and out.exists() and not force:
+        raise UsageError(f"{out} exists: choose another --out, or --force to overwrite it")
+    if alpha == "auto" and val is None:
+        raise UsageError("--alpha auto needs labelled pictures: add --val FOLDER")
+    from edgex import zoo
+    from edgex.bake import bake as add_vector
+    from edgex.bake import check
+    from edgex.checkpoint import load_card
+    from edgex.vector import load_vector_card
+
+    target_path, vector_path = zoo.resolve(target, "model"), zoo.resolve(vector, "vector")
+    tau, _ = load_vector_card(vector_path)
+    check(target_path, vector_path, force=force)
+    metrics: dict[str, object] = {}
+    if val is not None:
+        factor, measured = _measured(alpha, tau.alpha, target_path, vector_path, val, max_drop, max_alpha, device)
+        metrics["bake"] = measured
+    else:
+        factor = _number(alpha) if alpha is not None else tau.alpha
+    name = load_card(target_path)[0].name
+    path = out or zoo.local_path(f"{name}-baked")
+    card = add_vector(target_path, vector_path, path, alpha=factor, force=force, metrics=metrics)
+    zoo.remember_bake(path)
+    if json:
+        print_json({"path": str(path), "alpha": factor, "metrics": card.metrics, "evidence": card.evidence.to_dict()})
+    else:
+        print(f"{path}: {name} + {factor:g} x {tau.name}, {card.architecture}, {len(card.classes)} classes")
+
+
+def _measured(
+    alpha: str | None,
+    recommended: float,
+    target: Path,
+    vector: Path,
+    val: Path,
+    max_drop: float,
+    max_alpha: float,
+    device: str,
+) -> tuple[float, dict[str, object]]:
+    """The factor to use and what was measured on the validation pictures."""
+    from edgex import data
+    from edgex.alpha import accuracy_at, choose
+    from edgex.checkpoint import load_card
+
+    pictures = data.aligned(data.labelled(val), load_card(target)[0].classes, val)
+    if alpha == "auto":
+        choice = choose(target, vector, pictures, max_drop=max_drop, max_alpha=max_alpha, device=device)
+        factor, curve = choice.alpha, choice.curve
+    else:
+        factor = _number(alpha) if alpha is not None else recommended
+        curve = tuple((a, accuracy_at(target, vector, pictures, a, device=device)) for a in sorted({0.0, factor}))
+    note(f"accuracy on {len(pictures)} pictures of {val}:")
+    for value, accuracy in curve:
+        mark = " <- chosen" if value == factor else ""
+        note(f"  alpha {value:<5g} {100 * accuracy:6.2f}%  ({100 * (accuracy - curve[0][1]):+.2f} points){mark}")
+    return factor, {
+        "accuracy_curve": [list(point) for point in curve],
+        "n": len(pictures),
+        "max_drop_points": max_drop if alpha == "auto" else None,
+    }
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise UsageError(f"expected --alpha to be a number or 'auto', found '{text}'") from error

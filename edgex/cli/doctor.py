@@ -1,0 +1,101 @@
+"""`edgex doctor`: what is installed, what this machine can run on, what is missing and how to get it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import platform
+import sys
+from typing import Annotated, Any
+
+import typer
+
+import edgex
+from edgex.cli.console import print_json
+
+# distribution, module, the extra that brings it, what it is for
+_PACKAGES = (
+    ("numpy", "numpy", "", "arrays"),
+    ("pillow", "PIL", "", "pictures"),
+    ("onnxruntime", "onnxruntime", "cpu", "running ONNX files on a CPU"),
+    ("onnxruntime-gpu", "onnxruntime", "gpu", "running ONNX files on a GPU"),
+    ("torch", "torch", "bake", "training, baking, exporting"),
+    ("timm", "timm", "bake", "timm models"),
+    ("open_clip_torch", "open_clip", "bake", "CLIP models"),
+    ("safetensors", "safetensors", "bake", "artefact files"),
+    ("onnx", "onnx", "bake", "exporting"),
+    ("onnxscript", "onnxscript", "bake", "exporting"),
+    ("huggingface_hub", "huggingface_hub", "bake", "hf:// names"),
+    ("tensorrt", "tensorrt", "trt", "TensorRT engines"),
+    ("tensorrt-rtx", "tensorrt_rtx", "rtx", "TensorRT-RTX engines"),
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("doctor")(doctor)
+
+
+def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Show versions, execution providers, devices, and what is missing."""
+    packages = {name: _version(name) for name, *_ in _PACKAGES}
+    found = {
+        "edgex": edgex.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": packages,
+        "providers": _providers(),
+        "gpus": _gpus(),
+        "advice": _advice(packages),
+    }
+    if json:
+        print_json(found)
+        return
+    print(f"edgex {found['edgex']}, Python {found['python']}, {found['platform']}")
+    for name, _, extra, purpose in _PACKAGES:
+        state = packages[name] or f"not installed (pip install 'edgex[{extra}]')"
+        print(f"  {name:<18}{state:<44}{purpose}")
+    print(f"execution providers: {', '.join(found['providers']) or 'none'}")
+    print(f"GPUs that torch sees: {', '.join(found['gpus']) or 'none'}")
+    for line in found["advice"]:
+        print(f"advice: {line}")
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _providers() -> list[str]:
+    if importlib.util.find_spec("onnxruntime") is None:
+        return []
+    import onnxruntime
+
+    return list(onnxruntime.get_available_providers())
+
+
+def _gpus() -> list[str]:
+    if importlib.util.find_spec("torch") is None:
+        return []
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+    return [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+
+
+def _advice(packages: dict[str, Any]) -> list[str]:
+    advice = []
+    if packages["onnxruntime"] and packages["onnxruntime-gpu"]:
+        advice.append(
+            "onnxruntime and onnxruntime-gpu overwrite each other's files: pip uninstall both, then install one"
+        )
+    if importlib.util.find_spec("onnxruntime") is None:
+        advice.append("nothing runs ONNX files yet: pip install 'edgex[cpu]' (or 'edgex[gpu]' with a CUDA GPU)")
+    if packages["torch"] is None:
+        advice.append("this is a device installation; for train, bake and export: pip install 'edgex[bake]'")
+    if sys.version_info < (3, 11):
+        advice.append("edgex needs Python 3.11 or newer")
+    return advice

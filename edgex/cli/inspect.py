@@ -1,0 +1,130 @@
+"""`edgex inspect`: what a file is, what it was made of, what was measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgex.cli.console import print_json
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("inspect")(inspect)
+
+
+def inspect(
+    file: Annotated[str, typer.Argument(help="A model, vector, ONNX or engine file, or a zoo name.")],
+    json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """Show a file's architecture, classes, provenance with hashes, alpha and measured numbers."""
+    from edgex import zoo
+
+    known = {entry.name: entry.path for entry in reversed(zoo.entries())}
+    path = Path(file)
+    if not path.is_file() and file in known:
+        path = known[file]
+    elif not path.is_file() and not path.suffix and "/" not in file:
+        path = zoo.resolve(file, "model")
+    show(path, as_json=json)
+
+
+def show(path: Path, *, as_json: bool) -> None:
+    """Prints what a file says of itself."""
+    from edgex.inspection import inspect as read
+
+    described = read(path)
+    if as_json:
+        print_json(described)
+        return
+    metadata = described["metadata"]
+    rows = [
+        ("file", f"{path} ({described['bytes'] / 1e6:.1f} MB)"),
+        ("kind", described["file_kind"]),
+        ("sha256", described["whole_file_sha256"]),
+        ("name", metadata.get("name")),
+        ("architecture", _architecture(metadata)),
+        ("classes", _classes(metadata.get("classes"))),
+        ("preprocessing", _preprocessing(metadata.get("preprocessing"))),
+        ("heatmap", _evidence(metadata["evidence"])),
+        ("alpha", _alpha(metadata, described["file_kind"])),
+        ("base", _base(metadata.get("base"))),
+        ("source", metadata.get("source")),
+        ("precision", metadata.get("precision") or ", ".join(described.get("dtypes", []))),
+        ("max batch", metadata.get("max_batch")),
+        ("parameters", f"{described['parameters']:,}" if "parameters" in described else None),
+        ("edgex", metadata.get("edgex_version")),
+    ]
+    for name, value in rows:
+        if value is not None:
+            print(f"{name:<14}{value}")
+    _print_measured(metadata)
+    if metadata["provenance"]:
+        print("provenance")
+        _print_steps(metadata["provenance"], indent=2)
+
+
+def _architecture(metadata: dict[str, Any]) -> str:
+    value = metadata["architecture"]
+    if isinstance(value, str):
+        return f"{value}, {metadata['pooling']} pooling"
+    return f"{value['name']}, {value['image_size'][0]}x{value['image_size'][1]} px, {value['pooling']} pooling"
+
+
+def _classes(names: list[str] | None) -> str | None:
+    if names is None:
+        return None
+    return f"{len(names)}: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"
+
+
+def _preprocessing(values: dict[str, Any] | None) -> str | None:
+    if values is None:
+        return None
+    height, width = values["image_size"]
+    return f"short side {values['resize']} px ({values['interpolation']}), centre crop {height}x{width}"
+
+
+def _evidence(values: dict[str, Any]) -> str:
+    blocks = f" of the last {values['blocks']} blocks" if values["blocks"] else ""
+    return f"{values['kind']}{blocks}, scale {values['scale']:.4g}"
+
+
+def _alpha(metadata: dict[str, Any], kind: str) -> str:
+    value = metadata.get("alpha")
+    if kind == "vector":
+        return f"{value:g} recommended"
+    return "none: not baked" if value is None else f"{value:g}"
+
+
+def _base(values: dict[str, Any] | None) -> str | None:
+    return f"{values['name']}, fingerprint {values['fingerprint']}" if values else None
+
+
+def _print_measured(metadata: dict[str, Any]) -> None:
+    for name, value in {**metadata.get("metrics", {}), "gate": metadata.get("gate")}.items():
+        if name == "history" or value is None:
+            continue
+        print(f"{name:<14}{_compact(value)}")
+
+
+def _compact(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_compact(entry)}" for key, entry in value.items())
+    if isinstance(value, list):
+        return "[" + "; ".join(_compact(entry) for entry in value) + "]"
+    return str(value)
+
+
+def _print_steps(steps: list[dict[str, Any]], indent: int) -> None:
+    for step in steps:
+        inputs = step.get("inputs", [])
+        details = [f"{key} {_compact(step[key])}" for key in ("alpha", "date", "machine") if step.get(key) is not None]
+        print(f"{' ' * indent}{step['step']}: {'; '.join(details)}")
+        for source in inputs:
+            digest = source.get("sha256") or source.get("fingerprint") or "unknown"
+            print(f"{' ' * (indent + 2)}{source['role']} {source['name']} {digest}")
+            _print_steps(source.get("provenance", []), indent + 4)

@@ -1,0 +1,101 @@
+"""`edgex predict`: classes and heatmaps of pictures, from an exported file or straight from a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgex.cli.console import note, print_error, print_json
+from edgex.runtime.errors import EdgexError, ImageError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edgex.runtime import Result
+
+_PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("predict")(predict)
+
+
+def predict(
+    model: Annotated[str, typer.Argument(help="An exported file, a model file or a zoo name.")],
+    images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
+    explain: Annotated[str | None, typer.Option(help="Explain this class instead of the predicted one.")] = None,
+    top: Annotated[int, typer.Option(help="How many classes to print per picture.")] = 3,
+    overlay: Annotated[Path | None, typer.Option(help="Folder to write overlay pictures (PNG) to.")] = None,
+    provider: Annotated[str, typer.Option(help="Exported files: what to run on.")] = "auto",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, heatmaps included.")] = False,
+) -> None:
+    """Classify pictures and say why."""
+    paths = _pictures(images)
+    run = _runner(model, provider)
+    results: list[tuple[Path, Result]] = []
+    failed = False
+    for path in paths:
+        try:
+            results.append((path, run(path, explain)))
+        except ImageError as error:
+            # One bad picture must not cost the others; the exit code still tells.
+            print_error(error)
+            failed = True
+    if overlay is not None:
+        _write_overlays(results, overlay)
+    if json:
+        print_json([{"picture": str(path), **result.to_dict()} for path, result in results])
+    else:
+        for path, result in results:
+            best = ", ".join(f"{label} {100 * score:.1f}%" for label, score in result.top(min(top, len(result.classes))))
+            print(f"{path}: {best}" + (f" (explained: {result.explained})" if explain else ""))
+    if failed:
+        raise typer.Exit(1)
+
+
+def _pictures(images: list[Path]) -> list[Path]:
+    paths: list[Path] = []
+    for entry in images:
+        if entry.is_dir():
+            found = sorted(p for p in entry.iterdir() if p.suffix.lower() in _PICTURE_SUFFIXES)
+            if not found:
+                raise UsageError(f"expected pictures in {entry}, found none")
+            paths += found
+        else:
+            paths.append(entry)
+    return paths
+
+
+def _runner(model: str, provider: str) -> Callable[[Path, str | None], Result]:
+    """Exported files run in the runtime; models and zoo names run in PyTorch."""
+    if Path(model).suffix in (".onnx", ".engine"):
+        from edgex.runtime import Session
+
+        session = Session(model, provider=provider)
+        return lambda path, explain: session(path, explain=explain)
+    from edgex import zoo
+    from edgex.torch_session import TorchSession
+
+    return TorchSession(zoo.resolve(model, "model"))
+
+
+def _write_overlays(results: list[tuple[Path, Any]], folder: Path) -> None:
+    from PIL import Image
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, result in results:
+            target = folder / f"{path.stem}.{_slug(result.explained)}.png"
+            Image.fromarray(result.overlay(path)).save(target)
+            note(f"wrote {target}")
+    except OSError as error:
+        raise EdgexError(
+            f"cannot write overlays to {folder} ({error.strerror or error}): choose another folder"
+        ) from error
+
+
+def _slug(text: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in text.lower())

@@ -1,0 +1,67 @@
+"""`edgex zoo`: what has a name, and where it lies."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from edgex.cli.console import print_json
+from edgex.runtime.errors import UsageError
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    group = typer.Typer(help="Named models and vectors.", no_args_is_help=True)
+    group.command("list")(list_)
+    group.command("path")(path)
+    app.add_typer(group, name="zoo")
+
+
+def list_(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """List everything that has a name."""
+    from edgex import zoo
+    from edgex.inspection import inspect
+
+    rows = []
+    for entry in zoo.entries():
+        metadata = inspect(entry.path)["metadata"]
+        rows.append(
+            {
+                "name": entry.name,
+                "kind": entry.kind if entry.kind == "vector" or metadata["alpha"] is None else "self-explaining model",
+                "origin": entry.origin,
+                "architecture": metadata["architecture"]["name"],
+                "classes": len(metadata["classes"]) if "classes" in metadata else None,
+                "bytes": entry.path.stat().st_size,
+                "path": str(entry.path),
+            }
+        )
+    if json:
+        print_json(rows)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for heading in ("name", "kind", "origin", "architecture", "classes", "size"):
+        table.add_column(heading, justify="right" if heading in ("classes", "size") else "left")
+    for row in rows:
+        classes = "" if row["classes"] is None else str(row["classes"])
+        size = f"{int(str(row['bytes'])) / 1e6:.1f} MB"
+        table.add_row(*(str(row[k]) for k in ("name", "kind", "origin", "architecture")), classes, size)
+    Console().print(table)
+
+
+def path(name: Annotated[str, typer.Argument(help="Name of a model or vector.")]) -> None:
+    """Print the path of a named model or vector."""
+    from edgex import zoo
+    from edgex.names import nearest
+
+    known = zoo.entries()
+    for entry in known:
+        if entry.name == name:
+            print(entry.path)
+            return
+    names = [entry.name for entry in known]
+    raise UsageError(f"nothing named '{name}' in the zoo{nearest(name, names) or '; known: ' + ', '.join(names)}")

@@ -1,0 +1,63 @@
+"""What an artefact or an exported file says of itself, as one JSON-ready object."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from edgex.errors import ArtefactError
+
+
+def inspect(path: Path) -> dict[str, Any]:
+    """Reads a model, a vector, a fused ONNX file or an engine file; ArtefactError for anything else.
+
+    Returns its metadata with "path", "bytes", "file_kind" ("model", "vector", "onnx" or "engine"),
+    "whole_file_sha256" and, for artefacts, "tensors", "parameters" and "dtypes". The recorded digest of the
+    content is checked.
+    """
+    if not path.is_file():
+        raise ArtefactError(f"expected a file at {path}, found nothing: check the path")
+    described = _artefact(path) if path.suffix == ".safetensors" else _fused(path)
+    return {
+        "path": str(path),
+        "bytes": path.stat().st_size,
+        "whole_file_sha256": _sha256(path),
+        **described,
+    }
+
+
+def _artefact(path: Path) -> dict[str, Any]:
+    from edgex.artefact import TensorFile
+    from edgex.checkpoint import ModelCard, check_kind
+    from edgex.vector import VectorCard
+
+    with TensorFile(path) as file:
+        kind = file.metadata.get("kind")
+        if kind not in ("model", "vector"):
+            check_kind(file.metadata, "model", path)
+        (ModelCard if kind == "model" else VectorCard).from_metadata(file.metadata, path)
+        file.verify()
+        elements = [spec.nbytes // spec.dtype.itemsize for spec in file.tensors.values()]
+        return {
+            "file_kind": kind,
+            "tensors": len(file.tensors),
+            "parameters": sum(elements),
+            "dtypes": sorted({str(spec.dtype).removeprefix("torch.") for spec in file.tensors.values()}),
+            "metadata": file.metadata,
+        }
+
+
+def _fused(path: Path) -> dict[str, Any]:
+    from edgex.runtime import container, metadata
+
+    _, plan = metadata.load(path)
+    data = path.read_bytes()
+    text = container.read_engine(data, path)[0] if plan is not None else container.read_onnx(data, path)
+    return {"file_kind": "onnx" if plan is None else "engine", "metadata": json.loads(text)}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

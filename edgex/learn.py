@@ -1,0 +1,364 @@
+"""Learning a vector: twin runs from the same start, with and without the explanation term.
+
+Labels come from `edgex.supervise`. Only the last blocks and the final norm are trained; the tokens that enter
+them are computed once. Loss = explanation term + class term:
+
+- explanation: squared error of the heatmap's own coalition differences against the labels, relative to that
+  of a uniform heatmap with the same total (1.0 explains nothing);
+- class "hold": Kullback-Leibler divergence from the start's own outputs. Without the explanation term its
+  gradient at the start is zero, so the twin is the start itself and is not run;
+- class "labels": cross-entropy with the pictures' own classes; the twin is trained, on the same batches.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgex import compute
+from edgex.errors import UsageError
+from edgex.model import SelfExplainingViT, normalise
+from edgex.progress import Progress
+from edgex.resume import Checkpoint
+from edgex.runtime.preprocess import Preprocessing
+from edgex.supervise import Labels, superpixels
+from edgex.train import warmup_cosine
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnOptions:
+    """Hyperparameters of the twin runs.
+
+    blocks: how many of the last blocks are trained. class_loss: "hold" or "labels". steps: upper bound;
+    the state with the lowest error on held-out pictures, looked at every `look_every` steps, is kept.
+    """
+
+    blocks: int = 6
+    steps: int = 600
+    batch_size: int = 32
+    learning_rate: float = 1e-4
+    explain_weight: float = 1.0
+    class_weight: float = 2.0
+    class_loss: str = "hold"
+    held_out: float = 0.1
+    look_every: int = 20
+    patience: int = 6
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.class_loss not in ("hold", "labels"):
+            raise UsageError(f"expected class loss 'hold' or 'labels', found '{self.class_loss}'")
+        if min(self.blocks, self.steps, self.batch_size, self.look_every, self.patience) < 1:
+            raise UsageError("expected blocks, steps, batch size, look_every and patience of at least 1")
+        if not 0 < self.held_out < 1:
+            raise UsageError(f"expected a held-out share between 0 and 1, found {self.held_out}")
+
+
+@dataclasses.dataclass
+class Learned:
+    """Result of one run: backbone tensors and evidence scale of the best step, and how it went.
+
+    history: rows of {"step", "train", "held_out", "kl"}, errors relative to the null.
+    """
+
+    tensors: dict[str, Tensor]
+    scale: float
+    step: int
+    history: list[dict[str, float]]
+
+
+class _Data:
+    """Cached inputs of the trained blocks, the start's outputs and the labels, for views and their mirrors."""
+
+    def __init__(
+        self,
+        model: SelfExplainingViT,
+        labels: Labels,
+        preprocessing: Preprocessing,
+        options: LearnOptions,
+        side: int,
+        device: torch.device,
+    ) -> None:
+        self.start = len(model.backbone.blocks) - options.blocks
+        self.labels = labels
+        self.side = side
+        self.patch_of = superpixels(model.backbone.grid, side).to(device)
+        tokens: list[Tensor] = []
+        outputs: list[Tensor] = []
+        with Progress("caching", total=2 * len(labels)) as progress, torch.inference_mode():
+            for mirrored in (False, True):
+                for images in labels.images.split(64):
+                    shown = images.flip(2) if mirrored else images
+                    with compute.mixed_precision(device, options.precision):
+                        pixels = normalise(shown.to(device), preprocessing.mean, preprocessing.std)
+                        entering = model.run_blocks(model.backbone.embed(pixels), self.start)
+                        logits, _ = model.evidence_of(entering, torch.zeros(len(images), 1).long().to(device), self.start)
+                    tokens.append(entering.to(torch.bfloat16).cpu())
+                    outputs.append(logits.float().log_softmax(dim=-1).cpu())
+                    progress.advance(steps=len(images))
+        self.null = 1.0
+        self.tokens = torch.cat(tokens)
+        self.outputs = torch.cat(outputs)
+
+    def batch(self, views: Tensor, mirrored: Tensor, device: torch.device) -> tuple[Tensor, ...]:
+        """Tokens, log-probabilities of the start, classes [N, K], signs [N, M, Q], differences [N, M, K]."""
+        places = views + mirrored.long() * len(self.labels)
+        coalitions = self.labels.coalitions[views].unflatten(-1, (self.side, self.side))
+        coalitions = torch.where(mirrored[:, None, None, None], coalitions.flip(-1), coalitions).flatten(-2)
+        parts = (
+            self.tokens[places].float(),
+            self.outputs[places],
+            self.labels.classes[views],
+            coalitions.float() * 2 - 1,
+            self.labels.differences[views],
+        )
+        return tuple(part.to(device) for part in parts)
+
+
+class _Trained(nn.Module):
+    """The trained part of a model and the learned evidence scale, as one module with one state."""
+
+    def __init__(self, model: SelfExplainingViT, blocks: int, scale: float) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(scale))
+        self.parts = nn.ParameterDict(
+            {name.replace(".", "/"): tensor for name, tensor in trained_parameters(model, blocks).items()}
+        )
+
+
+def trained_parameters(model: SelfExplainingViT, blocks: int) -> dict[str, nn.Parameter]:
+    """Backbone parameters of the last `blocks` blocks, the final norm and the projection, by their names."""
+    backbone = model.backbone
+    if blocks > len(backbone.blocks):
+        raise UsageError(f"expected at most {len(backbone.blocks)} blocks to train, found {blocks}")
+    chosen = [p for block in backbone.blocks[-blocks:] for p in block.module.parameters()]
+    chosen += backbone.norm.parameters()
+    wanted = {id(p) for p in chosen}
+    if backbone.projection is not None:
+        wanted.add(id(backbone.projection))
+    return {name: p for name, p in backbone.module.named_parameters() if id(p) in wanted}
+
+
+
+def learn(
+    model: SelfExplainingViT,
+    labels: Labels,
+    preprocessing: Preprocessing,
+    options: LearnOptions,
+    *,
+    side: int,
+    truth: Tensor | None,
+    checkpoint: Callable[[str], Checkpoint],
+    report: Callable[[str, dict[str, float]], None],
+) -> tuple[Learned, Learned | None]:
+    """Runs the twins from the model's weights; returns (with explanations, without or None for "hold").
+
+    truth: int64 [V], class of each view, for class loss "labels". checkpoint(run name) -> its checkpoint.
+    The model itself is left with the weights of the run with explanations.
+    """
+    if options.class_loss == "labels" and truth is None:
+        raise UsageError("class loss 'labels' needs pictures in class folders that the model knows: use 'hold'")
+    compute.seed_everything(options.seed)
+    device = compute.device_of(options.device)
+    model = model.to(device).freeze()
+    model._empty = None
+    cached = _Data(model, labels, preprocessing, options, side, device)
+    pictures = labels.picture.unique()
+    shuffled = pictures[torch.randperm(len(pictures), generator=torch.Generator().manual_seed(options.seed))]
+    held_pictures = shuffled[: max(1, round(len(pictures) * options.held_out))]
+    held = torch.isin(labels.picture, held_pictures)
+    if held.all():
+        raise UsageError(f"expected at least 2 pictures to learn from, found {len(pictures)}")
+    split = (held.logical_not().nonzero()[:, 0], held.nonzero()[:, 0])
+    start = {name: p.detach().clone() for name, p in trained_parameters(model, options.blocks).items()}
+
+    def run(name: str, explain_weight: float) -> Learned:
+        _restore(model, start)
+        weighted = dataclasses.replace(options, explain_weight=explain_weight)
+        return _run(model, cached, split, truth, weighted, device, checkpoint(name), lambda row: report(name, row))
+
+    without = run("without", 0.0) if options.class_loss == "labels" else None
+    explained = run("with", options.explain_weight)
+    _restore(model, {n: explained.tensors[n] for n in start})
+    model.cpu()
+    return explained, without
+
+
+def _run(
+    model: SelfExplainingViT,
+    cached: _Data,
+    split: tuple[Tensor, Tensor],
+    truth: Tensor | None,
+    options: LearnOptions,
+    device: torch.device,
+    checkpoint: Checkpoint,
+    report: Callable[[dict[str, float]], None],
+) -> Learned:
+    training, held = split
+    with torch.no_grad():
+        scale, cached.null = _best_scale(model, cached, training[:512], options, device)
+    trained = _Trained(model, options.blocks, scale)
+    trained.requires_grad_(True)
+    optimizer = torch.optim.AdamW(
+        [{"params": list(trained.parts.values())}, {"params": [trained.scale], "lr": 10 * options.learning_rate}],
+        lr=options.learning_rate,
+        weight_decay=0.0,
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(options.steps, warmup_share=0.1))
+    best = _Best()
+    parts: dict[str, Any] = {"trained": trained, "optimizer": optimizer, "schedule": schedule, "best": best}
+    first = checkpoint.restore(parts, device)
+    if first == 0:
+        best.look(0, trained, _measure(model, trained.scale, cached, held, options, device), float("nan"), report)
+    recent: list[float] = []
+    with Progress("learning", total=options.steps, done=first) as progress:
+        for step in range(first, options.steps):
+            if best.looks_since > options.patience and options.explain_weight > 0:
+                break
+            generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
+            chosen = training[torch.randint(len(training), (options.batch_size,), generator=generator)]
+            mirrored = torch.rand(len(chosen), generator=generator) < 0.5
+            losses = _losses(model, trained.scale, cached, chosen, mirrored, truth, options, device)
+            loss = options.explain_weight * losses["explain"] + options.class_weight * losses["class"]
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            recent.append(float(losses["explain"].detach()))
+            progress.advance(f"error {recent[-1]:.3f}, best held-out {best.error:.4f} at {best.step}")
+            if (step + 1) % options.look_every == 0 or step + 1 == options.steps:
+                measured = _measure(model, trained.scale, cached, held, options, device)
+                best.look(step + 1, trained, measured, float(np.mean(recent)), report)
+                recent.clear()
+                checkpoint.save(parts, step + 1)
+    trained.requires_grad_(False)
+    # Without the explanation term there is nothing to choose a step by: the last one counts.
+    state = best.state if options.explain_weight > 0 else trained.state_dict()
+    tensors = dict(model.backbone.tensors())
+    for name in trained_parameters(model, options.blocks):
+        tensors[name] = state[f"parts.{name.replace('.', '/')}"].clone()
+    return Learned(
+        {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()},
+        float(state["scale"]),
+        best.step,
+        best.history,
+    )
+
+
+class _Best:
+    """The state with the lowest held-out error so far, and the history of all looks."""
+
+    def __init__(self) -> None:
+        self.error = float("inf")
+        self.step = 0
+        self.looks_since = 0
+        self.state: dict[str, Tensor] = {}
+        self.history: list[dict[str, float]] = []
+
+    def look(
+        self,
+        step: int,
+        trained: _Trained,
+        measured: tuple[float, float],
+        training_error: float,
+        report: Callable[[dict[str, float]], None],
+    ) -> None:
+        """Records one look at the held-out pictures and keeps the state if it is the best."""
+        error, divergence = measured
+        row = {"step": float(step), "train": training_error, "held_out": error, "kl": divergence}
+        self.history.append(row)
+        report({**row, "scale": float(trained.scale.detach())})
+        self.looks_since += 1
+        if error < self.error:
+            self.error, self.step, self.looks_since = error, step, 0
+            self.state = {name: tensor.detach().cpu().clone() for name, tensor in trained.state_dict().items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything, for a checkpoint."""
+        return dict(vars(self))
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of `state_dict`."""
+        vars(self).update(state)
+
+
+def _slope_and_offset(
+    model: SelfExplainingViT, cached: _Data, batch: tuple[Tensor, ...], options: LearnOptions
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The heatmap's coalition differences are scale * slope + offset (both [N, M, K]), by its definition."""
+    tokens, _, classes, signs, _ = batch
+    with compute.mixed_precision(tokens.device, options.precision):
+        logits, evidence = model.evidence_of(tokens, classes, cached.start)
+    logits, evidence = logits.float(), evidence.float()
+    with torch.no_grad():
+        base = model.empty_logits()[classes]
+    total = logits.gather(1, classes) - logits.mean(dim=1, keepdim=True) - base
+    members = F.one_hot(cached.patch_of, cached.side**2).float()
+    summed = (evidence - evidence.mean(dim=-1, keepdim=True)) @ members
+    share = total[:, :, None] * (members.sum(dim=0) / len(members))
+    return signs @ summed.transpose(1, 2), signs @ share.transpose(1, 2), logits
+
+
+def _losses(
+    model: SelfExplainingViT,
+    scale: Tensor,
+    cached: _Data,
+    views: Tensor,
+    mirrored: Tensor,
+    truth: Tensor | None,
+    options: LearnOptions,
+    device: torch.device,
+) -> dict[str, Tensor]:
+    batch = cached.batch(views, mirrored, device)
+    slope, offset, logits = _slope_and_offset(model, cached, batch, options)
+    if options.class_loss == "labels":
+        assert truth is not None
+        class_loss = F.cross_entropy(logits, truth[views].to(device))
+    else:
+        class_loss = F.kl_div(logits.log_softmax(dim=-1), batch[1], log_target=True, reduction="batchmean")
+    return {"explain": (scale * slope + offset - batch[4]).square().mean() / cached.null, "class": class_loss}
+
+
+def _measure(
+    model: SelfExplainingViT, scale: Tensor, cached: _Data, views: Tensor, options: LearnOptions, device: torch.device
+) -> tuple[float, float]:
+    """Held-out error relative to uniform heatmaps of the same totals, and divergence from the start's outputs."""
+    errors, nulls, divergence = 0.0, 0.0, 0.0
+    with torch.no_grad():
+        for part in views.split(64):
+            batch = cached.batch(part, torch.zeros(len(part), dtype=torch.bool), device)
+            slope, offset, logits = _slope_and_offset(model, cached, batch, options)
+            errors += float((scale * slope + offset - batch[4]).square().sum())
+            nulls += float((offset - batch[4]).square().sum())
+            divergence += float(F.kl_div(logits.log_softmax(-1), batch[1], log_target=True, reduction="sum"))
+    return errors / nulls, divergence / len(views)
+
+
+def _best_scale(
+    model: SelfExplainingViT, cached: _Data, views: Tensor, options: LearnOptions, device: torch.device
+) -> tuple[float, float]:
+    """The scale that fits the start's evidence to the labels best (least squares), and the uniform heatmap's error."""
+    product, square, null = 0.0, 0.0, []
+    for part in views.split(64):
+        batch = cached.batch(part, torch.zeros(len(part), dtype=torch.bool), device)
+        slope, offset, _ = _slope_and_offset(model, cached, batch, options)
+        product += float((slope * (batch[4] - offset)).sum())
+        square += float(slope.square().sum())
+        null.append((offset - batch[4]).square().mean(dim=(1, 2)))
+    return (product / square if square > 0 else 1.0), float(torch.cat(null).mean())
+
+
+def _restore(model: SelfExplainingViT, tensors: dict[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, parameter in model.backbone.module.named_parameters():
+            if name in tensors:
+                parameter.copy_(tensors[name])

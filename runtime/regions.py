@@ -1,0 +1,77 @@
+"""Finds the connected regions of high evidence in a heatmap, as boxes in the frame."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from edgex.runtime.errors import UsageError
+from edgex.runtime.overlay import bilinear_weights
+
+if TYPE_CHECKING:
+    from edgex.runtime.preprocess import View
+
+_FINER = 4
+"""Steps per patch: regions end between patch centres where the interpolated evidence falls below."""
+
+
+class Box(NamedTuple):
+    """A region of high evidence: rows top..bottom-1 and columns left..right-1 of the frame, in pixels."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+    evidence: float
+    """Sum over the region, in logits: its share of the explained score."""
+
+
+def find_boxes(heatmap: np.ndarray, view: View, threshold: float) -> list[Box]:
+    """Regions where the evidence is at least `threshold` times the strongest, strongest sum first.
+
+    heatmap: float32 [rows, columns]. threshold: above 0, at most 1. Regions that touch at a corner are one;
+    without positive evidence there are none.
+    """
+    if not 0 < threshold <= 1:
+        raise UsageError(f"threshold: expected a share of the strongest evidence, above 0 to 1, found {threshold!r}")
+    rows, columns = heatmap.shape
+    fine = _refine(rows) @ heatmap.astype(np.float32, copy=False) @ _refine(columns).T
+    strongest = float(fine.max())
+    if strongest <= 0:
+        return []
+    cell = view.image_size[0] / fine.shape[0], view.image_size[1] / fine.shape[1]
+    boxes = []
+    for region in _connected(fine >= threshold * strongest):
+        low, high = region.min(axis=0), region.max(axis=0) + 1
+        top, left = view.to_frame(low[0] * cell[0], low[1] * cell[1])
+        bottom, right = view.to_frame(high[0] * cell[0], high[1] * cell[1])
+        top, left = max(round(top), 0), max(round(left), 0)
+        bottom, right = min(round(bottom), view.frame_size[0]), min(round(right), view.frame_size[1])
+        if top < bottom and left < right:
+            evidence = float(fine[region[:, 0], region[:, 1]].sum()) / _FINER**2
+            boxes.append(Box(top, left, bottom, right, evidence))
+    return sorted(boxes, key=lambda box: -box.evidence)
+
+
+def _refine(cells: int) -> np.ndarray:
+    return bilinear_weights((np.arange(cells * _FINER) + 0.5) / _FINER, cells)
+
+
+def _connected(mask: np.ndarray) -> list[np.ndarray]:
+    """The 8-connected regions of a bool mask [rows, columns], each as positions int64 [n, 2]."""
+    waiting = {(int(row), int(column)) for row, column in np.argwhere(mask)}
+    regions = []
+    while waiting:
+        region = [waiting.pop()]
+        for row, column in region:  # grows while it is walked
+            for neighbour in _NEIGHBOURS:
+                place = row + neighbour[0], column + neighbour[1]
+                if place in waiting:
+                    waiting.remove(place)
+                    region.append(place)
+        regions.append(np.array(region))
+    return regions
+
+
+_NEIGHBOURS = [(row, column) for row in (-1, 0, 1) for column in (-1, 0, 1) if (row, column) != (0, 0)]

@@ -1,0 +1,186 @@
+"""What a model says about one picture: classes, heatmap, and what can be drawn or stored of them.
+
+Nothing is computed before it is asked for.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgex.runtime.errors import ArtefactError, ImageError, UsageError
+from edgex.runtime.frames import ColorOrder, as_frame
+from edgex.runtime.overlay import overlay, upsample
+from edgex.runtime.regions import Box, find_boxes
+
+if TYPE_CHECKING:
+    from edgex.runtime.preprocess import View
+
+
+class Result:
+    """One picture's classes and the heatmap of one class.
+
+    logits: float32 [C].
+    heatmap: float32 [rows, columns]: evidence of each patch for the explained class, in logits.
+        heatmap.sum() + base is the explained class's logit less the mean logit.
+    base: the explained class's score with nothing visible, in logits.
+    view: where the model's pixels lie in the frame.
+    """
+
+    def __init__(
+        self,
+        logits: np.ndarray,
+        heatmap: np.ndarray,
+        base: float,
+        *,
+        classes: tuple[str, ...],
+        view: View,
+        explained_index: int | None = None,
+        color: ColorOrder = "rgb",
+    ) -> None:
+        self.logits = logits
+        self.heatmap = heatmap
+        self.base = base
+        self.classes = classes
+        self.view = view
+        self._explained_index = explained_index
+        self._color = color
+
+    def __repr__(self) -> str:
+        return f"Result(label={self.label!r}, score={self.score:.3f}, explained={self.explained!r})"
+
+    @cached_property
+    def index(self) -> int:
+        """The predicted class's position in `classes`."""
+        return int(self.logits.argmax())
+
+    @property
+    def label(self) -> str:
+        """The predicted class's name."""
+        return self.classes[self.index]
+
+    @cached_property
+    def probabilities(self) -> np.ndarray:
+        """Softmax of the logits, float32 [C]."""
+        exponentials = np.exp((self.logits - self.logits.max()).astype(np.float64))
+        return (exponentials / exponentials.sum()).astype(np.float32)
+
+    @property
+    def score(self) -> float:
+        """The predicted class's probability, 0 to 1."""
+        return float(self.probabilities[self.index])
+
+    @property
+    def explained_index(self) -> int:
+        """Position in `classes` of the class that the heatmap explains."""
+        return self.index if self._explained_index is None else self._explained_index
+
+    @property
+    def explained(self) -> str:
+        """Name of the class that the heatmap explains: the predicted one unless `explain` named another."""
+        return self.classes[self.explained_index]
+
+    def top(self, k: int = 5) -> list[tuple[str, float]]:
+        """The k most probable classes as (label, probability), most probable first."""
+        if k < 1:
+            raise UsageError(f"top: expected at least 1 class, found {k!r}")
+        order = np.argsort(-self.logits, kind="stable")[:k]
+        return [(self.classes[index], float(self.probabilities[index])) for index in order]
+
+    def heatmap_on(self, frame: Any = None) -> np.ndarray:
+        """The heatmap in frame coordinates, bilinear between patch centres.
+
+        frame: the picture that was explained; only its size is used, and it may be left out.
+
+        Returns float32 [H, W] in logits per patch, NaN where the crop left the model nothing to see.
+        """
+        if frame is not None:
+            self._check_size(as_frame(frame))
+        return upsample(self.heatmap, self.view)
+
+    def overlay(
+        self, frame: Any, colormap: str = "turbo", opacity: float = 0.6, limit: float | None = None
+    ) -> np.ndarray:
+        """The frame with the heatmap drawn over it.
+
+        frame: the picture that was explained, as it was given to the session.
+        colormap: "turbo", "inferno" or "viridis" show the evidence for the class and leave the rest as it is;
+            "signed" shows evidence for it in yellow to red and against it in blue.
+        opacity: of the strongest evidence, 0 to 1.
+        limit: evidence of the full colour, in logits per patch; defaults to the strongest of this heatmap.
+            Set it to compare pictures, such as the frames of a stream.
+
+        Returns uint8 [H, W, 3], RGB, or BGR where the session was called with color="bgr". What the model
+        did not see stays as it is.
+        """
+        checked = as_frame(frame, self._color)
+        self._check_size(checked)
+        drawn = overlay(checked.rgb(), upsample(self.heatmap, self.view), colormap, opacity, limit)
+        return np.ascontiguousarray(drawn[..., ::-1]) if self._color == "bgr" else drawn
+
+    def boxes(self, threshold: float = 0.5) -> list[Box]:
+        """Connected regions with at least `threshold` times the strongest evidence, in frame pixels.
+
+        Strongest first; empty where no patch speaks for the class.
+        """
+        return find_boxes(self.heatmap, self.view, threshold)
+
+    def to_dict(self, top: int = 5) -> dict[str, Any]:
+        """JSON-ready: classes, scores, and the heatmap as `encode_heatmap` gives it.
+
+        seen is the part of the frame that the model saw: [top, left, bottom, right] in pixels.
+        """
+        return {
+            "label": self.label,
+            "index": self.index,
+            "score": self.score,
+            "top": [[label, probability] for label, probability in self.top(top)],
+            "explained": {
+                "label": self.explained,
+                "index": self.explained_index,
+                "score": float(self.probabilities[self.explained_index]),
+                "logit": float(self.logits[self.explained_index]),
+            },
+            "base": self.base,
+            "heatmap": encode_heatmap(self.heatmap),
+            "frame_size": list(self.view.frame_size),
+            "seen": list(self.view.seen),
+        }
+
+    def to_json(self, top: int = 5) -> str:
+        """`to_dict` as one line of JSON."""
+        return json.dumps(self.to_dict(top), ensure_ascii=False)
+
+    def _check_size(self, frame: Any) -> None:
+        if (frame.height, frame.width) != self.view.frame_size:
+            height, width = self.view.frame_size
+            raise ImageError(
+                f"expected the frame that was explained, {width}x{height} pixels, found {frame.width}x{frame.height}"
+            )
+
+
+def encode_heatmap(heatmap: np.ndarray) -> dict[str, Any]:
+    """{"shape": [rows, columns], "float16": text}, the text being base64 of row-major little-endian float16.
+
+    14 x 14 patches take 524 characters; the rounding is at most 2^-11 of each value.
+    """
+    return {
+        "shape": list(heatmap.shape),
+        "float16": base64.b64encode(heatmap.astype("<f2").tobytes()).decode("ascii"),
+    }
+
+
+def decode_heatmap(encoded: Any) -> np.ndarray:
+    """The inverse of `encode_heatmap`: float32 [rows, columns]."""
+    try:
+        rows, columns = encoded["shape"]
+        values = np.frombuffer(base64.b64decode(encoded["float16"], validate=True), "<f2")
+        return values.astype(np.float32).reshape(rows, columns)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtefactError(
+            f"expected a heatmap as {{shape: [rows, columns], float16: base64}}, found another: {error}"
+        ) from None

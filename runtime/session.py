@@ -1,0 +1,220 @@
+"""Opens a fused model and runs pictures through it: the one class that camera applications need."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, overload
+
+import numpy as np
+
+from edgex.runtime import metadata as contract
+from edgex.runtime.classes import ClassIndex
+from edgex.runtime.errors import ArtefactError, UsageError
+from edgex.runtime.frames import ColorOrder, Frame, as_frame
+from edgex.runtime.result import Result
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+    from edgex.runtime.metadata import Metadata
+    from edgex.runtime.preprocess import Preprocessing
+
+ExplainClass = str | int | None
+"""A class name, its position in `classes`, or None for the predicted class."""
+
+_PREDICTED = -1
+
+
+class Backend(Protocol):
+    """What runs a fused model; `run` may be called from several threads at once."""
+
+    provider: str
+
+    def run(self, image: np.ndarray, explain_class: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """image uint8 [N, H, W, 3] and explain_class int64 [N] -> logits, heatmap and base.
+
+        float32 [N, C], [N, rows, columns] and [N].
+        """
+
+    def close(self) -> None:
+        """Releases the model; `run` raises UsageError from then on."""
+
+
+class Session:
+    """A fused model, ready to run. Safe to share between threads.
+
+        session = Session("cars.onnx")
+        result = session(frame)
+        result.label, result.score, result.heatmap
+
+    path: a fused ONNX file or a TensorRT engine file of edgex.
+    provider: what it runs on: "auto", or for ONNX files "cpu", "cuda", "tensorrt", "nv_tensorrt_rtx",
+        "openvino", ...; one that is not there is an error, never replaced by another. "auto" takes the best
+        that works and needs no compilation at start; the attribute `provider` says which. An engine file runs
+        on what it was built for.
+    threads: CPU threads of one inference. Defaults to what onnxruntime chooses, one per core.
+    warmup: inferences at opening, so that the first frame takes no longer than the others and a broken model
+        is found at once. Defaults to 1.
+    verify: compare the file's sha256 with the one recorded at export (about 1 ms per MB). Defaults to True.
+    provider_options: handed to the onnxruntime provider, such as {"device_id": 1}.
+
+    Raises ArtefactError for a file that is no intact fused model, ProviderError for a provider that is not
+    there, MissingExtraError where the package that runs it is not installed.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        provider: str = "auto",
+        *,
+        threads: int | None = None,
+        warmup: int = 1,
+        verify: bool = True,
+        provider_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        if threads is not None and threads < 1:
+            raise UsageError(f"threads: expected at least 1, or None for one per core, found {threads!r}")
+        if warmup < 0:
+            raise UsageError(f"warmup: expected a number of inferences of at least 0, found {warmup!r}")
+        self.path = Path(path)
+        self.metadata, plan = contract.load(self.path, verify)
+        self._backend: Backend = _open_backend(self.path, self.metadata, plan, provider, threads, provider_options)
+        self.provider = self._backend.provider
+        self._index = ClassIndex(self.metadata.classes)
+        blank = np.zeros((1, *self.preprocessing.image_size, 3), np.uint8)
+        for _ in range(warmup):
+            self._run(blank, np.array([_PREDICTED]))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The class names, in the order of the logits."""
+        return self.metadata.classes
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How a frame becomes the model's input."""
+        return self.metadata.preprocessing
+
+    def __repr__(self) -> str:
+        return f"Session({str(self.path)!r}, provider={self.provider!r}, classes={len(self.classes)})"
+
+    @overload
+    def __call__(
+        self, frame: list[Any] | tuple[Any, ...], explain: Any = None, color: ColorOrder = "rgb"
+    ) -> list[Result]: ...
+
+    @overload
+    def __call__(
+        self, frame: Any, explain: list[ExplainClass] | tuple[ExplainClass, ...], color: ColorOrder = "rgb"
+    ) -> list[Result]: ...
+
+    @overload
+    def __call__(self, frame: Any, explain: ExplainClass = None, color: ColorOrder = "rgb") -> Result: ...
+
+    def __call__(self, frame: Any, explain: Any = None, color: ColorOrder = "rgb") -> Result | list[Result]:
+        """Classifies a picture and explains one class, or does so for several.
+
+        frame: a path, a PIL picture or a uint8 array [H, W, 3], see `edgex.runtime.frames.as_frame`; a list
+            or tuple of them gives a list of results, run in batches of at most the model's max_batch.
+        explain: the class to explain, by name or position; None for the predicted one. A list explains
+            several classes of one picture, read and resized once; for a list of pictures it holds one each.
+        color: channel order of arrays, "rgb" or "bgr" (OpenCV).
+
+        Raises ImageError for an unusable picture, UsageError for an unknown class.
+        """
+        several = isinstance(explain, (list, tuple))
+        if isinstance(frame, (list, tuple)):
+            wanted = self._numbers(explain if several else [explain] * len(frame))
+            if len(wanted) != len(frame):
+                raise UsageError(
+                    f"explain: expected one class for all or one each for {len(frame)} pictures, found {len(wanted)}"
+                )
+            return self._run_frames(frame, wanted, color)
+        wanted = self._numbers(explain if several else [explain])
+        results = self._run_frame(as_frame(frame, color), wanted, color)
+        return results if several else results[0]
+
+    def close(self) -> None:
+        """Releases the model. Calls already running in other threads finish; later ones raise UsageError."""
+        self._backend.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _numbers(self, names: Sequence[ExplainClass]) -> list[int]:
+        return [_PREDICTED if name is None else self._index.number(name) for name in names]
+
+    def _run_frames(self, frames: Sequence[Any], wanted: list[int], color: ColorOrder) -> list[Result]:
+        results: list[Result] = []
+        step = self.metadata.max_batch
+        for start in range(0, len(frames), step):
+            chunk = [as_frame(frame, color) for frame in frames[start : start + step]]
+            images = np.stack([self.preprocessing.array(frame) for frame in chunk])
+            results += self._results(images, chunk, wanted[start : start + step], color)
+        return results
+
+    def _run_frame(self, frame: Frame, wanted: list[int], color: ColorOrder) -> list[Result]:
+        image = self.preprocessing.array(frame)[np.newaxis]
+        results: list[Result] = []
+        step = self.metadata.max_batch
+        for start in range(0, len(wanted), step):
+            chunk = wanted[start : start + step]
+            images = image if len(chunk) == 1 else np.repeat(image, len(chunk), axis=0)
+            results += self._results(images, [frame] * len(chunk), chunk, color)
+        return results
+
+    def _results(self, images: np.ndarray, frames: list[Frame], wanted: list[int], color: ColorOrder) -> list[Result]:
+        logits, heatmaps, bases = self._run(images, np.array(wanted, np.int64))
+        return [
+            Result(
+                logits[i],
+                heatmaps[i],
+                float(bases[i]),
+                classes=self.classes,
+                view=self.preprocessing.view(frame.height, frame.width),
+                explained_index=None if wanted[i] == _PREDICTED else wanted[i],
+                color=color,
+            )
+            for i, frame in enumerate(frames)
+        ]
+
+    def _run(self, images: np.ndarray, explain: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        logits, heatmaps, bases = outputs = self._backend.run(images, explain)
+        count = len(images)
+        expected = ((count, len(self.classes)), (count, *self.metadata.grid), (count,))
+        found = tuple(output.shape for output in outputs)
+        if found != expected:
+            raise ArtefactError(f"{self.path}: expected outputs of shapes {expected}, found {found}")
+        if not (np.isfinite(logits).all() and np.isfinite(heatmaps).all() and np.isfinite(bases).all()):
+            raise ArtefactError(
+                f"{self.path}: expected finite scores, found NaN or infinity (precision "
+                f"{self.metadata.precision} on {self.provider}); export it in a higher precision"
+            )
+        return outputs
+
+
+def _open_backend(
+    path: Path,
+    metadata: Metadata,
+    plan: bytes | None,
+    provider: str,
+    threads: int | None,
+    provider_options: Mapping[str, Any] | None,
+) -> Backend:
+    if plan is not None:
+        if threads is not None or provider_options is not None:
+            raise UsageError(f"{path}: expected no threads or provider_options for a TensorRT engine, found some")
+        from edgex.runtime.backend_tensorrt import TensorRTBackend
+
+        return TensorRTBackend(plan, path, metadata, provider)
+    from edgex.runtime.backend_onnxruntime import OnnxRuntimeBackend
+
+    return OnnxRuntimeBackend(path, metadata, provider, threads, provider_options)

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgex import data
+from edgex.errors import ImageError, UsageError
+from edgex.runtime.preprocess import Preprocessing
+from pictures import COLOURS, draw, picture_folder
+
+PREPROCESSING = Preprocessing((32, 48), 40, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def test_classes_are_the_folders_in_order_of_their_names(tmp_path: Path) -> None:
+    root = picture_folder(tmp_path, {"train": 2, "test": 1})
+    found = data.labelled(root, "train")
+    assert found.classes == tuple(sorted(COLOURS))
+    assert found.labels == (0, 0, 1, 1, 2, 2)
+    assert all(path.parent.name == found.classes[label] for path, label in zip(found.paths, found.labels, strict=True))
+
+
+def test_names_json_gives_display_names_to_every_split(tmp_path: Path) -> None:
+    root = picture_folder(tmp_path, {"train": 1})
+    (root / "names.json").write_text(json.dumps({"red disc": "Stop"}))
+    assert "Stop" in data.labelled(root, "train").classes
+    assert "Stop" in data.labelled(root / "train").classes
+
+
+def test_split_holds_some_of_every_class_out_and_loses_nothing(tmp_path: Path) -> None:
+    found = data.labelled(picture_folder(tmp_path, {"": 5}))
+    rest, held = found.split(0.4, seed=3)
+    assert sorted(rest.paths + held.paths) == sorted(found.paths)
+    assert [held.labels.count(label) for label in range(3)] == [2, 2, 2]
+    assert found.split(0.4, seed=3)[1].paths == held.paths
+
+
+def test_aligned_maps_labels_by_name(tmp_path: Path) -> None:
+    found = data.labelled(picture_folder(tmp_path, {"": 1}))
+    order = ("red disc", "other", "blue disc", "green square")
+    aligned = data.aligned(found, order, tmp_path)
+    assert [order[label] for label in aligned.labels] == [found.classes[label] for label in found.labels]
+    with pytest.raises(UsageError, match="class 'blue disc' that the model does not know; did you mean blue disk"):
+        data.aligned(found, ("red disc", "blue disk", "green square"), tmp_path)
+
+
+def test_missing_and_empty_folders_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="found nothing"):
+        data.labelled(tmp_path / "absent")
+    with pytest.raises(UsageError, match="expected class folders with pictures"):
+        data.labelled(tmp_path)
+    picture_folder(tmp_path, {"": 1})
+    (tmp_path / "empty class").mkdir()
+    with pytest.raises(UsageError, match="empty class has no pictures"):
+        data.labelled(tmp_path)
+    with pytest.raises(UsageError, match="expected pictures in"):
+        data.loose([tmp_path / "empty class"])
+
+
+def test_an_unreadable_picture_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "torn.png"
+    draw("red disc", 0).save(path)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(ImageError, match=r"cannot read picture .*torn\.png"):
+        data.open_picture(path)
+
+
+def test_a_batch_is_what_preprocessing_makes_of_each(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{index}.png" for index in range(2)]
+    for index, path in enumerate(paths):
+        draw("blue disc", index).save(path)
+    batch = data.load_batch(paths, PREPROCESSING)
+    assert batch.shape == (2, 32, 48, 3)
+    assert batch.dtype == np.uint8
+    assert np.array_equal(batch[1], PREPROCESSING.array(data.open_picture(paths[1])))

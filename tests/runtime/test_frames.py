@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgex.runtime import ImageError, UsageError
+from edgex.runtime import frames as module
+from edgex.runtime.frames import as_frame
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)
+
+
+def test_array_picture_and_path_give_the_same_pixels(tmp_path: Path) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / "a.png")
+    for source in (PIXELS, Image.fromarray(PIXELS), tmp_path / "a.png", str(tmp_path / "a.png")):
+        frame = as_frame(source)
+        assert (frame.height, frame.width) == (7, 9)
+        assert np.array_equal(frame.rgb(), PIXELS)
+        assert np.array_equal(frame.region(2, 5, 1, 4), PIXELS[2:5, 1:4])
+
+
+def test_a_frame_passes_through() -> None:
+    frame = as_frame(PIXELS)
+    assert as_frame(frame) is frame
+
+
+def test_bgr_arrays_are_turned_round() -> None:
+    assert np.array_equal(as_frame(PIXELS[..., ::-1], "bgr").rgb(), PIXELS)
+
+
+def test_bgr_does_not_touch_files_and_pictures(tmp_path: Path) -> None:
+    assert np.array_equal(as_frame(Image.fromarray(PIXELS), "bgr").rgb(), PIXELS)
+
+
+def test_alpha_of_arrays_is_dropped() -> None:
+    rgba = np.dstack([PIXELS, np.full(PIXELS.shape[:2], 3, np.uint8)])
+    assert np.array_equal(as_frame(rgba).rgb(), PIXELS)
+    assert np.array_equal(as_frame(rgba[..., [2, 1, 0, 3]], "bgr").rgb(), PIXELS)
+
+
+@pytest.mark.parametrize("grey", [PIXELS[..., 0], PIXELS[..., :1]])
+def test_grey_arrays_are_spread_over_the_channels(grey: np.ndarray) -> None:
+    assert np.array_equal(as_frame(grey).rgb(), np.repeat(PIXELS[..., :1], 3, axis=2))
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "LA", "CMYK", "YCbCr", "HSV", "RGBX", "PA"])
+def test_modes_of_pictures_convert_as_pillow_does(mode: str) -> None:
+    image = Image.fromarray(PIXELS).convert("L" if mode == "LA" else "RGB")
+    image = image.convert("P").convert("PA") if mode == "PA" else image.convert(mode)
+    assert np.array_equal(as_frame(image).rgb(), np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize("transparency", [3, bytes(range(16))])
+def test_transparent_palettes_convert_without_warning(tmp_path: Path, transparency: int | bytes) -> None:
+    image = Image.fromarray(PIXELS).convert("P")
+    wanted = np.asarray(image.convert("RGB"))
+    image.save(tmp_path / "a.png", transparency=transparency)
+    assert np.array_equal(as_frame(tmp_path / "a.png").rgb(), wanted)
+
+
+def test_sixteen_bits_are_scaled_to_eight(tmp_path: Path) -> None:
+    deep = np.array([[0, 128, 257, 32768, 65535]], np.uint16)
+    Image.fromarray(deep).save(tmp_path / "a.png")
+    for source in (tmp_path / "a.png", Image.fromarray(deep), Image.fromarray(deep.astype(np.int32))):
+        assert as_frame(source).rgb()[0, :, 0].tolist() == [0, 0, 1, 128, 255]
+
+
+def test_exif_rotation_is_applied(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(PIXELS).save(tmp_path / "a.png", exif=exif)
+    wanted = np.rot90(PIXELS, -1)
+    frame = as_frame(tmp_path / "a.png")
+    assert (frame.height, frame.width) == (9, 7)
+    assert np.array_equal(frame.rgb(), wanted)
+
+
+def test_the_first_picture_of_an_animation_counts(tmp_path: Path) -> None:
+    first, second = Image.new("P", (4, 4), 0), Image.new("P", (4, 4), 1)
+    for image in (first, second):
+        image.putpalette([255, 0, 0, 0, 255, 0])
+    first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
+    assert (as_frame(tmp_path / "a.gif").rgb() == (255, 0, 0)).all()
+
+
+@pytest.mark.parametrize(
+    "source, words",
+    [
+        (np.zeros((4, 4, 3), np.float32), "scale it to 0..255"),
+        (np.full((4, 4, 3), np.nan), "float64 with NaN"),
+        (np.zeros((4, 4, 3), np.uint16), "uint16; scale the camera's bit depth"),
+        (np.zeros((4, 4, 3), np.int64), "int64"),
+        (np.zeros((4, 4, 3), bool), "bool"),
+        (np.zeros((0, 4, 3), np.uint8), "at least 1x1 pixels, found 0x4x3"),
+        (np.zeros((4, 0, 3), np.uint8), "4x0x3"),
+        (np.zeros((4, 4, 2), np.uint8), "1, 3 or 4 channels"),
+        (np.zeros((3, 40, 50), np.uint8), "transpose it to height x width x channels"),
+        (np.zeros((2, 4, 4, 3), np.uint8), "pass a batch as a list"),
+        (np.zeros(4, np.uint8), "found 4"),
+        (np.array(4, np.uint8), "a scalar"),
+        (Image.new("F", (3, 3)), "PIL mode F"),
+        (Image.new("I", (3, 3), 70000), "16-bit values 0 to 65535"),
+        (Image.new("I", (3, 3), -1), "found -1 to -1"),
+        (Image.new("La", (3, 3)), "PIL mode La"),
+        (Image.new("RGB", (0, 3)), "at least 1x1"),
+        (None, "NoneType"),
+        (b"bytes", "bytes"),
+        ([[0]], "list"),
+    ],
+)
+def test_unusable_frames_are_refused(source: object, words: str) -> None:
+    with pytest.raises(ImageError, match=words) as error:
+        as_frame(source)
+    assert "\n" not in str(error.value)
+
+
+def test_unknown_channel_order_is_refused() -> None:
+    with pytest.raises(UsageError, match="'rgb' or 'bgr', found 'gbr'"):
+        as_frame(PIXELS, "gbr")  # type: ignore[arg-type]
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="found nothing"):
+        as_frame(tmp_path / "none.png")
+    with pytest.raises(ImageError, match="found a folder"):
+        as_frame(tmp_path)
+
+
+def test_a_file_that_is_no_picture(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_text("no picture")
+    with pytest.raises(ImageError, match="cannot identify"):
+        as_frame(tmp_path / "a.jpg")
+
+
+def test_a_truncated_picture(tmp_path: Path) -> None:
+    Image.fromarray(np.repeat(np.repeat(PIXELS, 20, 0), 20, 1)).save(tmp_path / "a.jpg")
+    data = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(data[: len(data) // 2])
+    with pytest.raises(ImageError, match=r"a\.jpg: cannot be decoded"):
+        as_frame(tmp_path / "a.jpg")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
+def test_an_unreadable_file(tmp_path: Path) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / "a.png")
+    (tmp_path / "a.png").chmod(0)
+    with pytest.raises(ImageError, match=r"a\.png"):
+        as_frame(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("size", [(20_000, 20_000), (13_000, 14_000)])
+def test_a_huge_file_is_refused_before_it_is_decoded(tmp_path: Path, size: tuple[int, int]) -> None:
+    """The header says the size; the pixels are not there at all, so decoding them would fail otherwise."""
+    Image.new("1", (8, 8)).save(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    header = size[0].to_bytes(4, "big") + size[1].to_bytes(4, "big") + data[24:29]
+    import zlib
+
+    check = zlib.crc32(b"IHDR" + header).to_bytes(4, "big")
+    (tmp_path / "a.png").write_bytes(data[:16] + header + check + data[33:])
+    with pytest.raises(ImageError, match="at most 178956970 pixels, found"):
+        as_frame(tmp_path / "a.png")
+
+
+def test_pixels_between_pillows_warning_and_the_limit_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    Image.fromarray(PIXELS).save(tmp_path / "a.png")
+    with pytest.warns(Image.DecompressionBombWarning):
+        assert as_frame(tmp_path / "a.png").width == 9
+    with pytest.raises(ImageError, match="scale it down first"):
+        as_frame(tmp_path / "a.png")  # warnings are errors here
+    monkeypatch.setattr(module, "MAX_FILE_PIXELS", 62)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    with pytest.raises(ImageError, match="found 9x7"):
+        as_frame(tmp_path / "a.png")
+
+
+def test_files_are_closed(tmp_path: Path) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / "a.png")
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    kept = [as_frame(tmp_path / "a.png") for _ in range(20)]
+    assert len(os.listdir("/proc/self/fd")) <= before + 1  # noqa: PTH208
+    assert len(kept) == 20

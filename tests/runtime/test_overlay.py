@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgex.runtime import Preprocessing, UsageError, View
+from edgex.runtime.overlay import COLORMAPS, overlay, upsample
+
+GREY = np.full((40, 60, 3), 128, np.uint8)
+
+
+def view(height: int, width: int, resize: int = 40, image_size: tuple[int, int] = (32, 48)) -> View:
+    return Preprocessing(image_size, resize, "bicubic", (0, 0, 0), (1, 1, 1)).view(height, width)
+
+
+def brute_force(heatmap: np.ndarray, where: View) -> np.ndarray:
+    """Pixel by pixel, through View's own mapping."""
+    height, width = where.frame_size
+    result = np.full((height, width), np.nan)
+    rows, columns = heatmap.shape
+    for y in range(height):
+        for x in range(width):
+            top, left = where.to_model(y + 0.5, x + 0.5)
+            if not (0 <= top <= where.image_size[0] and 0 <= left <= where.image_size[1]):
+                continue
+            r = min(max(top * rows / where.image_size[0] - 0.5, 0), rows - 1)
+            c = min(max(left * columns / where.image_size[1] - 0.5, 0), columns - 1)
+            r0, c0 = min(int(r), max(rows - 2, 0)), min(int(c), max(columns - 2, 0))
+            r1, c1 = min(r0 + 1, rows - 1), min(c0 + 1, columns - 1)
+            upper = heatmap[r0, c0] * (1 - c + c0) + heatmap[r0, c1] * (c - c0)
+            lower = heatmap[r1, c0] * (1 - c + c0) + heatmap[r1, c1] * (c - c0)
+            result[y, x] = upper * (1 - r + r0) + lower * (r - r0)
+    return result
+
+
+@pytest.mark.parametrize("size", [(40, 71), (90, 160), (160, 90), (10, 33), (1, 1)])
+@pytest.mark.parametrize("grid", [(2, 3), (1, 1), (1, 4), (5, 1)])
+def test_upsampling_equals_a_pixel_by_pixel_computation(size: tuple[int, int], grid: tuple[int, int]) -> None:
+    heatmap = np.random.default_rng(0).standard_normal(grid).astype(np.float32)
+    where = view(*size)
+    found = upsample(heatmap, where)
+    assert found.dtype == np.float32
+    assert found.shape == size
+    np.testing.assert_allclose(found, brute_force(heatmap, where), atol=1e-5)
+
+
+def test_upsampling_of_a_padded_crop() -> None:
+    heatmap = np.arange(6, dtype=np.float32).reshape(2, 3)
+    where = view(20, 90, resize=24)
+    np.testing.assert_allclose(upsample(heatmap, where), brute_force(heatmap, where), atol=1e-5)
+
+
+def test_outside_of_the_crop_is_nan_and_stays_as_it_is() -> None:
+    heat = upsample(np.ones((2, 3), np.float32), view(40, 71))
+    assert np.isnan(heat[:4]).all()
+    assert np.isnan(heat[:, :11]).all()
+    assert (heat[4:36, 12:60] == 1).all()
+    picture = np.full((40, 71, 3), 9, np.uint8)
+    drawn = overlay(picture, heat)
+    assert (drawn[:4] == 9).all()
+    assert (drawn[4:36, 12:60] != 9).any(axis=2).all()
+    assert (picture == 9).all()
+
+
+@pytest.mark.parametrize("colormap", ["turbo", "inferno", "viridis"])
+def test_sequential_maps_leave_negative_and_zero_evidence_alone(colormap: str) -> None:
+    heat = np.tile(np.linspace(-5, 1, 60, dtype=np.float32), (40, 1))
+    drawn = overlay(GREY, heat, colormap)
+    assert (drawn[heat <= 0] == 128).all()
+    assert (drawn[:, -1] != 128).any()
+
+
+def test_nothing_is_drawn_where_no_patch_speaks_for_the_class() -> None:
+    heat = np.full((40, 60), -1, np.float32)
+    assert (overlay(GREY, heat) == GREY).all()
+    assert (overlay(GREY, np.zeros_like(heat), "signed") == GREY).all()
+
+
+def test_the_signed_map_tells_for_from_against() -> None:
+    heat = np.tile(np.linspace(-1, 1, 60, dtype=np.float32), (40, 1))
+    red, _, blue = overlay(GREY, heat, "signed", opacity=1)[0].astype(int).T
+    assert (blue[:20] > red[:20]).all()
+    assert (red[-20:] > blue[-20:]).all()
+
+
+def test_opacity_bounds() -> None:
+    heat = np.ones((40, 60), np.float32)
+    assert (overlay(GREY, heat, opacity=0) == GREY).all()
+    assert overlay(GREY, heat, opacity=1)[0, 0].tolist() == [0x7A, 0x04, 0x03]
+
+
+def test_a_limit_makes_pictures_comparable() -> None:
+    weak, strong = np.full((40, 60), 0.5, np.float32), np.full((40, 60), 2, np.float32)
+    assert np.array_equal(overlay(GREY, weak), overlay(GREY, strong))
+    assert not np.array_equal(overlay(GREY, weak, limit=2), overlay(GREY, strong, limit=2))
+    assert np.array_equal(overlay(GREY, strong, limit=2), overlay(GREY, 3 * strong, limit=2))
+
+
+def test_tables_are_close_to_their_published_ends() -> None:
+    """First and last colour of matplotlib's own tables."""
+    ends = {"inferno": [(252, 255, 164)], "viridis": [(253, 231, 37)], "turbo": [(122, 4, 3)]}
+    for name, (last,) in ends.items():
+        assert tuple(overlay(GREY, np.ones((40, 60), np.float32), name, 1)[0, 0]) == last
+    assert set(ends) | {"signed"} == set(COLORMAPS)
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"colormap": "jet"}, "expected one of turbo, inferno, viridis, signed, found 'jet'"),
+        ({"opacity": 1.1}, "from 0 to 1, found 1.1"),
+        ({"opacity": -1}, "opacity"),
+        ({"limit": 0}, "above 0"),
+        ({"limit": float("nan")}, "above 0"),
+    ],
+)
+def test_unusable_options_are_refused(options: dict[str, object], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        overlay(GREY, np.ones((40, 60), np.float32), **options)  # type: ignore[arg-type]

@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from PIL import Image
+
+from edgex.runtime import ArtefactError, EdgexError, ImageError, Result, Session, UsageError
+
+Reference = Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+
+def check(result: Result, session: Session, frame: np.ndarray, explain: int, reference: Reference) -> None:
+    logits, heatmaps, bases = reference(session.preprocessing.array(frame)[None], [explain])
+    np.testing.assert_allclose(result.logits, logits[0], atol=1e-5)
+    np.testing.assert_allclose(result.heatmap, heatmaps[0], atol=1e-5)
+    assert result.base == pytest.approx(bases[0], abs=1e-5)
+    assert result.heatmap.dtype == np.float32
+
+
+def test_one_frame(session: Session, frame: np.ndarray, reference: Reference) -> None:
+    result = session(frame)
+    check(result, session, frame, -1, reference)
+    assert result.label == "red thing"
+    assert result.explained == "red thing"
+
+
+def test_the_heatmap_adds_up_to_the_score(session: Session, frame: np.ndarray) -> None:
+    for result in session(frame, explain=[None, 0, 1, 2, 3]):
+        centred = result.logits[result.explained_index] - result.logits.mean()
+        assert result.heatmap.sum() + result.base == pytest.approx(centred, abs=1e-5)
+
+
+def test_path_picture_and_array_agree(session: Session, frame: np.ndarray, tmp_path: Path) -> None:
+    Image.fromarray(frame).save(tmp_path / "frame.png")
+    wanted = session(frame).heatmap
+    for source in (tmp_path / "frame.png", str(tmp_path / "frame.png"), Image.fromarray(frame)):
+        np.testing.assert_array_equal(session(source).heatmap, wanted)
+
+
+def test_bgr(session: Session, frame: np.ndarray) -> None:
+    turned = session(frame[..., ::-1], color="bgr")
+    np.testing.assert_array_equal(turned.heatmap, session(frame).heatmap)
+    overlay = turned.overlay(frame[..., ::-1])
+    np.testing.assert_array_equal(overlay[..., ::-1], session(frame).overlay(frame))
+
+
+@pytest.mark.parametrize("name", ["blue thing", 2, np.int64(2), "BLUE Thing"])
+def test_explain_by_name_and_number(session: Session, frame: np.ndarray, reference: Reference, name: Any) -> None:
+    result = session(frame, explain=name)
+    check(result, session, frame, 2, reference)
+    assert result.explained == "blue thing"
+    assert result.label == "red thing"
+
+
+def test_explain_several_classes_of_one_picture(session: Session, frame: np.ndarray, reference: Reference) -> None:
+    """Six classes with max_batch 4: two batches."""
+    names = ["green thing", None, 3, 2, 1, 0]
+    results = session(frame, explain=names)
+    assert [result.explained_index for result in results] == [1, 0, 3, 2, 1, 0]
+    for result, number in zip(results, [1, -1, 3, 2, 1, 0], strict=True):
+        check(result, session, frame, number, reference)
+    assert session(frame, explain=[]) == []
+
+
+def test_batches_of_any_length_equal_single_calls(session: Session, reference: Reference) -> None:
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 256, (*rng.integers(1, 90, 2), 3), dtype=np.uint8) for _ in range(11)]
+    for count in (0, 1, 3, 4, 5, 8, 11):
+        results = session(frames[:count])
+        assert len(results) == count
+        for result, frame in zip(results, frames, strict=False):
+            check(result, session, frame, -1, reference)
+            assert result.view.frame_size == frame.shape[:2]
+
+
+def test_one_class_for_all_pictures_or_one_each(session: Session, frame: np.ndarray) -> None:
+    frames = (frame, frame[::-1], frame[:, ::-1])
+    assert [r.explained_index for r in session(frames, explain=3)] == [3, 3, 3]
+    assert [r.explained_index for r in session(frames, explain=[1, None, "nothing"])] == [1, 0, 3]
+    with pytest.raises(UsageError, match="one each for 3 pictures, found 2"):
+        session(frames, explain=[1, 2])
+
+
+def test_an_unknown_class_is_refused(session: Session, frame: np.ndarray) -> None:
+    with pytest.raises(UsageError, match="found 'gren thing'; did you mean 'green thing' or 'red thing'"):
+        session(frame, explain="gren thing")
+    with pytest.raises(UsageError, match="from 0 to 3, found -1"):
+        session([frame], explain=[-1])
+
+
+def test_unusable_frames_are_refused_and_the_session_goes_on(session: Session, frame: np.ndarray) -> None:
+    for bad in (np.zeros((4, 4), np.float32), np.zeros((0, 4, 3), np.uint8), "none.png", None, frame[None]):
+        with pytest.raises(ImageError):
+            session(bad)
+        with pytest.raises(ImageError):
+            session([frame, bad])
+    assert session(frame).label == "red thing"
+
+
+def test_a_single_pixel(session: Session) -> None:
+    result = session(np.full((1, 1, 3), (0, 200, 0), np.uint8))
+    assert result.label == "green thing"
+    assert result.heatmap_on().shape == (1, 1)
+    assert result.overlay(np.zeros((1, 1, 3), np.uint8)).shape == (1, 1, 3)
+
+
+def test_open_options(model_path: Path, frame: np.ndarray) -> None:
+    session = Session(str(model_path), "cpu", threads=2, warmup=0, verify=False)
+    assert session(frame).label == "red thing"
+    assert session.provider == "cpu"
+    assert session.classes[3] == "nothing"
+    assert repr(session) == f"Session({str(model_path)!r}, provider='cpu', classes=4)"
+    with pytest.raises(UsageError, match="threads: expected at least 1"):
+        Session(model_path, threads=0)
+    with pytest.raises(UsageError, match="warmup"):
+        Session(model_path, warmup=-1)
+
+
+def test_tampering_is_noticed_unless_told_otherwise(model_path: Path) -> None:
+    data = model_path.read_bytes()
+    model_path.write_bytes(data.replace(b"nothing", b"anybody"))
+    with pytest.raises(ArtefactError, match="changed or damaged"):
+        Session(model_path)
+    assert Session(model_path, verify=False).classes[3] == "anybody"
+
+
+def test_a_model_that_breaks_its_word_is_found_at_opening(
+    make_model: Callable[..., Path], make_graph: Callable[..., onnx.ModelProto]
+) -> None:
+    """Classes dropped by a condition on the data: onnxruntime cannot know before it runs."""
+    model = make_graph()
+    for node in model.graph.node:
+        node.input[:] = ["all" if name == "logits" else name for name in node.input]
+        node.output[:] = ["all" if name == "logits" else name for name in node.output]
+    model.graph.initializer.append(helper.make_tensor("zeroth", TensorProto.INT64, [1], [0]))
+    model.graph.initializer.append(helper.make_tensor("huge", TensorProto.FLOAT, [], [1e9]))
+    model.graph.node.append(helper.make_node("ReduceMax", ["all", "zeroth"], ["best"], keepdims=0))
+    model.graph.node.append(helper.make_node("Greater", ["best", "huge"], ["kept"]))
+    model.graph.node.append(helper.make_node("Compress", ["all", "kept"], ["logits"], axis=1))
+    path = make_model(model=model)
+    with pytest.raises(ArtefactError, match=r"expected outputs of shapes .*\(1, 4\).*, found \(\(1, 0\)"):
+        Session(path)
+    assert Session(path, warmup=0).classes[0] == "red thing"
+
+
+def test_nan_is_an_error_and_not_a_class(
+    make_model: Callable[..., Path], make_graph: Callable[..., onnx.ModelProto]
+) -> None:
+    model = make_graph()
+    bias = next(tensor for tensor in model.graph.initializer if tensor.name == "bias")
+    bias.raw_data = np.array([0, np.nan, 0, 0], np.float32).tobytes()
+    with pytest.raises(ArtefactError, match=r"finite scores, found NaN .*precision fp16 on cpu"):
+        Session(make_model(model=model, precision="fp16"), provider="cpu")
+
+
+def test_context_manager_closes(model_path: Path, frame: np.ndarray) -> None:
+    with Session(model_path) as session:
+        result = session(frame)
+    with pytest.raises(UsageError, match="expected an open session, found one that was closed"):
+        session(frame)
+    session.close()
+    assert result.label == "red thing"
+
+
+def test_eight_threads_give_what_one_gives(session: Session) -> None:
+    rng = np.random.default_rng(4)
+    frames = [rng.integers(0, 256, (*rng.integers(1, 200, 2), 3), dtype=np.uint8) for _ in range(16)]
+    jobs = [(frames[i % 16], [None, 0, 1, 2, 3][i % 5]) for i in range(400)]
+    serial = [session(frame, explain=name) for frame, name in jobs]
+    start = threading.Barrier(8)
+
+    def work(worker: int) -> list[tuple[int, Result]]:
+        start.wait()
+        return [(i, session(*jobs[i])) for i in range(worker, len(jobs), 8)]
+
+    with ThreadPoolExecutor(8) as pool:
+        found = [pair for pairs in pool.map(work, range(8)) for pair in pairs]
+    assert len(found) == len(jobs)
+    for i, result in found:
+        np.testing.assert_array_equal(result.logits, serial[i].logits)
+        np.testing.assert_array_equal(result.heatmap, serial[i].heatmap)
+        assert result.base == serial[i].base
+
+
+def test_closing_under_load_raises_only_our_error(session: Session, frame: np.ndarray) -> None:
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            while True:
+                session(frame)
+        except BaseException as error:
+            errors.append(error)
+
+    workers = [threading.Thread(target=work) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    session(frame)
+    session.close()
+    for worker in workers:
+        worker.join(10)
+    assert [type(error) for error in errors] == [UsageError] * 4
+
+
+def test_files_are_not_kept_open(model_path: Path, frame: np.ndarray, tmp_path: Path) -> None:
+    Image.fromarray(frame).save(tmp_path / "frame.png")
+    Session(model_path, threads=1)(tmp_path / "frame.png")
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    for _ in range(5):
+        with Session(model_path, threads=1) as session:
+            for _ in range(5):
+                session(tmp_path / "frame.png")
+    assert len(os.listdir("/proc/self/fd")) <= before  # noqa: PTH208
+
+
+def test_memory_stays_flat(session: Session, frame: np.ndarray) -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+    for _ in range(300):
+        session(frame).boxes()
+    before = resident()
+    for _ in range(2000):
+        session(frame)
+    assert resident() - before < 4e6
+
+
+@pytest.mark.parametrize("content", [b"", b"no model", b"\x89PNG\r\n\x1a\n" + bytes(99)])
+def test_what_is_no_model(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "model.onnx").write_bytes(content)
+    with pytest.raises(ArtefactError, match="found neither"):
+        Session(tmp_path / "model.onnx")
+
+
+def test_a_plain_classifier(tmp_path: Path, make_graph: Callable[..., onnx.ModelProto]) -> None:
+    onnx.save(make_graph(), tmp_path / "plain.onnx")
+    with pytest.raises(ArtefactError, match="make a fused model with `edgex export`"):
+        Session(tmp_path / "plain.onnx")
+
+
+def test_every_error_is_one_line(tmp_path: Path, model_path: Path, frame: np.ndarray) -> None:
+    def call(function: Callable[[], object]) -> str:
+        with pytest.raises(EdgexError) as error:
+            function()
+        return str(error.value)
+
+    session = Session(model_path)
+    messages = [
+        call(lambda: Session(tmp_path / "none")),
+        call(lambda: Session(tmp_path)),
+        call(lambda: Session(model_path, provider="nonsense")),
+        call(lambda: session(frame, explain="nonsense")),
+        call(lambda: session("nonsense")),
+        call(lambda: session(frame, color="rbg")),  # type: ignore[call-overload]
+    ]
+    assert all("\n" not in message and "found" in message for message in messages)
