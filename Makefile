@@ -16,8 +16,11 @@ lint: $(VENV)/dev.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# mypy knows nothing of setuptools' package-dir: it is shown the three packages as they are imported.
 types: $(VENV)/dev.installed
-	$(BIN)/mypy
+	rm -rf build/types && mkdir -p build/types/edgex
+	ln -s $(CURDIR)/edgex/* $(CURDIR)/export $(CURDIR)/runtime build/types/edgex/
+	cd build/types && MYPYPATH=. $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p edgex
 
 unit: $(VENV)/dev.installed
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered

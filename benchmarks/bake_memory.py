@@ -38,13 +38,9 @@ JOBS = {
 
 def main() -> None:
     """Parses the arguments; a child process runs one job, the parent all of them."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument(
-        "--folder", type=Path, help="where the files go (3.7 GB); a temporary folder by default"
-    )
+    parser.add_argument("--folder", type=Path, help="where the files go (3.7 GB); a temporary folder by default")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "bake_memory.json")
     parser.add_argument("--job", choices=JOBS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -82,9 +78,7 @@ def measure(folder: Path, repeats: int) -> dict[str, Any]:
         for repeat in range(repeats):
             for job in order[repeat % len(order) :] + order[: repeat % len(order)]:
                 runs[job].append(_in_fresh_process(job, folder))
-                print(
-                    f"{dtype} {repeat + 1}/{repeats} {job}: {runs[job][-1]['seconds']:.2f} s", file=sys.stderr
-                )
+                print(f"{dtype} {repeat + 1}/{repeats} {job}: {runs[job][-1]['seconds']:.2f} s", file=sys.stderr)
         report["results"][dtype] = {
             "target_bytes": (folder / "target.safetensors").stat().st_size,
             "vector_bytes": (folder / "vector.safetensors").stat().st_size,
@@ -221,9 +215,7 @@ def write_files(folder: Path, dtype: Any) -> int:
 
 def print_table(report: dict[str, Any]) -> None:
     """A markdown table of the medians."""
-    print(
-        f"{report['architecture']}, {report['backbone_parameters'] / 1e6:.0f} M backbone parameters, ", end=""
-    )
+    print(f"{report['architecture']}, {report['backbone_parameters'] / 1e6:.0f} M backbone parameters, ", end="")
     print(f"median of {report['repeats']} paired runs, {report['machine']}\n")
     print("| type | job | files read | time | over copying the target | peak memory | of it the job's own |")
     print("|---|---|---|---|---|---|---|")

@@ -1,8 +1,8 @@
 """Artefact files: safetensors with edgex's own metadata, read and written tensor by tensor.
 
 Layout (safetensors specification, github.com/huggingface/safetensors): 8 bytes little-endian header length,
-a JSON header, then the tensors' bytes without gaps. edgex adds one metadata key, "edgex", whose value is a JSON
-object; its "sha256" is the digest of everything behind the header. What the metadata means is decided in
+a JSON header, then the tensors' bytes without gaps. edgex adds one metadata key, "edgex", whose value is a
+JSON object; its "sha256" is the digest of everything behind the header. What the metadata means is decided in
 `edgex.checkpoint` (models) and `edgex.vector` (vectors).
 """
 
@@ -12,13 +12,14 @@ import collections
 import contextlib
 import dataclasses
 import hashlib
+import io
 import json
 import os
 import struct
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -72,7 +73,7 @@ class TensorFile:
             # The library checks the header against the file: lengths, offsets, gaps, overlaps.
             with safe_open(path, framework="pt"):
                 pass
-            self._file: BinaryIO = path.open("rb")
+            self._file: io.BufferedReader = path.open("rb")
         except (SafetensorError, OSError, ValueError) as error:
             raise ArtefactError(
                 f"{path} is not a whole safetensors file ({_first_line(error)}): copy or download it again"
@@ -198,9 +199,7 @@ def write(
     return digest.hexdigest()
 
 
-def _header(
-    metadata: dict[str, Any], specs: dict[str, tuple[torch.dtype, tuple[int, ...]]], sha256: str
-) -> bytes:
+def _header(metadata: dict[str, Any], specs: dict[str, tuple[torch.dtype, tuple[int, ...]]], sha256: str) -> bytes:
     """Everything that stands before the data: length and JSON, padded to a multiple of 8 bytes."""
     described = {"format": FORMAT, **metadata, "sha256": sha256}
     header: dict[str, Any] = {"__metadata__": {METADATA_KEY: json.dumps(described, ensure_ascii=False)}}
@@ -235,9 +234,7 @@ def atomic_output(path: Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
         os.close(handle)
     except OSError as error:
-        raise ArtefactError(
-            f"cannot write {path} ({error.strerror}): choose a folder that can be written"
-        ) from error
+        raise ArtefactError(f"cannot write {path} ({error.strerror}): choose a folder that can be written") from error
     temporary = Path(name)
     try:
         try:

@@ -183,9 +183,7 @@ def build(architecture: Architecture) -> Backbone:
     """
     builder = _FAMILIES.get(architecture.family)
     if builder is None or not architecture.model:
-        raise UsageError(
-            f"expected an architecture 'timm/<model>' or 'open_clip/<model>', found '{architecture.name}'"
-        )
+        raise UsageError(f"expected an architecture 'timm/<model>' or 'open_clip/<model>', found '{architecture.name}'")
     with torch.device("meta"):
         parts = builder(architecture)
     patch = parts.patch_projection.kernel_size
@@ -234,9 +232,7 @@ def _timm_parts(arch: Architecture) -> _Parts:
     from timm.models.vision_transformer import Block as TimmBlock
 
     if not timm.is_model(arch.model):
-        raise UsageError(
-            f"timm has no model '{arch.model}'{nearest(arch.model, timm.list_models(['*vit*', 'deit*']))}"
-        )
+        raise UsageError(f"timm has no model '{arch.model}'{nearest(arch.model, timm.list_models(['*vit*', 'deit*']))}")
     try:
         module = timm.create_model(
             arch.model,
@@ -249,28 +245,18 @@ def _timm_parts(arch: Architecture) -> _Parts:
     except AssertionError as error:  # timm's way of saying that there is no class token to pool
         raise UnsupportedError(f"{arch.name} has no {arch.pooling} pooling ({error})") from error
     if type(module) is not VisionTransformer:
-        raise UnsupportedError(
-            f"{arch.name} is a {type(module).__name__}: edgex explains VisionTransformer models"
-        )
+        raise UnsupportedError(f"{arch.name} is a {type(module).__name__}: edgex explains VisionTransformer models")
     if module.pool_include_prefix and arch.pooling == "avg":
-        raise UnsupportedError(
-            f"{arch.name} averages its class token in with the patches, which has no heatmap"
-        )
+        raise UnsupportedError(f"{arch.name} averages its class token in with the patches, which has no heatmap")
     if module.dynamic_img_size:
-        raise UnsupportedError(
-            f"{arch.name} resizes its positions at run time: build it with a fixed image size"
-        )
+        raise UnsupportedError(f"{arch.name} resizes its positions at run time: build it with a fixed image size")
 
     def block(source: Any) -> Block:
         if type(source) is not TimmBlock or type(source.attn) is not Attention:
-            raise UnsupportedError(
-                f"{arch.name} has {type(source).__name__} blocks: expected pre-norm attention"
-            )
+            raise UnsupportedError(f"{arch.name} has {type(source).__name__} blocks: expected pre-norm attention")
         attention = source.attn
         if attention.gate is not None or not isinstance(attention.norm, nn.Identity):
-            raise UnsupportedError(
-                f"{arch.name} gates or normalises its attention output, which cannot be split"
-            )
+            raise UnsupportedError(f"{arch.name} gates or normalises its attention output, which cannot be split")
         return Block(
             module=source,
             norm1=source.norm1,
@@ -324,9 +310,7 @@ def _open_clip_config(model: str) -> dict[str, Any]:
         raise UsageError(f"open_clip has no model '{model}'{nearest(model, open_clip.list_models())}")
     vision = config["vision_cfg"]
     if "timm_model_name" in vision or not isinstance(vision.get("layers"), int):
-        raise UnsupportedError(
-            f"open_clip/{model} has no CLIP VisionTransformer image tower: edgex explains those"
-        )
+        raise UnsupportedError(f"open_clip/{model} has no CLIP VisionTransformer image tower: edgex explains those")
     return config
 
 
@@ -348,9 +332,7 @@ def _open_clip_parts(arch: Architecture) -> _Parts:
     config = _open_clip_config(arch.model)
     vision = dict(config["vision_cfg"])
     if vision.get("attentional_pool"):
-        raise UnsupportedError(
-            f"{arch.name} pools with attention: edgex explains class-token and average pooling"
-        )
+        raise UnsupportedError(f"{arch.name} pools with attention: edgex explains class-token and average pooling")
     vision["image_size"] = arch.image_size
     vision["pool_type"] = {"token": "tok"}.get(arch.pooling, arch.pooling)
     module = _build_vision_tower(
@@ -359,9 +341,7 @@ def _open_clip_parts(arch: Architecture) -> _Parts:
 
     def block(source: Any) -> Block:
         if type(source) is not ResidualAttentionBlock:
-            raise UnsupportedError(
-                f"{arch.name} has {type(source).__name__} blocks: expected pre-norm attention"
-            )
+            raise UnsupportedError(f"{arch.name} has {type(source).__name__} blocks: expected pre-norm attention")
         attention = source.attn
         return Block(
             module=source,
@@ -403,9 +383,7 @@ def _open_clip_parts(arch: Architecture) -> _Parts:
 
 def _layer_norm(norm: nn.Module, arch: Architecture) -> nn.LayerNorm:
     if not isinstance(norm, nn.LayerNorm) or norm.weight is None:
-        raise UnsupportedError(
-            f"{arch.name} ends in {type(norm).__name__}: edgex linearises a final LayerNorm"
-        )
+        raise UnsupportedError(f"{arch.name} ends in {type(norm).__name__}: edgex linearises a final LayerNorm")
     return norm
 
 

@@ -55,7 +55,7 @@ def bake(
 
 
 def check(target: Path, vector: Path, *, force: bool = False) -> None:
-    """Raises MismatchError where `bake` would refuse to add this vector to this target; reads headers only."""
+    """Raises MismatchError where `bake` would refuse this vector for this target; reads headers only."""
     with TensorFile(target) as model_file, TensorFile(vector) as vector_file:
         _checked(model_file, vector_file, force=force)
 
@@ -67,6 +67,12 @@ def _checked(model_file: TensorFile, vector_file: TensorFile, *, force: bool) ->
     if not force:
         _check_same_origin(card, tau, target, vector)
     _check_fit(model_file, vector_file, tau, target, vector)
+    # Towers of both poolings can have the same tensors, so this is not implied by names and shapes.
+    if tau.architecture.pooling != card.architecture.pooling:
+        raise MismatchError(
+            f"target {target} is {card.architecture}, vector {vector} explains by {tau.evidence.kind}: "
+            "take a vector of the same pooling"
+        )
     return card, tau
 
 
@@ -106,9 +112,7 @@ def _check_same_origin(card: ModelCard, tau: VectorCard, target: Path, vector: P
         )
 
 
-def _check_fit(
-    model_file: TensorFile, vector_file: TensorFile, tau: VectorCard, target: Path, vector: Path
-) -> None:
+def _check_fit(model_file: TensorFile, vector_file: TensorFile, tau: VectorCard, target: Path, vector: Path) -> None:
     """Deltas and unchanged names together must be exactly the target's backbone, shape by shape."""
     expected = backbone_shapes(model_file.tensors)
     found = {name: spec.shape for name, spec in vector_file.tensors.items()}

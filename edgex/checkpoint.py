@@ -94,9 +94,7 @@ class ModelCard:
                 metrics=data["metrics"],
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise ArtefactError(
-                f"{path}: its model metadata is incomplete ({error!r}): make the file again"
-            ) from error
+            raise ArtefactError(f"{path}: its model metadata is incomplete ({error!r}): make the file again") from error
 
 
 def check_kind(data: Mapping[str, Any], kind: str, path: Path) -> None:
@@ -108,8 +106,8 @@ def check_kind(data: Mapping[str, Any], kind: str, path: Path) -> None:
         )
     if data.get("format") != artefact.FORMAT:
         raise ArtefactError(
-            f"{path} has format {data.get('format')!r}, this edgex {edgex.__version__} reads {artefact.FORMAT!r}: "
-            "use the edgex version that wrote it"
+            f"{path} has format {data.get('format')!r}, this edgex {edgex.__version__} reads "
+            f"{artefact.FORMAT!r}: use the edgex version that wrote it"
         )
     if not isinstance(data.get("sha256"), str):
         raise ArtefactError(f"{path} records no sha256 of its data: the file was changed, get it again")
@@ -117,13 +115,12 @@ def check_kind(data: Mapping[str, Any], kind: str, path: Path) -> None:
         raise ArtefactError(f"expected an edgex {kind}, found an edgex {data.get('kind')} at {path}")
 
 
-def save_model(
-    path: Path, model: SelfExplainingViT, card: ModelCard, *, dtype: torch.dtype = torch.float32
-) -> str:
-    """Writes a model artefact and returns the sha256 of its data. Floating-point tensors are stored as `dtype`."""
+def save_model(path: Path, model: SelfExplainingViT, card: ModelCard, *, dtype: torch.dtype = torch.float32) -> str:
+    """Writes a model artefact, floating-point tensors stored as `dtype`; returns the sha256 of its data."""
     tensors = {BACKBONE_PREFIX + name: tensor for name, tensor in model.backbone.tensors().items()}
     tensors |= {HEAD_PREFIX + name: tensor for name, tensor in model.head.state_dict().items()}
     stored = {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
+    check_tensors(stored, source=f"{path}, to be stored as {dtype}")
     return artefact.write_tensors(path, card.to_metadata(), stored)
 
 
@@ -142,9 +139,7 @@ def load_model(path: Path) -> tuple[SelfExplainingViT, ModelCard]:
         card = ModelCard.from_metadata(file.metadata, path)
         tensors = {name: _as_float32(file.read(name)) for name in file.tensors}
         file.verify()
-    backbone = {
-        n.removeprefix(BACKBONE_PREFIX): t for n, t in tensors.items() if n.startswith(BACKBONE_PREFIX)
-    }
+    backbone = {n.removeprefix(BACKBONE_PREFIX): t for n, t in tensors.items() if n.startswith(BACKBONE_PREFIX)}
     head = {n.removeprefix(HEAD_PREFIX): t for n, t in tensors.items() if n.startswith(HEAD_PREFIX)}
     stray = tensors.keys() - {BACKBONE_PREFIX + n for n in backbone} - {HEAD_PREFIX + n for n in head}
     if stray:
@@ -152,9 +147,7 @@ def load_model(path: Path) -> tuple[SelfExplainingViT, ModelCard]:
     if "weight" not in head:
         raise MismatchError(f"{path}: missing tensor 'head.weight' (the class weights)")
     if head["weight"].shape[0] != len(card.classes):
-        raise MismatchError(
-            f"{path}: {head['weight'].shape[0]} rows of class weights for {len(card.classes)} classes"
-        )
+        raise MismatchError(f"{path}: {head['weight'].shape[0]} rows of class weights for {len(card.classes)} classes")
     model = assemble_model(card, backbone, head, source=str(path))
     return model.freeze(), card
 
@@ -170,9 +163,7 @@ def assemble_model(
     return SelfExplainingViT(built, classes, card.evidence)
 
 
-def load_backbone(
-    backbone: Backbone, tensors: Mapping[str, Tensor], *, source: str, prefix: str = ""
-) -> None:
+def load_backbone(backbone: Backbone, tensors: Mapping[str, Tensor], *, source: str, prefix: str = "") -> None:
     """Gives a backbone its weights: every key and shape must match, every value must be finite.
 
     source names the tensors' file in errors, prefix stands before the names of its tensors there.
@@ -191,7 +182,7 @@ def load_backbone(
 def match_shapes(
     found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], *, source: str, target: str
 ) -> None:
-    """Raises MismatchError naming the first missing, extra or misshapen tensor of `source` against `target`."""
+    """Raises MismatchError naming a tensor that `source` misses, has too many or has in another shape."""
     if missing := _first(name for name in expected if name not in found):
         more = sum(name not in found for name in expected) - 1
         raise MismatchError(f"{source}: missing tensor '{missing}'{_more(more)} that {target} needs")
@@ -212,11 +203,11 @@ def check_tensors(tensors: Mapping[str, Tensor], *, source: str, prefix: str = "
 
 def check_finite(tensor: Tensor, name: str, *, source: str) -> None:
     """Raises ArtefactError where a tensor holds a NaN or an infinity."""
-    # A sum is one pass without a mask in memory; only a non-finite sum needs the closer look.
-    if tensor.is_floating_point() and not math.isfinite(tensor.sum(dtype=torch.float64)):
-        raise ArtefactError(
-            f"{source}: tensor '{name}' holds NaN or infinite values: the weights are damaged"
-        )
+    if not tensor.is_floating_point() or not tensor.numel():
+        return
+    # One pass without a mask or a copy in memory; NaN makes both ends NaN, and nothing overflows on the way.
+    if not all(math.isfinite(end) for end in torch.aminmax(tensor)):
+        raise ArtefactError(f"{source}: tensor '{name}' holds NaN or infinite values: the weights are damaged")
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:

@@ -61,7 +61,7 @@ def labelled(root: Path, split: str | None = None) -> Pictures:
         raise UsageError(f"expected a folder of class folders at {folder}, found nothing: check the path")
     class_folders = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not class_folders:
-        raise UsageError(f"expected class folders with pictures in {folder}, found none: lay it out as <class>/<picture>")
+        raise UsageError(f"expected class folders with pictures in {folder}, found none: use <class>/<picture>")
     names = display_names(root)
     paths: list[Path] = []
     labels: list[int] = []
@@ -80,9 +80,7 @@ def aligned(pictures: Pictures, classes: Sequence[str], folder: Path) -> Picture
     for name in pictures.classes:
         if name not in places:
             raise UsageError(f"{folder} has a class '{name}' that the model does not know{nearest(name, classes)}")
-    return Pictures(
-        pictures.paths, tuple(places[pictures.classes[label]] for label in pictures.labels), tuple(classes)
-    )
+    return Pictures(pictures.paths, tuple(places[pictures.classes[label]] for label in pictures.labels), tuple(classes))
 
 
 def has_split(root: Path, split: str) -> bool:

@@ -7,6 +7,7 @@ text tower lies in `edgex.zero_shot`.
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import hashlib
 import json
@@ -40,9 +41,7 @@ def load_base(architecture: Architecture, weights: Path) -> tuple[Backbone, Base
     if _is_artefact(weights):
         model, card = checkpoint.load_model(weights)
         if card.architecture != architecture:
-            raise MismatchError(
-                f"{weights}: expected weights of {architecture}, found a model of {card.architecture}"
-            )
+            raise MismatchError(f"{weights}: expected weights of {architecture}, found a model of {card.architecture}")
         return model.backbone.requires_grad_(True), card.base
     state = sort_tensors(read_state_dict(weights), architecture, source=str(weights))
     backbone = build(architecture)
@@ -61,6 +60,7 @@ def import_model(
     head: Path | None = None,
     base_weights: Path | None = None,
     preprocessing: Preprocessing | None = None,
+    resize: int | None = None,
 ) -> tuple[SelfExplainingViT, ModelCard]:
     """A frozen model and its card from one file of another library's weights; save it with `save_model`.
 
@@ -76,6 +76,7 @@ def import_model(
     base_weights: the file that fine-tuned weights started from, in any form that `load_base` takes; defaults
         to `weights` themselves. Vectors fit models of the same base.
     preprocessing: how pictures become inputs, where it differs from the architecture's own.
+    resize: the same for its short side alone, in pixels.
 
     Raises MismatchError naming a missing, extra or misshapen tensor, ArtefactError for damaged weights or
     NaN, UsageError where classes, templates and head contradict each other or the file.
@@ -95,6 +96,7 @@ def import_model(
         head=head,
         base_weights=base_weights,
         preprocessing=preprocessing,
+        resize=resize,
     )
 
 
@@ -107,6 +109,7 @@ def import_pretrained(
     templates: Sequence[str] | None = None,
     head: Path | None = None,
     preprocessing: Preprocessing | None = None,
+    resize: int | None = None,
 ) -> tuple[SelfExplainingViT, ModelCard]:
     """As `import_model`, for weights that the architecture's library publishes under `tag`."""
     found = pretrained.find(architecture, tag)
@@ -121,6 +124,7 @@ def import_pretrained(
         templates=templates,
         head=head,
         preprocessing=preprocessing or found.preprocessing,
+        resize=resize,
     )
 
 
@@ -148,6 +152,7 @@ def _assemble(
     head: Path | None = None,
     base_weights: Path | None = None,
     preprocessing: Preprocessing | None = None,
+    resize: int | None = None,
 ) -> tuple[SelfExplainingViT, ModelCard]:
     """As `import_model`, from sorted tensors; inputs say in the provenance which files they came from."""
     _check_classes(classes)
@@ -157,6 +162,9 @@ def _assemble(
             f"expected preprocessing to {architecture.image_size} px for {architecture.name}, found "
             f"{preprocessing.image_size}"
         )
+    preprocessing = preprocessing or backbone.preprocessing
+    if resize is not None:
+        preprocessing = dataclasses.replace(preprocessing, resize=resize)
     checkpoint.load_backbone(backbone, state.image, source=source)
     if configuration is not None:
         _check_configuration(configuration, state, backbone)
@@ -173,7 +181,7 @@ def _assemble(
         name=name,
         architecture=architecture,
         classes=tuple(classes),
-        preprocessing=preprocessing or backbone.preprocessing,
+        preprocessing=preprocessing,
         head_kind=made.kind,
         head_scale=made.scale,
         evidence=model.evidence,
@@ -257,9 +265,7 @@ def _read_head(path: Path) -> dict[str, Tensor]:
     prefixes = {name.rpartition(".")[0] for name in tensors}
     if not {"weight"} <= heads.keys() <= {"weight", "bias"} or len(prefixes) > 1 or heads["weight"].ndim != 2:
         found = ", ".join(f"'{name}' {list(tensor.shape)}" for name, tensor in list(tensors.items())[:3])
-        raise MismatchError(
-            f"{path}: expected a weight [C, D] and perhaps a bias [C] of a linear head, found {found}"
-        )
+        raise MismatchError(f"{path}: expected a weight [C, D] and perhaps a bias [C] of a linear head, found {found}")
     return heads
 
 
@@ -271,9 +277,7 @@ def _check_head(head: Head, backbone: Backbone, classes: Sequence[str], source: 
             f"{len(classes)} classes on {backbone.architecture.name}"
         )
     if head.bias is not None and tuple(head.bias.shape) != expected[:1]:
-        raise MismatchError(
-            f"{source}: the head's bias has shape {list(head.bias.shape)}, expected {[len(classes)]}"
-        )
+        raise MismatchError(f"{source}: the head's bias has shape {list(head.bias.shape)}, expected {[len(classes)]}")
 
 
 def _check_configuration(weights: Path, state: StateDict, backbone: Backbone) -> None:

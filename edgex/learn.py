@@ -100,7 +100,7 @@ class _Data:
                     with compute.mixed_precision(device, options.precision):
                         pixels = normalise(shown.to(device), preprocessing.mean, preprocessing.std)
                         entering = model.run_blocks(model.backbone.embed(pixels), self.start)
-                        logits, _ = model.evidence_of(entering, torch.zeros(len(images), 1).long().to(device), self.start)
+                        logits = model.logits_from(entering, self.start)
                     tokens.append(entering.to(torch.bfloat16).cpu())
                     outputs.append(logits.float().log_softmax(dim=-1).cpu())
                     progress.advance(steps=len(images))
@@ -145,7 +145,6 @@ def trained_parameters(model: SelfExplainingViT, blocks: int) -> dict[str, nn.Pa
     if backbone.projection is not None:
         wanted.add(id(backbone.projection))
     return {name: p for name, p in backbone.module.named_parameters() if id(p) in wanted}
-
 
 
 def learn(

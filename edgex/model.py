@@ -15,7 +15,7 @@ attributions (Lundberg and Lee, 2017, arXiv 1705.07874, section 3) in one forwar
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -132,9 +132,7 @@ class SelfExplainingViT(nn.Module):
         if evidence.kind != expected:
             raise UsageError(f"{backbone.pooling} pooling is explained by {expected}, not by {evidence.kind}")
         if not int(backbone.pooling == "token") <= evidence.blocks <= len(backbone.blocks):
-            raise UsageError(
-                f"evidence of {evidence.blocks} blocks, but the model has {len(backbone.blocks)}"
-            )
+            raise UsageError(f"evidence of {evidence.blocks} blocks, but the model has {len(backbone.blocks)}")
         self.backbone = backbone
         self.head = head
         self.evidence = evidence
@@ -166,7 +164,7 @@ class SelfExplainingViT(nn.Module):
 
     def logits(self, tokens: Tensor) -> Tensor:
         """Class scores [N, C] from the first block's input; patch tokens may have been dropped."""
-        return self.head(self._encode(tokens, keep_attention=False).features)
+        return self.logits_from(tokens, 0)
 
     def evidence_of(self, tokens: Tensor, classes: Tensor, start: int = 0) -> tuple[Tensor, Tensor]:
         """Logits [N, C] and unscaled evidence [N, K, P] of K classes [N, K], from the input of block `start`."""
@@ -174,6 +172,10 @@ class SelfExplainingViT(nn.Module):
         logits = self.head(encoded.features)
         evidence = [self._evidence(encoded, column) for column in classes.unbind(dim=1)]
         return logits, torch.stack(evidence, dim=1)
+
+    def logits_from(self, tokens: Tensor, start: int) -> Tensor:
+        """Class scores [N, C] from the input of block `start`."""
+        return self.head(self._encode(tokens, keep_attention=False, start=start).features)
 
     def run_blocks(self, tokens: Tensor, stop: int) -> Tensor:
         """The first `stop` blocks only: [N, T, D] -> [N, T, D]."""
@@ -297,9 +299,7 @@ def _run(block: Block, tokens: Tensor) -> Tensor:
     return tokens + block.feed_forward(tokens)
 
 
-def _run_attended(
-    block: Block, tokens: Tensor, prefix: int, only_class_token: bool
-) -> tuple[Tensor, _Attended]:
+def _run_attended(block: Block, tokens: Tensor, prefix: int, only_class_token: bool) -> tuple[Tensor, _Attended]:
     """One block that also returns the class token's attention to the patches and the patches' values.
 
     With `only_class_token` the result is [N, 1, D]: the other tokens' outputs are not computed.
@@ -330,4 +330,4 @@ def normalise(image: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) ->
     """uint8 [N, H, W, 3] RGB -> normalised float32 [N, 3, H, W]."""
     shift = torch.tensor(mean, device=image.device) * 255
     factor = torch.tensor(std, device=image.device) * 255
-    return cast(Tensor, (image.float() - shift) / factor).permute(0, 3, 1, 2)
+    return ((image.float() - shift) / factor).permute(0, 3, 1, 2)

@@ -18,7 +18,6 @@ import edgex
 from edgex import backbones, data, evaluate, importer
 from edgex.checkpoint import ModelCard, save_model
 from edgex.errors import UsageError
-
 from edgex.model import Evidence, SelfExplainingViT
 from edgex.resume import Checkpoint
 from edgex.train import TrainOptions, fit, new_head

@@ -46,14 +46,8 @@ def _timm(architecture: Architecture, tag: str | None) -> Pretrained:
     known = timm.list_pretrained(f"{family}.*")
     config = timm.get_pretrained_cfg(model) if "." not in model or model in known else None
     if config is None or not config.hf_hub_id:
-        hint = (
-            f"known tags: {', '.join(name.partition('.')[2] for name in known)}"
-            if known
-            else "it has no weights"
-        )
-        raise UsageError(
-            f"timm publishes no weights on the hub for '{model}' ({hint}): give a weights file instead"
-        )
+        hint = f"known tags: {', '.join(name.partition('.')[2] for name in known)}" if known else "it has no weights"
+        raise UsageError(f"timm publishes no weights on the hub for '{model}' ({hint}): give a weights file instead")
     files = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
     path = fetch(config.hf_hub_id, files)
     # timm itself renames old checkpoints and resizes positions to another image size.
@@ -67,9 +61,7 @@ def _timm(architecture: Architecture, tag: str | None) -> Pretrained:
         )
     except RuntimeError as error:
         first = " ".join(str(error).split())[:200]
-        raise MismatchError(
-            f"{path} does not fit {architecture} ({first}): give a weights file instead"
-        ) from error
+        raise MismatchError(f"{path} does not fit {architecture} ({first}): give a weights file instead") from error
     return Pretrained(f"timm/{family}.{config.tag}", dict(built.state_dict()), path, None)
 
 
@@ -85,9 +77,7 @@ def _open_clip(architecture: Architecture, tag: str | None) -> Pretrained:
         hint = nearest(tag, known) if tag else ""
         tags = hint or f"; known tags: {', '.join(known) or 'none'}"
         asked = (
-            f"no pretrained weights '{tag}' for {model}"
-            if tag
-            else f"{model} needs the tag of its pretrained weights"
+            f"no pretrained weights '{tag}' for {model}" if tag else f"{model} needs the tag of its pretrained weights"
         )
         raise UsageError(f"open_clip: {asked}{tags}")
     quick = bool((open_clip.get_model_config(model) or {}).get("quick_gelu"))

@@ -152,24 +152,24 @@ def label(
 
 
 def reliability(labels: Labels, side: int) -> float:
-    """Mean cosine of the additive scores that two halves of each view's coalitions give (split half).
+    """Mean cosine between the superpixel scores that two halves of each view's coalitions give (split half).
 
-    A perfect explanation scores about the square root of this against such labels.
+    The scores are ridge solutions for the best class with their mean removed, so that only the shape counts. A
+    perfect heatmap would score about the square root of this against the labels of all coalitions.
     """
     half = labels.coalitions.shape[1] // 2
     if half < 1:
         return float("nan")
-    signs = labels.coalitions.float() * 2 - 1
+    ridge = 0.1 * torch.eye(side * side)
     cosines = []
-    for view in range(len(labels)):
-        first, second = (
-            torch.linalg.lstsq(
-                torch.cat([signs[view, rows], 1e-1 * torch.eye(side * side)]),
-                torch.cat([labels.differences[view, rows, :1], torch.zeros(side * side, 1)]),
-            ).solution[:, 0]
-            for rows in (slice(0, half), slice(half, 2 * half))
-        )
-        cosines.append(torch.nn.functional.cosine_similarity(first, second, dim=0).item())
+    for coalitions, differences in zip(labels.coalitions, labels.differences, strict=True):
+        scores = []
+        for rows in (slice(0, half), slice(half, 2 * half)):
+            signs = coalitions[rows].float() * 2 - 1
+            wanted = torch.cat([differences[rows, :1], torch.zeros(side * side, 1)])
+            solution = torch.linalg.lstsq(torch.cat([signs, ridge]), wanted).solution[:, 0]
+            scores.append(solution - solution.mean())
+        cosines.append(torch.nn.functional.cosine_similarity(scores[0], scores[1], dim=0).item())
     return float(np.mean(cosines))
 
 
@@ -220,6 +220,7 @@ def _views(
     number: int,
 ) -> Iterator[tuple[list[tuple[int, int]], Tensor]]:
     """Batches of views: the centre crop as the model will see it, then random crops."""
+
     def load(group: list[tuple[int, int]]) -> tuple[list[tuple[int, int]], Tensor]:
         images = []
         for index, crop in group:

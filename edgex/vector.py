@@ -76,7 +76,9 @@ class VectorCard:
                 metrics=data["metrics"],
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise ArtefactError(f"{path}: its vector metadata is incomplete ({error!r}): make the file again") from error
+            raise ArtefactError(
+                f"{path}: its vector metadata is incomplete ({error!r}): make the file again"
+            ) from error
 
 
 def difference(trained: Mapping[str, Tensor], twin: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
@@ -93,9 +95,10 @@ def difference(trained: Mapping[str, Tensor], twin: Mapping[str, Tensor]) -> tup
 
 def save_vector(path: Path, deltas: Mapping[str, Tensor], card: VectorCard, *, dtype: torch.dtype) -> str:
     """Writes a vector artefact, deltas stored as `dtype`; returns the sha256 of its data."""
-    for name, delta in deltas.items():
-        check_finite(delta, name, source=str(path))
-    return artefact.write_tensors(path, card.to_metadata(), {n: d.to(dtype) for n, d in deltas.items()})
+    stored = {name: delta.to(dtype) for name, delta in deltas.items()}
+    for name, delta in stored.items():
+        check_finite(delta, name, source=f"{path}, to be stored as {dtype}")
+    return artefact.write_tensors(path, card.to_metadata(), stored)
 
 
 def load_vector_card(path: Path) -> tuple[VectorCard, str]:

@@ -151,9 +151,7 @@ def _spread(paths: tuple[Path, ...], limit: int | None) -> tuple[Path, ...]:
     return tuple(paths[i * len(paths) // limit] for i in range(limit))
 
 
-def _truth(
-    folders: Sequence[Path], paths: Sequence[Path], views: torch.Tensor, card: ModelCard
-) -> torch.Tensor:
+def _truth(folders: Sequence[Path], paths: Sequence[Path], views: torch.Tensor, card: ModelCard) -> torch.Tensor:
     """The class of each view, from the class folders that the pictures lie in."""
     labels: dict[Path, int] = {}
     for folder in folders:

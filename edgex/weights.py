@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,9 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
 
 def _read_checkpoint(path: Path) -> dict[str, Tensor]:
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        # torch warns of pickle protocols that its restricted reader may not know; it then says so by an error.
+        with warnings.catch_warnings(action="ignore"):
+            content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ArtefactError(
             f"{path} is not a checkpoint of plain tensors: edgex loads no pickled code; "
@@ -51,9 +54,7 @@ def _read_checkpoint(path: Path) -> dict[str, Tensor]:
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ArtefactError(
-            f"{path} is not a whole torch checkpoint ({first}): copy or download it again"
-        ) from error
+        raise ArtefactError(f"{path} is not a whole torch checkpoint ({first}): copy or download it again") from error
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]

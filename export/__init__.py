@@ -1,4 +1,4 @@
-"""Export for the edge: one ONNX file or TensorRT engine with class and heatmap, let out by a parity gate only.
+"""Export for the edge: one ONNX file or TensorRT engine with class and heatmap, let out by a gate only.
 
     from edgex.export import export_onnx
     report = export_onnx(model, card, Path("cars.onnx"), pictures=pictures, model_sha256=sha256)
@@ -12,18 +12,35 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edgex.export.int8 import Budget
     from edgex.export.onnx import export_onnx
-    from edgex.export.parity import ParityError, GateResult, Metric
+    from edgex.export.parity import BOUNDS, GateResult, Metric, ParityError
     from edgex.export.report import ExportReport
+    from edgex.export.resize import at_image_size
+    from edgex.export.tensorrt import export_tensorrt
 
-__all__ = ["ExportReport", "ParityError", "GateResult", "Metric", "export_onnx"]
+__all__ = [
+    "BOUNDS",
+    "Budget",
+    "ExportReport",
+    "GateResult",
+    "Metric",
+    "ParityError",
+    "at_image_size",
+    "export_onnx",
+    "export_tensorrt",
+]
 
 _HOMES = {
+    "BOUNDS": "parity",
+    "Budget": "int8",
     "ExportReport": "report",
-    "ParityError": "parity",
     "GateResult": "parity",
     "Metric": "parity",
+    "ParityError": "parity",
+    "at_image_size": "resize",
     "export_onnx": "onnx",
+    "export_tensorrt": "tensorrt",
 }
 
 

@@ -53,12 +53,12 @@ def cast_late(model: ir.Model) -> bool:
     if cast is None:
         return False
     last = cast.outputs[0]
-    while len(last.uses()) == 1 and last.uses()[0].node.op_type in ("Reshape", "Transpose"):
-        last = last.uses()[0].node.outputs[0]
+    while len(last.uses()) == 1 and reader(last).op_type in ("Reshape", "Transpose"):
+        last = reader(last).outputs[0]
     end = last.producer()
     if end is None or end is cast:
         return False
-    first = cast.outputs[0].uses()[0]
+    first = next(iter(cast.outputs[0].uses()))
     moved = ir.node("Cast", [last], attributes={"to": ir.DataType.FLOAT})
     moved.outputs[0].type, moved.outputs[0].shape = ir.TensorType(ir.DataType.FLOAT), last.shape
     ir.convenience.replace_all_uses_with(last, moved.outputs[0])
@@ -105,6 +105,11 @@ def weight_shares(model: ir.Model) -> dict[str, float]:
     return {name: count / total for name, count in sizes.most_common()}
 
 
+def weight_bytes(model: ir.Model) -> int:
+    """Size of all weights in bytes."""
+    return sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
+
+
 def constant(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
     """A new weight of the graph; the name is made unique."""
     while name in model.graph.initializers:
@@ -113,6 +118,19 @@ def constant(model: ir.Model, name: str, array: np.ndarray) -> ir.Value:
     value.const_value = ir.tensor(array, name=name)
     model.graph.register_initializer(value)
     return value
+
+
+def reader(value: ir.Value) -> ir.Node:
+    """The first node that reads a value."""
+    return next(iter(value.uses())).node
+
+
+def length(value: ir.Value, axis: int) -> int:
+    """The fixed length of one axis."""
+    size = value.shape[axis] if value.shape is not None else None
+    if not isinstance(size, int):
+        raise AssertionError(f"axis {axis} of {value.name} has a fixed length")
+    return size
 
 
 def replace(model: ir.Model, old: ir.Node, new: Sequence[ir.Node], result: ir.Value) -> None:
@@ -130,10 +148,7 @@ def _attention_scale(node: ir.Node) -> float:
     scale = node.attributes.get("scale")
     if scale is not None:
         return scale.as_float()
-    head_dim = _input(node, 0).shape
-    if head_dim is None:
-        raise AssertionError("attention inputs have shapes")
-    return float(int(head_dim[3]) ** -0.5)
+    return float(length(_input(node, 0), 3) ** -0.5)
 
 
 def _input(node: ir.Node, index: int) -> ir.Value:
@@ -163,12 +178,11 @@ def _to_multi_head_attention(model: ir.Model, node: ir.Node) -> None:
         if transpose is None or reshape is None or reshape.op_type != "Reshape":
             return
         packed.append(_input(reshape, 0))
-    merge = node.outputs[0].uses()[0].node
-    flatten = merge.outputs[0].uses()[0].node
-    shape = _input(node, 0).shape
-    if merge.op_type != "Transpose" or flatten.op_type != "Reshape" or shape is None:
+    merge = reader(node.outputs[0])
+    flatten = reader(merge.outputs[0])
+    if merge.op_type != "Transpose" or flatten.op_type != "Reshape":
         return
-    attributes = {"num_heads": int(shape[1]), "scale": _attention_scale(node)}
+    attributes = {"num_heads": length(_input(node, 0), 1), "scale": _attention_scale(node)}
     fused = ir.node("MultiHeadAttention", packed, attributes=attributes, domain=MICROSOFT)
     replace(model, flatten, [fused], fused.outputs[0])
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -21,6 +20,7 @@ from edgex.export import graph, quantise
 from edgex.export.calibrate import Activations, best_range, calibrate
 from edgex.export.fused import INPUT_NAMES, OUTPUT_NAMES
 from edgex.export.quantise import Range, Scheme
+from edgex.export.report import Stages
 
 Int8Form = Literal["dynamic", "static", "qdq"]
 """dynamic: ranges found at run time, no calibration. static: onnxruntime's integer kernels for CPUs.
@@ -59,27 +59,28 @@ def to_int8(
     pictures: np.ndarray,
     *,
     budget: Budget | None = None,
-    progress: Callable[[str], None] | None = None,
+    stages: Stages | None = None,
 ) -> list[Damage]:
     """Quantises a float32 graph in place; returns every product's damage and whether it was kept in float.
 
     pictures: uint8 [N, H, W, 3] for calibration, like those on the device.
     """
-    say = progress or (lambda _: None)
+    stage = stages or Stages(None)
     if form == "static":
         quantise.split_packed(model)
     nodes = quantise.products(model)
     names = [_input_name(node) for node in nodes]
-    say("calibrate")
-    activations = calibrate(model, names, pictures)
-    level_channels(model, nodes, activations)
     symmetric = form == "qdq"
-    schemes = {
-        node: quantise.scheme(Range(*best_range(activations[name], symmetric=symmetric)), symmetric=symmetric)
-        for node, name in zip(nodes, names, strict=True)
-    }
-    say("measure damage")
-    damages = choose(measure_damage(model, nodes, schemes, pictures[:_DAMAGE_PICTURES]), budget or Budget())
+    with stage("calibrate"):
+        activations = calibrate(model, names, pictures)
+        level_channels(model, nodes, activations)
+        schemes = {
+            node: quantise.scheme(Range(*best_range(activations[name], symmetric=symmetric)), symmetric=symmetric)
+            for node, name in zip(nodes, names, strict=True)
+        }
+    with stage("measure damage"):
+        measured = measure_damage(model, nodes, schemes, pictures[:_DAMAGE_PICTURES])
+    damages = choose(measured, budget or Budget())
     quantised_inputs: dict[ir.Value, ir.Value] = {}
     for node, damage in zip(nodes, damages, strict=True):
         if damage.kept_float:
@@ -207,9 +208,10 @@ def choose(damages: list[Damage], budget: Budget) -> list[Damage]:
 
 
 def _operations(node: ir.Node) -> int:
-    shape = node.inputs[0].shape if node.inputs[0] is not None else None
-    rows = int(shape[1]) if shape is not None and len(shape) == 3 else 1
-    return rows * quantise.weight_of(node).size
+    tokens = node.inputs[0]
+    if tokens is None:
+        raise AssertionError(f"{node.op_type} has an input")
+    return graph.length(tokens, 1) * quantise.weight_of(node).size
 
 
 def _root_mean_square(values: np.ndarray) -> float:

@@ -14,9 +14,8 @@ from typing import Any
 import edgex
 from edgex.checkpoint import ModelCard
 from edgex.model import SelfExplainingViT
+from edgex.runtime.metadata import FORMAT
 
-FORMAT = "edgex-fused/1"
-METADATA_KEY = "edgex"
 NO_DIGEST = "0" * 64
 _PLACE = b'"file_sha256": "'
 _CHUNK = 1 << 22
@@ -55,8 +54,9 @@ def describe(
 
 
 def encode(metadata: dict[str, Any]) -> str:
-    """JSON text of the metadata; the digest comes last, so it is the last of its name in the file."""
-    return json.dumps(metadata, ensure_ascii=False)
+    """JSON text of the metadata, not sealed yet; the digest comes last, so it is the last of its name in the file."""
+    ordered = {key: value for key, value in metadata.items() if key != "file_sha256"}
+    return json.dumps(ordered | {"file_sha256": NO_DIGEST}, ensure_ascii=False)
 
 
 def seal(path: Path) -> str:

@@ -59,9 +59,7 @@ BOUNDS: dict[str, Bound] = {
     "base_max_abs": Bound("largest base difference, logit units", False, 1e-4, 0.02, 0.02),
     "sum_error": Bound("sum(heatmap) + base - centred logit, logit units", False, 1e-4, 1e-4, 1e-4),
     "predicted_class": Bound("class -1 against the predicted class by number", False, 1e-4, 1e-4, 1e-4),
-    "batch_error": Bound(
-        "a picture's outputs in different batches, share of their range", False, 1e-4, 0.01, 0.25
-    ),
+    "batch_error": Bound("a picture's outputs in different batches, share of their range", False, 1e-4, 0.01, 0.25),
 }
 
 
@@ -138,11 +136,7 @@ class ParityError(GateError):
     """An exported file differs from its model; `gate` holds every metric. Nothing was written."""
 
     def __init__(self, gate: GateResult) -> None:
-        failed = [
-            f"{m.name} {m.value:.4g} (needs {m.relation} {m.threshold:g})"
-            for m in gate.metrics
-            if not m.passed
-        ]
+        failed = [f"{m.name} {m.value:.4g} (needs {m.relation} {m.threshold:g})" for m in gate.metrics if not m.passed]
         super().__init__(
             f"the {gate.precision} file does not match its model on {gate.pictures} pictures: {', '.join(failed)}; "
             "nothing was written, choose another precision or, knowingly, another threshold"
@@ -182,12 +176,7 @@ def reference(model: SelfExplainingViT, preprocessing: Preprocessing, pictures: 
 def check_pictures(pictures: np.ndarray, image_size: tuple[int, int]) -> None:
     """Raises UsageError where pictures are not uint8 [N, H, W, 3] of the model's size with N >= 1."""
     expected = f"uint8 pictures [N, {image_size[0]}, {image_size[1]}, 3], N >= 1"
-    if (
-        pictures.dtype != np.uint8
-        or pictures.ndim != 4
-        or pictures.shape[1:] != (*image_size, 3)
-        or not len(pictures)
-    ):
+    if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[1:] != (*image_size, 3) or not len(pictures):
         raise UsageError(f"expected {expected}, found {pictures.dtype} {list(pictures.shape)}")
 
 
@@ -265,9 +254,7 @@ def compare(expected: Outputs, found: Outputs) -> dict[str, float]:
     count = len(expected.logits)
     shapes = [(a.shape, b.shape) for a, b in zip(expected, found, strict=True) if a.shape != b.shape]
     if shapes:
-        raise GateError(
-            f"expected an output of shape {list(shapes[0][0])}, the file gave {list(shapes[0][1])}"
-        )
+        raise GateError(f"expected an output of shape {list(shapes[0][0])}, the file gave {list(shapes[0][1])}")
     true_maps, found_maps = expected.heatmap.reshape(count, -1), found.heatmap.reshape(count, -1)
     pearson = _correlations(true_maps, found_maps)
     spearman = _correlations(_ranks(true_maps), _ranks(found_maps))
@@ -294,9 +281,7 @@ def _consistency(
 ) -> dict[str, float]:
     """What a file must keep by itself: its own sum, its own predicted class, the same answer in every batch."""
     scale = _range(predicted.logits)
-    centred = np.take_along_axis(predicted.logits, explained[:, None], axis=1)[:, 0] - predicted.logits.mean(
-        axis=1
-    )
+    centred = np.take_along_axis(predicted.logits, explained[:, None], axis=1)[:, 0] - predicted.logits.mean(axis=1)
     sums = predicted.heatmap.sum(axis=(1, 2), dtype=np.float64) + predicted.base
     own, batch = 0.0, 0.0
     for chosen, outputs in again:
@@ -321,9 +306,7 @@ def _range(logits: np.ndarray) -> np.ndarray:
 
 def _cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     dots = (first.astype(np.float64) * second).sum(axis=1)
-    norms = np.linalg.norm(first.astype(np.float64), axis=1) * np.linalg.norm(
-        second.astype(np.float64), axis=1
-    )
+    norms = np.linalg.norm(first.astype(np.float64), axis=1) * np.linalg.norm(second.astype(np.float64), axis=1)
     return dots / np.maximum(norms, 1e-12)
 
 

@@ -59,12 +59,8 @@ def split_packed(model: ir.Model) -> int:
             continue
         parts = len(split.outputs)
         weights = np.split(weight_of(product), parts, axis=1)
-        for old, weight, offset in zip(
-            split.outputs, weights, np.split(bias.const_value.numpy(), parts), strict=True
-        ):
-            part = ir.node(
-                "MatMul", [product.inputs[0], graph.constant(model, f"{bias.name}_weight", weight.copy())]
-            )
+        for old, weight, offset in zip(split.outputs, weights, np.split(bias.const_value.numpy(), parts), strict=True):
+            part = ir.node("MatMul", [product.inputs[0], graph.constant(model, f"{bias.name}_weight", weight.copy())])
             total = ir.node("Add", [part.outputs[0], graph.constant(model, f"{bias.name}_part", offset.copy())])
             total.outputs[0].type, total.outputs[0].shape = old.type, old.shape
             model.graph.insert_before(split, [part, total])
@@ -121,7 +117,7 @@ def to_qdq(model: ir.Model, node: ir.Node, codes: Scheme) -> None:
     """A calibrated product in standard Q/DQ form, which TensorRT and every ONNX runtime understand."""
     x, weights, scales = _parts(model, node)
     x_scale, x_zero = _scheme_constants(model, weights.name or "", codes)
-    zeros = graph.constant(model, f"{weights.name}_zero", np.zeros(scales.const_value.shape[0], dtype=np.int8))
+    zeros = graph.constant(model, f"{weights.name}_zero", np.zeros(_size(scales), dtype=np.int8))
     quantise = ir.node("QuantizeLinear", [x, x_scale, x_zero])
     restore = ir.node("DequantizeLinear", [quantise.outputs[0], x_scale, x_zero])
     weight = ir.node("DequantizeLinear", [weights, scales, zeros], attributes={"axis": 1})
@@ -148,11 +144,11 @@ def to_integer(model: ir.Model, node: ir.Node, codes: Scheme, quantised_inputs: 
             quantised_inputs[x] = quantise.outputs[0]
             nodes.append(quantise)
         quantised = quantised_inputs[x]
-    zeros = graph.constant(model, f"{weights.name}_zero", np.zeros(scales.const_value.shape[0], dtype=np.int8))
+    zeros = graph.constant(model, f"{weights.name}_zero", np.zeros(_size(scales), dtype=np.int8))
     inputs = [quantised, weights, x_scale, scales, x_zero, zeros]
     last, bias = node, _bias(node)
     if bias is not None:
-        last = node.outputs[0].uses()[0].node
+        last = graph.reader(node.outputs[0])
         inputs.append(bias)
     product = ir.node("MatMulIntegerToFloat", inputs, domain=MICROSOFT)
     model.opset_imports[MICROSOFT] = 1
@@ -161,12 +157,12 @@ def to_integer(model: ir.Model, node: ir.Node, codes: Scheme, quantised_inputs: 
 
 def to_switch(model: ir.Model, node: ir.Node, codes: Scheme, share: ir.Value) -> None:
     """A product between exact (share 0) and calibrated int8 (share 1), to measure what int8 alone does to it."""
-    x, weights, scales = _parts(model, node)
+    x, weights, _ = _parts(model, node)
     x_scale, x_zero = _scheme_constants(model, weights.name or "", codes)
     exact = ir.node("MatMul", list(node.inputs))
     quantise = ir.node("QuantizeLinear", [x, x_scale, x_zero])
     restore = ir.node("DequantizeLinear", [quantise.outputs[0], x_scale, x_zero])
-    data, scale = weights.const_value.numpy(), scales.const_value.numpy()
+    data, scale = quantised_weight(weight_of(node))
     rounded = graph.constant(model, f"{weights.name}_rounded", data.astype(np.float32) * scale)
     coarse = ir.node("MatMul", [restore.outputs[0], rounded])
     difference = ir.node("Sub", [coarse.outputs[0], exact.outputs[0]])
@@ -195,6 +191,13 @@ def _scheme_constants(model: ir.Model, name: str, codes: Scheme) -> tuple[ir.Val
     )
 
 
+def _size(value: ir.Value) -> int:
+    """Number of elements of a weight."""
+    if value.const_value is None:
+        raise AssertionError(f"{value.name} is constant")
+    return value.const_value.size
+
+
 def _first(node: ir.Node) -> ir.Value:
     value = node.inputs[0]
     if value is None:
@@ -204,10 +207,10 @@ def _first(node: ir.Node) -> ir.Value:
 
 def _bias(node: ir.Node) -> ir.Value | None:
     """The constant vector that is added to a product's only use, if there is one."""
-    uses = node.outputs[0].uses()
-    if len(uses) != 1 or uses[0].node.op_type != "Add" or node.outputs[0].is_graph_output():
+    output = node.outputs[0]
+    if len(output.uses()) != 1 or graph.reader(output).op_type != "Add" or output.is_graph_output():
         return None
-    for value in uses[0].node.inputs:
+    for value in graph.reader(output).inputs:
         if value is not None and value.const_value is not None and len(value.const_value.shape) == 1:
             return value
     return None

@@ -7,8 +7,12 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgex.export.parity import GateResult, Precision
+
+if TYPE_CHECKING:
+    from edgex.export.int8 import Damage
 
 Progress = Callable[[str], None]
 """Called with the name of each stage as it begins."""
@@ -21,7 +25,8 @@ class ExportReport:
     kind: "onnx" or "tensorrt". size: bytes on disk. sha256: the file's own digest. nodes: operator type ->
     count, most frequent first. weights: data type -> share of the weights' elements. gate: None where the file
     could not be run here, and then `notes` says why. latency_ms: one picture in the gate's runtime here, or None.
-    seconds: stage -> duration. notes: lines that the user should read.
+    damages: what int8 does to each matrix product. seconds: stage -> duration. notes: lines that the user should
+    read.
     """
 
     path: Path
@@ -34,6 +39,7 @@ class ExportReport:
     gate: GateResult | None
     latency_ms: float | None
     seconds: dict[str, float]
+    damages: tuple[Damage, ...] = ()
     notes: tuple[str, ...] = ()
 
 

@@ -35,15 +35,11 @@ class OnnxRunner:
         except Exception as error:
             # onnxruntime has no common base class for its errors.
             first = str(error).splitlines()[0]
-            raise GateError(
-                f"onnxruntime cannot load the exported file ({first}): nothing was written"
-            ) from error
+            raise GateError(f"onnxruntime cannot load the exported file ({first}): nothing was written") from error
         inputs = tuple(value.name for value in self._session.get_inputs())
         outputs = tuple(value.name for value in self._session.get_outputs())
         if inputs != INPUT_NAMES or outputs != OUTPUT_NAMES:
-            raise GateError(
-                f"expected inputs {INPUT_NAMES} and outputs {OUTPUT_NAMES}, found {inputs} and {outputs}"
-            )
+            raise GateError(f"expected inputs {INPUT_NAMES} and outputs {OUTPUT_NAMES}, found {inputs} and {outputs}")
         self.name = f"onnxruntime {onnxruntime.__version__} CPUExecutionProvider"
 
     def __call__(self, image: np.ndarray, explain_class: np.ndarray) -> Outputs:

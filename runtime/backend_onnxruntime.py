@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgex.runtime.errors import ArtefactError, EdgexError, MissingExtraError, ProviderError, UsageError
+from edgex.runtime.errors import ArtefactError, MissingExtraError, ProviderError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -94,7 +94,7 @@ class OnnxRuntimeBackend:
         try:
             logits, heatmap, base = session.run(OUTPUTS, {"image": image, "explain_class": explain_class})
         except Exception as error:
-            raise EdgexError(f"onnxruntime could not run the model on {self.provider}: {_line(error)}") from error
+            raise ProviderError(f"onnxruntime could not run the model on {self.provider}: {_line(error)}") from error
         return logits, heatmap, base
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgex.runtime.errors import ArtefactError, EdgexError, MissingExtraError, ProviderError, UsageError
+from edgex.runtime.errors import ArtefactError, MissingExtraError, ProviderError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,7 +70,7 @@ class TensorRTBackend:
                 self._context.set_input_shape(name, array.shape)
                 self._cuda.to_device(self._buffers[name], np.ascontiguousarray(array), self._stream)
             if not self._context.execute_async_v3(self._stream):
-                raise EdgexError(f"{self._path}: TensorRT could not run the engine on {count} pictures")
+                raise ProviderError(f"{self._path}: TensorRT could not run the engine on {count} pictures")
             outputs = [np.empty((count, *shape), np.float32) for shape in self._outputs.values()]
             for name, output in zip(self._outputs, outputs, strict=True):
                 self._cuda.to_host(output, self._buffers[name], self._stream)

@@ -7,6 +7,7 @@ map shows both, for in yellow to red, against in blue.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ _COLOURS = {
     "for": "ffe45c ffa62b f2612c d7263d 8f0b2e",
     "against": "a8d8ff 5aa9f0 2f74d0 2148a5 14246b",
 }
+_ROWS_AT_ONCE = 64
 COLORMAPS = ("turbo", "inferno", "viridis", "signed")
 
 
@@ -50,41 +52,67 @@ def upsample(heatmap: np.ndarray, view: View) -> np.ndarray:
 
 def overlay(
     picture: np.ndarray,
-    heat: np.ndarray,
+    heatmap: np.ndarray,
+    view: View,
     colormap: str = "turbo",
     opacity: float = 0.6,
     limit: float | None = None,
 ) -> np.ndarray:
-    """Blends a heatmap over a picture; the stronger the evidence, the more opaque.
+    """The picture with the heatmap over what the model saw of it; the stronger the evidence, the more opaque.
 
-    picture: uint8 [H, W, 3] RGB. heat: float32 [H, W], see `upsample`.
+    picture: uint8 [H, W, 3] RGB. heatmap: float32 [rows, columns].
     opacity: of the strongest evidence, 0 to 1.
-    limit: evidence of the full colour, in logits per patch. Defaults to the strongest that the map shows, so
-        that colours compare places within a picture; set it to compare pictures.
+    limit: evidence of the full colour, in logits per patch. Defaults to the strongest that the map shows, so that
+        colours compare places within a picture; set it to compare pictures.
 
-    Returns a new uint8 [H, W, 3].
+    Returns a new uint8 [H, W, 3]. Raises UsageError for an unknown colormap or a value out of its range.
     """
+    top, left, bottom, right = view.seen
+    seen = slice(math.floor(top), math.ceil(bottom)), slice(math.floor(left), math.ceil(right))
+    result = np.array(picture, np.uint8, order="C")
+    result[seen] = blend(picture[seen], upsample(heatmap, view)[seen], colormap, opacity, limit)
+    return result
+
+
+def blend(
+    picture: np.ndarray, heat: np.ndarray, colormap: str, opacity: float, limit: float | None = None
+) -> np.ndarray:
+    """As `overlay`, with heat float32 [H, W] already in picture coordinates; NaN leaves the picture as it is."""
     if colormap not in COLORMAPS:
         raise UsageError(f"colormap: expected one of {', '.join(COLORMAPS)}, found {colormap!r}")
     if not 0 <= opacity <= 1:
         raise UsageError(f"opacity: expected a number from 0 to 1, found {opacity!r}")
     if limit is not None and not limit > 0:
         raise UsageError(f"limit: expected evidence above 0 in logits per patch, found {limit!r}")
-    shown = np.nan_to_num(np.abs(heat) if colormap == "signed" else heat, nan=0.0)
-    full = float(shown.max(initial=0.0)) if limit is None else limit
-    result = np.array(picture, np.uint8, order="C")
+    full = _strongest(heat, colormap) if limit is None else limit
     if full <= 0:
-        return result
-    level = np.clip(shown * np.float32(255 / full), 0, 255).astype(np.uint8)
-    alpha, colours = _lookup(colormap, opacity)
-    if colormap == "signed":
-        # 255 levels for, then 255 levels against.
-        level = np.where(heat < 0, level.astype(np.uint16) + 256, level)
-    visible = alpha[level] > 0
-    level = level[visible]
-    blended = result[visible] * (255 - alpha[level])[:, np.newaxis] + colours[level]
-    result[visible] = (blended + 127) // 255
+        return picture
+    keep, colours = _lookup(colormap, opacity)
+    result = np.empty(picture.shape, np.uint8)
+    for top in range(0, len(heat), _ROWS_AT_ONCE):
+        rows = slice(top, top + _ROWS_AT_ONCE)
+        level = _levels(heat[rows], colormap, full)
+        blended = np.take(keep, level, axis=0, mode="clip")
+        blended *= picture[rows]
+        blended += np.take(colours, level, axis=0, mode="clip")
+        blended >>= 8
+        result[rows] = blended
     return result
+
+
+def _strongest(heat: np.ndarray, colormap: str) -> float:
+    """The strongest evidence that the map shows, at least 0; NaN counts as none."""
+    highest = float(np.fmax.reduce(heat, axis=None, initial=0.0))
+    return max(highest, -float(np.fmin.reduce(heat, axis=None, initial=0.0))) if colormap == "signed" else highest
+
+
+def _levels(heat: np.ndarray, colormap: str, full: float) -> np.ndarray:
+    """Positions in the look-up table: 0 to 255 for evidence for the class, 256 to 511 for evidence against it."""
+    strength = np.abs(heat) if colormap == "signed" else heat
+    level = np.fmin(np.fmax(strength, 0) * np.float32(255 / full), 255).astype(np.intp)
+    if colormap == "signed":
+        level[heat < 0] += 256
+    return level
 
 
 def _axis(view: View, direction: int, cells: int) -> tuple[np.ndarray, np.ndarray]:
@@ -108,16 +136,17 @@ def bilinear_weights(positions: np.ndarray, cells: int) -> np.ndarray:
 
 @lru_cache(maxsize=16)
 def _lookup(colormap: str, opacity: float) -> tuple[np.ndarray, np.ndarray]:
-    """Alpha uint32 [levels] in 0..255 and colours uint32 [levels, 3] multiplied by it."""
+    """What to keep of the picture and what to add to it, both uint16 [levels, 3] and 256 times too large."""
     strength = np.arange(256) / 255
     # Full opacity from half of the strongest evidence on: colour tells the rest apart.
-    alpha = np.round(255 * opacity * np.minimum(1, 2 * strength))
+    alpha = np.round(256 * opacity * np.minimum(1, 2 * strength))
     if colormap == "signed":
         table = np.concatenate([_table("for"), _table("against")])
         alpha = np.concatenate([alpha, alpha])
     else:
         table = _table(colormap)
-    return alpha.astype(np.uint32), (table * alpha[:, np.newaxis]).astype(np.uint32)
+    alpha = alpha[:, np.newaxis]
+    return np.repeat(256 - alpha, 3, axis=1).astype(np.uint16), np.round(table * alpha).astype(np.uint16)
 
 
 def _table(name: str) -> np.ndarray:

@@ -12,6 +12,8 @@ from edgex.runtime.overlay import bilinear_weights
 if TYPE_CHECKING:
     from edgex.runtime.preprocess import View
 
+_SMALLEST = 0.02
+"""Regions with less than this share of the strongest region's evidence are specks."""
 _FINER = 4
 """Steps per patch: regions end between patch centres where the interpolated evidence falls below."""
 
@@ -31,7 +33,7 @@ def find_boxes(heatmap: np.ndarray, view: View, threshold: float) -> list[Box]:
     """Regions where the evidence is at least `threshold` times the strongest, strongest sum first.
 
     heatmap: float32 [rows, columns]. threshold: above 0, at most 1. Regions that touch at a corner are one;
-    without positive evidence there are none.
+    specks are left out; without positive evidence there are none.
     """
     if not 0 < threshold <= 1:
         raise UsageError(f"threshold: expected a share of the strongest evidence, above 0 to 1, found {threshold!r}")
@@ -51,7 +53,8 @@ def find_boxes(heatmap: np.ndarray, view: View, threshold: float) -> list[Box]:
         if top < bottom and left < right:
             evidence = float(fine[region[:, 0], region[:, 1]].sum()) / _FINER**2
             boxes.append(Box(top, left, bottom, right, evidence))
-    return sorted(boxes, key=lambda box: -box.evidence)
+    boxes.sort(key=lambda box: -box.evidence)
+    return [box for box in boxes if box.evidence >= _SMALLEST * boxes[0].evidence]
 
 
 def _refine(cells: int) -> np.ndarray:

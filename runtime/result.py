@@ -119,7 +119,7 @@ class Result:
         """
         checked = as_frame(frame, self._color)
         self._check_size(checked)
-        drawn = overlay(checked.rgb(), upsample(self.heatmap, self.view), colormap, opacity, limit)
+        drawn = overlay(checked.rgb(), self.heatmap, self.view, colormap, opacity, limit)
         return np.ascontiguousarray(drawn[..., ::-1]) if self._color == "bgr" else drawn
 
     def boxes(self, threshold: float = 0.5) -> list[Box]:

@@ -86,7 +86,7 @@ class Session:
         self._index = ClassIndex(self.metadata.classes)
         blank = np.zeros((1, *self.preprocessing.image_size, 3), np.uint8)
         for _ in range(warmup):
-            self._run(blank, np.array([_PREDICTED]))
+            self.run(blank, np.array([_PREDICTED]))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -137,6 +137,27 @@ class Session:
         results = self._run_frame(as_frame(frame, color), wanted, color)
         return results if several else results[0]
 
+    def run(self, image: np.ndarray, explain_class: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """One inference on pictures that are preprocessed already (see `preprocessing`), without results.
+
+        image: uint8 [N, H, W, 3] RGB at the model's size, N at most max_batch. explain_class: int64 [N], -1 for the
+            predicted class.
+
+        Returns logits float32 [N, C], heatmap float32 [N, rows, columns] and base float32 [N].
+        """
+        logits, heatmap, base = outputs = self._backend.run(image, explain_class)
+        count = len(image)
+        expected = ((count, len(self.classes)), (count, *self.metadata.grid), (count,))
+        found = tuple(output.shape for output in outputs)
+        if found != expected:
+            raise ArtefactError(f"{self.path}: expected outputs of shapes {expected}, found {found}")
+        if not (np.isfinite(logits).all() and np.isfinite(heatmap).all() and np.isfinite(base).all()):
+            raise ArtefactError(
+                f"{self.path}: expected finite scores, found NaN or infinity (precision "
+                f"{self.metadata.precision} on {self.provider}); export it in a higher precision"
+            )
+        return outputs
+
     def close(self) -> None:
         """Releases the model. Calls already running in other threads finish; later ones raise UsageError."""
         self._backend.close()
@@ -172,7 +193,7 @@ class Session:
         return results
 
     def _results(self, images: np.ndarray, frames: list[Frame], wanted: list[int], color: ColorOrder) -> list[Result]:
-        logits, heatmaps, bases = self._run(images, np.array(wanted, np.int64))
+        logits, heatmaps, bases = self.run(images, np.array(wanted, np.int64))
         return [
             Result(
                 logits[i],
@@ -185,20 +206,6 @@ class Session:
             )
             for i, frame in enumerate(frames)
         ]
-
-    def _run(self, images: np.ndarray, explain: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        logits, heatmaps, bases = outputs = self._backend.run(images, explain)
-        count = len(images)
-        expected = ((count, len(self.classes)), (count, *self.metadata.grid), (count,))
-        found = tuple(output.shape for output in outputs)
-        if found != expected:
-            raise ArtefactError(f"{self.path}: expected outputs of shapes {expected}, found {found}")
-        if not (np.isfinite(logits).all() and np.isfinite(heatmaps).all() and np.isfinite(bases).all()):
-            raise ArtefactError(
-                f"{self.path}: expected finite scores, found NaN or infinity (precision "
-                f"{self.metadata.precision} on {self.provider}); export it in a higher precision"
-            )
-        return outputs
 
 
 def _open_backend(

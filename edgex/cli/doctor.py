@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import platform
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -96,6 +95,4 @@ def _advice(packages: dict[str, Any]) -> list[str]:
         advice.append("nothing runs ONNX files yet: pip install 'edgex[cpu]' (or 'edgex[gpu]' with a CUDA GPU)")
     if packages["torch"] is None:
         advice.append("this is a device installation; for train, bake and export: pip install 'edgex[bake]'")
-    if sys.version_info < (3, 11):
-        advice.append("edgex needs Python 3.11 or newer")
     return advice

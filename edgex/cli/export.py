@@ -93,7 +93,8 @@ def _print(report: ExportReport) -> None:
     console = Console()
     console.print(summary)
     if report.gate is not None:
-        gate = Table(title=f"gate passed: {report.gate.pictures} pictures in {report.gate.runtime}", title_justify="left")
+        title = f"gate passed: {report.gate.pictures} pictures in {report.gate.runtime}"
+        gate = Table(title=title, title_justify="left")
         for heading in ("metric", "found", "allowed", "what it is"):
             gate.add_column(heading)
         for metric in report.gate.metrics:

@@ -27,7 +27,7 @@ def predict(
     model: Annotated[str, typer.Argument(help="An exported file, a model file or a zoo name.")],
     images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
     explain: Annotated[str | None, typer.Option(help="Explain this class instead of the predicted one.")] = None,
-    top: Annotated[int, typer.Option(help="How many classes to print per picture.")] = 3,
+    top: Annotated[int, typer.Option(min=1, help="How many classes to print per picture.")] = 3,
     overlay: Annotated[Path | None, typer.Option(help="Folder to write overlay pictures (PNG) to.")] = None,
     provider: Annotated[str, typer.Option(help="Exported files: what to run on.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print JSON, heatmaps included.")] = False,
@@ -50,7 +50,7 @@ def predict(
         print_json([{"picture": str(path), **result.to_dict()} for path, result in results])
     else:
         for path, result in results:
-            best = ", ".join(f"{label} {100 * score:.1f}%" for label, score in result.top(min(top, len(result.classes))))
+            best = ", ".join(f"{label} {100 * score:.1f}%" for label, score in result.top(top))
             print(f"{path}: {best}" + (f" (explained: {result.explained})" if explain else ""))
     if failed:
         raise typer.Exit(1)

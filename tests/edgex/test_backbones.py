@@ -34,9 +34,7 @@ def backbone(request: pytest.FixtureRequest, random_model: Callable[..., Any]) -
 
 
 def images_for(backbone: Backbone, count: int = 2) -> torch.Tensor:
-    return torch.randn(
-        count, 3, *backbone.architecture.image_size, generator=torch.Generator().manual_seed(0)
-    )
+    return torch.randn(count, 3, *backbone.architecture.image_size, generator=torch.Generator().manual_seed(0))
 
 
 @torch.no_grad()
@@ -54,9 +52,7 @@ def test_embedding_equals_the_librarys(backbone: Backbone) -> None:
 def _open_clip_tokens(module: Any, images: torch.Tensor) -> torch.Tensor:
     """The input of open_clip's first block, caught on its way."""
     caught = []
-    hook = module.transformer.resblocks[0].register_forward_pre_hook(
-        lambda _, inputs: caught.append(inputs[0])
-    )
+    hook = module.transformer.resblocks[0].register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
     module(images)
     hook.remove()
     return caught[0]
@@ -122,14 +118,10 @@ def test_build_holds_no_weights(name: str) -> None:
 
 
 def test_architecture_defaults_come_from_the_library() -> None:
-    assert architecture("timm/deit_tiny_patch16_224") == Architecture(
-        "timm/deit_tiny_patch16_224", (224, 224), "token"
-    )
+    assert architecture("timm/deit_tiny_patch16_224") == Architecture("timm/deit_tiny_patch16_224", (224, 224), "token")
     assert architecture("open_clip/ViT-L-14-CLIPA-336").image_size == (336, 336)
     assert architecture("open_clip/ViT-L-14-CLIPA-336").pooling == "avg"
-    assert architecture("timm/test_vit", image_size=96, pooling="avg") == Architecture(
-        "timm/test_vit", (96, 96), "avg"
-    )
+    assert architecture("timm/test_vit", image_size=96, pooling="avg") == Architecture("timm/test_vit", (96, 96), "avg")
     arch = architecture("timm/test_vit")
     assert Architecture.from_dict(arch.to_dict()) == arch
     assert (arch.family, arch.model) == ("timm", "test_vit")
@@ -199,9 +191,7 @@ def test_unknown_names_are_refused(name: str, message: str) -> None:
 
 
 def test_image_sizes_between_patches_are_refused() -> None:
-    with pytest.raises(
-        UsageError, match=r"image size \(100, 100\) is no multiple of timm/test_vit's patch size"
-    ):
+    with pytest.raises(UsageError, match=r"image size \(100, 100\) is no multiple of timm/test_vit's patch size"):
         build(architecture("timm/test_vit", image_size=100))
     with pytest.raises(UsageError, match="no multiple"):
         build(architecture("open_clip/tiny-token", image_size=72))
@@ -211,8 +201,6 @@ def test_image_sizes_between_patches_are_refused() -> None:
 @pytest.mark.parametrize("name", ["timm/test_vit", "open_clip/tiny-token"])
 def test_pictures_need_not_be_square(name: str) -> None:
     backbone = build(Architecture(name, (64, 96), "token"))
-    backbone.module.load_state_dict(
-        {n: torch.randn(t.shape) for n, t in backbone.tensors().items()}, assign=True
-    )
+    backbone.module.load_state_dict({n: torch.randn(t.shape) for n, t in backbone.tensors().items()}, assign=True)
     assert backbone.grid == (4, 6)
     assert backbone.embed(images_for(backbone)).shape == (2, 25, backbone.width)

@@ -52,9 +52,7 @@ def saved(path: Path, tensors: dict[str, Tensor]) -> Path:
 
 
 @torch.no_grad()
-def assert_same_logits(
-    model: Any, images: Tensor, expected: Tensor, record: Callable[[str, Any], None]
-) -> None:
+def assert_same_logits(model: Any, images: Tensor, expected: Tensor, record: Callable[[str, Any], None]) -> None:
     found = model(images).logits
     difference = (found - expected).abs().max().item()
     record("max_abs_difference", difference)
@@ -151,9 +149,7 @@ class TestTimm:
 
         module = shaken(timm.create_model(name, num_classes=len(CLASSES), **options))
         file = saved(tmp_path / "vit.safetensors", module.state_dict())
-        wanted = architecture(
-            f"timm/{name}", image_size=options.get("img_size"), pooling=options.get("global_pool")
-        )
+        wanted = architecture(f"timm/{name}", image_size=options.get("img_size"), pooling=options.get("global_pool"))
         model, _ = import_model(file, wanted, CLASSES, name="mine")
         images = pictures(wanted.image_size[0])
         with torch.no_grad():
@@ -173,9 +169,7 @@ class TestTimm:
         file = shared / "weights" / "deit_tiny_patch16_224.safetensors"
         reference = timm.create_model("deit_tiny_patch16_224", checkpoint_path=str(file)).eval()
         classes = [str(index) for index in range(1000)]
-        model, card = import_model(
-            file, architecture("timm/deit_tiny_patch16_224"), classes, name="deit-tiny"
-        )
+        model, card = import_model(file, architecture("timm/deit_tiny_patch16_224"), classes, name="deit-tiny")
         images = pictures(224)
         with torch.no_grad():
             assert_same_logits(model, images, reference(images), record_property)
@@ -267,9 +261,7 @@ class TestOpenClip:
             expected = module.logit_scale.exp() * module.encode_image(images, normalize=True) @ weight
             assert_same_logits(model, images, expected, record_property)
 
-    def test_a_published_configuration(
-        self, tmp_path: Path, record_property: Callable[[str, Any], None]
-    ) -> None:
+    def test_a_published_configuration(self, tmp_path: Path, record_property: Callable[[str, Any], None]) -> None:
         import open_clip
 
         module = shaken(open_clip.create_model("ViT-S-32-alt"))
@@ -284,9 +276,7 @@ class TestOpenClip:
         text = ("transformer.", "token_embedding", "positional_embedding", "ln_final", "text_projection")
         renamed = {f"text.{n}" if n.startswith(text) else n: t for n, t in clip.state_dict().items()}
         model, _ = import_model(saved(tmp_path / "c.safetensors", renamed), TINY, CLASSES, name="mine")
-        plain = import_model(
-            saved(tmp_path / "p.safetensors", clip.state_dict()), TINY, CLASSES, name="mine"
-        )[0]
+        plain = import_model(saved(tmp_path / "p.safetensors", clip.state_dict()), TINY, CLASSES, name="mine")[0]
         assert torch.equal(model.head.weight, plain.head.weight)
 
     def test_a_linear_head_from_a_file(
@@ -358,9 +348,7 @@ class TestTransformers:
 
         module = shaken(CLIPModel(hf_config))
         module.save_pretrained(tmp_path)
-        model, card = import_model(
-            tmp_path / "model.safetensors", TINY_QUICK, CLASSES, name="m", templates=["a {}"]
-        )
+        model, card = import_model(tmp_path / "model.safetensors", TINY_QUICK, CLASSES, name="m", templates=["a {}"])
         tokens = open_clip.get_tokenizer("tiny-quickgelu")([f"a {name}" for name in CLASSES])
         images = pictures(64)
         with torch.no_grad():
@@ -437,9 +425,7 @@ class TestTransformers:
         wrong = {"hidden_act": "gelu", "num_attention_heads": 4, "layer_norm_eps": 1e-6}
         for key, value in wrong.items():
             path.write_text(json.dumps({**own, key: value}))
-            with pytest.raises(
-                MismatchError, match=f"config.json says {key} {value}, open_clip/tiny-quickgelu has"
-            ):
+            with pytest.raises(MismatchError, match=f"config.json says {key} {value}, open_clip/tiny-quickgelu has"):
                 load_base(TINY_QUICK, tmp_path / "model.safetensors")
         path.write_text("not JSON")
         load_base(TINY_QUICK, tmp_path / "model.safetensors")
@@ -466,9 +452,7 @@ class TestRecognition:
         with pytest.raises(MismatchError, match=r"found tensors like 'layer1\.weight'"):
             import_model(file, TINY, CLASSES, name="mine")
 
-    def test_an_edgex_artefact_needs_no_import(
-        self, random_model: Callable[..., Any], tmp_path: Path
-    ) -> None:
+    def test_an_edgex_artefact_needs_no_import(self, random_model: Callable[..., Any], tmp_path: Path) -> None:
         model, card = random_model("timm/test_vit")
         checkpoint.save_model(tmp_path / "m.safetensors", model, card)
         with pytest.raises(UsageError, match="is an edgex artefact already"):
@@ -490,9 +474,7 @@ class TestRecognition:
         head = saved(tmp_path / "head.safetensors", {"weight": torch.zeros(3, 64), "bias": torch.zeros(2)})
         with pytest.raises(MismatchError, match=r"bias has shape \[2\], expected \[3\]"):
             import_model(file, arch, CLASSES, name="mine", head=head)
-        head = saved(
-            tmp_path / "head.safetensors", {"fc.weight": torch.zeros(3, 65), "fc.bias": torch.zeros(3)}
-        )
+        head = saved(tmp_path / "head.safetensors", {"fc.weight": torch.zeros(3, 65), "fc.bias": torch.zeros(3)})
         with pytest.raises(MismatchError, match=r"head.safetensors: the head's weight has shape \[3, 65\]"):
             import_model(file, arch, CLASSES, name="mine", head=head)
 
@@ -525,6 +507,8 @@ class TestCard:
         given = dataclasses.replace(own, resize=200, interpolation="bilinear")
         card = import_model(file, arch, CLASSES, name="mine", preprocessing=given)[1]
         assert card.preprocessing == given
+        card = import_model(file, arch, CLASSES, name="mine", resize=190)[1]
+        assert card.preprocessing == dataclasses.replace(own, resize=190)
         wrong = dataclasses.replace(own, image_size=(96, 96))
         with pytest.raises(UsageError, match=r"expected preprocessing to \(160, 160\) px"):
             import_model(file, arch, CLASSES, name="mine", preprocessing=wrong)
@@ -549,14 +533,10 @@ class TestLoadBase:
         for name, tensor in model.backbone.tensors().items():
             assert torch.equal(backbone.tensors()[name], tensor)
 
-    def test_an_artefact_of_another_architecture(
-        self, random_model: Callable[..., Any], tmp_path: Path
-    ) -> None:
+    def test_an_artefact_of_another_architecture(self, random_model: Callable[..., Any], tmp_path: Path) -> None:
         model, card = random_model("timm/test_vit")
         checkpoint.save_model(tmp_path / "m.safetensors", model, card)
-        with pytest.raises(
-            MismatchError, match=r"expected weights of timm/test_vit2.*found a model of timm/test_vit "
-        ):
+        with pytest.raises(MismatchError, match=r"expected weights of timm/test_vit2.*found a model of timm/test_vit "):
             load_base(architecture("timm/test_vit2"), tmp_path / "m.safetensors")
 
 

@@ -67,9 +67,7 @@ def test_only_the_last_blocks_and_the_final_norm_change(
     assert all(torch.equal(after[name], learned.tensors[name]) for name in before)
 
 
-def test_the_predicted_differences_are_those_of_the_heatmap(
-    random_model: Callable[..., Any], labels: Labels
-) -> None:
+def test_the_predicted_differences_are_those_of_the_heatmap(random_model: Callable[..., Any], labels: Labels) -> None:
     """The loss sees scale * slope + offset; the heatmap of the forward pass must add up to the same."""
     model, card = random_model("timm/test_vit", classes=4)
     options = LearnOptions(blocks=2, precision="fp32")
@@ -95,9 +93,7 @@ def test_without_explanations_holding_the_outputs_has_no_gradient(
     cached = learn._Data(model, labels, card.preprocessing, options, SIDE, torch.device("cpu"))
     trained = learn._Trained(model, 2, 1.0).requires_grad_(True)
     views = torch.arange(8)
-    losses = learn._losses(
-        model, trained.scale, cached, views, views % 2 == 0, None, options, torch.device("cpu")
-    )
+    losses = learn._losses(model, trained.scale, cached, views, views % 2 == 0, None, options, torch.device("cpu"))
     held = torch.autograd.grad(losses["class"], list(trained.parts.values()), retain_graph=True)
     explained = torch.autograd.grad(losses["explain"], list(trained.parts.values()))
     assert max(g.abs().max() for g in held) < 1e-4 * max(g.abs().max() for g in explained)

@@ -69,9 +69,7 @@ def token_model(request: pytest.FixtureRequest, made: Callable[..., SelfExplaini
 
 
 @pytest.fixture(params=AVERAGE, ids=_identity)
-def average_model(
-    request: pytest.FixtureRequest, made: Callable[..., SelfExplainingViT]
-) -> SelfExplainingViT:
+def average_model(request: pytest.FixtureRequest, made: Callable[..., SelfExplainingViT]) -> SelfExplainingViT:
     """Average pooling only."""
     return made(request.param)
 
@@ -121,9 +119,7 @@ def test_logits_equal_the_librarys(model: SelfExplainingViT) -> None:
 
 
 @torch.no_grad()
-def test_real_weights_and_pictures(
-    deit_tiny: Callable[[], Any], real_pictures: Callable[..., np.ndarray]
-) -> None:
+def test_real_weights_and_pictures(deit_tiny: Callable[[], Any], real_pictures: Callable[..., np.ndarray]) -> None:
     model, card = deit_tiny()
     preprocessing = card.preprocessing
     images = normalise(torch.from_numpy(real_pictures(4)), preprocessing.mean, preprocessing.std)
@@ -280,9 +276,7 @@ def test_class_attention_evidence_is_what_patches_write(token_model: SelfExplain
 
 
 @pytest.mark.parametrize("blocks", [1, 2, 6])
-def test_evidence_of_fewer_and_more_blocks_and_another_scale(
-    random_model: Callable[..., Any], blocks: int
-) -> None:
+def test_evidence_of_fewer_and_more_blocks_and_another_scale(random_model: Callable[..., Any], blocks: int) -> None:
     plain = random_model("timm/test_vit")[0]
     evidence = Evidence("class-attention", blocks, 0.4)
     model = SelfExplainingViT(plain.backbone, plain.head, evidence).freeze()
@@ -300,9 +294,7 @@ def test_patch_token_evidence_is_each_patchs_own_share(average_model: SelfExplai
     after.remove()
     patches = caught[0][:, backbone.prefix_tokens :].clone()
     if not backbone.norm_after_pool:
-        patches = F.layer_norm(
-            patches, (backbone.width,), backbone.norm.weight, backbone.norm.bias, backbone.norm.eps
-        )
+        patches = F.layer_norm(patches, (backbone.width,), backbone.norm.weight, backbone.norm.bias, backbone.norm.eps)
     patches.requires_grad_(True)
     classes = torch.arange(len(images)) % model.head.classes
     with torch.enable_grad():
@@ -454,9 +446,7 @@ def test_parts_that_do_not_fit_are_refused(random_model: Callable[..., Any]) -> 
     token, average = random_model("timm/test_vit")[0], random_model("timm/test_vit2")[0]
     with pytest.raises(UsageError, match="the head reads 65 features, timm/test_vit gives 64"):
         SelfExplainingViT(token.backbone, Head(torch.zeros(5, 65), None, kind="linear"), token.evidence)
-    with pytest.raises(
-        UsageError, match="token pooling is explained by class-attention, not by patch-tokens"
-    ):
+    with pytest.raises(UsageError, match="token pooling is explained by class-attention, not by patch-tokens"):
         SelfExplainingViT(token.backbone, token.head, average.evidence)
     with pytest.raises(UsageError, match="avg pooling is explained by patch-tokens, not by class-attention"):
         SelfExplainingViT(average.backbone, average.head, token.evidence)

@@ -50,9 +50,7 @@ def test_timm_offline_is_one_line(cache: Path) -> None:
 
 
 def test_open_clip_offline_is_one_line(cache: Path) -> None:
-    with pytest.raises(
-        ArtefactError, match=r"cannot get hf://laion/CLIP-ViT-B-32-laion2B-s34B-b79K/open_clip_model"
-    ):
+    with pytest.raises(ArtefactError, match=r"cannot get hf://laion/CLIP-ViT-B-32-laion2B-s34B-b79K/open_clip_model"):
         pretrained_backbone(B32, "laion2b_s34b_b79k")
 
 
@@ -118,9 +116,7 @@ def test_open_clip_weights_from_the_cache(cache: Path, monkeypatch: pytest.Monke
 
 
 def test_unknown_and_missing_tags(cache: Path) -> None:
-    with pytest.raises(
-        UsageError, match=r"no pretrained weights 'laion2b_s34b' for ViT-B-32; did you mean laion2b_"
-    ):
+    with pytest.raises(UsageError, match=r"no pretrained weights 'laion2b_s34b' for ViT-B-32; did you mean laion2b_"):
         pretrained_backbone(B32, "laion2b_s34b")
     with pytest.raises(UsageError, match=r"ViT-B-32 needs the tag .*known tags: openai"):
         pretrained_backbone(B32)
@@ -131,9 +127,7 @@ def test_unknown_and_missing_tags(cache: Path) -> None:
 
 
 def test_quick_gelu_is_part_of_the_architecture(cache: Path) -> None:
-    with pytest.raises(
-        UsageError, match="'openai' were trained with quick GELU: use open_clip/ViT-B-32-quickgelu"
-    ):
+    with pytest.raises(UsageError, match="'openai' were trained with quick GELU: use open_clip/ViT-B-32-quickgelu"):
         pretrained_backbone(B32, "openai")
     quick = Architecture("open_clip/ViT-B-32-quickgelu", (224, 224), "token")
     with pytest.raises(ArtefactError, match="the hub was not reached"):

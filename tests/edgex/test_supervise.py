@@ -121,9 +121,7 @@ def test_labels_resume_from_their_cache(
 
 def test_reliability_is_high_for_additive_games_and_low_for_noise() -> None:
     generator = np.random.default_rng(0)
-    coalitions = torch.from_numpy(
-        np.stack([supervise.draw_coalitions(9, 200, generator) for _ in range(20)])
-    )
+    coalitions = torch.from_numpy(np.stack([supervise.draw_coalitions(9, 200, generator) for _ in range(20)]))
     worth = torch.from_numpy(generator.normal(size=(20, 9, 1)))
     clean = (coalitions.double() * 2 - 1) @ worth
     noise = torch.from_numpy(generator.normal(size=(20, 200, 1)))

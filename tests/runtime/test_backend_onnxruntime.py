@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from edgex.runtime import ArtefactError, EdgexError, MissingExtraError, ProviderError, Session, UsageError
+from edgex.runtime import ArtefactError, MissingExtraError, ProviderError, Session, UsageError
 from edgex.runtime.backend_onnxruntime import AUTOMATIC, PROVIDERS, OnnxRuntimeBackend
 from edgex.runtime.metadata import load
 
@@ -65,7 +65,7 @@ def test_thread_counts(model_path: Path) -> None:
 
 
 def test_errors_of_onnxruntime_come_as_one_line(session: Session) -> None:
-    with pytest.raises(EdgexError, match="onnxruntime could not run the model on cpu") as error:
+    with pytest.raises(ProviderError, match="onnxruntime could not run the model on cpu") as error:
         session._backend.run(np.zeros((1, 5, 5, 3), np.uint8), np.zeros(1, np.int64))
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 500

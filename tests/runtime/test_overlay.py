@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgex.runtime import Preprocessing, UsageError, View
-from edgex.runtime.overlay import COLORMAPS, overlay, upsample
+from edgex.runtime.overlay import COLORMAPS, blend, overlay, upsample
 
 GREY = np.full((40, 60, 3), 128, np.uint8)
 
@@ -56,51 +56,71 @@ def test_outside_of_the_crop_is_nan_and_stays_as_it_is() -> None:
     assert np.isnan(heat[:, :11]).all()
     assert (heat[4:36, 12:60] == 1).all()
     picture = np.full((40, 71, 3), 9, np.uint8)
-    drawn = overlay(picture, heat)
+    drawn = overlay(picture, np.ones((2, 3), np.float32), view(40, 71))
     assert (drawn[:4] == 9).all()
+    assert (drawn[:, :11] == 9).all()
     assert (drawn[4:36, 12:60] != 9).any(axis=2).all()
     assert (picture == 9).all()
+
+
+@pytest.mark.parametrize("colormap", COLORMAPS)
+def test_only_the_seen_part_is_blended(colormap: str) -> None:
+    """The same as blending the whole frame."""
+    rng = np.random.default_rng(2)
+    picture = rng.integers(0, 256, (93, 171, 3), dtype=np.uint8)
+    heatmap, where = rng.standard_normal((5, 4)).astype(np.float32), view(93, 171)
+    drawn = overlay(picture, heatmap, where, colormap, 0.7)
+    np.testing.assert_array_equal(drawn, blend(picture, upsample(heatmap, where), colormap, 0.7))
+
+
+def test_the_strongest_place_mixes_picture_and_last_colour() -> None:
+    heatmap = np.array([[0.1, 0.2], [0.3, 2.0]], np.float32)
+    picture = np.random.default_rng(2).integers(0, 256, (93, 171, 3), dtype=np.uint8)
+    where = view(93, 171)
+    place = np.unravel_index(np.nanargmax(upsample(heatmap, where)), (93, 171))
+    drawn = overlay(picture, heatmap, where, "turbo", 0.7)
+    np.testing.assert_allclose(drawn[place], 0.3 * picture[place] + 0.7 * np.array([122, 4, 3]), atol=1.5)
 
 
 @pytest.mark.parametrize("colormap", ["turbo", "inferno", "viridis"])
 def test_sequential_maps_leave_negative_and_zero_evidence_alone(colormap: str) -> None:
     heat = np.tile(np.linspace(-5, 1, 60, dtype=np.float32), (40, 1))
-    drawn = overlay(GREY, heat, colormap)
+    drawn = blend(GREY, heat, colormap, 0.6)
     assert (drawn[heat <= 0] == 128).all()
     assert (drawn[:, -1] != 128).any()
 
 
 def test_nothing_is_drawn_where_no_patch_speaks_for_the_class() -> None:
     heat = np.full((40, 60), -1, np.float32)
-    assert (overlay(GREY, heat) == GREY).all()
-    assert (overlay(GREY, np.zeros_like(heat), "signed") == GREY).all()
+    assert (blend(GREY, heat, "turbo", 0.6) == GREY).all()
+    assert (blend(GREY, np.zeros_like(heat), "signed", 0.6) == GREY).all()
 
 
 def test_the_signed_map_tells_for_from_against() -> None:
     heat = np.tile(np.linspace(-1, 1, 60, dtype=np.float32), (40, 1))
-    red, _, blue = overlay(GREY, heat, "signed", opacity=1)[0].astype(int).T
+    red, _, blue = blend(GREY, heat, "signed", 1)[0].astype(int).T
     assert (blue[:20] > red[:20]).all()
     assert (red[-20:] > blue[-20:]).all()
 
 
 def test_opacity_bounds() -> None:
     heat = np.ones((40, 60), np.float32)
-    assert (overlay(GREY, heat, opacity=0) == GREY).all()
-    assert overlay(GREY, heat, opacity=1)[0, 0].tolist() == [0x7A, 0x04, 0x03]
+    assert (blend(GREY, heat, "turbo", 0) == GREY).all()
+    assert blend(GREY, heat, "turbo", 1)[0, 0].tolist() == [0x7A, 0x04, 0x03]
 
 
 def test_a_limit_makes_pictures_comparable() -> None:
     weak, strong = np.full((40, 60), 0.5, np.float32), np.full((40, 60), 2, np.float32)
-    assert np.array_equal(overlay(GREY, weak), overlay(GREY, strong))
-    assert not np.array_equal(overlay(GREY, weak, limit=2), overlay(GREY, strong, limit=2))
-    assert np.array_equal(overlay(GREY, strong, limit=2), overlay(GREY, 3 * strong, limit=2))
+    assert np.array_equal(blend(GREY, weak, "turbo", 0.6), blend(GREY, strong, "turbo", 0.6))
+    assert not np.array_equal(blend(GREY, weak, "turbo", 0.6, 2), blend(GREY, strong, "turbo", 0.6, 2))
+    assert np.array_equal(blend(GREY, strong, "turbo", 0.6, 2), blend(GREY, 3 * strong, "turbo", 0.6, 2))
 
 
 def test_tables_are_close_to_their_published_ends() -> None:
     """First and last colour of matplotlib's own tables."""
     ends = {"inferno": [(252, 255, 164)], "viridis": [(253, 231, 37)], "turbo": [(122, 4, 3)]}
     for name, (last,) in ends.items():
-        assert tuple(overlay(GREY, np.ones((40, 60), np.float32), name, 1)[0, 0]) == last
+        assert tuple(blend(GREY, np.ones((40, 60), np.float32), name, 1)[0, 0]) == last
     assert set(ends) | {"signed"} == set(COLORMAPS)
 
 
@@ -116,4 +136,4 @@ def test_tables_are_close_to_their_published_ends() -> None:
 )
 def test_unusable_options_are_refused(options: dict[str, object], words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        overlay(GREY, np.ones((40, 60), np.float32), **options)  # type: ignore[arg-type]
+        overlay(GREY, np.ones((2, 3), np.float32), view(40, 60), **options)  # type: ignore[arg-type]

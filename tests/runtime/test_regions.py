@@ -40,6 +40,12 @@ def test_spots_that_touch_at_a_corner_are_one_region() -> None:
     assert len(find_boxes(heatmap(r2c2=1.0, r3c3=1.0), view(64, 64), 0.3)) == 1
 
 
+def test_specks_are_left_out() -> None:
+    spots = {f"r{row}c{column}": 1.0 for row in range(4) for column in range(4)}
+    assert len(find_boxes(heatmap(**spots, r7c7=0.6), view(64, 64), 0.5)) == 1
+    assert len(find_boxes(heatmap(**spots, r7c7=1.0), view(64, 64), 0.5)) == 2
+
+
 def test_a_higher_threshold_gives_smaller_boxes() -> None:
     wide = find_boxes(heatmap(r2c2=1.0, r2c3=0.6), view(64, 64), 0.2)[0]
     narrow = find_boxes(heatmap(r2c2=1.0, r2c3=0.6), view(64, 64), 0.9)[0]

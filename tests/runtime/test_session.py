@@ -53,6 +53,12 @@ def test_bgr(session: Session, frame: np.ndarray) -> None:
     np.testing.assert_array_equal(overlay[..., ::-1], session(frame).overlay(frame))
 
 
+def test_run_takes_prepared_pixels(session: Session, frame: np.ndarray, reference: Reference) -> None:
+    images = np.stack([session.preprocessing.array(frame)] * 2)
+    for found, wanted in zip(session.run(images, np.array([-1, 2])), reference(images, [-1, 2]), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["blue thing", 2, np.int64(2), "BLUE Thing"])
 def test_explain_by_name_and_number(session: Session, frame: np.ndarray, reference: Reference, name: Any) -> None:
     result = session(frame, explain=name)

@@ -1,0 +1,127 @@
+"""From a model to the optimised ONNX graph of one precision, before anything is written.
+
+`edgex.export.onnx` writes such a graph as a file, `edgex.export.tensorrt` builds an engine from it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from edgex.checkpoint import ModelCard
+from edgex.errors import UsageError
+from edgex.export import graph
+from edgex.export.fused import INPUT_NAMES, OUTPUT_NAMES, FusedModel
+from edgex.export.int8 import INT8_FORMS, Budget, Damage, Int8Form, to_int8
+from edgex.export.parity import PRECISIONS, Precision, check_pictures
+from edgex.export.precision import to_fp16
+from edgex.export.report import Stages
+from edgex.model import SelfExplainingViT
+
+# The newest opset whose attention every runtime builds: TensorRT-RTX 1.7 refuses the operator of opset 23 in
+# float32, and onnxruntime's CPU kernels are no faster with it (benchmarks/export_attention.py).
+DEFAULT_OPSET = 20
+MIN_OPSET, MAX_OPSET = 18, 23
+DEFAULT_MAX_BATCH = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a graph is made.
+
+    int8_form: for precision int8; see `edgex.export.int8`. attention: form of the attention. budget: damage that
+    int8 may do, in measured root mean squares.
+    """
+
+    precision: Precision = "fp32"
+    int8_form: Int8Form = "dynamic"
+    opset: int = DEFAULT_OPSET
+    attention: graph.AttentionForm = "plain"
+    budget: Budget = dataclasses.field(default_factory=Budget)
+
+
+@dataclasses.dataclass(frozen=True)
+class Built:
+    """A graph ready to be written, and every product's measured damage where it is int8."""
+
+    graph: ir.Model
+    damages: tuple[Damage, ...] = ()
+
+
+def build_graph(
+    model: SelfExplainingViT, card: ModelCard, recipe: Recipe, calibration: np.ndarray, stages: Stages
+) -> Built:
+    """Traces, optimises and converts a model. calibration: uint8 [N, H, W, 3], read for int8 only."""
+    with stages("trace"):
+        traced = trace(FusedModel(model, card.preprocessing), card.preprocessing.image_size)
+    with stages("optimise"):
+        graph.optimise(traced)
+        graph.rewrite_attention(traced, recipe.attention)
+        graph.lower_opset(traced, recipe.opset)
+    damages: list[Damage] = []
+    if recipe.precision == "fp16":
+        with stages("fp16"):
+            to_fp16(traced)
+    elif recipe.precision == "int8":
+        if recipe.int8_form != "qdq":
+            graph.cast_late(traced)
+        damages = to_int8(traced, recipe.int8_form, calibration, budget=recipe.budget, stages=stages)
+    return Built(traced, tuple(damages))
+
+
+def trace(fused: FusedModel, image_size: tuple[int, int]) -> ir.Model:
+    """The fused module as an ONNX graph with a free batch size, weights shared with the module."""
+    # Two pictures: an example batch of one would be taken for a constant.
+    image = torch.zeros(2, *image_size, 3, dtype=torch.uint8)
+    explain = torch.full((2,), -1, dtype=torch.int64)
+    with warnings.catch_warnings():
+        # The exporter's own use of deprecated parts of torch is nothing that a user can act on.
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            fused.eval(),
+            (image, explain),
+            input_names=list(INPUT_NAMES),
+            output_names=list(OUTPUT_NAMES),
+            dynamic_shapes={
+                "image": {0: torch.export.Dim("batch", min=1)},
+                "explain_class": {0: torch.export.Dim.DYNAMIC},
+            },
+            opset_version=graph.TRACE_OPSET,
+            dynamo=True,
+            optimize=False,
+            verbose=False,
+        )
+    if program is None:
+        raise AssertionError("torch.onnx.export with dynamo returns a program")
+    return program.model
+
+
+def check_arguments(
+    card: ModelCard, out: Path, pictures: np.ndarray, *, recipe: Recipe, max_batch: int, force: bool
+) -> None:
+    """Raises UsageError for what can be known to be wrong before any work."""
+    if recipe.precision not in PRECISIONS:
+        raise UsageError(f"expected precision {', '.join(PRECISIONS)}, found '{recipe.precision}'")
+    if recipe.int8_form not in INT8_FORMS:
+        raise UsageError(f"expected an int8 form {', '.join(INT8_FORMS)}, found '{recipe.int8_form}'")
+    if max_batch < 1:
+        raise UsageError(f"expected a max batch of at least 1, found {max_batch}")
+    if not MIN_OPSET <= recipe.opset <= MAX_OPSET:
+        raise UsageError(f"expected an opset from {MIN_OPSET} to {MAX_OPSET}, found {recipe.opset}")
+    if out.is_dir():
+        raise UsageError(f"expected a file to write, found the folder {out}: name a file in it")
+    if out.exists() and not force:
+        raise UsageError(f"{out} exists already: choose another name, or --force to replace it")
+    check_pictures(pictures, card.preprocessing.image_size)
+
+
+def notes(card: ModelCard) -> tuple[str, ...]:
+    """What a user should know about any export of this model."""
+    if card.alpha is None:
+        return (f"{card.name} was not baked: its heatmap is the unbaked one; 'edgex bake' adds a vector",)
+    return ()

@@ -1,0 +1,51 @@
+"""One small export per precision, made once for all tests of this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgex.export import export_onnx
+
+SHA = "ab" * 32
+
+
+@pytest.fixture(scope="session")
+def small(random_model: Callable[..., Any]) -> Any:
+    """(model, card) of a small ViT with class-token pooling."""
+    return random_model("timm/test_vit", classes=7, alpha=1.0)
+
+
+@pytest.fixture(scope="session")
+def small_pictures(natural_pictures: Callable[..., Any]) -> Any:
+    return natural_pictures(9, (160, 160))
+
+
+@pytest.fixture(scope="session")
+def exported(small: Any, small_pictures: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+    """`exported("fp16")` -> (path, report) of the small model; "static" is int8 with calibration."""
+    folder: Path = tmp_path_factory.mktemp("exported")
+    made: dict[str, Any] = {}
+
+    def export(kind: str) -> Any:
+        if kind not in made:
+            model, card = small
+            path = folder / f"{kind}.onnx"
+            made[kind] = (
+                path,
+                export_onnx(
+                    model,
+                    card,
+                    path,
+                    pictures=small_pictures,
+                    model_sha256=SHA,
+                    precision="int8" if kind in ("dynamic", "static") else kind,  # type: ignore[arg-type]
+                    calibration=small_pictures[:4] if kind == "static" else None,
+                ),
+            )
+        return made[kind]
+
+    return export

@@ -1,0 +1,58 @@
+import numpy as np
+import onnx_ir as ir
+import pytest
+from export_checks import session
+
+from edgex.export import graph
+from edgex.export.build import trace
+from edgex.export.fused import FusedModel
+
+
+@pytest.fixture(scope="module")
+def traced(small, tmp_path_factory):
+    model, card = small
+    made = trace(FusedModel(model, card.preprocessing), (160, 160))
+    graph.optimise(made)
+    path = tmp_path_factory.mktemp("graph") / "traced.onnx"
+    ir.save(made, path)
+    return path
+
+
+def outputs(path, pictures) -> list[np.ndarray]:
+    explain = np.full(len(pictures), -1, dtype=np.int64)
+    return session(path).run(None, {"image": pictures, "explain_class": explain})
+
+
+@pytest.mark.parametrize("form", ["plain", "fused"])
+def test_attention_forms_agree(traced, small_pictures, tmp_path, form):
+    model = ir.load(traced)
+    assert graph.rewrite_attention(model, form) == 6
+    graph.lower_opset(model, 18)
+    ir.save(model, tmp_path / "m.onnx")
+    kinds = {node.op_type for node in model.graph}
+    assert "Attention" not in kinds and ("MultiHeadAttention" in kinds) == (form == "fused")
+    for one, other in zip(outputs(traced, small_pictures), outputs(tmp_path / "m.onnx", small_pictures), strict=True):
+        assert np.allclose(one, other, atol=1e-5)
+
+
+def test_pixels_may_be_cast_late(traced, small_pictures, tmp_path):
+    model = ir.load(traced)
+    assert graph.cast_late(model)
+    ir.save(model, tmp_path / "m.onnx")
+    first = next(node for node in model.graph if node.op_type == "Cast")
+    assert first.inputs[0].dtype == ir.DataType.UINT8 and first.inputs[0].producer() is not None
+    for one, other in zip(outputs(traced, small_pictures), outputs(tmp_path / "m.onnx", small_pictures), strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_a_newer_operator_is_not_declared_older(traced):
+    with pytest.raises(AssertionError, match="rewrite it first"):
+        graph.lower_opset(ir.load(traced), 20)
+
+
+def test_no_tensor_grows_with_patches_times_classes(traced):
+    """One class per picture is folded backwards: nothing of size [N, patches, classes] is ever made."""
+    for node in ir.load(traced).graph:
+        for value in node.outputs:
+            sizes = list(value.shape or [])
+            assert not (100 in sizes and 7 in sizes), node

@@ -1,0 +1,35 @@
+import onnx
+import onnx_ir as ir
+
+from edgex.export.graph import weight_shares
+
+
+def test_blocks_are_half_and_sums_are_float(exported):
+    path, report = exported("fp16")
+    graph = ir.load(path).graph
+    dtypes = {"LayerNormalization": set(), "Softmax": set(), "ReduceMean": set(), "ReduceSum": set(), "Gelu": set()}
+    for node in graph.all_nodes():
+        if node.op_type in dtypes:
+            dtypes[node.op_type].add(node.outputs[0].dtype)
+    assert dtypes.pop("Gelu") == {ir.DataType.FLOAT16}
+    assert all(found == {ir.DataType.FLOAT} for found in dtypes.values())
+    products = [n for n in graph.all_nodes() if n.op_type == "MatMul" and n.outputs[0].shape.rank() >= 3]
+    half = [n for n in products if n.outputs[0].dtype == ir.DataType.FLOAT16]
+    assert len(half) / len(products) > 0.8
+    onnx.checker.check_model(path, full_check=True)
+    assert report.weights == weight_shares(ir.load(path)) and report.weights["float16"] > 0.7
+
+
+def test_every_operator_sees_one_float_type(exported):
+    """Mixed inputs pass the ONNX checker and fail in runtimes."""
+    graph = ir.load(exported("fp16")[0]).graph
+    floats = {ir.DataType.FLOAT, ir.DataType.FLOAT16}
+    for node in graph.all_nodes():
+        seen = {value.dtype for value in node.inputs if value is not None and value.dtype in floats}
+        assert len(seen) <= 1, node
+
+
+def test_half_is_half_the_size_and_close(exported):
+    full, half = exported("fp32")[1], exported("fp16")[1]
+    assert half.size < 0.7 * full.size
+    assert 0 < half.gate["heatmap_error"].value < 0.01

@@ -1,0 +1,41 @@
+import pytest
+import torch
+from timm.layers import resample_abs_pos_embed
+
+from edgex.errors import UsageError
+from edgex.export import at_image_size, export_onnx
+from edgex.export.resize import resized_positions
+
+
+def test_positions_are_timms_own_interpolation():
+    positions = torch.randn(1, 1 + 100, 8)
+    found = resized_positions(positions, (10, 10), (7, 12))
+    expected = resample_abs_pos_embed(positions, [7, 12], [10, 10], num_prefix_tokens=1)
+    assert torch.allclose(found, expected, atol=1e-6)
+    assert torch.equal(found[:, 0], positions[:, 0])
+
+
+def test_a_resized_model_exports_and_adds_up(small, natural_pictures, tmp_path):
+    model, card = at_image_size(*small, (96, 128))
+    assert model.backbone.grid == (6, 8) and card.preprocessing.image_size == (96, 128)
+    assert card.provenance[-1]["step"] == "resize"
+    report = export_onnx(
+        model, card, tmp_path / "m.onnx", pictures=natural_pictures(3, (96, 128)), model_sha256="0" * 64, max_batch=2
+    )
+    assert report.gate.passed
+
+
+def test_clip_and_average_pooling_resize(random_model):
+    for name, size, grid in (("open_clip/ViT-S-32", (288, 288), (9, 9)), ("timm/test_vit2", (192, 160), (12, 10))):
+        model, _ = at_image_size(*random_model(name, classes=3), size)
+        with torch.no_grad():
+            out = model(torch.randn(1, 3, *size))
+        assert out.heatmap.shape == (1, *grid)
+
+
+def test_own_size_is_untouched_and_bad_sizes_are_refused(small):
+    assert at_image_size(*small, (160, 160)) == small
+    with pytest.raises(UsageError, match="image width that is a multiple of the patch size 16, found 100"):
+        at_image_size(*small, (160, 100))
+    with pytest.raises(UsageError, match="found 0"):
+        at_image_size(*small, (0, 160))

@@ -1,0 +1,90 @@
+import dataclasses
+
+import pytest
+
+from edgex.errors import GateError, MissingExtraError, UsageError
+from edgex.export import export_tensorrt
+from edgex.export.build import Recipe, build_graph
+from edgex.export.report import Stages
+from edgex.export.tensorrt import Engine, EngineBuilder, _import_first, check_network
+from edgex.runtime.metadata import load
+
+rtx = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed: engines are not built for real")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_engine_is_built_ahead_of_time(small, small_pictures, tmp_path, precision):
+    model, card = small
+    report = export_tensorrt(
+        model,
+        card,
+        tmp_path / "m.engine",
+        pictures=small_pictures,
+        model_sha256="cd" * 32,
+        precision=precision,
+        max_batch=4,
+        compute_capabilities=["8.6", "89"],
+        calibration=small_pictures[:2],
+    )
+    metadata, plan = load(report.path)
+    assert plan is not None and metadata.file_sha256 == report.sha256 and metadata.precision == precision
+    assert metadata.tensorrt["compute_capabilities"] == ["8.6", "8.9"]
+    assert metadata.tensorrt["package"] == "tensorrt_rtx" and metadata.tensorrt["version"] == rtx.__version__
+    layers = metadata.tensorrt["layers"]
+    assert ("MATRIX_MULTIPLY HALF" in layers) == (precision == "fp16")
+    assert ("QUANTIZE INT8" in layers) == (precision == "int8")
+    assert report.gate.passed and any("built with tensorrt_rtx" in note for note in report.notes)
+    header = int.from_bytes(report.path.read_bytes()[:4], "little")
+    assert report.size == 4 + header + len(plan)
+
+
+@pytest.fixture(scope="module")
+def half(small, small_pictures):
+    model, card = small
+    return card, build_graph(model, card, Recipe("fp16"), small_pictures, Stages(None)).graph
+
+
+def good(card) -> Engine:
+    tensors = {
+        "image": ("UINT8", (-1, 160, 160, 3)),
+        "explain_class": ("INT64", (-1,)),
+        "logits": ("FLOAT", (-1, len(card.classes))),
+        "heatmap": ("FLOAT", (-1, 10, 10)),
+        "base": ("FLOAT", (-1,)),
+    }
+    return Engine(b"plan", tensors, {"MATRIX_MULTIPLY HALF": 29})
+
+
+def test_wrong_precision_is_an_error(half):
+    card, graph = half
+    check_network(good(card), graph, card, Recipe("fp16"))
+    with pytest.raises(GateError, match="products in fp16, the engine has 0"):
+        check_network(
+            dataclasses.replace(good(card), layers={"MATRIX_MULTIPLY FLOAT": 51}), graph, card, Recipe("fp16")
+        )
+    with pytest.raises(GateError, match="products in int8"):
+        check_network(good(card), graph, card, Recipe("int8"))
+
+
+def test_wrong_inputs_and_outputs_are_errors(half):
+    card, graph = half
+    tensors = good(card).tensors
+    for changed, message in (
+        ({"logits": ("HALF", (-1, len(card.classes)))}, "expected logits FLOAT"),
+        ({"image": ("UINT8", (1, 160, 160, 3))}, "expected image UINT8"),
+        ({"extra": ("FLOAT", ())}, "expected tensors"),
+    ):
+        with pytest.raises(GateError, match=message):
+            check_network(dataclasses.replace(good(card), tensors=tensors | changed), graph, card, Recipe("fp16"))
+
+
+def test_capabilities_are_checked_before_any_work(small, small_pictures, tmp_path):
+    with pytest.raises(UsageError, match="builds for compute capabilities 75, .* found '90'"):
+        EngineBuilder("tensorrt_rtx", ["90"])
+    with pytest.raises(UsageError, match="package tensorrt or tensorrt_rtx"):
+        EngineBuilder("tensorflow", [])
+
+
+def test_a_missing_package_names_the_extra():
+    with pytest.raises(MissingExtraError, match=r"pip install 'edgex\[rtx\]'"):
+        _import_first(["no_such_tensorrt"])

@@ -1,0 +1,85 @@
+"""What a device gets: the wheel, installed with `edgex[cpu]` into an environment of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgex.runtime import Session
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PROGRAM = """
+import json, sys, time
+import numpy, PIL.Image, onnxruntime
+start = time.process_time()
+import edgex.runtime
+seconds = time.process_time() - start
+model, picture = sys.argv[1:]
+with edgex.runtime.Session(model, "cpu") as session:
+    result = session(picture)
+    assert result.overlay(picture).shape == (90, 160, 3)
+heavy = {"torch", "torchvision", "timm", "open_clip", "onnx", "typer", "rich"}
+print(json.dumps({
+    "seconds": seconds,
+    "heavy": sorted(heavy & set(sys.modules)),
+    "result": result.to_dict(),
+    "file": edgex.runtime.__file__,
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of a fresh environment that holds what `pip install 'edgex[cpu]'` brings."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    # Built from a copy, so that no build folder is left in the repository.
+    skip = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    source.mkdir()
+    for name in ("edgex", "export", "runtime"):
+        shutil.copytree(REPOSITORY / name, source / name, ignore=skip)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(REPOSITORY / name, source / name)
+    subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
+    interpreter = folder / "venv" / "bin" / "python"
+    pip = [str(interpreter), "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", str(folder), str(source)], check=True)
+    (wheel,) = folder.glob("edgex-*.whl")
+    subprocess.run([*pip, "install", f"edgex[cpu] @ {wheel.as_uri()}"], check=True)
+    return interpreter
+
+
+def run(python: Path, *arguments: object) -> str:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    command = [str(python), *map(str, arguments)]
+    return subprocess.run(
+        command, check=True, capture_output=True, text=True, env=environment, cwd=python.parent
+    ).stdout
+
+
+def test_the_wheel_runs_without_torch(python: Path, model_path: Path, frame: np.ndarray, tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.fromarray(frame).save(tmp_path / "frame.png")
+    found: list[dict[str, Any]] = []
+    for _ in range(5):
+        found.append(json.loads(run(python, "-c", PROGRAM, model_path, tmp_path / "frame.png")))
+    assert found[0]["heavy"] == []
+    assert Path(found[0]["file"]).is_relative_to(python.parents[1])
+    assert found[0]["result"] == Session(model_path, "cpu")(frame).to_dict()
+    assert min(run["seconds"] for run in found) <= 0.030
+
+
+def test_only_light_packages_are_installed(python: Path) -> None:
+    listed = json.loads(run(python, "-m", "pip", "list", "--format", "json", "--disable-pip-version-check"))
+    names = {package["name"].lower() for package in listed}
+    assert {"edgex", "numpy", "pillow", "onnxruntime"} <= names
+    assert not {"torch", "torchvision", "timm", "open-clip-torch", "onnx", "safetensors"} & names
