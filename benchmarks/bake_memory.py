@@ -62,6 +62,7 @@ def measure(folder: Path, repeats: int) -> dict[str, Any]:
     report: dict[str, Any] = {
         "architecture": ARCHITECTURE,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
+        "load_average_at_start": os.getloadavg()[0],
         "python": platform.python_version(),
         "torch": torch.__version__,
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
@@ -215,8 +216,11 @@ def write_files(folder: Path, dtype: Any) -> int:
 
 def print_table(report: dict[str, Any]) -> None:
     """A markdown table of the medians."""
-    print(f"{report['architecture']}, {report['backbone_parameters'] / 1e6:.0f} M backbone parameters, ", end="")
-    print(f"median of {report['repeats']} paired runs, {report['machine']}\n")
+    print(
+        f"{report['architecture']}, {report['backbone_parameters'] / 1e6:.0f} M backbone parameters, "
+        f"median of {report['repeats']} paired runs, {report['machine']}, "
+        f"load average {report['load_average_at_start']:.1f} at the start\n"
+    )
     print("| type | job | files read | time | over copying the target | peak memory | of it the job's own |")
     print("|---|---|---|---|---|---|---|")
     for dtype, result in report["results"].items():

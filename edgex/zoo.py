@@ -14,7 +14,7 @@ from edgex.artefact import TensorFile, atomic_output
 from edgex.errors import ArtefactError, MissingExtraError, UsageError
 from edgex.names import nearest
 
-BUILT_IN = Path(__file__).parent / "zoo"
+BUILT_IN = Path(__file__).parent / "built_in"
 SUFFIX = ".safetensors"
 
 

@@ -58,7 +58,7 @@ class Session:
     threads: CPU threads of one inference. Defaults to what onnxruntime chooses, one per core.
     warmup: inferences at opening, so that the first frame takes no longer than the others and a broken model
         is found at once. Defaults to 1.
-    verify: compare the file's sha256 with the one recorded at export (about 1 ms per MB). Defaults to True.
+    verify: compare the file's sha256 with the one recorded at export (about 1.5 ms per MB). Defaults to True.
     provider_options: handed to the onnxruntime provider, such as {"device_id": 1}.
 
     Raises ArtefactError for a file that is no intact fused model, ProviderError for a provider that is not

@@ -1,11 +1,14 @@
-"""Fixtures of the workstation's tests: small CLIP configurations that open_clip knows by name."""
+"""Fixtures of the workstation's tests: small models of other libraries."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from libraries import CLASSES, saved, shaken
 
 _VISION = {"image_size": 64, "layers": 3, "width": 128, "head_width": 64, "patch_size": 16}
 _TEXT = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2}
@@ -21,7 +24,7 @@ _CONFIGURATIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="session")
 def tiny_clips(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Adds small CLIP models ("open_clip/tiny-token" and others) to open_clip's own list."""
     import open_clip
@@ -36,3 +39,63 @@ def tiny_clips(tmp_path_factory: pytest.TempPathFactory) -> None:
         }
         (folder / f"{name}.json").write_text(json.dumps(config), encoding="utf-8")
     open_clip.add_model_config(folder)
+
+
+@pytest.fixture
+def timm_vit() -> Any:
+    """timm's smallest ViT with a head for CLASSES."""
+    import timm
+    import torch
+
+    torch.manual_seed(0)
+    return shaken(timm.create_model("test_vit", num_classes=len(CLASSES)))
+
+
+@pytest.fixture(scope="module")
+def clip(tiny_clips: None) -> Any:
+    """open_clip's whole model of "tiny-token"."""
+    import open_clip
+    import torch
+
+    torch.manual_seed(0)
+    return shaken(open_clip.create_model("tiny-token"))
+
+
+@pytest.fixture(scope="module")
+def hf_config() -> Any:
+    """transformers' configuration with the dimensions of open_clip/tiny-quickgelu."""
+    from transformers import CLIPConfig
+
+    vision = {
+        "hidden_size": 128,
+        "intermediate_size": 512,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "image_size": 64,
+        "patch_size": 16,
+    }
+    text = {
+        "hidden_size": 64,
+        "intermediate_size": 256,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "vocab_size": 49408,
+        "max_position_embeddings": 77,
+        "eos_token_id": 49407,
+    }
+    shared = {"projection_dim": 32, "hidden_act": "quick_gelu"}
+    return CLIPConfig(vision_config={**vision, **shared}, text_config={**text, **shared}, projection_dim=32)
+
+
+@pytest.fixture
+def linear_head(tmp_path: Path) -> Callable[[int], tuple[Path, Any]]:
+    """Makes a random linear head of a width, and its file."""
+
+    import torch
+
+    def make(width: int) -> tuple[Path, Any]:
+        torch.manual_seed(3)
+        head = torch.nn.Linear(width, len(CLASSES))
+        return saved(tmp_path / "head.safetensors", dict(head.state_dict())), head
+
+    return make

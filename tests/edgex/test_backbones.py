@@ -12,6 +12,9 @@ import torch
 from edgex.backbones import Architecture, Backbone, architecture, build
 from edgex.errors import UnsupportedError, UsageError
 
+pytestmark = pytest.mark.usefixtures("tiny_clips")
+
+
 MODELS = [
     ("timm/test_vit", None),
     ("timm/test_vit2", None),  # average pooling, layer scale, a register token and no class token

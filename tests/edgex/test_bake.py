@@ -314,6 +314,9 @@ import resource, signal, sys
 from pathlib import Path
 from edgex.bake import bake
 from edgex.errors import ArtefactError
+
+pytestmark = pytest.mark.usefixtures("tiny_clips")
+
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, ({pair.target.stat().st_size // 2},) * 2)
 try:

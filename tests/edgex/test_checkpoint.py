@@ -18,6 +18,9 @@ from edgex.artefact import TensorFile
 from edgex.checkpoint import Base, ModelCard, check_finite, fingerprint, load_card, load_model, save_model
 from edgex.errors import ArtefactError, MismatchError
 
+pytestmark = pytest.mark.usefixtures("tiny_clips")
+
+
 FAMILIES = ["timm/test_vit", "timm/test_vit2", "open_clip/tiny-token", "open_clip/tiny-avg"]
 
 

@@ -17,6 +17,9 @@ from edgex.backbones import Backbone
 from edgex.errors import UsageError
 from edgex.model import Evidence, Head, SelfExplainingViT, normalise
 
+pytestmark = pytest.mark.usefixtures("tiny_clips")
+
+
 TOKEN = [
     ("timm/test_vit", {}),
     ("timm/deit3_small_patch16_224", {"image_size": 64}),  # layer scale, class token without a position

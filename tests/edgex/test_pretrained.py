@@ -15,6 +15,9 @@ from edgex.backbones import Architecture, architecture
 from edgex.errors import ArtefactError, MismatchError, UsageError
 from edgex.importer import import_pretrained, pretrained_backbone
 
+pytestmark = pytest.mark.usefixtures("tiny_clips")
+
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 B32 = Architecture("open_clip/ViT-B-32", (224, 224), "token")
 
