@@ -2,8 +2,8 @@
 
 Layout (safetensors specification, github.com/huggingface/safetensors): 8 bytes little-endian header length,
 a JSON header, then the tensors' bytes without gaps. edgex adds one metadata key, "edgex", whose value is a
-JSON object; its "sha256" is the digest of everything behind the header. What the metadata means is decided in
-`edgex.checkpoint` (models) and `edgex.vector` (vectors).
+JSON object; its "sha256" is the digest of the whole file with these 64 digits as zeros, so that a changed class name is
+noticed like a changed weight. What the metadata means is decided in `edgex.checkpoint` and `edgex.vector`.
 """
 
 from __future__ import annotations
@@ -91,10 +91,15 @@ class TensorFile:
 
     def _read_header(self) -> None:
         (length,) = struct.unpack("<Q", self._file.read(8))
-        header = json.loads(self._file.read(length))
+        encoded = self._file.read(length)
+        header = json.loads(encoded)
         self._data_start = 8 + length
         self.raw_metadata = header.pop("__metadata__", None) or {}
         self.metadata = self._parse_metadata()
+        recorded = str(self.metadata.get("sha256", "")).encode()
+        if len(recorded) == len(_NO_DIGEST):
+            encoded = encoded.replace(recorded, _NO_DIGEST.encode())
+        self._digest.update(struct.pack("<Q", length) + encoded)
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
             begin, end = entry["data_offsets"]
             if entry["dtype"] not in DTYPES:
@@ -133,7 +138,7 @@ class TensorFile:
         return decode(self.read_bytes(name), self.tensors[name])
 
     def verify(self) -> None:
-        """Compares the data with the recorded sha256; a difference is an ArtefactError.
+        """Compares the file with its recorded sha256; a difference is an ArtefactError.
 
         Tensors that were read in file order were hashed on the way and are not read again; so a caller that
         reads them all and then verifies knows that it holds what was recorded.
@@ -143,7 +148,7 @@ class TensorFile:
         found, recorded = self._digest.hexdigest(), self.metadata.get("sha256")
         if recorded is not None and recorded != found:
             raise ArtefactError(
-                f"{self.path}: its data has sha256 {found[:12]}…, its header says {str(recorded)[:12]}…: "
+                f"{self.path}: its sha256 is {found[:12]}…, its header says {str(recorded)[:12]}…: "
                 "the file was changed or damaged, get it again"
             )
 
@@ -183,8 +188,8 @@ def write(
     specs: name -> (dtype, shape), in the order in which `tensors` yields their bytes.
     Raises ArtefactError where the disk is full or the folder cannot be written.
     """
-    digest = hashlib.sha256()
     header = _header(metadata, specs, _NO_DIGEST)
+    digest = hashlib.sha256(header)
     size = sum(dtype.itemsize * torch.Size(shape).numel() for dtype, shape in specs.values())
     with atomic_output(path) as temporary, temporary.open("wb") as file:
         file.write(header)

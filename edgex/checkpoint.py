@@ -116,7 +116,7 @@ def check_kind(data: Mapping[str, Any], kind: str, path: Path) -> None:
 
 
 def save_model(path: Path, model: SelfExplainingViT, card: ModelCard, *, dtype: torch.dtype = torch.float32) -> str:
-    """Writes a model artefact, floating-point tensors stored as `dtype`; returns the sha256 of its data."""
+    """Writes a model artefact, floating-point tensors stored as `dtype`; returns its sha256."""
     tensors = {BACKBONE_PREFIX + name: tensor for name, tensor in model.backbone.tensors().items()}
     tensors |= {HEAD_PREFIX + name: tensor for name, tensor in model.head.state_dict().items()}
     stored = {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
@@ -125,7 +125,7 @@ def save_model(path: Path, model: SelfExplainingViT, card: ModelCard, *, dtype: 
 
 
 def load_card(path: Path) -> tuple[ModelCard, str]:
-    """The card of a model artefact and the recorded sha256 of its data, without reading the data."""
+    """The card of a model artefact and its recorded sha256, without reading the data."""
     with TensorFile(path) as file:
         return ModelCard.from_metadata(file.metadata, path), str(file.metadata["sha256"])
 

@@ -91,6 +91,7 @@ def import_model(
         name=name,
         source=str(weights),
         inputs=[_input("weights", weights)],
+        base_name=weights.stem,
         configuration=weights,
         templates=templates,
         head=head,
@@ -147,7 +148,7 @@ def _assemble(
     source: str,
     inputs: list[dict[str, Any]],
     configuration: Path | None = None,
-    base_name: str | None = None,
+    base_name: str,
     templates: Sequence[str] | None = None,
     head: Path | None = None,
     base_weights: Path | None = None,
@@ -173,7 +174,7 @@ def _assemble(
     if base_weights is not None:
         base = load_base(architecture, base_weights)[1]
     else:
-        base = Base(base_name or name, checkpoint.fingerprint(backbone.tensors()))
+        base = Base(base_name, checkpoint.fingerprint(backbone.tensors()))
     if head is not None:
         inputs = [*inputs, _input("head", head)]
     model = SelfExplainingViT(backbone, made, Evidence.default(backbone)).freeze()

@@ -94,7 +94,7 @@ def difference(trained: Mapping[str, Tensor], twin: Mapping[str, Tensor]) -> tup
 
 
 def save_vector(path: Path, deltas: Mapping[str, Tensor], card: VectorCard, *, dtype: torch.dtype) -> str:
-    """Writes a vector artefact, deltas stored as `dtype`; returns the sha256 of its data."""
+    """Writes a vector artefact, deltas stored as `dtype`; returns its sha256."""
     stored = {name: delta.to(dtype) for name, delta in deltas.items()}
     for name, delta in stored.items():
         check_finite(delta, name, source=f"{path}, to be stored as {dtype}")
@@ -102,7 +102,7 @@ def save_vector(path: Path, deltas: Mapping[str, Tensor], card: VectorCard, *, d
 
 
 def load_vector_card(path: Path) -> tuple[VectorCard, str]:
-    """The card of a vector artefact and the recorded sha256 of its data, without reading the data."""
+    """The card of a vector artefact and its recorded sha256, without reading the data."""
     with TensorFile(path) as file:
         return VectorCard.from_metadata(file.metadata, path), str(file.metadata["sha256"])
 

@@ -10,8 +10,9 @@ import dataclasses
 import os
 from pathlib import Path
 
+from edgex import hub
 from edgex.artefact import TensorFile, atomic_output
-from edgex.errors import ArtefactError, MissingExtraError, UsageError
+from edgex.errors import ArtefactError, UsageError
 from edgex.names import nearest
 
 BUILT_IN = Path(__file__).parent / "built_in"
@@ -59,7 +60,7 @@ def resolve(name: str, kind: str) -> Path:
     Raises UsageError with the nearest known names, ArtefactError for a path that does not exist.
     """
     if name.startswith("hf://"):
-        return from_hub(name)
+        return hub.weights_file(name)
     path = Path(name)
     if path.is_file():
         return path
@@ -90,23 +91,3 @@ def newest_bake() -> Path:
         gone = f" ({path} is gone)" if path else ""
         raise UsageError(f"no baked model yet{gone}: run 'edgex bake --target cars --vector imagenet' or name a model")
     return path
-
-
-def from_hub(name: str) -> Path:
-    """Downloads hf://organisation/repository/file through huggingface_hub; ArtefactError where that fails."""
-    parts = name.removeprefix("hf://").split("/", 2)
-    if len(parts) < 3 or not all(parts):
-        raise UsageError(f"expected hf://organisation/repository/file, found '{name}'")
-    try:
-        from huggingface_hub import hf_hub_download
-    except ImportError as error:
-        raise MissingExtraError("hf:// names need huggingface_hub: pip install 'edgex[bake]'") from error
-    organisation, repository, file = parts
-    try:
-        return Path(hf_hub_download(f"{organisation}/{repository}", file, etag_timeout=10))
-    except Exception as error:
-        # The hub client raises its own, requests' and httpx's errors; whichever it is, the file was not had.
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ArtefactError(
-            f"cannot get {name} from the hub ({first}): check name and network, or download it and give its path"
-        ) from error

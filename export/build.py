@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +19,13 @@ from edgex.errors import UsageError
 from edgex.export import graph
 from edgex.export.fused import INPUT_NAMES, OUTPUT_NAMES, FusedModel
 from edgex.export.int8 import INT8_FORMS, Budget, Damage, Int8Form, to_int8
-from edgex.export.parity import PRECISIONS, Precision, check_pictures
+from edgex.export.parity import PRECISIONS, Precision, check_pictures, thresholds
 from edgex.export.precision import to_fp16
 from edgex.export.report import Stages
 from edgex.model import SelfExplainingViT
 
 # The newest opset whose attention every runtime builds: TensorRT-RTX 1.7 refuses the operator of opset 23 in
-# float32, and onnxruntime's CPU kernels are no faster with it (benchmarks/export_attention.py).
+# float32, and onnxruntime's CPU kernels are no faster with it (benchmarks/export_overhead.py).
 DEFAULT_OPSET = 20
 MIN_OPSET, MAX_OPSET = 18, 23
 DEFAULT_MAX_BATCH = 8
@@ -102,7 +103,15 @@ def trace(fused: FusedModel, image_size: tuple[int, int]) -> ir.Model:
 
 
 def check_arguments(
-    card: ModelCard, out: Path, pictures: np.ndarray, *, recipe: Recipe, max_batch: int, force: bool
+    card: ModelCard,
+    out: Path,
+    pictures: np.ndarray,
+    *,
+    recipe: Recipe,
+    max_batch: int,
+    calibration: np.ndarray | None,
+    overrides: Mapping[str, float] | None,
+    force: bool,
 ) -> None:
     """Raises UsageError for what can be known to be wrong before any work."""
     if recipe.precision not in PRECISIONS:
@@ -117,7 +126,12 @@ def check_arguments(
         raise UsageError(f"expected a file to write, found the folder {out}: name a file in it")
     if out.exists() and not force:
         raise UsageError(f"{out} exists already: choose another name, or --force to replace it")
+    thresholds(recipe.precision, overrides)
     check_pictures(pictures, card.preprocessing.image_size)
+    if calibration is not None and not len(calibration):
+        raise UsageError("no calibration pictures: name a folder with some that look like those on the device")
+    if calibration is not None:
+        check_pictures(calibration, card.preprocessing.image_size)
 
 
 def notes(card: ModelCard) -> tuple[str, ...]:

@@ -12,7 +12,6 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from edgex.errors import UsageError
 from edgex.export.fused import INPUT_NAMES
 
 # Rows kept of each tensor and picture: enough to choose a range, small enough for ViT-L in memory.
@@ -33,14 +32,9 @@ class Activations:
 
 
 def calibrate(model: ir.Model, names: Sequence[str], pictures: np.ndarray) -> dict[str, Activations]:
-    """Runs uint8 pictures [N, H, W, 3] one by one and collects the named float tensors of the graph.
-
-    Raises UsageError where there is no picture to calibrate with.
-    """
+    """Runs uint8 pictures [N, H, W, 3], N >= 1, one by one and collects the named float tensors of the graph."""
     import onnxruntime
 
-    if not len(pictures):
-        raise UsageError("no calibration pictures: name a folder with some that look like those on the device")
     proto = ir.to_proto(model)
     wanted = list(dict.fromkeys(names))
     for name in wanted:
@@ -68,24 +62,22 @@ def calibrate(model: ir.Model, names: Sequence[str], pictures: np.ndarray) -> di
 
 
 def best_range(activations: Activations, *, symmetric: bool) -> tuple[float, float]:
-    """The range [low, high] whose 8-bit rounding loses least of the sampled rows, tried from 50% to all of it.
+    """The range [low, high] whose 8-bit rounding loses least of the sampled rows, each end tried from 20% up.
 
     symmetric: -high .. high on 255 levels, for runtimes without zero points.
     """
-    low, high = min(float(activations.low.min()), 0.0), max(float(activations.high.max()), 0.0)
+    low, high = min(float(activations.low.min()), 0.0), max(float(activations.high.max()), 1e-12)
+    shares = np.linspace(0.2, 1.0, 17)
     if symmetric:
-        high = max(-low, high, 1e-12)
-        low = -high
-    elif high - low < 1e-12:
-        high = low + 1e-12
-    best, error = (low, high), np.inf
-    for share in np.linspace(0.5, 1.0, 11):
-        tried = (low * share, high * share)
-        step = (tried[1] - tried[0]) / (254 if symmetric else 255)
-        zero = 0 if symmetric else round(-tried[0] / step)
-        limits = (-127, 127) if symmetric else (0, 255)
-        codes = np.clip(np.rint(activations.rows / step) + zero, *limits)
-        loss = float(np.square((codes - zero) * step - activations.rows).mean())
-        if loss < error:
-            best, error = tried, loss
-    return best
+        high = max(-low, high)
+        best = min((high * share for share in shares), key=lambda top: _loss(activations.rows, -top, top, 254))
+        return -best, best
+    best_high = min((high * share for share in shares), key=lambda top: _loss(activations.rows, low, top, 255))
+    best_low = min((low * share for share in shares), key=lambda end: _loss(activations.rows, end, best_high, 255))
+    return best_low, best_high
+
+
+def _loss(rows: np.ndarray, low: float, high: float, levels: int) -> float:
+    """Mean squared error of rounding to `levels` steps between low and high."""
+    step = (high - low) / levels
+    return float(np.square(np.rint(np.clip(rows, low, high) / step) * step - rows).mean())

@@ -160,12 +160,23 @@ def _input(node: ir.Node, index: int) -> ir.Value:
 
 def _to_plain(model: ir.Model, node: ir.Node) -> None:
     query, key, value = (_input(node, index) for index in range(3))
+    if query.shape is None:
+        raise AssertionError("attention inputs have shapes")
+    batch, heads, rows, size = query.shape
+    columns = length(key, 2)
     scale = constant(model, "attention_scale", np.array(_attention_scale(node), dtype=np.float32))
     scaled = ir.node("Mul", [query, scale])
     turned = ir.node("Transpose", [key], attributes={"perm": [0, 1, 3, 2]})
     scores = ir.node("MatMul", [scaled.outputs[0], turned.outputs[0]])
     weights = ir.node("Softmax", [scores.outputs[0]], attributes={"axis": -1})
     mixed = ir.node("MatMul", [weights.outputs[0], value])
+    for made, shape in (
+        (scaled, (batch, heads, rows, size)),
+        (turned, (batch, heads, size, columns)),
+        (scores, (batch, heads, rows, columns)),
+        (weights, (batch, heads, rows, columns)),
+    ):
+        made.outputs[0].type, made.outputs[0].shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(shape)
     replace(model, node, [scaled, turned, scores, weights, mixed], mixed.outputs[0])
 
 
@@ -199,4 +210,6 @@ def _to_erf(model: ir.Model, node: ir.Node) -> None:
     shifted = ir.node("Add", [erf.outputs[0], one])
     product = ir.node("Mul", [x, shifted.outputs[0]])
     result = ir.node("Mul", [product.outputs[0], half])
+    for made in (divided, erf, shifted, product):
+        made.outputs[0].type, made.outputs[0].shape = x.type, x.shape
     replace(model, node, [divided, erf, shifted, product, result], result.outputs[0])

@@ -188,23 +188,22 @@ def choose(damages: list[Damage], budget: Budget) -> list[Damage]:
 
     Rounding errors of different products are nearly independent, so their squares add up.
     """
+    shares = [((d.logits / budget.logits) ** 2, (d.heatmap / budget.heatmap) ** 2) for d in damages]
 
-    def excess(damage: Damage) -> float:
-        return max((damage.logits / budget.logits) ** 2, (damage.heatmap / budget.heatmap) ** 2)
+    def within(kept: list[int]) -> bool:
+        rest = [share for index, share in enumerate(shares) if index not in kept]
+        return all(sum(column) <= 1 for column in zip(*rest, strict=True))
 
-    order = sorted(range(len(damages)), key=lambda i: -excess(damages[i]) / max(damages[i].operations, 1))
-    left = {
-        "logits": sum(d.logits**2 for d in damages) / budget.logits**2,
-        "heatmap": sum(d.heatmap**2 for d in damages) / budget.heatmap**2,
-    }
-    kept = set()
-    for index in order:
-        if max(left.values()) <= 1:
-            break
-        kept.add(index)
-        left["logits"] -= (damages[index].logits / budget.logits) ** 2
-        left["heatmap"] -= (damages[index].heatmap / budget.heatmap) ** 2
-    return [dataclasses.replace(d, kept_float=i in kept) for i, d in enumerate(damages)]
+    order = sorted(range(len(damages)), key=lambda i: -max(shares[i]) / max(damages[i].operations, 1))
+    kept: list[int] = []
+    while not within(kept):
+        kept.append(order[len(kept)])
+    # Cheap products come early in the order; some of them turn out not to have been needed.
+    for index in sorted(kept, key=lambda i: -damages[i].operations):
+        without = [other for other in kept if other != index]
+        if within(without):
+            kept = without
+    return [dataclasses.replace(damage, kept_float=index in kept) for index, damage in enumerate(damages)]
 
 
 def _operations(node: ir.Node) -> int:

@@ -60,7 +60,16 @@ def export_onnx(
     """
     form: Int8Form = int8_form or ("dynamic" if calibration is None else "static")
     recipe = Recipe(precision, int8_form=form, opset=opset, budget=budget or Budget())
-    check_arguments(card, out, pictures, recipe=recipe, max_batch=max_batch, force=force)
+    check_arguments(
+        card,
+        out,
+        pictures,
+        recipe=recipe,
+        max_batch=max_batch,
+        calibration=calibration,
+        overrides=thresholds,
+        force=force,
+    )
     stages = Stages(progress)
     with stages("reference"):
         expected = reference(model, card.preprocessing, pictures)

@@ -17,7 +17,20 @@ from edgex.export import graph
 from edgex.export.quantise import products
 
 # Operators that may run in half precision; any other stays in float32.
-_HALF_OPERATORS = {"MatMul", "Add", "Mul", "Gelu", "Sigmoid", "Tanh", "Split", "Reshape", "Transpose", "Attention"}
+_HALF_OPERATORS = {
+    "MatMul",
+    "Attention",
+    "Add",
+    "Mul",
+    "Div",
+    "Gelu",
+    "Erf",
+    "Sigmoid",
+    "Tanh",
+    "Split",
+    "Reshape",
+    "Transpose",
+}
 _HALF, _FLOAT = ir.DataType.FLOAT16, ir.DataType.FLOAT
 
 

@@ -66,7 +66,16 @@ def export_tensorrt(
     GateError where the engine came out in another precision or differs from the model.
     """
     recipe = Recipe(precision, int8_form="qdq", budget=budget or Budget())
-    check_arguments(card, out, pictures, recipe=recipe, max_batch=max_batch, force=force)
+    check_arguments(
+        card,
+        out,
+        pictures,
+        recipe=recipe,
+        max_batch=max_batch,
+        calibration=calibration,
+        overrides=thresholds,
+        force=force,
+    )
     builder = EngineBuilder(package, compute_capabilities)
     stages = Stages(progress)
     with stages("reference"):

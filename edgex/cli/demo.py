@@ -29,8 +29,11 @@ def demo(
     rounds: Annotated[int, typer.Option(help="Paired rounds of the timing; the medians count.")] = 3,
 ) -> None:
     """Bake cars with imagenet, export it, run it on the sample pictures, draw and time it."""
+    import numpy as np
+
     from edgex import samples, zoo
     from edgex.bake import bake
+    from edgex.sheet import sheet
     from edgex.vector import load_vector_card
 
     vector = zoo.BUILT_IN / "imagenet.safetensors"
@@ -39,19 +42,24 @@ def demo(
     bake(zoo.BUILT_IN / "cars.safetensors", vector, baked, alpha=alpha)
     note(f"baked cars + {alpha:g} x imagenet")
     rows: list[tuple[str, ...]] = []
+    drawn: list[tuple[str, list[np.ndarray]]] = []
     files: list[tuple[str, ...]] = []
     for name, model in (("cars", baked), ("imagenet-1k", zoo.BUILT_IN / "imagenet-1k.safetensors")):
         session = _export(name, model, out, files)
         for path in samples.paths(name):
             result = session(path)
             picture = out / f"{path.stem}.png"
-            _save(result.overlay(path), picture)
+            overlay = result.overlay(path)
+            _save(overlay, picture)
+            drawn.append((f"{result.label} {100 * result.score:.0f}%", [np.asarray(_open(path)), overlay]))
             error = abs(float(result.heatmap.sum()) + result.base - float(result.logits.max() - result.logits.mean()))
             rows.append((path.name, name, result.label, f"{100 * result.score:.1f}%", f"{error:.0e}", str(picture)))
         if name == "cars":
             timing = _timing(session, rounds)
         session.close()
+    sheet(drawn, columns=2).save(out / "sheet.png")
     _print(rows, files, timing)
+    note(f"all pictures side by side: {out / 'sheet.png'}")
 
 
 def _export(name: str, model: Path, out: Path, files: list[tuple[str, ...]]) -> Session:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgex.cli.console import note, print_json
-from edgex.runtime.errors import UsageError
+from edgex.runtime.errors import GateError, UsageError
 
 if TYPE_CHECKING:
-    from edgex.export import ExportReport
+    from edgex.export import ExportReport, GateResult
+
+GATE_PICTURES = 64
 
 
 def register(app: typer.Typer) -> None:
@@ -23,43 +25,90 @@ def export(
     model: Annotated[
         str | None, typer.Argument(help="Model to export: a file or a zoo name; default: the newest bake.")
     ] = None,
-    onnx: Annotated[str | None, typer.Option(help="Write ONNX in this precision: fp32.")] = None,
-    out: Annotated[Path | None, typer.Option(help="File to write; default: <model>.onnx here.")] = None,
+    onnx: Annotated[str | None, typer.Option(help="Write ONNX in this precision: fp32, fp16 or int8.")] = None,
+    trt: Annotated[str | None, typer.Option(help="Build a TensorRT engine: fp32, fp16 or int8.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write; default: <model>[.<precision>].onnx here.")] = None,
     max_batch: Annotated[int, typer.Option(help="Largest batch that the file takes.")] = 8,
+    image_size: Annotated[
+        int | None, typer.Option(help="Input size in pixels; position embeddings are interpolated.")
+    ] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="int8: folder of pictures to calibrate with; without it, int8 is dynamic.")
+    ] = None,
+    sm: Annotated[
+        str | None, typer.Option(help="TensorRT-RTX: compute capabilities, e.g. 86,89,120; default: all it supports.")
+    ] = None,
     pictures: Annotated[
         Path | None, typer.Option(help="Folder of pictures for the gate; default: edgex's own samples.")
+    ] = None,
+    threshold: Annotated[
+        list[str] | None, typer.Option(metavar="METRIC=VALUE", help="Override a gate threshold; may be repeated.")
     ] = None,
     force: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Turn a model into one file with class and heatmap; nothing is written unless it matches the model."""
-    if onnx is None:
-        raise UsageError("expected --onnx PRECISION, for example: edgex export --onnx fp32")
+    precision = onnx or trt
+    if precision is None or (onnx and trt):
+        raise UsageError("expected one of --onnx PRECISION and --trt PRECISION, for example: edgex export --onnx fp32")
+    if calibration is not None and precision != "int8":
+        raise UsageError(f"--calibration is for int8, found precision {precision}")
+    if sm is not None and trt is None:
+        raise UsageError("--sm is for --trt")
+    thresholds = _thresholds(threshold or [])
     from edgex import data, samples, zoo
     from edgex.checkpoint import load_card, load_model
-    from edgex.export import export_onnx
+    from edgex.export import at_image_size, export_onnx, export_tensorrt
 
     path = zoo.resolve(model, "model") if model else zoo.newest_bake()
     if model is None:
         note(f"exporting the newest bake: {path}")
     loaded, card = load_model(path)
-    found = data.loose([pictures]) if pictures else samples.paths()
-    target = out or Path(f"{card.name}.onnx" if onnx == "fp32" else f"{card.name}.{onnx}.onnx")
-    report = export_onnx(
-        loaded,
-        card,
-        target,
-        pictures=data.load_batch(found[:64], card.preprocessing),
-        model_sha256=load_card(path)[1],
-        precision=onnx,  # type: ignore[arg-type]  # checked, with a message, by export_onnx
-        max_batch=max_batch,
-        force=force,
-        progress=note,
-    )
+    if image_size is not None:
+        loaded, card = at_image_size(loaded, card, (image_size, image_size))
+    common: dict[str, Any] = {
+        "pictures": data.load_batch(_some(data.loose([pictures]) if pictures else samples.paths()), card.preprocessing),
+        "model_sha256": load_card(path)[1],
+        "precision": precision,
+        "max_batch": max_batch,
+        "thresholds": thresholds,
+        "calibration": data.load_batch(_some(data.loose([calibration])), card.preprocessing) if calibration else None,
+        "force": force,
+        "progress": note,
+    }
+    suffix = "onnx" if onnx else "engine"
+    target = out or Path(f"{card.name}.{suffix}" if onnx == "fp32" else f"{card.name}.{precision}.{suffix}")
+    try:
+        if onnx:
+            report = export_onnx(loaded, card, target, **common)
+        else:
+            capabilities = [entry.strip() for entry in sm.split(",")] if sm else []
+            report = export_tensorrt(loaded, card, target, compute_capabilities=capabilities, **common)
+    except GateError as error:
+        if (gate := getattr(error, "gate", None)) is not None:
+            _print_gate(gate, to_stderr=True)
+        raise
     if json:
         print_json(_as_json(report))
     else:
         _print(report)
+
+
+def _some(paths: tuple[Path, ...]) -> list[Path]:
+    """At most GATE_PICTURES of them, evenly spread."""
+    count = min(len(paths), GATE_PICTURES)
+    return [paths[i * len(paths) // count] for i in range(count)]
+
+
+def _thresholds(given: list[str]) -> dict[str, float]:
+    chosen = {}
+    for entry in given:
+        name, _, value = entry.partition("=")
+        try:
+            chosen[name] = float(value)
+        except ValueError as error:
+            raise UsageError(f"expected --threshold METRIC=VALUE with a number, found '{entry}'") from error
+    return chosen
 
 
 def _as_json(report: ExportReport) -> dict[str, object]:
@@ -90,14 +139,21 @@ def _print(report: ExportReport) -> None:
     if report.latency_ms is not None:
         summary.add_row("latency here", f"{report.latency_ms:.1f} ms for one picture")
     summary.add_row("took", ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.seconds.items()))
-    console = Console()
-    console.print(summary)
+    Console().print(summary)
     if report.gate is not None:
-        title = f"gate passed: {report.gate.pictures} pictures in {report.gate.runtime}"
-        gate = Table(title=title, title_justify="left")
-        for heading in ("metric", "found", "allowed", "what it is"):
-            gate.add_column(heading)
-        for metric in report.gate.metrics:
-            allowed = f"{metric.relation} {metric.threshold:g}"
-            gate.add_row(metric.name, f"{metric.value:.3g}", allowed, metric.description)
-        console.print(gate)
+        _print_gate(report.gate, to_stderr=False)
+
+
+def _print_gate(gate: GateResult, *, to_stderr: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    verdict = "passed" if gate.passed else "FAILED"
+    table = Table(title=f"gate {verdict}: {gate.pictures} pictures in {gate.runtime}", title_justify="left")
+    for heading in ("metric", "found", "allowed", "", "what it is"):
+        table.add_column(heading)
+    for metric in gate.metrics:
+        allowed = f"{metric.relation} {metric.threshold:g}"
+        state = "ok" if metric.passed else "FAILED"
+        table.add_row(metric.name, f"{metric.value:.3g}", allowed, state, metric.description)
+    Console(stderr=to_stderr).print(table)

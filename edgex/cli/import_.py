@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -45,16 +44,13 @@ def import_weights(
         raise UsageError("expected either a weights FILE or --pretrained TAG")
     import torch
 
-    from edgex import backbones, importer, zoo
+    from edgex import backbones, hub, importer
     from edgex.checkpoint import save_model
 
     architecture = backbones.architecture(arch, image_size=image_size, pooling=pooling)
     names = importer.parse_classes(classes)
-    preprocessing = None
-    if resize is not None:
-        preprocessing = dataclasses.replace(backbones.build(architecture).preprocessing, resize=resize)
     if weights is not None:
-        path = zoo.from_hub(weights) if weights.startswith("hf://") else Path(weights)
+        path = hub.weights_file(weights)
         chosen = name or path.name.partition(".")[0]
         model, card = importer.import_model(
             path,
@@ -64,7 +60,7 @@ def import_weights(
             templates=template,
             head=head,
             base_weights=base_weights,
-            preprocessing=preprocessing,
+            resize=resize,
         )
     else:
         chosen = name or architecture.model
@@ -75,7 +71,7 @@ def import_weights(
             tag=None if pretrained == "default" else pretrained,
             templates=template,
             head=head,
-            preprocessing=preprocessing,
+            resize=resize,
         )
     target = out or Path(f"{chosen}.safetensors")
     if target.exists() and not force:

@@ -59,7 +59,7 @@ def show(path: Path, *, as_json: bool) -> None:
     ]
     for name, value in rows:
         if value is not None:
-            print(f"{name:<14}{value}")
+            print(f"{name:<24}{value}")
     _print_measured(metadata)
     if metadata["provenance"]:
         print("provenance")
@@ -106,7 +106,7 @@ def _print_measured(metadata: dict[str, Any]) -> None:
     for name, value in {**metadata.get("metrics", {}), "gate": metadata.get("gate")}.items():
         if name == "history" or value is None:
             continue
-        print(f"{name:<14}{_compact(value)}")
+        print(f"{name:<24}{_compact(value)}")
 
 
 def _compact(value: Any) -> str:

@@ -70,13 +70,16 @@ def test_the_library_reads_the_same(file: Path) -> None:
             assert torch.equal(opened.get_tensor(name), tensor)
 
 
-def test_the_digest_is_of_the_data(tmp_path: Path) -> None:
+def test_the_digest_is_of_the_whole_file(tmp_path: Path) -> None:
     # A metadata value that looks like the place kept for the digest stays what it is.
     metadata = {**METADATA, "fingerprint": "0" * 64}
     found = artefact.write_tensors(tmp_path / "a.safetensors", metadata, TENSORS)
     header, data = raw(tmp_path / "a.safetensors")
     recorded = json.loads(header["__metadata__"]["edgex"])
-    assert found == recorded["sha256"] == hashlib.sha256(data).hexdigest()
+    content = (tmp_path / "a.safetensors").read_bytes()
+    assert content.count(found.encode()) == 1
+    zeroed = content.replace(found.encode(), b"0" * 64)
+    assert found == recorded["sha256"] == hashlib.sha256(zeroed).hexdigest()
     assert recorded["fingerprint"] == "0" * 64
     assert (len((tmp_path / "a.safetensors").read_bytes()) - len(data)) % 8 == 0
 
@@ -106,6 +109,16 @@ def test_a_flipped_bit_is_found_however_it_was_read(file: Path, order: list[str]
             opened.read(name)
         with pytest.raises(ArtefactError, match="the file was changed or damaged, get it again"):
             opened.verify()
+
+
+def test_a_changed_header_is_found(file: Path) -> None:
+    content = file.read_bytes()
+    with TensorFile(file) as opened:
+        shift = str(opened.metadata["format"])
+    assert content.count(shift.encode()) == 1
+    file.write_bytes(content.replace(shift.encode(), b"edgex/2"))
+    with TensorFile(file) as opened, pytest.raises(ArtefactError, match="the file was changed or damaged, get it again"):
+        opened.verify()
 
 
 def test_foreign_files_have_no_metadata(tmp_path: Path) -> None:

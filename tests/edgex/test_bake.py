@@ -23,6 +23,8 @@ from edgex.errors import ArtefactError, MismatchError, UsageError
 from edgex.model import Evidence
 from edgex.vector import VectorCard, save_vector
 
+pytestmark = pytest.mark.usefixtures("tiny_clips")
+
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
 
@@ -314,9 +316,6 @@ import resource, signal, sys
 from pathlib import Path
 from edgex.bake import bake
 from edgex.errors import ArtefactError
-
-pytestmark = pytest.mark.usefixtures("tiny_clips")
-
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, ({pair.target.stat().st_size // 2},) * 2)
 try:

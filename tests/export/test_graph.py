@@ -1,17 +1,16 @@
 import numpy as np
 import onnx_ir as ir
 import pytest
-from export_checks import session
 
-from edgex.export import graph
-from edgex.export.build import trace
+from edgex.export import build, graph
 from edgex.export.fused import FusedModel
+from export_checks import session
 
 
 @pytest.fixture(scope="module")
 def traced(small, tmp_path_factory):
     model, card = small
-    made = trace(FusedModel(model, card.preprocessing), (160, 160))
+    made = build.trace(FusedModel(model, card.preprocessing), (160, 160))
     graph.optimise(made)
     path = tmp_path_factory.mktemp("graph") / "traced.onnx"
     ir.save(made, path)

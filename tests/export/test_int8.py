@@ -2,13 +2,13 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from export_checks import session
 
 from edgex.export.build import Recipe, build_graph
 from edgex.export.calibrate import Activations, best_range
 from edgex.export.int8 import Budget, Damage, choose, level_channels
 from edgex.export.quantise import Range, products, quantised_weight, scheme, split_packed, weight_of
 from edgex.export.report import Stages
+from export_checks import session
 
 
 def test_forms_hold_what_they_say(exported):

@@ -4,11 +4,11 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from export_checks import centred_of, session
 
 from edgex.errors import ArtefactError, GateError, UsageError
 from edgex.export import ParityError, export_onnx
 from edgex.runtime.metadata import load
+from export_checks import centred_of, session
 
 
 def test_contract_names_types_and_shapes(exported):

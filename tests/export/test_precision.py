@@ -12,7 +12,7 @@ def test_blocks_are_half_and_sums_are_float(exported):
         if node.op_type in dtypes:
             dtypes[node.op_type].add(node.outputs[0].dtype)
     assert dtypes.pop("Gelu") == {ir.DataType.FLOAT16}
-    assert all(found == {ir.DataType.FLOAT} for found in dtypes.values())
+    assert all(found == {ir.DataType.FLOAT} for found in dtypes.values()), dtypes
     products = [n for n in graph.all_nodes() if n.op_type == "MatMul" and n.outputs[0].shape.rank() >= 3]
     half = [n for n in products if n.outputs[0].dtype == ir.DataType.FLOAT16]
     assert len(half) / len(products) > 0.8

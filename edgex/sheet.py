@@ -1,0 +1,46 @@
+"""A sheet of pictures side by side with captions: what a person looks at to judge heatmaps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+_GAP = 8
+_TEXT = 18
+
+
+def sheet(rows: Sequence[tuple[str, Sequence[np.ndarray]]], *, height: int = 200, columns: int = 1) -> Image.Image:
+    """Rows of pictures (uint8 [H, W, 3]), each with a caption above, scaled to one height in pixels.
+
+    columns: how many of the rows stand beside each other.
+    """
+    tiles = [_tile(caption, pictures, height) for caption, pictures in rows]
+    lines = [tiles[i : i + columns] for i in range(0, len(tiles), columns)]
+    widths = [max(line[c].width for line in lines if c < len(line)) for c in range(min(columns, len(tiles)))]
+    size = (sum(widths) + _GAP * (len(widths) + 1), _GAP + len(lines) * (tiles[0].height + _GAP))
+    canvas = Image.new("RGB", size, "white")
+    for row, line in enumerate(lines):
+        left = _GAP
+        for column, tile in enumerate(line):
+            canvas.paste(tile, (left, _GAP + row * (tile.height + _GAP)))
+            left += widths[column] + _GAP
+    return canvas
+
+
+def _tile(caption: str, pictures: Sequence[np.ndarray], height: int) -> Image.Image:
+    scaled = []
+    for pixels in pictures:
+        picture = Image.fromarray(pixels)
+        scaled.append(picture.resize((max(1, round(picture.width * height / picture.height)), height)))
+    font = ImageFont.load_default(14)
+    text_width = int(ImageDraw.Draw(scaled[0]).textlength(caption, font=font))
+    width = max(sum(p.width for p in scaled) + _GAP * (len(scaled) - 1), text_width)
+    tile = Image.new("RGB", (width, height + _TEXT + 4), "white")
+    ImageDraw.Draw(tile).text((0, 0), caption, fill="black", font=font)
+    left = 0
+    for picture in scaled:
+        tile.paste(picture, (left, _TEXT + 4))
+        left += picture.width + _GAP
+    return tile
