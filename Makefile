@@ -22,8 +22,9 @@ types: $(VENV)/dev.installed
 	ln -s $(CURDIR)/edgex/* $(CURDIR)/export $(CURDIR)/runtime build/types/edgex/
 	cd build/types && MYPYPATH=. $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p edgex
 
+# Two processes of one thread each: torch's own threads would wait for each other on two cores.
 unit: $(VENV)/dev.installed
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --cov --cov-report=term:skip-covered
 
 format: $(VENV)/dev.installed
 	$(BIN)/ruff check --fix .

@@ -31,7 +31,7 @@ INT8_FORMS: tuple[Int8Form, ...] = ("dynamic", "static", "qdq")
 _MIGRATION = 0.5
 # Pictures on which each product's own damage is measured, and the seconds that this may take before fewer do.
 _DAMAGE_PICTURES = 4
-_DAMAGE_SECONDS = 60.0
+_DAMAGE_SECONDS = 30.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,5 @@
 import json
+import resource
 
 import numpy as np
 import onnx
@@ -161,3 +162,23 @@ def test_failed_gate_writes_nothing(small, small_pictures, tmp_path):
 
 def test_onnxruntime_is_the_one_that_was_installed(exported):
     assert onnxruntime.__version__ in exported("fp32")[1].gate.runtime
+
+
+def test_a_full_disk_leaves_nothing_behind(small, small_pictures, tmp_path):
+    """A limit on file size makes every write past it fail, as a full disk does."""
+    model, card = small
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
+    try:
+        with pytest.raises(ArtefactError, match="cannot write .* nothing was written"):
+            export_onnx(model, card, tmp_path / "m.onnx", pictures=small_pictures[:1], model_sha256="0" * 64)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made(small, small_pictures, tmp_path):
+    model, card = small
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ArtefactError, match="cannot write"):
+        export_onnx(model, card, tmp_path / "file" / "m.onnx", pictures=small_pictures[:1], model_sha256="0" * 64)
