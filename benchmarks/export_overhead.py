@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import tempfile
 import time
 import warnings
@@ -79,7 +80,7 @@ def export_plain(name: str, model: Any, card: Any, folder: Path) -> dict[str, Pa
 
 
 def export_fused(model: Any, card: Any, pictures: np.ndarray, folder: Path) -> dict[str, Path]:
-    free = Budget(1e9, 1e9)
+    free = Budget(math.inf, math.inf)
     recipes = {
         "fused": Recipe(),
         "fused, Attention of opset 23": Recipe(opset=23, attention="onnx"),

@@ -87,7 +87,8 @@ class _Data:
         side: int,
         device: torch.device,
     ) -> None:
-        self.start = len(model.backbone.blocks) - options.blocks
+        # Every block that is trained, and every block that the heatmap is made of, runs anew at each step.
+        self.start = len(model.backbone.blocks) - max(options.blocks, model.evidence.blocks)
         self.labels = labels
         self.side = side
         self.patch_of = superpixels(model.backbone.grid, side).to(device)

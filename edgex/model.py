@@ -167,7 +167,12 @@ class SelfExplainingViT(nn.Module):
         return self.logits_from(tokens, 0)
 
     def evidence_of(self, tokens: Tensor, classes: Tensor, start: int = 0) -> tuple[Tensor, Tensor]:
-        """Logits [N, C] and unscaled evidence [N, K, P] of K classes [N, K], from the input of block `start`."""
+        """Logits [N, C] and unscaled evidence [N, K, P] of K classes [N, K], from the input of block `start`.
+
+        Raises UsageError where `start` lies behind the first block that the evidence is made of.
+        """
+        if start > len(self.backbone.blocks) - self.evidence.blocks:
+            raise UsageError(f"evidence of the last {self.evidence.blocks} blocks cannot start at block {start}")
         encoded = self._encode(tokens, keep_attention=True, start=start)
         logits = self.head(encoded.features)
         evidence = [self._evidence(encoded, column) for column in classes.unbind(dim=1)]

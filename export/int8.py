@@ -41,6 +41,11 @@ class Budget:
     logits: float = 0.02
     heatmap: float = 0.10
 
+    @property
+    def unlimited(self) -> bool:
+        """Whether any damage is allowed, so that none needs to be measured."""
+        return math.isinf(self.logits) and math.isinf(self.heatmap)
+
 
 @dataclasses.dataclass(frozen=True)
 class Damage:
@@ -63,6 +68,8 @@ def to_int8(
 ) -> list[Damage]:
     """Quantises a float32 graph in place; returns every product's damage and whether it was kept in float.
 
+    With an unlimited budget nothing is measured, every product becomes int8 and the list is empty.
+
     pictures: uint8 [N, H, W, 3] for calibration, like those on the device.
     """
     stage = stages or Stages(None)
@@ -78,12 +85,16 @@ def to_int8(
             node: quantise.scheme(Range(*best_range(activations[name], symmetric=symmetric)), symmetric=symmetric)
             for node, name in zip(nodes, names, strict=True)
         }
-    with stage("measure damage"):
-        measured = measure_damage(model, nodes, schemes, pictures[:_DAMAGE_PICTURES])
-    damages = choose(measured, budget or Budget())
+    budget = budget or Budget()
+    damages: list[Damage] = []
+    if not budget.unlimited:
+        with stage("measure damage"):
+            measured = measure_damage(model, nodes, schemes, pictures[:_DAMAGE_PICTURES])
+        damages = choose(measured, budget)
+    kept = {damage.product for damage in damages if damage.kept_float}
     quantised_inputs: dict[ir.Value, ir.Value] = {}
-    for node, damage in zip(nodes, damages, strict=True):
-        if damage.kept_float:
+    for node in nodes:
+        if _weight_name(node) in kept:
             continue
         if form == "dynamic":
             quantise.to_dynamic(model, node)

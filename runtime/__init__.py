@@ -19,6 +19,11 @@
 | errors | every error raised on purpose |
 """
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from edgex.runtime.errors import (
     ArtefactError,
     EdgexError,
@@ -30,10 +35,12 @@ from edgex.runtime.errors import (
     UnsupportedError,
     UsageError,
 )
-from edgex.runtime.preprocess import Preprocessing, View
-from edgex.runtime.regions import Box
-from edgex.runtime.result import Result, decode_heatmap
-from edgex.runtime.session import Session
+
+if TYPE_CHECKING:
+    from edgex.runtime.preprocess import Preprocessing, View
+    from edgex.runtime.regions import Box
+    from edgex.runtime.result import Result, decode_heatmap
+    from edgex.runtime.session import Session
 
 __all__ = [
     "ArtefactError",
@@ -52,3 +59,19 @@ __all__ = [
     "View",
     "decode_heatmap",
 ]
+
+# The errors are all that a command line needs before it knows what to do; the rest brings numpy and pillow along.
+_HOMES = {
+    "Box": "regions",
+    "Preprocessing": "preprocess",
+    "Result": "result",
+    "Session": "session",
+    "View": "preprocess",
+    "decode_heatmap": "result",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'edgex.runtime' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"edgex.runtime.{_HOMES[name]}"), name)

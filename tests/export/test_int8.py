@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -95,3 +97,12 @@ def test_a_budget_of_nothing_keeps_everything_float(small, small_pictures):
     built = build_graph(model, card, recipe, small_pictures[:1], Stages(None))
     assert all(damage.kept_float for damage in built.damages)
     assert all(damage.heatmap > 0 for damage in built.damages[:-4])
+
+
+def test_an_unlimited_budget_measures_nothing(small, small_pictures):
+    model, card = small
+    built = build_graph(
+        model, card, Recipe("int8", budget=Budget(math.inf, math.inf)), small_pictures[:1], Stages(None)
+    )
+    assert built.damages == ()
+    assert sum(node.op_type == "MatMulInteger" for node in built.graph.graph) > 20

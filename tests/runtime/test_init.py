@@ -70,6 +70,7 @@ import sys, time
 import numpy, PIL.Image
 start = time.process_time()
 import edgex.runtime
+from edgex.runtime import Session
 seconds = time.process_time() - start
 print(seconds, *sorted({name.partition(".")[0] for name in sys.modules}))
 """
