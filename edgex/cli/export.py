@@ -35,6 +35,7 @@ def export(
     calibration: Annotated[
         Path | None, typer.Option(help="int8: folder of pictures to calibrate with; without it, int8 is dynamic.")
     ] = None,
+    opset: Annotated[int, typer.Option(help="ONNX operator set, 18 to 23.")] = 20,
     sm: Annotated[
         str | None, typer.Option(help="TensorRT-RTX: compute capabilities, e.g. 86,89,120; default: all it supports.")
     ] = None,
@@ -80,7 +81,7 @@ def export(
     target = out or Path(f"{card.name}.{suffix}" if onnx == "fp32" else f"{card.name}.{precision}.{suffix}")
     try:
         if onnx:
-            report = export_onnx(loaded, card, target, **common)
+            report = export_onnx(loaded, card, target, opset=opset, **common)
         else:
             capabilities = [entry.strip() for entry in sm.split(",")] if sm else []
             report = export_tensorrt(loaded, card, target, compute_capabilities=capabilities, **common)

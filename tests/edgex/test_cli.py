@@ -155,3 +155,57 @@ def test_one_bad_picture_does_not_cost_the_others(run: Run, tmp_path: Path) -> N
     done = run("predict", "imagenet-1k", str(tmp_path / "bad.jpg"), str(samples.paths("imagenet-1k")[0]), code=1)
     assert "bad.jpg" in error_line(done)
     assert "cat.jpg" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def small(random_model: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model with random weights that was never baked."""
+    from edgex.checkpoint import save_model
+
+    model, card = random_model("timm/test_vit", classes=4)
+    path = tmp_path_factory.mktemp("small") / "small.safetensors"
+    save_model(path, model, card)
+    return path
+
+
+def test_export_in_every_form(run: Run, small: Path, tmp_path: Path) -> None:
+    done = run("export", str(small), "--onnx", "fp16", "--image-size", "96", "--max-batch", "3", "--json")
+    assert "was not baked" in json.loads(done.stdout)["notes"][0]
+    described = json.loads(run("inspect", "random.fp16.onnx", "--json").stdout)["metadata"]
+    assert described["preprocessing"]["image_size"] == [96, 96]
+    assert described["max_batch"] == 3
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed: engines are not built for real")
+    done = run("export", str(small), "--trt", "fp16", "--sm", "86,89")
+    assert "built with tensorrt_rtx" in done.stderr
+    assert json.loads(run("inspect", "random.fp16.engine", "--json").stdout)["file_kind"] == "engine"
+
+
+def test_a_failed_gate_prints_its_table_and_writes_nothing(run: Run, small: Path, tmp_path: Path) -> None:
+    done = run("export", str(small), "--onnx", "fp32", "--threshold", "logits_cosine=1.5", code=1)
+    assert "does not match its model" in error_line(done)
+    assert "gate FAILED" in done.stderr
+    assert not list(tmp_path.glob("*.onnx*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "code"),
+    [
+        (("--onnx", "fp32", "--trt", "fp16"), "expected one of --onnx", 2),
+        (("--onnx", "fp32", "--opset", "17"), "opset from 18", 2),
+        (("--onnx", "fp32", "--image-size", "100"), "multiple of the patch size 16", 2),
+        (("--onnx", "fp32", "--max-batch", "0"), "max batch of at least 1", 2),
+        (("--onnx", "int8", "--calibration", "absent"), "folder of pictures at absent", 2),
+        (("--onnx", "fp16", "--calibration", "absent"), "--calibration is for int8", 2),
+        (("--onnx", "fp32", "--threshold", "sharpness=1"), "expected a gate metric", 2),
+        (("--onnx", "fp32", "--threshold", "sum_error"), "METRIC=VALUE", 2),
+        (("--onnx", "fp32", "--out", "taken.onnx"), "taken.onnx exists", 2),
+        (("--onnx", "fp32", "--out", "taken.onnx/below.onnx"), "cannot write", 1),
+    ],
+)
+def test_bad_export_arguments(
+    run: Run, small: Path, tmp_path: Path, arguments: tuple[str, ...], message: str, code: int
+) -> None:
+    (tmp_path / "taken.onnx").write_text("taken")
+    assert message in error_line(run("export", str(small), *arguments, code=code))
+    assert (tmp_path / "taken.onnx").read_text() == "taken"
+    assert not list(tmp_path.glob(".*part"))
