@@ -85,3 +85,13 @@ def test_the_public_names() -> None:
     assert edgex.__all__ == ["__version__", "load_model", "load_vector"]
     for name in edgex.__all__:
         assert getattr(edgex, name) is not None
+
+
+def test_the_readme_shows_the_gates_thresholds() -> None:
+    from edgex.export import BOUNDS
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name, bound in BOUNDS.items():
+        sign = "≥" if bound.at_least else "≤"
+        values = " | ".join(f"{sign} {value:g}" for value in (bound.fp32, bound.fp16, bound.int8))
+        assert f"| {name}: {bound.description} | {values} |" in readme
