@@ -43,10 +43,10 @@ def choose(
 
     The walk goes up from 0 and ends at the first alpha that costs more. max_drop is in percentage points.
     """
-    if max_drop < 0:
+    if not max_drop >= 0:
         raise UsageError(f"expected a largest drop of at least 0 points, found {max_drop}")
-    if not max_alpha >= STEP:
-        raise UsageError(f"expected a largest alpha of at least {STEP}, found {max_alpha}")
+    if not STEP <= max_alpha <= 100:
+        raise UsageError(f"expected a largest alpha from {STEP} to 100, found {max_alpha}")
     scan = _Scan(target, vector)
     curve: list[tuple[float, float]] = []
     for index in range(int(max_alpha / STEP) + 1):

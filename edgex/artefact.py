@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import io
 import json
@@ -226,6 +227,24 @@ def write_tensors(path: Path, metadata: dict[str, Any], tensors: dict[str, Tenso
     """`write` for tensors that are in memory already."""
     specs = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
     return write(path, metadata, specs, (encode(tensor) for tensor in tensors.values()))
+
+
+def check_writable(path: Path) -> None:
+    """Raises ArtefactError where `path` could not be written: before long work, not after it."""
+    probe = path.with_name(path.name + ".probe")
+    with atomic_output(probe):
+        pass
+    probe.unlink()
+
+
+def save_state(path: Path, content: dict[str, Any]) -> None:
+    """`torch.save` of plain tensors and containers that leaves a whole file or nothing."""
+    with atomic_output(path) as temporary:
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:
+            # torch's own writer reports a full disk this way.
+            raise OSError(errno.ENOSPC, f"torch could not write it: {_first_line(error)}") from error
 
 
 @contextlib.contextmanager

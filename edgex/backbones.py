@@ -210,12 +210,18 @@ def architecture(name: str, *, image_size: int | None = None, pooling: str | Non
     return Architecture(name, size, cast(Pooling, chosen))
 
 
+def _like(model: str) -> str:
+    import timm
+
+    return nearest(model, timm.list_models(["*vit*", "deit*"])) or "; timm.list_models('*vit*') names them"
+
+
 def _timm_describe(model: str) -> tuple[tuple[int, int], str]:
     import timm
     from timm.models.vision_transformer import VisionTransformer
 
     if not timm.is_model(model):
-        raise UsageError(f"timm has no model '{model}'{nearest(model, timm.list_models(['*vit*', 'deit*']))}")
+        raise UsageError(f"timm has no model '{model}'{_like(model)}")
     with torch.device("meta"):
         module = timm.create_model(model, num_classes=0)
     if type(module) is not VisionTransformer:
@@ -232,7 +238,7 @@ def _timm_parts(arch: Architecture) -> _Parts:
     from timm.models.vision_transformer import Block as TimmBlock
 
     if not timm.is_model(arch.model):
-        raise UsageError(f"timm has no model '{arch.model}'{nearest(arch.model, timm.list_models(['*vit*', 'deit*']))}")
+        raise UsageError(f"timm has no model '{arch.model}'{_like(arch.model)}")
     try:
         module = timm.create_model(
             arch.model,

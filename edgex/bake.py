@@ -34,7 +34,8 @@ def bake(
 
     The sum is computed in float32 and stored in the target's own type; tensors that the vector leaves alone,
     and every tensor when alpha is 0, are copied byte for byte. `force` bakes across different bases or
-    architectures as long as every name and shape agrees. Source: arXiv 2507.04380, equation of section 3.
+    architectures as long as every name and shape agrees. What was measured of the target stands under "target" in
+    the result's metrics; `metrics` holds what was measured of the sum. Source: arXiv 2507.04380, section 3.
 
     Raises MismatchError where target and vector do not fit together, ArtefactError for damaged files.
     """
@@ -47,7 +48,7 @@ def bake(
             evidence=tau.evidence,
             alpha=(card.alpha or 0.0) + alpha,
             provenance=(*card.provenance, _step(card, model_file, tau, vector_file, alpha, forced=force)),
-            metrics={**card.metrics, **(metrics or {})},
+            metrics={"target": card.metrics.get("target", card.metrics), **(metrics or {})},
         )
         specs = {name: (spec.dtype, spec.shape) for name, spec in model_file.tensors.items()}
         artefact.write(out, baked.to_metadata(), specs, _sums(model_file, vector_file, alpha))

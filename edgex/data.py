@@ -15,11 +15,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from edgex.errors import ImageError, UsageError
-from edgex.names import nearest
+from edgex.errors import DataError, ImageError
+from edgex.names import PICTURE_SUFFIXES, nearest
 from edgex.runtime.preprocess import Preprocessing
-
-PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,32 +52,32 @@ class Pictures:
 def labelled(root: Path, split: str | None = None) -> Pictures:
     """Pictures in class folders, `<root>[/<split>]/<class>/*`; folders in order of their names.
 
-    Raises UsageError for a missing or empty folder and for a class folder without pictures.
+    Raises DataError for a missing or empty folder and for a class folder without pictures.
     """
     folder = root / split if split else root
     if not folder.is_dir():
-        raise UsageError(f"expected a folder of class folders at {folder}, found nothing: check the path")
+        raise DataError(f"expected a folder of class folders at {folder}, found nothing: check the path")
     class_folders = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not class_folders:
-        raise UsageError(f"expected class folders with pictures in {folder}, found none: use <class>/<picture>")
+        raise DataError(f"expected class folders with pictures in {folder}, found none: use <class>/<picture>")
     names = display_names(root)
     paths: list[Path] = []
     labels: list[int] = []
     for index, class_folder in enumerate(class_folders):
         found = _pictures_in(class_folder)
         if not found:
-            raise UsageError(f"class folder {class_folder} has no pictures: add some or remove the folder")
+            raise DataError(f"class folder {class_folder} has no pictures: add some or remove the folder")
         paths += found
         labels += [index] * len(found)
     return Pictures(tuple(paths), tuple(labels), tuple(names.get(f.name, f.name) for f in class_folders))
 
 
 def aligned(pictures: Pictures, classes: Sequence[str], folder: Path) -> Pictures:
-    """The same pictures with labels that index `classes`; UsageError names a class that is not among them."""
+    """The same pictures with labels that index `classes`; DataError names a class that is not among them."""
     places = {name: index for index, name in enumerate(classes)}
     for name in pictures.classes:
         if name not in places:
-            raise UsageError(f"{folder} has a class '{name}' that the model does not know{nearest(name, classes)}")
+            raise DataError(f"{folder} has a class '{name}' that the model does not know{nearest(name, classes)}")
     return Pictures(pictures.paths, tuple(places[pictures.classes[label]] for label in pictures.labels), tuple(classes))
 
 
@@ -95,9 +93,9 @@ def display_names(root: Path) -> dict[str, str]:
             try:
                 parsed = json.loads(place.read_text(encoding="utf-8"))
             except ValueError as error:
-                raise UsageError(f"{place} is not JSON ({error}): expected folder names mapped to names") from error
+                raise DataError(f"{place} is not JSON ({error}): expected folder names mapped to names") from error
             if not isinstance(parsed, dict) or not all(isinstance(v, str) for v in parsed.values()):
-                raise UsageError(f"{place}: expected an object of folder names mapped to names")
+                raise DataError(f"{place}: expected an object of folder names mapped to names")
             return parsed
     return {}
 
@@ -107,12 +105,18 @@ def loose(roots: Sequence[Path]) -> tuple[Path, ...]:
     paths: list[Path] = []
     for root in roots:
         if not root.is_dir():
-            raise UsageError(f"expected a folder of pictures at {root}, found nothing: check the path")
+            raise DataError(f"expected a folder of pictures at {root}, found nothing: check the path")
         found = sorted(p for p in root.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file())
         if not found:
-            raise UsageError(f"expected pictures in {root}, found none")
+            raise DataError(f"expected pictures in {root}, found none")
         paths += found
     return tuple(paths)
+
+
+def spread(paths: Sequence[Path], count: int) -> tuple[Path, ...]:
+    """At most `count` of the paths, evenly spread over them."""
+    count = min(count, len(paths))
+    return tuple(paths[i * len(paths) // count] for i in range(count))
 
 
 def open_picture(path: Path) -> Image.Image:

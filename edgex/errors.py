@@ -1,4 +1,4 @@
-"""The exceptions of edgex, for the workstation side: the same classes that the runtime raises."""
+"""The exceptions of edgex, for the workstation side: those of the runtime, and DataError."""
 
 from edgex.runtime.errors import (
     ArtefactError,
@@ -14,6 +14,7 @@ from edgex.runtime.errors import (
 
 __all__ = [
     "ArtefactError",
+    "DataError",
     "EdgexError",
     "GateError",
     "ImageError",
@@ -23,3 +24,7 @@ __all__ = [
     "UnsupportedError",
     "UsageError",
 ]
+
+
+class DataError(EdgexError):
+    """A folder of pictures is missing, empty or laid out otherwise than expected."""

@@ -161,8 +161,7 @@ def measure(
 ) -> Measured:
     """Accuracy on all pictures; faithfulness for the predicted class on `explained` of them, evenly spread."""
     top = accuracy(model, pictures, preprocessing, device=device)
-    count = min(explained, len(pictures))
-    paths = [pictures.paths[i * len(pictures) // count] for i in range(count)]
+    paths = data.spread(pictures.paths, explained)
     return Measured(top, len(pictures), explain_pictures(model, paths, preprocessing, device=device))
 
 

@@ -22,7 +22,7 @@ from edgex import checkpoint, pretrained
 from edgex.artefact import TensorFile
 from edgex.backbones import Architecture, Backbone, build
 from edgex.checkpoint import Base, ModelCard
-from edgex.errors import MismatchError, UsageError
+from edgex.errors import ArtefactError, MismatchError, UsageError
 from edgex.model import Evidence, Head, SelfExplainingViT
 from edgex.runtime.preprocess import Preprocessing
 from edgex.state_dicts import StateDict, sort_tensors
@@ -200,7 +200,8 @@ def parse_classes(text: str) -> tuple[str, ...]:
     try:
         content = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"expected a text file with class names at {path}: {error}") from error
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise ArtefactError(f"cannot read class names from {path} ({reason}): check the path") from error
     if path.suffix != ".json":
         return tuple(line.strip() for line in content.splitlines() if line.strip())
     try:

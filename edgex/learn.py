@@ -13,6 +13,7 @@ them are computed once. Loss = explanation term + class term:
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -28,7 +29,7 @@ from edgex.progress import Progress
 from edgex.resume import Checkpoint
 from edgex.runtime.preprocess import Preprocessing
 from edgex.supervise import Labels, superpixels
-from edgex.train import warmup_cosine
+from edgex.train import check_numbers, warmup_cosine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +57,9 @@ class LearnOptions:
     def __post_init__(self) -> None:
         if self.class_loss not in ("hold", "labels"):
             raise UsageError(f"expected class loss 'hold' or 'labels', found '{self.class_loss}'")
+        check_numbers(seed=self.seed, learning_rate=self.learning_rate)
+        if min(self.explain_weight, self.class_weight) < 0 or not self.explain_weight + self.class_weight < math.inf:
+            raise UsageError(f"expected weights of at least 0, found {self.explain_weight} and {self.class_weight}")
         if min(self.blocks, self.steps, self.batch_size, self.look_every, self.patience) < 1:
             raise UsageError("expected blocks, steps, batch size, look_every and patience of at least 1")
         if not 0 < self.held_out < 1:
@@ -167,6 +171,7 @@ def learn(
     if options.class_loss == "labels" and truth is None:
         raise UsageError("class loss 'labels' needs pictures in class folders that the model knows: use 'hold'")
     compute.seed_everything(options.seed)
+    trained_parameters(model, options.blocks)
     device = compute.device_of(options.device)
     model = model.to(device).freeze()
     model._empty = None
@@ -207,11 +212,11 @@ def _run(
         scale, cached.null = _best_scale(model, cached, training[:512], options, device)
     trained = _Trained(model, options.blocks, scale)
     trained.requires_grad_(True)
-    optimizer = torch.optim.AdamW(
-        [{"params": list(trained.parts.values())}, {"params": [trained.scale], "lr": 10 * options.learning_rate}],
-        lr=options.learning_rate,
-        weight_decay=0.0,
-    )
+    groups: list[dict[str, Any]] = [
+        {"params": list(trained.parts.values())},
+        {"params": [trained.scale], "lr": 10 * options.learning_rate},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=options.learning_rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(options.steps, warmup_share=0.1))
     best = _Best()
     parts: dict[str, Any] = {"trained": trained, "optimizer": optimizer, "schedule": schedule, "best": best}

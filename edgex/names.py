@@ -1,9 +1,11 @@
-"""Suggestions for misspelt names."""
+"""Names: suggestions for misspelt ones, and what a picture's file is called. Imports nothing heavy."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+
+PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 
 
 def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:

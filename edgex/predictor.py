@@ -6,6 +6,7 @@ The optimisation itself is `edgex.train`; this is the recipe around it: splits, 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import platform
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import torch
 
 import edgex
 from edgex import backbones, data, evaluate, importer
+from edgex.artefact import check_writable
 from edgex.checkpoint import ModelCard, save_model
 from edgex.errors import UsageError
 from edgex.model import Evidence, SelfExplainingViT
@@ -40,6 +42,7 @@ def train(
 
     weights None takes the base's pretrained weights through its library's hub.
     """
+    check_writable(out)
     split = "train" if data.has_split(folder, "train") else None
     pictures = data.labelled(folder, split)
     if data.has_split(folder, "val"):
@@ -55,13 +58,15 @@ def train(
         backbone, base = importer.pretrained_backbone(architecture)
     preprocessing = backbone.preprocessing
     if resize is not None:
+        if resize < min(preprocessing.image_size):
+            raise UsageError(f"expected --resize of at least {min(preprocessing.image_size)} px, found {resize}")
         preprocessing = dataclasses.replace(preprocessing, resize=resize)
     head = new_head(len(pictures.classes), backbone.output_width)
     model = SelfExplainingViT(backbone, head, Evidence.default(backbone))
 
     identity = {
         "data": str(folder.resolve()),
-        "pictures": len(pictures),
+        "pictures": hashlib.sha256("\n".join(str(path) for path in pictures.paths).encode()).hexdigest(),
         "base": dataclasses.asdict(base),
         "options": dataclasses.asdict(options),
     }

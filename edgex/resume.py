@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from edgex.artefact import atomic_output
+from edgex.artefact import save_state
 from edgex.errors import UsageError
 
 
@@ -27,8 +27,7 @@ class Checkpoint:
         """Stores every part's state and how many epochs or steps are done."""
         state = {name: part.state_dict() for name, part in parts.items()}
         content = {"identity": self.identity, "position": position, "state": state, "rng": torch.get_rng_state()}
-        with atomic_output(self.path) as temporary:
-            torch.save(content, temporary)
+        save_state(self.path, content)
 
     def restore(self, parts: dict[str, Any], device: torch.device) -> int:
         """Loads the parts' states where a checkpoint exists; returns how many epochs or steps are done."""

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from edgex import compute, data
-from edgex.artefact import atomic_output
+from edgex.artefact import save_state
 from edgex.errors import UsageError
 from edgex.model import SelfExplainingViT, normalise
 from edgex.progress import Progress
@@ -50,6 +50,8 @@ class LabelOptions:
         for name in ("crops", "pairs", "classes"):
             if getattr(self, name) < 1:
                 raise UsageError(f"expected {name} of at least 1, found {getattr(self, name)}")
+        if self.seed < 0:
+            raise UsageError(f"expected a seed of at least 0, found {self.seed}")
         if self.side < 2:
             raise UsageError(f"expected at least 2 superpixels per side, found {self.side}")
 
@@ -132,7 +134,6 @@ def label(
     """
     where = compute.device_of(device)
     model = model.to(where).freeze()
-    cache.mkdir(parents=True, exist_ok=True)
     chunks = [paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK)]
     parts = []
     with Progress("labelling", total=len(paths)) as progress:
@@ -142,8 +143,7 @@ def label(
             path = cache / f"labels-{name}.pt"
             if not path.is_file():
                 made = _label_chunk(model, chunk, preprocessing, options, number, batch_size, where, precision)
-                with atomic_output(path) as temporary:
-                    torch.save(made, temporary)
+                save_state(path, made)
             content = torch.load(path, weights_only=True)
             content["picture"] = content["picture"] + number * CHUNK
             parts.append(content)

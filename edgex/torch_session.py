@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from edgex.checkpoint import load_model
-from edgex.errors import UsageError
 from edgex.model import normalise
-from edgex.names import nearest
 from edgex.runtime import Result
+from edgex.runtime.classes import ClassIndex
 from edgex.runtime.frames import as_frame
 
 
@@ -20,13 +18,14 @@ class TorchSession:
 
     def __init__(self, path: Path) -> None:
         self.model, self.card = load_model(path)
+        self._classes = ClassIndex(self.card.classes)
 
     def __call__(self, picture: Path, explain: str | None = None) -> Result:
         """One picture: its classes and the heatmap of `explain`, or of the predicted class."""
         preprocessing = self.card.preprocessing
         frame = as_frame(picture)
         pixels = torch.from_numpy(preprocessing.array(frame))[None]
-        index = -1 if explain is None else _index(explain, self.card.classes)
+        index = -1 if explain is None else self._classes.number(explain)
         with torch.inference_mode():
             image = normalise(pixels, preprocessing.mean, preprocessing.std)
             explained = self.model(image, torch.tensor([index]))
@@ -38,9 +37,3 @@ class TorchSession:
             view=preprocessing.view(frame.height, frame.width),
             explained_index=None if explain is None else index,
         )
-
-
-def _index(name: str, classes: Sequence[str]) -> int:
-    if name in classes:
-        return list(classes).index(name)
-    raise UsageError(f"the model has no class '{name}'{nearest(name, classes)}")

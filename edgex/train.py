@@ -50,8 +50,17 @@ class TrainOptions:
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1:
             raise UsageError(f"expected epochs and batch size of at least 1, found {self.epochs}, {self.batch_size}")
+        check_numbers(seed=self.seed, learning_rate=self.learning_rate)
         if not 0 < self.crop_scale <= 1:
             raise UsageError(f"expected a crop scale in (0, 1], found {self.crop_scale}")
+
+
+def check_numbers(*, seed: int, learning_rate: float) -> None:
+    """Raises UsageError for a seed below 0 or a learning rate that is not a positive number."""
+    if seed < 0:
+        raise UsageError(f"expected a seed of at least 0, found {seed}")
+    if not 0 < learning_rate < math.inf:
+        raise UsageError(f"expected a learning rate above 0, found {learning_rate}")
 
 
 def new_head(classes: int, width: int) -> Head:
@@ -91,7 +100,7 @@ def fit(
                 losses.append(loss)
                 progress.advance(f"epoch {epoch + 1}/{options.epochs}, loss {loss:.3f}")
             checkpoint.save(parts, epoch + 1)
-            report(epoch + 1, {"loss": float(np.mean(losses)), "learning_rate": schedule.get_last_lr()[0]})
+            report(epoch + 1, {"loss": float(np.mean(losses)), "learning_rate": float(schedule.get_last_lr()[0])})
     model.cpu()
 
 
@@ -128,7 +137,8 @@ def _step(
 
 def _parameter_groups(model: SelfExplainingViT, options: TrainOptions) -> list[dict[str, Any]]:
     """Biases, norms and position embeddings are not decayed; the head learns faster."""
-    matrices, vectors = [], []
+    matrices: list[torch.nn.Parameter] = []
+    vectors: list[torch.nn.Parameter] = []
     for name, parameter in model.backbone.named_parameters():
         decayed = parameter.ndim > 1 and not name.endswith(("pos_embed", "positional_embedding", "token"))
         (matrices if decayed else vectors).append(parameter)

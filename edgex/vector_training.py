@@ -6,6 +6,8 @@ Labels are `edgex.supervise`, the optimisation is `edgex.learn`; this is the rec
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import math
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +18,7 @@ import torch
 
 import edgex
 from edgex import data
+from edgex.artefact import check_writable
 from edgex.checkpoint import ModelCard, load_card, load_model, save_model
 from edgex.errors import UsageError
 from edgex.learn import Learned, LearnOptions, learn
@@ -38,7 +41,6 @@ def train(
     alpha: float,
     work: Path,
     model_out: Path | None,
-    model_name: str | None,
     half: bool,
     limit: int | None,
     report: Callable[[str], None],
@@ -49,11 +51,19 @@ def train(
     work: folder for label caches and checkpoints; an interrupted run goes on from there. model_out: also write
     the self-explaining source model. limit: use that many pictures per folder, evenly spread.
     """
+    if not math.isfinite(alpha):
+        raise UsageError(f"expected a finite alpha to recommend, found {alpha}")
+    if limit is not None and limit < 1:
+        raise UsageError(f"expected a limit of at least 1 picture, found {limit}")
+    for path in (out, model_out):
+        if path is not None:
+            check_writable(path)
     model, card = load_model(model_path)
     _, digest = load_card(model_path)
     if card.alpha is not None:
         raise UsageError(f"expected a predictor to learn from, found {model_path}, which was baked already")
-    paths = [path for folder in folders for path in _spread(data.loose([folder]), limit)]
+    found = [data.loose([folder]) for folder in folders]
+    paths = [path for every in found for path in data.spread(every, limit or len(every))]
     model = with_evidence(model, evidence_blocks)
 
     started = time.monotonic()
@@ -79,6 +89,7 @@ def train(
     identity = {
         "model": digest,
         "views": len(made),
+        "pictures": hashlib.sha256("\n".join(str(path.resolve()) for path in paths).encode()).hexdigest(),
         "labels": dataclasses.asdict(labels),
         "options": dataclasses.asdict(options),
         "evidence_blocks": evidence_blocks,
@@ -127,11 +138,11 @@ def train(
     if model_out is not None:
         self_explaining = dataclasses.replace(
             card,
-            name=model_name or model_out.name.removesuffix(".safetensors"),
+            name=model_out.name.removesuffix(".safetensors"),
             evidence=evidence,
             alpha=1.0,
             provenance=vector.provenance,
-            metrics={**card.metrics, "learned": _summary(explained)},
+            metrics={"target": card.metrics, "learned": _summary(explained)},
         )
         save_model(model_out, model, self_explaining, dtype=torch.float16 if half else torch.float32)
     for run in ("with", "without"):
@@ -143,12 +154,6 @@ def with_evidence(model: SelfExplainingViT, blocks: int) -> SelfExplainingViT:
     """The same model with a heatmap made of the last `blocks` blocks."""
     evidence = dataclasses.replace(model.evidence, blocks=0 if model.backbone.pooling == "avg" else blocks)
     return SelfExplainingViT(model.backbone, model.head, evidence).freeze()
-
-
-def _spread(paths: tuple[Path, ...], limit: int | None) -> tuple[Path, ...]:
-    if limit is None or limit >= len(paths):
-        return paths
-    return tuple(paths[i * len(paths) // limit] for i in range(limit))
 
 
 def _truth(folders: Sequence[Path], paths: Sequence[Path], views: torch.Tensor, card: ModelCard) -> torch.Tensor:

@@ -75,6 +75,19 @@ def resolve(name: str, kind: str) -> Path:
     raise UsageError(f"no {kind} named '{name}' in the zoo{hint}")
 
 
+def resolve_any(name: str) -> Path:
+    """The file that a name stands for, of whichever kind; UsageError with the nearest known names."""
+    path = Path(name)
+    if path.suffix or os.sep in name:
+        raise ArtefactError(f"expected a file at {name}, found nothing: check the path")
+    known = entries()
+    for entry in known:
+        if entry.name == name:
+            return entry.path
+    names = sorted({entry.name for entry in known})
+    raise UsageError(f"nothing named '{name}' in the zoo{nearest(name, names) or '; known: ' + ', '.join(names)}")
+
+
 def remember_bake(path: Path) -> None:
     """Makes `path` the newest bake."""
     with atomic_output(home() / "latest-bake") as temporary:

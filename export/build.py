@@ -128,6 +128,8 @@ def check_arguments(
         raise UsageError(f"{out} exists already: choose another name, or --force to replace it")
     thresholds(recipe.precision, overrides)
     check_pictures(pictures, card.preprocessing.image_size)
+    if calibration is None and recipe.precision == "int8" and recipe.int8_form != "dynamic":
+        raise UsageError(f"{recipe.int8_form} int8 needs pictures to calibrate with: name a folder with --calibration")
     if calibration is not None and not len(calibration):
         raise UsageError("no calibration pictures: name a folder with some that look like those on the device")
     if calibration is not None:

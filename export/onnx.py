@@ -52,8 +52,9 @@ def export_onnx(
 
     pictures: uint8 [N, H, W, 3] at the model's size, real ones, for the gate. model_sha256: of the artefact that
     the model came from. calibration: pictures for int8's ranges; without any, int8 is dynamic and the gate's
-    pictures serve to measure damage. int8_form: defaults to "static" with calibration pictures, else "dynamic".
-    budget: damage that int8 may do. thresholds: gate metrics to override. force: replace an existing file.
+    pictures serve to measure damage. int8_form: defaults to "static" with calibration pictures, else "dynamic",
+    the only form that needs none. budget: damage that int8 may do. thresholds: gate metrics to override. force:
+    replace an existing file.
 
     Raises UsageError for a bad argument, ParityError where the file differs from the model (nothing is
     written), ArtefactError where the file cannot be written.

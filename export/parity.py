@@ -211,7 +211,7 @@ def run_gate(
     """Runs an exported file over the reference's pictures at several batch sizes and judges it.
 
     run: the file in its own runtime. Every picture is explained for the model's predicted class, for the
-    runner-up and for -1. At each batch size the first pictures (repeated to fill it) are run again.
+    runner-up and for -1. At each batch size the first pictures (repeated to fill it) are run again for -1.
     """
     allowed = thresholds(precision, overrides)
     pictures, count = expected.pictures, len(expected.pictures)
@@ -223,10 +223,11 @@ def run_gate(
     for size in sizes:
         chosen = np.resize(np.arange(count), size)
         again.append((chosen, run(pictures[chosen], np.full(size, -1, dtype=np.int64))))
-    values = {
-        **_worst_of(compare(expected.predicted, predicted), compare(expected.second, second)),
-        **_consistency(predicted, expected.top, again),
-    }
+    values = _worst_of(compare(expected.predicted, predicted), compare(expected.second, second))
+    consistency = _consistency(expected, predicted, second, again)
+    # np.maximum and not max: a value that is no number must stay one.
+    values["heatmap_error"] = float(np.maximum(values["heatmap_error"], consistency.pop("heatmap_error")))
+    values |= consistency
     metrics = tuple(_judge(name, values[name], allowed[name]) for name in BOUNDS)
     return GateResult(precision, runtime, count, tuple(sizes), metrics)
 
@@ -252,17 +253,12 @@ def _worst_of(first: dict[str, float], second: dict[str, float]) -> dict[str, fl
 def compare(expected: Outputs, found: Outputs) -> dict[str, float]:
     """Metrics of two outputs for the same pictures and the same explained classes given by number."""
     count = len(expected.logits)
-    shapes = [(a.shape, b.shape) for a, b in zip(expected, found, strict=True) if a.shape != b.shape]
-    if shapes:
-        raise GateError(f"expected an output of shape {list(shapes[0][0])}, the file gave {list(shapes[0][1])}")
+    _check_shapes(expected, found)
     true_maps, found_maps = expected.heatmap.reshape(count, -1), found.heatmap.reshape(count, -1)
     pearson = _correlations(true_maps, found_maps)
     spearman = _correlations(_ranks(true_maps), _ranks(found_maps))
     scale = _range(expected.logits)
     centred = [o.logits - o.logits.mean(axis=1, keepdims=True) for o in (expected, found)]
-    # Relative to the spread and not to the norm: the constant correction must not hide a wrong scale.
-    spread = np.linalg.norm(true_maps - true_maps.mean(axis=1, keepdims=True), axis=1)
-    errors = np.linalg.norm(found_maps - true_maps, axis=1) / np.maximum(spread, 1e-12)
     return {
         "top1_agreement": float((expected.logits.argmax(1) == found.logits.argmax(1)).mean()),
         "logits_max_abs": float((np.abs(expected.logits - found.logits).max(axis=1) / scale).max()),
@@ -271,32 +267,58 @@ def compare(expected: Outputs, found: Outputs) -> dict[str, float]:
         "heatmap_pearson_mean": float(pearson.mean()),
         "heatmap_spearman_worst": float(spearman.min()),
         "heatmap_spearman_mean": float(spearman.mean()),
-        "heatmap_error": float(errors.max()),
+        "heatmap_error": float(_heatmap_errors(expected.heatmap, found.heatmap).max()),
         "base_max_abs": float(np.abs(expected.base - found.base).max()),
     }
 
 
 def _consistency(
-    predicted: Outputs, explained: np.ndarray, again: list[tuple[np.ndarray, Outputs]]
+    expected: Reference, predicted: Outputs, second: Outputs, again: list[tuple[np.ndarray, Outputs]]
 ) -> dict[str, float]:
-    """What a file must keep by itself: its own sum, its own predicted class, the same answer in every batch."""
+    """What a file must keep in every batch: its own sum and answer, and the right heatmap for -1.
+
+    predicted, second: its outputs for the reference's two classes by number. again: (indices of pictures [n], its
+    outputs for -1) of each batch size. A picture that the file puts into a third class has no reference heatmap.
+    """
     scale = _range(predicted.logits)
-    centred = np.take_along_axis(predicted.logits, explained[:, None], axis=1)[:, 0] - predicted.logits.mean(axis=1)
-    sums = predicted.heatmap.sum(axis=(1, 2), dtype=np.float64) + predicted.base
-    own, batch = 0.0, 0.0
+    sums = [_sum_errors(predicted, expected.top), _sum_errors(second, expected.runner_up)]
+    own, batch, heatmaps = [], [], []
     for chosen, outputs in again:
-        batch = max(
-            batch,
-            float((np.abs(outputs.logits - predicted.logits[chosen]).max(axis=1) / scale[chosen]).max()),
-        )
-        same = outputs.logits.argmax(axis=1) == explained[chosen]
-        if same.any():
-            own = max(own, float(np.abs(outputs.base[same] - predicted.base[chosen][same]).max()))
-    return {
-        "sum_error": float(np.abs(sums - centred).max()),
-        "predicted_class": own,
-        "batch_error": batch,
-    }
+        _check_shapes(Outputs(*(column[chosen] for column in predicted)), outputs)
+        explained = outputs.logits.argmax(axis=1)
+        sums.append(_sum_errors(outputs, explained))
+        batch.append(np.abs(outputs.logits - predicted.logits[chosen]).max(axis=1) / scale[chosen])
+        for classes, true, by_number in (
+            (expected.top, expected.predicted, predicted),
+            (expected.runner_up, expected.second, second),
+        ):
+            same = explained == classes[chosen]
+            own.append(np.abs(outputs.base - by_number.base[chosen])[same])
+            heatmaps.append(_heatmap_errors(true.heatmap[chosen], outputs.heatmap)[same])
+    found = {"sum_error": sums, "predicted_class": own, "batch_error": batch, "heatmap_error": heatmaps}
+    return {name: float(np.concatenate(parts).max(initial=0.0)) for name, parts in found.items()}
+
+
+def _check_shapes(expected: Outputs, found: Outputs) -> None:
+    shapes = [(a.shape, b.shape) for a, b in zip(expected, found, strict=True) if a.shape != b.shape]
+    if shapes:
+        raise GateError(f"expected an output of shape {list(shapes[0][0])}, the file gave {list(shapes[0][1])}")
+
+
+def _heatmap_errors(expected: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Norm of each heatmap's difference [N], relative to the expected one's spread.
+
+    Not relative to its norm: the constant correction must not hide a wrong scale.
+    """
+    spread = np.linalg.norm(expected - expected.mean(axis=(1, 2), keepdims=True), axis=(1, 2))
+    return np.linalg.norm(found - expected, axis=(1, 2)) / np.maximum(spread, 1e-12)
+
+
+def _sum_errors(outputs: Outputs, explained: np.ndarray) -> np.ndarray:
+    """How far each heatmap's sum plus base is from the explained class's centred logit [N]."""
+    logits = np.take_along_axis(outputs.logits, explained[:, None], axis=1)[:, 0]
+    sums = outputs.heatmap.sum(axis=(1, 2), dtype=np.float64) + outputs.base
+    return np.abs(sums - (logits - outputs.logits.mean(axis=1)))
 
 
 def _range(logits: np.ndarray) -> np.ndarray:

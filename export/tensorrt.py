@@ -10,6 +10,7 @@ File: 4-byte little-endian length, JSON metadata, plan.
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import importlib
 import json
@@ -36,6 +37,8 @@ from edgex.export.runners import OnnxRunner, latency_ms
 from edgex.model import SelfExplainingViT
 
 PACKAGES = ("tensorrt", "tensorrt_rtx")
+# CUdevice_attribute numbers of the CUDA driver API.
+_CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
 _IO_TYPES = {"image": "UINT8", "explain_class": "INT64", "logits": "FLOAT", "heatmap": "FLOAT", "base": "FLOAT"}
 
 
@@ -58,13 +61,16 @@ def export_tensorrt(
 ) -> ExportReport:
     """Builds an engine file; arguments as in `edgex.export.onnx.export_onnx`, and:
 
+    calibration: int8 needs some, for an engine finds no ranges at run time.
     compute_capabilities: such as "86" or "8.9", for tensorrt_rtx; none means every GPU that it supports.
     package: "tensorrt" or "tensorrt_rtx". Defaults to the installed one, tensorrt_rtx where both are and
     compute capabilities are named.
 
     Raises MissingExtraError where neither is installed, UnsupportedError where TensorRT refuses the model,
-    GateError where the engine came out in another precision or differs from the model.
+    GateError where the engine cannot be opened here, came out in another precision or differs from the model.
     """
+    if precision == "int8" and calibration is None:
+        raise UsageError("int8 engines need pictures to calibrate with: name a folder with --calibration")
     recipe = Recipe(precision, int8_form="qdq", budget=budget or Budget())
     check_arguments(
         card,
@@ -102,11 +108,15 @@ def export_tensorrt(
     with stages("inspect"):
         layers = builder.inspect(engine.plan, card, max_batch)
     latency = None
-    remarks = [*notes(card), f"built with {builder.package} {builder.version}"]
+    remarks = [
+        *notes(card),
+        f"built with {builder.package} {builder.version}",
+        f"share of half-precision layers: {engine.half_share:.0%}",
+    ]
     if layers is None:
         remarks.append(
-            "no CUDA driver that can open the engine here: its typed network was inspected and its graph gated "
-            "in onnxruntime; the engine itself was not run"
+            "no CUDA driver here with a GPU that the engine is for: its typed network was inspected and its graph "
+            "gated in onnxruntime; the engine itself was not run"
         )
     else:
         with stages("gate the engine"):
@@ -157,6 +167,12 @@ class Engine:
     tensors: dict[str, tuple[str, tuple[int, ...]]]
     layers: dict[str, int]
 
+    @property
+    def half_share(self) -> float:
+        """Share of the layers that compute in half precision."""
+        half = sum(count for kind, count in self.layers.items() if kind.endswith(" HALF"))
+        return half / max(1, sum(self.layers.values()))
+
 
 class EngineBuilder:
     """`tensorrt` or `tensorrt_rtx`, whichever is there, behind one method. package, version: what was found."""
@@ -188,6 +204,13 @@ class EngineBuilder:
                 f"found '{text}'"
             )
         return f"{digits[:-1]}.{digits[-1]}"
+
+    def _builds_for(self, capability: str) -> bool:
+        """Whether its engines are for GPUs of this compute capability, such as "8.6"."""
+        if self.compute_capabilities:
+            return capability in self.compute_capabilities
+        known = getattr(self._trt, "ComputeCapability", None)
+        return known is None or "SM" + capability.replace(".", "") in known.__members__
 
     def build(self, model: bytes, image_size: tuple[int, int], max_batch: int) -> Engine:
         """A serialised ONNX model -> plan. Raises UnsupportedError with TensorRT's own reason."""
@@ -225,15 +248,22 @@ class EngineBuilder:
         return Engine(bytes(plan), _tensors(network), _layers(network))
 
     def inspect(self, plan: bytes, card: ModelCard, max_batch: int) -> dict[str, Any] | None:
-        """Opens the plan again and checks it against the contract; None where no driver can open it.
+        """Opens the plan again and checks it against the contract; None without a GPU that it is for.
 
-        Returns the engine inspector's own account of the layers. Raises GateError for wrong names, types or
-        shapes. Needs a GPU.
+        Returns the engine inspector's own account of the layers. Raises GateError where the plan cannot be opened
+        and for wrong names, types or shapes.
         """
+        capability = local_capability()
+        if capability is None or not self._builds_for(capability):
+            return None
         trt = self._trt
+        self._log.errors.clear()
         engine = trt.Runtime(self._log).deserialize_cuda_engine(plan)
         if engine is None:
-            return None
+            raise GateError(
+                f"{self.package} {self.version} cannot open its own engine on this GPU of compute capability "
+                f"{capability} ({self._log.last_error()}): nothing was written"
+            )
         found = {}
         for index in range(engine.num_io_tensors):
             name = engine.get_tensor_name(index)
@@ -244,6 +274,21 @@ class EngineBuilder:
             raise GateError(f"expected an engine for up to {max_batch} pictures, found one for {largest[0]}")
         text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
         return dict(json.loads(text))
+
+
+def local_capability() -> str | None:
+    """Compute capability of the first GPU here, such as "8.6"; None without a CUDA driver or a GPU."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    if driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(device), 0):
+        return None
+    for value, attribute in ((major, _CAPABILITY_MAJOR), (minor, _CAPABILITY_MINOR)):
+        if driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device):
+            return None
+    return f"{major.value}.{minor.value}"
 
 
 def check_network(engine: Engine, source: ir.Model, card: ModelCard, recipe: Recipe) -> None:

@@ -10,7 +10,8 @@ import typer
 import edgex
 from edgex.cli import bake, demo, doctor, evaluate, export, import_, inspect, predict, train, vector, zoo
 from edgex.cli.console import EXIT_FAILURE, print_error
-from edgex.runtime.errors import EdgexError, UsageError
+from edgex.cli.doctor import extra_of
+from edgex.runtime.errors import EdgexError, MissingExtraError, UsageError
 
 app = typer.Typer(
     name="edgex",
@@ -42,5 +43,11 @@ def main() -> None:
     except EdgexError as error:
         print_error(error)
         sys.exit(2 if isinstance(error, UsageError) else EXIT_FAILURE)
+    except ModuleNotFoundError as error:
+        # Only a package that an extra brings is the user's to install; anything else is a bug and shows itself.
+        if (extra := extra_of(error.name or "")) is None:
+            raise
+        print_error(MissingExtraError(f"this command needs the package {error.name}: pip install 'edgex[{extra}]'"))
+        sys.exit(EXIT_FAILURE)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -51,6 +51,8 @@ def bake(
     target_path, vector_path = zoo.resolve(target, "model"), zoo.resolve(vector, "vector")
     tau, _ = load_vector_card(vector_path)
     check(target_path, vector_path, force=force)
+    if load_card(target_path)[0].alpha is not None and out is None:
+        raise UsageError(f"{target_path} was baked already: name an --out to add another vector to it")
     metrics: dict[str, object] = {}
     if val is not None:
         factor, measured = _measured(alpha, tau.alpha, target_path, vector_path, val, max_drop, max_alpha, device)
@@ -64,7 +66,8 @@ def bake(
     if json:
         print_json({"path": str(path), "alpha": factor, "metrics": card.metrics, "evidence": card.evidence.to_dict()})
     else:
-        print(f"{path}: {name} + {factor:g} x {tau.name}, {card.architecture}, {len(card.classes)} classes")
+        total = "" if card.alpha == factor else f" (alpha in all: {card.alpha:g})"
+        print(f"{path}: {name} + {factor:g} x {tau.name}{total}, {card.architecture}, {len(card.classes)} classes")
 
 
 def _measured(

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgex.runtime.errors import ArtefactError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 EXIT_FAILURE = 1
 
@@ -18,6 +25,24 @@ def print_error(error: BaseException) -> None:
 def note(text: str) -> None:
     """A line for people on standard error."""
     print(text, file=sys.stderr, flush=True)
+
+
+def save_picture(pixels: np.ndarray, path: Path) -> None:
+    """uint8 [H, W, 3] RGB -> a PNG file, whole or not at all; ArtefactError where it cannot be written."""
+    from PIL import Image
+
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(temporary, format="PNG")
+        temporary.replace(path)
+    except OSError as error:
+        raise ArtefactError(
+            f"cannot write {path} ({error.strerror or error}): free space or choose another folder"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def print_json(value: Any) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgex.cli.console import note
+from edgex.cli.console import note, save_picture
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,14 +50,14 @@ def demo(
             result = session(path)
             picture = out / f"{path.stem}.png"
             overlay = result.overlay(path)
-            _save(overlay, picture)
+            save_picture(overlay, picture)
             drawn.append((f"{result.label} {100 * result.score:.0f}%", [np.asarray(_open(path)), overlay]))
             error = abs(float(result.heatmap.sum()) + result.base - float(result.logits.max() - result.logits.mean()))
             rows.append((path.name, name, result.label, f"{100 * result.score:.1f}%", f"{error:.0e}", str(picture)))
         if name == "cars":
             timing = _timing(session, rounds)
         session.close()
-    sheet(drawn, columns=2).save(out / "sheet.png")
+    save_picture(np.asarray(sheet(drawn, columns=2)), out / "sheet.png")
     _print(rows, files, timing)
     note(f"all pictures side by side: {out / 'sheet.png'}")
 
@@ -107,12 +107,6 @@ def _open(path: Path) -> Any:
     from PIL import Image
 
     return Image.open(path)
-
-
-def _save(pixels: np.ndarray, path: Path) -> None:
-    from PIL import Image
-
-    Image.fromarray(pixels).save(path)
 
 
 def _print(rows: list[tuple[str, ...]], files: list[tuple[str, ...]], timing: dict[str, float]) -> None:

@@ -21,9 +21,11 @@ _PACKAGES = (
     ("torch", "torch", "bake", "training, baking, exporting"),
     ("timm", "timm", "bake", "timm models"),
     ("open_clip_torch", "open_clip", "bake", "CLIP models"),
+    ("torchvision", "torchvision", "bake", "what timm and open_clip build on"),
     ("safetensors", "safetensors", "bake", "artefact files"),
     ("onnx", "onnx", "bake", "exporting"),
     ("onnxscript", "onnxscript", "bake", "exporting"),
+    ("onnx-ir", "onnx_ir", "bake", "exporting"),
     ("huggingface_hub", "huggingface_hub", "bake", "hf:// names"),
     ("tensorrt", "tensorrt", "trt", "TensorRT engines"),
     ("tensorrt-rtx", "tensorrt_rtx", "rtx", "TensorRT-RTX engines"),
@@ -58,6 +60,11 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = F
     print(f"GPUs that torch sees: {', '.join(found['gpus']) or 'none'}")
     for line in found["advice"]:
         print(f"advice: {line}")
+
+
+def extra_of(module: str) -> str | None:
+    """The extra that brings a module, or None where none does."""
+    return next((extra for _, name, extra, _ in _PACKAGES if name == module.partition(".")[0] and extra), None)
 
 
 def _version(distribution: str) -> str | None:

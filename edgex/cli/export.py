@@ -11,7 +11,10 @@ from edgex.cli.console import note, print_json
 from edgex.runtime.errors import GateError, UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from edgex.export import ExportReport, GateResult
+    from edgex.runtime import Preprocessing
 
 GATE_PICTURES = 64
 
@@ -33,14 +36,15 @@ def export(
         int | None, typer.Option(help="Input size in pixels; position embeddings are interpolated.")
     ] = None,
     calibration: Annotated[
-        Path | None, typer.Option(help="int8: folder of pictures to calibrate with; without it, int8 is dynamic.")
+        Path | None,
+        typer.Option(help="int8: folder of pictures to calibrate with (64 are used)."),
     ] = None,
-    opset: Annotated[int, typer.Option(help="ONNX operator set, 18 to 23.")] = 20,
+    opset: Annotated[int | None, typer.Option(help="ONNX operator set, 18 to 23; default: 20.")] = None,
     sm: Annotated[
         str | None, typer.Option(help="TensorRT-RTX: compute capabilities, e.g. 86,89,120; default: all it supports.")
     ] = None,
     pictures: Annotated[
-        Path | None, typer.Option(help="Folder of pictures for the gate; default: edgex's own samples.")
+        Path | None, typer.Option(help="Folder of pictures for the gate (64 are used); default: edgex's samples.")
     ] = None,
     threshold: Annotated[
         list[str] | None, typer.Option(metavar="METRIC=VALUE", help="Override a gate threshold; may be repeated.")
@@ -56,6 +60,11 @@ def export(
         raise UsageError(f"--calibration is for int8, found precision {precision}")
     if sm is not None and trt is None:
         raise UsageError("--sm is for --trt")
+    if opset is not None and onnx is None:
+        raise UsageError("--opset is for --onnx: an engine has none")
+    capabilities = [entry.strip() for entry in sm.split(",")] if sm is not None else []
+    if not all(capabilities):
+        raise UsageError(f"expected --sm with compute capabilities such as 86,89, found '{sm}'")
     thresholds = _thresholds(threshold or [])
     from edgex import data, samples, zoo
     from edgex.checkpoint import load_card, load_model
@@ -67,23 +76,25 @@ def export(
     loaded, card = load_model(path)
     if image_size is not None:
         loaded, card = at_image_size(loaded, card, (image_size, image_size))
+    found = data.loose([pictures]) if pictures else samples.paths()
     common: dict[str, Any] = {
-        "pictures": data.load_batch(_some(data.loose([pictures]) if pictures else samples.paths()), card.preprocessing),
+        "pictures": data.load_batch(data.spread(found, GATE_PICTURES), card.preprocessing),
         "model_sha256": load_card(path)[1],
         "precision": precision,
         "max_batch": max_batch,
         "thresholds": thresholds,
-        "calibration": data.load_batch(_some(data.loose([calibration])), card.preprocessing) if calibration else None,
+        "calibration": _calibration(calibration, card.preprocessing),
         "force": force,
         "progress": note,
     }
     suffix = "onnx" if onnx else "engine"
     target = out or Path(f"{card.name}.{suffix}" if onnx == "fp32" else f"{card.name}.{precision}.{suffix}")
+    if opset is not None:
+        common["opset"] = opset
     try:
         if onnx:
-            report = export_onnx(loaded, card, target, opset=opset, **common)
+            report = export_onnx(loaded, card, target, **common)
         else:
-            capabilities = [entry.strip() for entry in sm.split(",")] if sm else []
             report = export_tensorrt(loaded, card, target, compute_capabilities=capabilities, **common)
     except GateError as error:
         if (gate := getattr(error, "gate", None)) is not None:
@@ -95,10 +106,12 @@ def export(
         _print(report)
 
 
-def _some(paths: tuple[Path, ...]) -> list[Path]:
-    """At most GATE_PICTURES of them, evenly spread."""
-    count = min(len(paths), GATE_PICTURES)
-    return [paths[i * len(paths) // count] for i in range(count)]
+def _calibration(folder: Path | None, preprocessing: Preprocessing) -> np.ndarray | None:
+    from edgex import data
+
+    if folder is None:
+        return None
+    return data.load_batch(data.spread(data.loose([folder]), GATE_PICTURES), preprocessing)
 
 
 def _thresholds(given: list[str]) -> dict[str, float]:

@@ -20,14 +20,12 @@ def inspect(
     json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Show a file's architecture, classes, provenance with hashes, alpha and measured numbers."""
-    from edgex import zoo
-
-    known = {entry.name: entry.path for entry in reversed(zoo.entries())}
     path = Path(file)
-    if not path.is_file() and file in known:
-        path = known[file]
-    elif not path.is_file() and not path.suffix and "/" not in file:
-        path = zoo.resolve(file, "model")
+    # An existing file needs no zoo, and so no torch: a device can look into what it runs.
+    if not path.is_file():
+        from edgex import zoo
+
+        path = zoo.resolve_any(file)
     show(path, as_json=json)
 
 

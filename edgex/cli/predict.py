@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgex.cli.console import note, print_error, print_json
-from edgex.runtime.errors import EdgexError, ImageError, UsageError
+from edgex.cli.console import note, print_error, print_json, save_picture
+from edgex.names import PICTURE_SUFFIXES
+from edgex.runtime.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edgex.runtime import Result
-
-_PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 
 
 def register(app: typer.Typer) -> None:
@@ -47,7 +46,7 @@ def predict(
     if overlay is not None:
         _write_overlays(results, overlay)
     if json:
-        print_json([{"picture": str(path), **result.to_dict()} for path, result in results])
+        print_json([{"picture": str(path), **result.to_dict(top=top)} for path, result in results])
     else:
         for path, result in results:
             best = ", ".join(f"{label} {100 * score:.1f}%" for label, score in result.top(top))
@@ -57,10 +56,11 @@ def predict(
 
 
 def _pictures(images: list[Path]) -> list[Path]:
+    """The pictures themselves, and every one below each folder."""
     paths: list[Path] = []
     for entry in images:
         if entry.is_dir():
-            found = sorted(p for p in entry.iterdir() if p.suffix.lower() in _PICTURE_SUFFIXES)
+            found = sorted(p for p in entry.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
             if not found:
                 raise UsageError(f"expected pictures in {entry}, found none")
             paths += found
@@ -76,6 +76,8 @@ def _runner(model: str, provider: str) -> Callable[[Path, str | None], Result]:
 
         session = Session(model, provider=provider)
         return lambda path, explain: session(path, explain=explain)
+    if provider != "auto":
+        raise UsageError(f"--provider is for exported files, found the model {model}: export it first")
     from edgex import zoo
     from edgex.torch_session import TorchSession
 
@@ -83,18 +85,13 @@ def _runner(model: str, provider: str) -> Callable[[Path, str | None], Result]:
 
 
 def _write_overlays(results: list[tuple[Path, Any]], folder: Path) -> None:
-    from PIL import Image
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path, result in results:
-            target = folder / f"{path.stem}.{_slug(result.explained)}.png"
-            Image.fromarray(result.overlay(path)).save(target)
-            note(f"wrote {target}")
-    except OSError as error:
-        raise EdgexError(
-            f"cannot write overlays to {folder} ({error.strerror or error}): choose another folder"
-        ) from error
+    stems = [path.stem for path, _ in results]
+    for number, (path, result) in enumerate(results):
+        # Two pictures of one name from two folders must not overwrite each other.
+        stem = path.stem if stems.count(path.stem) == 1 else f"{path.stem}.{number}"
+        target = folder / f"{stem}.{_slug(result.explained)}.png"
+        save_picture(result.overlay(path), target)
+        note(f"wrote {target}")
 
 
 def _slug(text: str) -> str:

@@ -82,7 +82,6 @@ def train(
         alpha=alpha,
         work=work or out.with_name(out.name + ".work"),
         model_out=model_out,
-        model_name=None,
         half=half,
         limit=limit,
         report=note,

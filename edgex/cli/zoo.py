@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from edgex.cli.console import print_json
-from edgex.runtime.errors import UsageError
 
 
 def register(app: typer.Typer) -> None:
@@ -56,12 +55,5 @@ def list_(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = Fa
 def path(name: Annotated[str, typer.Argument(help="Name of a model or vector.")]) -> None:
     """Print the path of a named model or vector."""
     from edgex import zoo
-    from edgex.names import nearest
 
-    known = zoo.entries()
-    for entry in known:
-        if entry.name == name:
-            print(entry.path)
-            return
-    names = [entry.name for entry in known]
-    raise UsageError(f"nothing named '{name}' in the zoo{nearest(name, names) or '; known: ' + ', '.join(names)}")
+    print(zoo.resolve_any(name))

@@ -65,5 +65,5 @@ def test_without_a_limit_the_walk_goes_to_the_end(pair: tuple[Path, Path, data.P
 def test_bad_limits_are_refused(pair: tuple[Path, Path, data.Pictures]) -> None:
     with pytest.raises(UsageError, match="drop of at least 0"):
         alpha.choose(*pair, max_drop=-1, max_alpha=1)
-    with pytest.raises(UsageError, match="largest alpha of at least 0.25"):
+    with pytest.raises(UsageError, match="largest alpha from 0.25"):
         alpha.choose(*pair, max_drop=1, max_alpha=0.1)

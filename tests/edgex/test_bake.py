@@ -144,7 +144,6 @@ def test_alpha_zero_is_the_target_bit_for_bit(
     assert list(before) == list(after)
     assert after["backbone.norm.bias"][dtype.itemsize - 1] == 0x80, "the sign of zero is kept"
     assert card.alpha == 0.0
-    assert load_card(pair.out)[1] == load_card(pair.target)[1]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -289,7 +288,7 @@ def test_damaged_inputs_are_refused(pair: Pair, which: str) -> None:
         tampered = bytearray(whole)
         tampered[position] ^= 0x04
         path.write_bytes(tampered)
-        pair.assert_refused(ArtefactError, rf"{which}.safetensors: its data has sha256 .* changed or damaged")
+        pair.assert_refused(ArtefactError, rf"{which}.safetensors: its sha256 is .* changed or damaged")
 
 
 def test_exchanged_inputs_are_named(pair: Pair) -> None:
@@ -338,9 +337,7 @@ def test_a_target_can_be_baked_in_place(pair: Pair) -> None:
 
 def test_the_order_of_the_vectors_tensors_does_not_matter(pair: Pair) -> None:
     pair.bake()
-    first = pair.out.read_bytes()
-    digest = load_card(pair.out)[1]
+    first = stored(pair.out)
     pair.rewrite_vector(deltas=dict(reversed(pair.deltas.items())))
     pair.bake()
-    assert load_card(pair.out)[1] == digest
-    assert len(pair.out.read_bytes()) == len(first)
+    assert stored(pair.out) == first

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from edgex import samples
+from edgex.cli import main
 from pictures import picture_folder
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -195,7 +196,7 @@ def test_a_failed_gate_prints_its_table_and_writes_nothing(run: Run, small: Path
         (("--onnx", "fp32", "--opset", "17"), "opset from 18", 2),
         (("--onnx", "fp32", "--image-size", "100"), "multiple of the patch size 16", 2),
         (("--onnx", "fp32", "--max-batch", "0"), "max batch of at least 1", 2),
-        (("--onnx", "int8", "--calibration", "absent"), "folder of pictures at absent", 2),
+        (("--onnx", "int8", "--calibration", "absent"), "folder of pictures at absent", 1),
         (("--onnx", "fp16", "--calibration", "absent"), "--calibration is for int8", 2),
         (("--onnx", "fp32", "--threshold", "sharpness=1"), "expected a gate metric", 2),
         (("--onnx", "fp32", "--threshold", "sum_error"), "METRIC=VALUE", 2),
@@ -210,3 +211,135 @@ def test_bad_export_arguments(
     assert message in error_line(run("export", str(small), *arguments, code=code))
     assert (tmp_path / "taken.onnx").read_text() == "taken"
     assert not list(tmp_path.glob(".*part"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "code"),
+    [
+        (("bake", "--alpha", "auto", "--val", "named", "--max-drop", "nan"), "drop of at least 0", 2),
+        (("bake", "--alpha", "auto", "--val", "named", "--max-alpha", "inf"), "largest alpha from 0.25 to 100", 2),
+        (("bake", "--alpha", "nan"), "finite number", 2),
+        (("train", "--seed", "-1"), "seed of at least 0", 2),
+        (("train", "--learning-rate", "-1"), "learning rate above 0", 2),
+        (("train", "--resize", "10"), "--resize of at least 160 px", 2),
+        (("train", "--data", "empty"), "expected class folders", 1),
+        (("train", "--data", "hollow"), "has no pictures", 1),
+        (("train", "--data", "torn"), "cannot read picture", 1),
+        (("train", "--weights", "pickle.pt"), "not a checkpoint of plain tensors", 1),
+        (("train", "--weights", "absent.pt"), "found nothing", 1),
+        (("train", "--out", "file/below.safetensors"), "cannot write", 1),
+        (("vector", "--limit", "0"), "limit of at least 1", 2),
+        (("vector", "--blocks", "99"), "at most 6 blocks", 2),
+        (("vector", "--alpha", "nan"), "finite alpha", 2),
+        (("vector", "--data", "absent"), "folder of pictures at absent", 1),
+        (("vector", "--out", "file/below.safetensors"), "cannot write", 1),
+        (("import", "--classes", "@absent.txt"), "cannot read class names", 1),
+        (("import", "--arch", "timm/resnet18"), "edgex explains", 1),
+        (("import", "--arch", "timm/tset_vit"), "did you mean test_vit", 2),
+        (("predict", "--provider", "tensorrt"), "--provider is for exported files", 2),
+        (("predict", "--explain", "class 9"), "expected one of the model's 4 classes", 2),
+    ],
+)
+def test_bad_input_is_one_line(
+    small: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    message: str,
+    code: int,
+) -> None:
+    """In this process, since there are many: `main` is what the command runs."""
+    import torch
+
+    from edgex.checkpoint import load_model
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EDGEX_HOME", str(tmp_path / "home"))
+    picture_folder(tmp_path / "pictures", {"": 2})
+    (tmp_path / "named").mkdir()
+    shutil.copytree(tmp_path / "pictures" / "red disc", tmp_path / "named" / "class 0")
+    for name in ("empty", "hollow/a", "torn/a", "torn/b"):
+        (tmp_path / name).mkdir(parents=True)
+    for path in ("torn/a/1.png", "torn/b/1.png", "torn/a/2.png", "file"):
+        (tmp_path / path).write_text("no picture")
+    torch.save(load_model(small)[0].backbone.tensors(), tmp_path / "weights.pt")
+    torch.save({"model": Path("code")}, tmp_path / "pickle.pt")
+    picture = str(samples.paths()[0])
+    defaults: dict[str, list[str]] = {
+        "bake": ["bake", "--target", str(small), "--vector", "imagenet", "--force"],
+        "train": ["train", "--data", "pictures", "--base", "timm/test_vit", "--weights", "weights.pt", "--out", "o.st"],
+        "vector": ["vector", "train", "--model", str(small), "--data", "pictures", "--out", "o.st", "--side", "5"],
+        "import": ["import", "weights.pt", "--arch", "timm/test_vit", "--classes", "a,b"],
+        "predict": ["predict", str(small), picture],
+    }
+    if arguments[0] == "bake":
+        vector = _vector_of(small, tmp_path / "vector.safetensors")
+        defaults["bake"][4] = str(vector)
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr(sys, "argv", ["edgex", *defaults[arguments[0]], *arguments[1:]])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("edgex: error: ")]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert exit_.value.code == code
+    left = [p for p in set(tmp_path.rglob("*")) - set(before) if p.is_file() and ".work" not in str(p)]
+    assert not left
+
+
+def _vector_of(model: Path, path: Path) -> Path:
+    """A vector that fits a model."""
+    import torch
+
+    from edgex.checkpoint import load_model
+    from edgex.vector import VectorCard, save_vector
+
+    loaded, card = load_model(model)
+    names = list(loaded.backbone.tensors())
+    described = VectorCard(
+        name="small",
+        architecture=card.architecture,
+        base=card.base,
+        source="none",
+        supervision="none",
+        evidence=card.evidence,
+        alpha=1.0,
+        unchanged=tuple(names[1:]),
+    )
+    save_vector(
+        path, {names[0]: 0.01 * torch.ones_like(loaded.backbone.tensors()[names[0]])}, described, dtype=torch.float32
+    )
+    return path
+
+
+def test_a_device_without_torch_is_told_which_extra_to_install(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['torch'] = None; from edgex.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "bake", "--target", "cars", "--vector", "imagenet"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "pip install 'edgex[bake]'" in error_line(done)
+
+
+def test_baking_twice_needs_a_place_of_its_own(run: Run, tmp_path: Path) -> None:
+    run("bake", "--target", "cars", "--vector", "imagenet")
+    again = ("bake", "--target", "cars-baked", "--vector", "imagenet")
+    assert "was baked already" in error_line(run(*again, code=2))
+    assert "alpha in all: 2" in run(*again, "--out", "twice.safetensors").stdout
+    described = json.loads(run("inspect", "twice.safetensors", "--json").stdout)["metadata"]
+    assert described["alpha"] == 2.0
+    assert "accuracy_test" not in described["metrics"]
+    assert described["metrics"]["target"]["accuracy_test"]["n"] == 1176
+
+
+def test_pictures_of_one_name_keep_their_overlays_apart(run: Run, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        shutil.copy(samples.paths("cars")[0], tmp_path / name / "x.jpg")
+    run("predict", "cars", "a", "b", "--overlay", "out")
+    assert len(list((tmp_path / "out").glob("*.png"))) == 2
+    assert "cannot write" in error_line(run("predict", "cars", "a", "--overlay", "a/x.jpg/out", code=1))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from edgex import data
-from edgex.errors import ImageError, UsageError
+from edgex.errors import DataError, ImageError
 from edgex.runtime.preprocess import Preprocessing
 from pictures import COLOURS, draw, picture_folder
 
@@ -42,20 +42,20 @@ def test_aligned_maps_labels_by_name(tmp_path: Path) -> None:
     order = ("red disc", "other", "blue disc", "green square")
     aligned = data.aligned(found, order, tmp_path)
     assert [order[label] for label in aligned.labels] == [found.classes[label] for label in found.labels]
-    with pytest.raises(UsageError, match="class 'blue disc' that the model does not know; did you mean blue disk"):
+    with pytest.raises(DataError, match="class 'blue disc' that the model does not know; did you mean blue disk"):
         data.aligned(found, ("red disc", "blue disk", "green square"), tmp_path)
 
 
 def test_missing_and_empty_folders_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="found nothing"):
+    with pytest.raises(DataError, match="found nothing"):
         data.labelled(tmp_path / "absent")
-    with pytest.raises(UsageError, match="expected class folders with pictures"):
+    with pytest.raises(DataError, match="expected class folders with pictures"):
         data.labelled(tmp_path)
     picture_folder(tmp_path, {"": 1})
     (tmp_path / "empty class").mkdir()
-    with pytest.raises(UsageError, match="empty class has no pictures"):
+    with pytest.raises(DataError, match="empty class has no pictures"):
         data.labelled(tmp_path)
-    with pytest.raises(UsageError, match="expected pictures in"):
+    with pytest.raises(DataError, match="expected pictures in"):
         data.loose([tmp_path / "empty class"])
 
 

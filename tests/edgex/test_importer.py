@@ -232,5 +232,5 @@ class TestParseClasses:
             parse_classes(f"@{path}")
 
     def test_a_missing_file_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match="expected a text file with class names"):
+        with pytest.raises(ArtefactError, match="cannot read class names"):
             parse_classes(f"@{tmp_path / 'none.txt'}")

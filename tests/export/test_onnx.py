@@ -132,6 +132,9 @@ def test_bad_arguments(small, small_pictures, tmp_path):
         export(out=tmp_path)
     with pytest.raises(UsageError, match="no calibration pictures"):
         export(precision="int8", calibration=small_pictures[:0])
+    for form in ("static", "qdq"):
+        with pytest.raises(UsageError, match=f"{form} int8 needs pictures to calibrate with: name a folder"):
+            export(precision="int8", int8_form=form)
     with pytest.raises(UsageError, match="gate metric"):
         export(thresholds={"typo": 1.0})
     (tmp_path / "there.onnx").write_bytes(b"kept")

@@ -3,7 +3,7 @@ import onnx_ir as ir
 import pytest
 import torch
 
-from edgex.errors import UsageError
+from edgex.errors import GateError, UsageError
 from edgex.export import ParityError
 from edgex.export.build import Recipe, build_graph
 from edgex.export.parity import BOUNDS, Outputs, batch_sizes, compare, reference, run_gate, thresholds
@@ -25,9 +25,15 @@ def gate_of(small, small_pictures):
     model, card = small
     expected = reference(model, card.preprocessing, small_pictures)
 
-    def gate(graph: ir.Model, precision="fp32"):
+    def gate(graph: ir.Model, precision="fp32", heatmap_of=None):
+        """heatmap_of: (explain_class, heatmap) -> the heatmap that the file gives instead."""
         runner = OnnxRunner(ir.to_proto(graph).SerializeToString())
-        return run_gate(runner, expected, precision=precision, max_batch=4, runtime=runner.name)
+
+        def run(image, explain):
+            outputs = runner(image, explain)
+            return outputs if heatmap_of is None else outputs._replace(heatmap=heatmap_of(explain, outputs.heatmap))
+
+        return run_gate(run, expected, precision=precision, max_batch=4, runtime=runner.name)
 
     return gate
 
@@ -122,6 +128,46 @@ def test_an_ignored_explain_class_is_caught(graph_of, gate_of):
         use.node.replace_input_with(use.idx, least.outputs[0])
     graph.graph.insert_before(next(iter(graph.graph)), [least])
     assert {"base_max_abs", "heatmap_error"} <= failed(gate_of(graph))
+
+
+WRONG_HEATMAPS = {
+    "turned": (lambda heatmap: heatmap[:, ::-1, ::-1], {"heatmap_error"}),
+    "shifted": (lambda heatmap: heatmap + np.float32(1e-4), {"sum_error"}),
+    "no numbers": (lambda heatmap: heatmap * np.float32(np.nan), {"heatmap_error", "sum_error"}),
+}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("wrong", WRONG_HEATMAPS)
+def test_a_heatmap_wrong_only_for_class_minus_one_is_caught(graph_of, gate_of, precision, wrong):
+    change, names = WRONG_HEATMAPS[wrong]
+
+    def changed(explain, heatmap):
+        return np.where((explain == -1)[:, None, None], change(heatmap), heatmap)
+
+    assert failed(gate_of(graph_of(), precision, changed)) == names
+
+
+@pytest.mark.parametrize("sizes", [(2, 3, 4), (2,)], ids=["every batch", "one size only"])
+def test_heatmaps_mixed_up_across_a_batch_are_caught(graph_of, gate_of, sizes):
+    """Each picture gets its neighbour's heatmap: as it is, then levelled so that it still adds up."""
+
+    def rolled(explain, heatmap):
+        return np.roll(heatmap, 1, axis=0) if len(heatmap) in sizes else heatmap
+
+    def levelled(explain, heatmap):
+        mixed = rolled(explain, heatmap)
+        return mixed + (heatmap - mixed).mean(axis=(1, 2), keepdims=True)
+
+    for precision in ("fp32", "fp16", "int8"):
+        assert {"heatmap_error", "sum_error"} <= failed(gate_of(graph_of(), precision, rolled))
+        names = failed(gate_of(graph_of(), precision, levelled))
+        assert "heatmap_error" in names and "sum_error" not in names
+
+
+def test_a_heatmap_of_another_shape_in_one_batch_size_is_an_error(graph_of, gate_of):
+    with pytest.raises(GateError, match="output of shape"):
+        gate_of(graph_of(), "fp32", lambda explain, heatmap: heatmap[:1] if len(heatmap) == 2 else heatmap)
 
 
 def _axes(graph: ir.Model, axes: list[int]) -> ir.Value:

@@ -1,12 +1,13 @@
+import ctypes.util
 import dataclasses
 
 import pytest
 
 from edgex.errors import GateError, MissingExtraError, UsageError
-from edgex.export import export_tensorrt
+from edgex.export import export_tensorrt, tensorrt
 from edgex.export.build import Recipe, build_graph
 from edgex.export.report import Stages
-from edgex.export.tensorrt import Engine, EngineBuilder, _import_first, check_network
+from edgex.export.tensorrt import Engine, EngineBuilder, _import_first, check_network, local_capability
 from edgex.runtime.metadata import load
 
 rtx = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed: engines are not built for real")
@@ -35,6 +36,9 @@ def test_engine_is_built_ahead_of_time(small, small_pictures, tmp_path, precisio
     assert ("MATRIX_MULTIPLY HALF" in layers) == (precision == "fp16")
     assert ("QUANTIZE INT8" in layers) == (precision == "int8")
     assert report.gate.passed and any("built with tensorrt_rtx" in note for note in report.notes)
+    half = sum(count for kind, count in layers.items() if kind.endswith("HALF")) / sum(layers.values())
+    assert (half > 0.5) == (precision == "fp16") and (half == 0) == (precision != "fp16")
+    assert f"share of half-precision layers: {100 * half:.0f}%" in report.notes
     header = int.from_bytes(report.path.read_bytes()[:4], "little")
     assert report.size == 4 + header + len(plan)
 
@@ -80,6 +84,41 @@ def test_wrong_inputs_and_outputs_are_errors(half):
     ):
         with pytest.raises(GateError, match=message):
             check_network(dataclasses.replace(good(card), tensors=tensors | changed), graph, card, Recipe("fp16"))
+
+
+def test_int8_without_calibration_is_refused_before_any_work(small, small_pictures, tmp_path):
+    model, card = small
+    stages: list[str] = []
+    with pytest.raises(UsageError, match="int8 engines need pictures to calibrate with: name a folder with --calib"):
+        export_tensorrt(
+            model,
+            card,
+            tmp_path / "m.engine",
+            pictures=small_pictures,
+            model_sha256="cd" * 32,
+            precision="int8",
+            progress=stages.append,
+        )
+    assert stages == [] and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(ctypes.util.find_library("cuda") is not None, reason="there is a CUDA driver here")
+def test_without_a_driver_no_engine_is_opened(small):
+    assert local_capability() is None
+    assert EngineBuilder("tensorrt_rtx", []).inspect(b"plan", small[1], 4) is None
+
+
+def test_a_plan_that_a_gpu_here_cannot_open_is_an_error(small, monkeypatch):
+    """The GPU is pretended; TensorRT's refusal of the bytes is its own."""
+    monkeypatch.setattr(tensorrt, "local_capability", lambda: "8.9")
+    for capabilities in ([], ["86", "89"]):
+        builder = EngineBuilder("tensorrt_rtx", capabilities)
+        with pytest.raises(GateError, match=r"cannot open its own engine .* 8\.9 \(.+\): nothing") as caught:
+            builder.inspect(b"no plan", small[1], 4)
+        assert "no reason given" not in str(caught.value)
+    assert EngineBuilder("tensorrt_rtx", ["86"]).inspect(b"no plan", small[1], 4) is None
+    monkeypatch.setattr(tensorrt, "local_capability", lambda: "9.0")
+    assert EngineBuilder("tensorrt_rtx", []).inspect(b"no plan", small[1], 4) is None
 
 
 def test_capabilities_are_checked_before_any_work(small, small_pictures, tmp_path):
