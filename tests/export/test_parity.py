@@ -132,7 +132,7 @@ def test_an_ignored_explain_class_is_caught(graph_of, gate_of):
 
 WRONG_HEATMAPS = {
     "turned": (lambda heatmap: heatmap[:, ::-1, ::-1], {"heatmap_error"}),
-    "shifted": (lambda heatmap: heatmap + np.float32(1e-4), {"sum_error"}),
+    "shifted": (lambda heatmap: heatmap + np.float32(5e-6), {"sum_error"}),
     "no numbers": (lambda heatmap: heatmap * np.float32(np.nan), {"heatmap_error", "sum_error"}),
 }
 
