@@ -2,7 +2,7 @@
 
     python benchmarks/built_in.py --cars CARS/test --pictures PICTURES --predictor DEIT_TINY.safetensors
 
---cars: labelled test pictures of Stanford Cars, class folders. --pictures: photographs that no training saw.
+--cars: labelled test pictures of Stanford Cars, class folders. --pictures: photographs kept from the vector's training.
 --predictor: `edgex import` of the weights that `imagenet-1k` started from. Results go to results/built_in.json.
 """
 
