@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from edgex import zoo
+from edgex import data, samples, zoo
 from edgex.checkpoint import load_card, load_model, save_model
 from edgex.errors import ArtefactError, UsageError
+from edgex.model import normalise
 from edgex.vector import load_vector_card
 
 
@@ -80,3 +82,20 @@ def test_a_damaged_file_in_the_local_zoo_does_not_hide_the_rest(home: Path) -> N
 def test_incomplete_hub_names_are_refused(name: str) -> None:
     with pytest.raises(UsageError, match="expected hf://organisation/repository/file"):
         zoo.resolve(name, "model")
+
+
+@pytest.mark.parametrize("name", ["cars", "imagenet-1k"])
+def test_heatmaps_of_built_in_models_add_up(name: str) -> None:
+    """Real weights, real pictures: the identity of the forward pass, for the predicted and for another class."""
+    model, card = load_model(zoo.resolve(name, "model"))
+    images = torch.from_numpy(data.load_batch(samples.paths(), card.preprocessing))
+    pixels = normalise(images, card.preprocessing.mean, card.preprocessing.std)
+    found = []
+    for asked in (-1, 7):
+        explained = model(pixels, torch.full((len(images),), asked))
+        chosen = explained.logits.argmax(dim=1) if asked < 0 else torch.full((len(images),), asked)
+        centred = explained.logits.gather(1, chosen[:, None])[:, 0] - explained.logits.mean(dim=1)
+        assert torch.allclose(explained.heatmap.sum(dim=(1, 2)) + explained.base, centred, atol=1e-4)
+        found.append(explained.heatmap)
+    assert not torch.allclose(found[0], found[1], atol=1e-3)
+    assert not torch.allclose(found[0][0], found[0][1], atol=1e-3)
