@@ -173,8 +173,7 @@ def learn(
     compute.seed_everything(options.seed)
     trained_parameters(model, options.blocks)
     device = compute.device_of(options.device)
-    model = model.to(device).freeze()
-    model._empty = None
+    model = model.to(device).requires_grad_(False).train()
     cached = _Data(model, labels, preprocessing, options, side, device)
     pictures = labels.picture.unique()
     shuffled = pictures[torch.randperm(len(pictures), generator=torch.Generator().manual_seed(options.seed))]

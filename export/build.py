@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -52,6 +54,14 @@ class Built:
 
     graph: ir.Model
     damages: tuple[Damage, ...] = ()
+
+    def described(self) -> dict[str, Any]:
+        """What an `ExportReport` says of the graph: nodes, weights, damages."""
+        return {
+            "nodes": dict(Counter(node.op_type for node in self.graph.graph.all_nodes()).most_common()),
+            "weights": graph.weight_shares(self.graph),
+            "damages": self.damages,
+        }
 
 
 def build_graph(

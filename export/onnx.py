@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -108,12 +107,10 @@ def export_onnx(
         precision=precision,
         size=out.stat().st_size,
         sha256=digest,
-        nodes=dict(Counter(node.op_type for node in built.graph.graph.all_nodes()).most_common()),
-        weights=graph.weight_shares(built.graph),
         gate=gate,
         latency_ms=latency,
         seconds=stages.seconds,
-        damages=built.damages,
+        **built.described(),
         notes=notes(card),
     )
 

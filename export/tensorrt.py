@@ -26,7 +26,7 @@ import onnx_ir as ir
 from edgex.artefact import atomic_output
 from edgex.checkpoint import ModelCard
 from edgex.errors import GateError, MissingExtraError, ProviderError, UnsupportedError, UsageError
-from edgex.export import graph, metadata
+from edgex.export import metadata
 from edgex.export.build import DEFAULT_MAX_BATCH, Recipe, build_graph, check_arguments, notes
 from edgex.export.fused import INPUT_NAMES, OUTPUT_NAMES
 from edgex.export.int8 import Budget
@@ -134,12 +134,10 @@ def export_tensorrt(
         precision=precision,
         size=out.stat().st_size,
         sha256=digest,
-        nodes=dict(Counter(node.op_type for node in built.graph.graph.all_nodes()).most_common()),
-        weights=graph.weight_shares(built.graph),
         gate=gate,
         latency_ms=latency,
         seconds=stages.seconds,
-        damages=built.damages,
+        **built.described(),
         notes=tuple(remarks),
     )
 

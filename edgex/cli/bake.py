@@ -51,7 +51,8 @@ def bake(
     target_path, vector_path = zoo.resolve(target, "model"), zoo.resolve(vector, "vector")
     tau, _ = load_vector_card(vector_path)
     check(target_path, vector_path, force=force)
-    if load_card(target_path)[0].alpha is not None and out is None:
+    before, _ = load_card(target_path)
+    if before.alpha is not None and out is None:
         raise UsageError(f"{target_path} was baked already: name an --out to add another vector to it")
     metrics: dict[str, object] = {}
     if val is not None:
@@ -59,15 +60,16 @@ def bake(
         metrics["bake"] = measured
     else:
         factor = _number(alpha) if alpha is not None else tau.alpha
-    name = load_card(target_path)[0].name
-    path = out or zoo.local_path(f"{name}-baked")
+    path = out or zoo.local_path(f"{before.name}-baked")
     card = add_vector(target_path, vector_path, path, alpha=factor, force=force, metrics=metrics)
     zoo.remember_bake(path)
     if json:
         print_json({"path": str(path), "alpha": factor, "metrics": card.metrics, "evidence": card.evidence.to_dict()})
     else:
         total = "" if card.alpha == factor else f" (alpha in all: {card.alpha:g})"
-        print(f"{path}: {name} + {factor:g} x {tau.name}{total}, {card.architecture}, {len(card.classes)} classes")
+        print(
+            f"{path}: {before.name} + {factor:g} x {tau.name}{total}, {card.architecture}, {len(card.classes)} classes"
+        )
 
 
 def _measured(

@@ -102,7 +102,12 @@ def test_train_learn_bake_and_evaluate_ones_own(run: Run, tmp_path: Path) -> Non
     run("import", "base.pt", "--arch", "timm/test_vit", "--classes", "a,b,c,d,e,f,g", "--out", "source.safetensors")
     learn = ("vector", "train", "--model", "source.safetensors", "--data", str(data / "train"), "--side", "5")
     small = ("--pairs", "4", "--steps", "4", "--blocks", "2", "--batch-size", "8", "--precision", "fp32")
-    run(*learn, *small, "--out", "my-vector.safetensors", "--model-out", "self.safetensors")
+    weights = ("--explain-weight", "0.5", "--class-weight", "1.5", "--evidence-blocks", "3")
+    run(*learn, *small, *weights, "--out", "my-vector.safetensors", "--model-out", "self.safetensors")
+    learned = json.loads(run("vector", "info", "my-vector.safetensors", "--json").stdout)["metadata"]
+    assert learned["evidence"]["blocks"] == 3
+    chosen = learned["provenance"][-1]["options"]
+    assert (chosen["explain_weight"], chosen["class_weight"], chosen["blocks"]) == (0.5, 1.5, 2)
     bake = ("bake", "--target", "my.safetensors", "--vector", "my-vector.safetensors")
     run(*bake, "--alpha", "0.8", "--out", "baked.safetensors")
     done = run(*bake, "--alpha", "auto", "--val", str(data / "val"), "--max-drop", "50", "--out", "auto.safetensors")
@@ -343,3 +348,27 @@ def test_pictures_of_one_name_keep_their_overlays_apart(run: Run, tmp_path: Path
     run("predict", "cars", "a", "b", "--overlay", "out")
     assert len(list((tmp_path / "out").glob("*.png"))) == 2
     assert "cannot write" in error_line(run("predict", "cars", "a", "--overlay", "a/x.jpg/out", code=1))
+
+
+def test_the_demo_draws_every_sample(run: Run, tmp_path: Path) -> None:
+    done = run("demo", "--out", "demo", "--rounds", "1")
+    drawn = {path.stem for path in (tmp_path / "demo").glob("*.png")}
+    assert drawn == {path.stem for path in samples.paths()} | {"sheet"}
+    assert "150 passes" in done.stdout
+
+
+def test_an_import_may_name_the_base_it_started_from(run: Run, tmp_path: Path) -> None:
+    import timm
+    import torch
+
+    for name in ("base", "tuned"):
+        torch.manual_seed(len(name))
+        torch.save(timm.create_model("test_vit", num_classes=2).state_dict(), tmp_path / f"{name}.pt")
+    common = ("--arch", "timm/test_vit", "--classes", "a,b")
+    run("import", "base.pt", *common, "--out", "base.safetensors")
+    run("import", "tuned.pt", *common, "--base-weights", "base.pt", "--out", "tuned.safetensors")
+    bases = [
+        json.loads(run("inspect", f"{name}.safetensors", "--json").stdout)["metadata"]["base"]
+        for name in ("base", "tuned")
+    ]
+    assert bases[0] == bases[1]
