@@ -1,6 +1,6 @@
 """Does the heatmap's memory grow with the number of classes? Peak memory of one batch, 10 against 1000 classes.
 
-    python benchmarks/export_memory.py --out export_memory.json [--model timm/deit_tiny_patch16_224] [--batch 16]
+    python benchmarks/export_memory.py --out export_memory.json [--models timm/vit_base_patch16_224] [--batch 16]
 
 A tensor of one float per picture, patch and class would add batch * patches * classes * 4 bytes (12.5 MB for 16
 pictures, 196 patches and 1000 classes). Each measurement is a process of its own: the growth of its peak resident
@@ -15,10 +15,15 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from export_families import PACKAGES, test_support
+
+from edgex.timing import machine
 
 CLASSES = (10, 1000)
+MODELS = ("timm/deit_tiny_patch16_224", "timm/vit_base_patch16_224")
 
 
 def run_once(path: str, batch: int) -> float:
@@ -40,19 +45,8 @@ def peak_kb() -> int:
     return int(line.split()[1])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("export_memory.json"))
-    parser.add_argument("--model", default="timm/deit_tiny_patch16_224")
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.one:
-        print(run_once(arguments.one, arguments.batch))
-        return
+def measure(name: str, batch: int, repeats: int) -> dict[str, Any]:
     import onnx_ir as ir
-    from export_families import test_support
 
     from edgex.export.build import Recipe, build_graph
     from edgex.export.report import Stages
@@ -60,23 +54,39 @@ def main() -> None:
     growth: dict[int, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for classes in CLASSES:
-            model, card = test_support()._random_model(arguments.model, classes=classes)
+            model, card = test_support()._random_model(name, classes=classes)
             path = Path(folder) / f"{classes}.onnx"
             ir.save(build_graph(model, card, Recipe(), np.empty(0), Stages(None)).graph, path)
-            command = [sys.executable, __file__, "--one", str(path), "--batch", str(arguments.batch)]
+            command = [sys.executable, __file__, "--one", str(path), "--batch", str(batch)]
             growth[classes] = [
                 float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-                for _ in range(arguments.repeats)
+                for _ in range(repeats)
             ]
-    patches = model.backbone.patches
-    result = {
-        "model": arguments.model,
-        "batch": arguments.batch,
+    return {
+        "model": name,
+        "batch": batch,
         "peak_growth_mb": {str(classes): [round(v, 1) for v in values] for classes, values in growth.items()},
-        "one_float_per_picture_patch_and_class_mb": round(arguments.batch * patches * CLASSES[1] * 4 / 1e6, 1),
+        "one_float_per_picture_patch_and_class_mb": round(batch * model.backbone.patches * CLASSES[1] * 4 / 1e6, 1),
     }
-    arguments.out.write_text(json.dumps(result, indent=2))
-    print(json.dumps(result, indent=2))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("export_memory.json"))
+    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(run_once(arguments.one, arguments.batch))
+        return
+    start = machine(PACKAGES)
+    rows = []
+    for name in arguments.models:
+        rows.append(measure(name, arguments.batch, arguments.repeats))
+        print(json.dumps(rows[-1]))
+        arguments.out.write_text(json.dumps({"machine": start, "rows": rows}, indent=2))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from edgex import artefact
 from edgex.artefact import TensorFile
 from edgex.checkpoint import BACKBONE_PREFIX, ModelCard, backbone_shapes, check_finite, match_shapes
 from edgex.errors import MismatchError, UsageError
-from edgex.vector import VectorCard
+from edgex.vector import VectorCard, delta_shapes, read_delta
 
 
 def bake(
@@ -87,13 +87,12 @@ def _sums(model_file: TensorFile, vector_file: TensorFile, alpha: float) -> Iter
         if not name.startswith(BACKBONE_PREFIX) or key not in vector_file.tensors:
             yield data
             continue
-        delta = vector_file.read(key)
-        check_finite(delta, key, source=str(vector_file.path))
+        delta = read_delta(vector_file, key)
         if alpha == 0:
             yield data
             continue
         # Product and sum are rounded one after the other: fused, they would differ between processors.
-        total = tensor.float().add_(delta.float().mul_(alpha)).to(spec.dtype)
+        total = tensor.float().add_(delta.mul_(alpha)).to(spec.dtype)
         check_finite(total, name, source=f"{model_file.path} plus {alpha} times {vector_file.path}")
         yield artefact.encode(total)
     model_file.verify()
@@ -116,7 +115,7 @@ def _check_same_origin(card: ModelCard, tau: VectorCard, target: Path, vector: P
 def _check_fit(model_file: TensorFile, vector_file: TensorFile, tau: VectorCard, target: Path, vector: Path) -> None:
     """Deltas and unchanged names together must be exactly the target's backbone, shape by shape."""
     expected = backbone_shapes(model_file.tensors)
-    found = {name: spec.shape for name, spec in vector_file.tensors.items()}
+    found = delta_shapes(vector_file)
     overlap = found.keys() & set(tau.unchanged)
     if overlap:
         raise MismatchError(f"{vector}: tensor '{min(overlap)}' has a delta and is listed as unchanged")

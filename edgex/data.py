@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from edgex.errors import DataError, ImageError
-from edgex.names import PICTURE_SUFFIXES, nearest
+from edgex.names import MASK_SUFFIX, PICTURE_SUFFIXES, nearest
 from edgex.runtime.preprocess import Preprocessing
 
 
@@ -106,7 +106,7 @@ def loose(roots: Sequence[Path]) -> tuple[Path, ...]:
     for root in roots:
         if not root.is_dir():
             raise DataError(f"expected a folder of pictures at {root}, found nothing: check the path")
-        found = sorted(p for p in root.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file())
+        found = _pictures_in(root)
         if not found:
             raise DataError(f"expected pictures in {root}, found none")
         paths += found
@@ -134,4 +134,8 @@ def load_batch(paths: Sequence[Path], preprocessing: Preprocessing) -> np.ndarra
 
 
 def _pictures_in(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file())
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.endswith(MASK_SUFFIX) and path.is_file()
+    )

@@ -8,6 +8,7 @@ from edgex.runtime.errors import (
     MismatchError,
     MissingExtraError,
     ProviderError,
+    SourceError,
     UnsupportedError,
     UsageError,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "MismatchError",
     "MissingExtraError",
     "ProviderError",
+    "SourceError",
     "UnsupportedError",
     "UsageError",
 ]

@@ -1,6 +1,7 @@
-"""Measuring a model: top-1 accuracy, and how faithful its heatmaps are (insertion and deletion).
+"""Measuring a model: top-1 accuracy, its own heatmaps' faithfulness, estimates with intervals.
 
-Only what is measured lives here; where alpha is chosen from accuracy is `edgex.alpha`.
+Holding heatmaps of several models and methods against each other is `edgex.comparison`; the curves themselves are
+`edgex.faithfulness`; where alpha is chosen from accuracy is `edgex.alpha`.
 """
 
 from __future__ import annotations
@@ -16,10 +17,14 @@ from torch import Tensor
 
 from edgex import compute, data
 from edgex.data import Pictures
+from edgex.faithfulness import Faithfulness, faithfulness
 from edgex.model import SelfExplainingViT, normalise
 from edgex.progress import Progress
 from edgex.runtime.preprocess import Preprocessing
 from edgex.train import prefetched
+
+_Z = 1.959963984540054
+_FEW = {1: 12.706204736, 2: 4.302652730}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +42,12 @@ class Estimate:
         error = float(array.std(ddof=1) / math.sqrt(len(array))) if len(array) > 1 else math.nan
         return cls(float(array.mean()), error, len(array))
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95% confidence interval of the mean by Student's t; not a number for a single picture."""
+        half = student_t(self.n - 1) * self.standard_error if self.n > 1 else math.nan
+        return self.mean - half, self.mean + half
+
     def to_dict(self) -> dict[str, float | int]:
         """JSON-ready form."""
         return dataclasses.asdict(self)
@@ -45,17 +56,19 @@ class Estimate:
         return f"{self.mean:+.4f} ± {self.standard_error:.4f} (n = {self.n})"
 
 
-@dataclasses.dataclass(frozen=True)
-class Faithfulness:
-    """Insertion and deletion AUC of each picture: mean probability of the class along each curve, in [0, 1]."""
+def student_t(freedom: int) -> float:
+    """The 97.5% quantile of Student's t with `freedom` degrees of freedom, at least 1; within 1% of the table.
 
-    insertion: np.ndarray
-    deletion: np.ndarray
-
-    @property
-    def difference(self) -> np.ndarray:
-        """Insertion minus deletion, [N]; higher is better, 0 is what a random order gives."""
-        return self.insertion - self.deletion
+    Source: Abramowitz and Stegun, 1964, 26.7.5 (its expansion is too short for 1 and 2 degrees).
+    """
+    if freedom in _FEW:
+        return _FEW[freedom]
+    terms = (
+        (_Z**3 + _Z) / 4,
+        (5 * _Z**5 + 16 * _Z**3 + 3 * _Z) / 96,
+        (3 * _Z**7 + 19 * _Z**5 + 17 * _Z**3 - 15 * _Z) / 384,
+    )
+    return _Z + sum(term / freedom**power for power, term in enumerate(terms, start=1))
 
 
 def batches(
@@ -81,51 +94,31 @@ def accuracy(
     title: str = "accuracy",
 ) -> float:
     """Top-1 accuracy in [0, 1] over labelled pictures."""
+    return float(correct(model, pictures, preprocessing, device=device, precision=precision, title=title).mean())
+
+
+def correct(
+    model: SelfExplainingViT,
+    pictures: Pictures,
+    preprocessing: Preprocessing,
+    *,
+    device: str = "auto",
+    precision: str = "fp32",
+    title: str = "accuracy",
+) -> np.ndarray:
+    """Whether each picture's highest score is that of its label: bool [N]."""
     where = compute.device_of(device)
     model = model.to(where).freeze()
     labels = np.asarray(pictures.labels)
-    correct = 0
+    found = np.zeros(len(pictures), dtype=bool)
     with Progress(title, total=len(pictures)) as progress, torch.inference_mode():
         for positions, images in batches(pictures.paths, preprocessing):
             with compute.mixed_precision(where, precision):
                 pixels = normalise(images.to(where), preprocessing.mean, preprocessing.std)
                 predicted = model.logits(model.backbone.embed(pixels)).argmax(dim=-1)
-            correct += int((predicted.cpu().numpy() == labels[positions]).sum())
+            found[positions] = predicted.cpu().numpy() == labels[positions]
             progress.advance(steps=len(positions))
-    return correct / len(pictures)
-
-
-def faithfulness(
-    model: SelfExplainingViT,
-    images: Tensor,
-    classes: Tensor,
-    heatmaps: Tensor,
-    *,
-    steps: int = 14,
-    precision: str = "fp32",
-) -> Faithfulness:
-    """Insertion and deletion curves of heatmaps, patch by patch, on the model that they explain.
-
-    images: normalised float [N, 3, H, W]; the fill is 0, the mean colour.
-    classes: int64 [N], whose probability is followed. heatmaps: [N, gh, gw], ranked from high to low.
-    steps: number of equal groups of patches that are inserted (or deleted) one after another.
-    Source: Petsiuk et al., 2018, arXiv 1806.07421, section 4.1.
-    """
-    count = len(images)
-    order = heatmaps.flatten(1).argsort(dim=1, descending=True)
-    rank = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1]).expand_as(order))
-    curves = []
-    for shown in np.linspace(0, order.shape[1], steps + 1):
-        visible = (rank < round(shown)).unflatten(1, model.backbone.grid)
-        mask = visible.repeat_interleave(images.shape[2] // visible.shape[1], dim=1)
-        mask = mask.repeat_interleave(images.shape[3] // visible.shape[2], dim=2)[:, None]
-        both = torch.cat([images * mask, images * ~mask])
-        with torch.inference_mode(), compute.mixed_precision(images.device, precision):
-            probabilities = model.logits(model.backbone.embed(both)).float().softmax(dim=-1)
-        curves.append(probabilities.gather(1, classes.repeat(2)[:, None])[:, 0].cpu().numpy())
-    curve = np.stack(curves)
-    area = (curve[1:] + curve[:-1]).mean(axis=0) / 2
-    return Faithfulness(insertion=area[:count], deletion=area[count:])
+    return found
 
 
 @dataclasses.dataclass(frozen=True)

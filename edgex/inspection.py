@@ -11,9 +11,9 @@ from edgex.errors import ArtefactError
 
 
 def inspect(path: Path) -> dict[str, Any]:
-    """Reads a model, a vector, a fused ONNX file or an engine file; ArtefactError for anything else.
+    """Reads a model, a vector, labels, a fused ONNX file or an engine file; ArtefactError for anything else.
 
-    Returns its metadata with "path", "bytes", "file_kind" ("model", "vector", "onnx" or "engine"),
+    Returns its metadata with "path", "bytes", "file_kind" ("model", "vector", "labels", "onnx" or "engine"),
     "whole_file_sha256" and, for artefacts, "tensors", "parameters" and "dtypes". The recorded digest of the
     content is checked.
     """
@@ -31,13 +31,19 @@ def inspect(path: Path) -> dict[str, Any]:
 def _artefact(path: Path) -> dict[str, Any]:
     from edgex.artefact import TensorFile
     from edgex.checkpoint import ModelCard, check_kind
+    from edgex.label_file import LabelsCard
     from edgex.vector import VectorCard
 
+    readers = {
+        "model": ModelCard.from_metadata,
+        "vector": VectorCard.from_metadata,
+        "labels": LabelsCard.from_metadata,
+    }
     with TensorFile(path) as file:
-        kind = file.metadata.get("kind")
-        if kind not in ("model", "vector"):
+        kind = str(file.metadata.get("kind"))
+        if kind not in readers:
             check_kind(file.metadata, "model", path)
-        (ModelCard if kind == "model" else VectorCard).from_metadata(file.metadata, path)
+        readers[kind](file.metadata, path)
         file.verify()
         elements = [spec.nbytes // spec.dtype.itemsize for spec in file.tensors.values()]
         return {

@@ -1,13 +1,15 @@
 """Learning a vector: twin runs from the same start, with and without the explanation term.
 
-Labels come from `edgex.supervise`. Only the last blocks and the final norm are trained; the tokens that enter
-them are computed once. Loss = explanation term + class term:
+Supervision comes from `edgex.supervise` or `edgex.masks`, as a term of `edgex.terms`. Only the last blocks and the
+final norm are trained; the tokens that enter them are computed once (`edgex.cached_views`). Loss = explanation
+term + class term:
 
-- explanation: squared error of the heatmap's own coalition differences against the labels, relative to that
-  of a uniform heatmap with the same total (1.0 explains nothing);
+- explanation: the term's error of the heatmap, relative to a uniform one (1.0 explains nothing);
 - class "hold": Kullback-Leibler divergence from the start's own outputs. Without the explanation term its
   gradient at the start is zero, so the twin is the start itself and is not run;
 - class "labels": cross-entropy with the pictures' own classes; the twin is trained, on the same batches.
+
+Several processes (`edgex.processes`) take the same steps as one: each computes its part of every batch.
 """
 
 from __future__ import annotations
@@ -23,12 +25,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgex import compute
+from edgex.cached_views import Batch, CachedViews
 from edgex.errors import UsageError
-from edgex.model import SelfExplainingViT, normalise
+from edgex.model import SelfExplainingViT
+from edgex.processes import Processes
 from edgex.progress import Progress
 from edgex.resume import Checkpoint
-from edgex.runtime.preprocess import Preprocessing
-from edgex.supervise import Labels, superpixels
+from edgex.terms import Term
 from edgex.train import check_numbers, warmup_cosine
 
 
@@ -79,55 +82,6 @@ class Learned:
     history: list[dict[str, float]]
 
 
-class _Data:
-    """Cached inputs of the trained blocks, the start's outputs and the labels, for views and their mirrors."""
-
-    def __init__(
-        self,
-        model: SelfExplainingViT,
-        labels: Labels,
-        preprocessing: Preprocessing,
-        options: LearnOptions,
-        side: int,
-        device: torch.device,
-    ) -> None:
-        # Every block that is trained, and every block that the heatmap is made of, runs anew at each step.
-        self.start = len(model.backbone.blocks) - max(options.blocks, model.evidence.blocks)
-        self.labels = labels
-        self.side = side
-        self.patch_of = superpixels(model.backbone.grid, side).to(device)
-        tokens: list[Tensor] = []
-        outputs: list[Tensor] = []
-        with Progress("caching", total=2 * len(labels)) as progress, torch.inference_mode():
-            for mirrored in (False, True):
-                for images in labels.images.split(64):
-                    shown = images.flip(2) if mirrored else images
-                    with compute.mixed_precision(device, options.precision):
-                        pixels = normalise(shown.to(device), preprocessing.mean, preprocessing.std)
-                        entering = model.run_blocks(model.backbone.embed(pixels), self.start)
-                        logits = model.logits_from(entering, self.start)
-                    tokens.append(entering.to(torch.bfloat16).cpu())
-                    outputs.append(logits.float().log_softmax(dim=-1).cpu())
-                    progress.advance(steps=len(images))
-        self.null = 1.0
-        self.tokens = torch.cat(tokens)
-        self.outputs = torch.cat(outputs)
-
-    def batch(self, views: Tensor, mirrored: Tensor, device: torch.device) -> tuple[Tensor, ...]:
-        """Tokens, log-probabilities of the start, classes [N, K], signs [N, M, Q], differences [N, M, K]."""
-        places = views + mirrored.long() * len(self.labels)
-        coalitions = self.labels.coalitions[views].unflatten(-1, (self.side, self.side))
-        coalitions = torch.where(mirrored[:, None, None, None], coalitions.flip(-1), coalitions).flatten(-2)
-        parts = (
-            self.tokens[places].float(),
-            self.outputs[places],
-            self.labels.classes[views],
-            coalitions.float() * 2 - 1,
-            self.labels.differences[views],
-        )
-        return tuple(part.to(device) for part in parts)
-
-
 class _Trained(nn.Module):
     """The trained part of a model and the learned evidence scale, as one module with one state."""
 
@@ -154,31 +108,33 @@ def trained_parameters(model: SelfExplainingViT, blocks: int) -> dict[str, nn.Pa
 
 def learn(
     model: SelfExplainingViT,
-    labels: Labels,
-    preprocessing: Preprocessing,
+    term: Term,
     options: LearnOptions,
     *,
-    side: int,
     truth: Tensor | None,
     checkpoint: Callable[[str], Checkpoint],
     report: Callable[[str, dict[str, float]], None],
+    group: Processes,
 ) -> tuple[Learned, Learned | None]:
     """Runs the twins from the model's weights; returns (with explanations, without or None for "hold").
 
-    truth: int64 [V], class of each view, for class loss "labels". checkpoint(run name) -> its checkpoint.
-    The model itself is left with the weights of the run with explanations.
+    term: the supervision. truth: int64 [V], class of each view, for class loss "labels". checkpoint(run name) ->
+    its checkpoint. group: the processes that share the work; `options.device` is theirs already. The model itself
+    is left with the weights of the run with explanations.
     """
     if options.class_loss == "labels" and truth is None:
         raise UsageError("class loss 'labels' needs pictures in class folders that the model knows: use 'hold'")
+    if options.batch_size % group.count:
+        raise UsageError(f"expected a batch size that {group.count} processes can share, found {options.batch_size}")
     compute.seed_everything(options.seed)
     trained_parameters(model, options.blocks)
-    device = compute.device_of(options.device)
-    model = model.to(device).requires_grad_(False).train()
-    cached = _Data(model, labels, preprocessing, options, side, device)
-    pictures = labels.picture.unique()
+    model = model.to(group.device).requires_grad_(False).train()
+    cached = CachedViews(model, term, blocks=options.blocks, precision=options.precision, group=group)
+    picture = term.views.picture
+    pictures = picture.unique()
     shuffled = pictures[torch.randperm(len(pictures), generator=torch.Generator().manual_seed(options.seed))]
     held_pictures = shuffled[: max(1, round(len(pictures) * options.held_out))]
-    held = torch.isin(labels.picture, held_pictures)
+    held = torch.isin(picture, held_pictures)
     if held.all():
         raise UsageError(f"expected at least 2 pictures to learn from, found {len(pictures)}")
     split = (held.logical_not().nonzero()[:, 0], held.nonzero()[:, 0])
@@ -187,7 +143,7 @@ def learn(
     def run(name: str, explain_weight: float) -> Learned:
         _restore(model, start)
         weighted = dataclasses.replace(options, explain_weight=explain_weight)
-        return _run(model, cached, split, truth, weighted, device, checkpoint(name), lambda row: report(name, row))
+        return _run(model, cached, split, truth, weighted, group, checkpoint(name), lambda row: report(name, row))
 
     without = run("without", 0.0) if options.class_loss == "labels" else None
     explained = run("with", options.explain_weight)
@@ -198,17 +154,17 @@ def learn(
 
 def _run(
     model: SelfExplainingViT,
-    cached: _Data,
+    cached: CachedViews,
     split: tuple[Tensor, Tensor],
     truth: Tensor | None,
     options: LearnOptions,
-    device: torch.device,
+    group: Processes,
     checkpoint: Checkpoint,
     report: Callable[[dict[str, float]], None],
 ) -> Learned:
     training, held = split
     with torch.no_grad():
-        scale, cached.null = _best_scale(model, cached, training[:512], options, device)
+        scale, cached.null = _best_scale(model, cached, training[:512], options, group)
     trained = _Trained(model, options.blocks, scale)
     trained.requires_grad_(True)
     groups: list[dict[str, Any]] = [
@@ -219,31 +175,37 @@ def _run(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(options.steps, warmup_share=0.1))
     best = _Best()
     parts: dict[str, Any] = {"trained": trained, "optimizer": optimizer, "schedule": schedule, "best": best}
-    first = checkpoint.restore(parts, device)
+    first = checkpoint.restore(parts, group.device)
+    # Everybody has read the checkpoint before anybody writes the next one.
+    group.wait()
     if first == 0:
-        best.look(0, trained, _measure(model, trained.scale, cached, held, options, device), float("nan"), report)
+        best.look(0, trained, _measure(model, trained.scale, cached, held, options, group), float("nan"), report)
     recent: list[float] = []
-    with Progress("learning", total=options.steps, done=first) as progress:
+    with Progress("learning", total=options.steps, done=first, shown=group.is_main) as progress:
         for step in range(first, options.steps):
             if best.looks_since > options.patience and options.explain_weight > 0:
                 break
             generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
             chosen = training[torch.randint(len(training), (options.batch_size,), generator=generator)]
             mirrored = torch.rand(len(chosen), generator=generator) < 0.5
-            losses = _losses(model, trained.scale, cached, chosen, mirrored, truth, options, device)
+            mine = group.share(chosen), group.share(mirrored)
+            losses = _losses(model, trained.scale, cached, *mine, truth, options, group.device)
             loss = options.explain_weight * losses["explain"] + options.class_weight * losses["class"]
             optimizer.zero_grad()
             loss.backward()
+            group.average_gradients(trained.parameters())
             torch.nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
             optimizer.step()
             schedule.step()
             recent.append(float(losses["explain"].detach()))
             progress.advance(f"error {recent[-1]:.3f}, best held-out {best.error:.4f} at {best.step}")
             if (step + 1) % options.look_every == 0 or step + 1 == options.steps:
-                measured = _measure(model, trained.scale, cached, held, options, device)
-                best.look(step + 1, trained, measured, float(np.mean(recent)), report)
+                measured = _measure(model, trained.scale, cached, held, options, group)
+                (error,) = group.sum([float(np.mean(recent)) / group.count])
+                best.look(step + 1, trained, measured, error, report)
                 recent.clear()
-                checkpoint.save(parts, step + 1)
+                if group.is_main:
+                    checkpoint.save(parts, step + 1)
     trained.requires_grad_(False)
     # Without the explanation term there is nothing to choose a step by: the last one counts.
     state = best.state if options.explain_weight > 0 else trained.state_dict()
@@ -295,27 +257,23 @@ class _Best:
         vars(self).update(state)
 
 
-def _slope_and_offset(
-    model: SelfExplainingViT, cached: _Data, batch: tuple[Tensor, ...], options: LearnOptions
+def _explained(
+    model: SelfExplainingViT, cached: CachedViews, batch: Batch, options: LearnOptions
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The heatmap's coalition differences are scale * slope + offset (both [N, M, K]), by its definition."""
-    tokens, _, classes, signs, _ = batch
-    with compute.mixed_precision(tokens.device, options.precision):
-        logits, evidence = model.evidence_of(tokens, classes, cached.start)
+    """Unscaled evidence [N, K, P], what the heatmap adds up to [N, K] and the logits [N, C] of a batch."""
+    with compute.mixed_precision(batch.tokens.device, options.precision):
+        logits, evidence = model.evidence_of(batch.tokens, batch.classes, cached.start)
     logits, evidence = logits.float(), evidence.float()
     with torch.no_grad():
-        base = model.empty_logits()[classes]
-    total = logits.gather(1, classes) - logits.mean(dim=1, keepdim=True) - base
-    members = F.one_hot(cached.patch_of, cached.side**2).float()
-    summed = (evidence - evidence.mean(dim=-1, keepdim=True)) @ members
-    share = total[:, :, None] * (members.sum(dim=0) / len(members))
-    return signs @ summed.transpose(1, 2), signs @ share.transpose(1, 2), logits
+        base = model.empty_logits()[batch.classes]
+    total = logits.gather(1, batch.classes) - logits.mean(dim=1, keepdim=True) - base
+    return evidence, total, logits
 
 
 def _losses(
     model: SelfExplainingViT,
     scale: Tensor,
-    cached: _Data,
+    cached: CachedViews,
     views: Tensor,
     mirrored: Tensor,
     truth: Tensor | None,
@@ -323,42 +281,55 @@ def _losses(
     device: torch.device,
 ) -> dict[str, Tensor]:
     batch = cached.batch(views, mirrored, device)
-    slope, offset, logits = _slope_and_offset(model, cached, batch, options)
+    evidence, total, logits = _explained(model, cached, batch, options)
     if options.class_loss == "labels":
         assert truth is not None
         class_loss = F.cross_entropy(logits, truth[views].to(device))
     else:
-        class_loss = F.kl_div(logits.log_softmax(dim=-1), batch[1], log_target=True, reduction="batchmean")
-    return {"explain": (scale * slope + offset - batch[4]).square().mean() / cached.null, "class": class_loss}
+        class_loss = F.kl_div(logits.log_softmax(dim=-1), batch.outputs, log_target=True, reduction="batchmean")
+    errors, _ = cached.term.errors(scale, evidence, total, batch.targets)
+    return {"explain": errors.mean() / cached.null, "class": class_loss}
 
 
 def _measure(
-    model: SelfExplainingViT, scale: Tensor, cached: _Data, views: Tensor, options: LearnOptions, device: torch.device
+    model: SelfExplainingViT,
+    scale: Tensor,
+    cached: CachedViews,
+    views: Tensor,
+    options: LearnOptions,
+    group: Processes,
 ) -> tuple[float, float]:
     """Held-out error relative to uniform heatmaps of the same totals, and divergence from the start's outputs."""
-    errors, nulls, divergence = 0.0, 0.0, 0.0
+    error, null, divergence = 0.0, 0.0, 0.0
     with torch.no_grad():
-        for part in views.split(64):
-            batch = cached.batch(part, torch.zeros(len(part), dtype=torch.bool), device)
-            slope, offset, logits = _slope_and_offset(model, cached, batch, options)
-            errors += float((scale * slope + offset - batch[4]).square().sum())
-            nulls += float((offset - batch[4]).square().sum())
-            divergence += float(F.kl_div(logits.log_softmax(-1), batch[1], log_target=True, reduction="sum"))
-    return errors / nulls, divergence / len(views)
+        for part in group.share(views).split(64):
+            batch = cached.batch(part, torch.zeros(len(part), dtype=torch.bool), group.device)
+            evidence, total, logits = _explained(model, cached, batch, options)
+            errors, nulls = cached.term.errors(scale, evidence, total, batch.targets)
+            error += float(errors.sum())
+            null += float(nulls.sum())
+            divergence += float(F.kl_div(logits.log_softmax(-1), batch.outputs, log_target=True, reduction="sum"))
+    error, null, divergence = group.sum([error, null, divergence])
+    return error / null, divergence / len(views)
 
 
 def _best_scale(
-    model: SelfExplainingViT, cached: _Data, views: Tensor, options: LearnOptions, device: torch.device
+    model: SelfExplainingViT, cached: CachedViews, views: Tensor, options: LearnOptions, group: Processes
 ) -> tuple[float, float]:
-    """The scale that fits the start's evidence to the labels best (least squares), and the uniform heatmap's error."""
-    product, square, null = 0.0, 0.0, []
-    for part in views.split(64):
-        batch = cached.batch(part, torch.zeros(len(part), dtype=torch.bool), device)
-        slope, offset, _ = _slope_and_offset(model, cached, batch, options)
-        product += float((slope * (batch[4] - offset)).sum())
-        square += float(slope.square().sum())
-        null.append((offset - batch[4]).square().mean(dim=(1, 2)))
-    return (product / square if square > 0 else 1.0), float(torch.cat(null).mean())
+    """The scale that fits the start's evidence to the labels best (least squares), and the uniform heatmap's error.
+
+    A term that does not say how large evidence should be leaves the start's own scale.
+    """
+    scale = torch.tensor(model.evidence.scale, device=group.device)
+    product, square, null = 0.0, 0.0, 0.0
+    for part in group.share(views).split(64):
+        batch = cached.batch(part, torch.zeros(len(part), dtype=torch.bool), group.device)
+        evidence, total, _ = _explained(model, cached, batch, options)
+        upper, lower = cached.term.scale_sums(evidence, total, batch.targets)
+        product, square = product + upper, square + lower
+        null += float(cached.term.errors(scale, evidence, total, batch.targets)[1].sum())
+    product, square, null = group.sum([product, square, null])
+    return (product / square if square > 0 else model.evidence.scale), null / len(views)
 
 
 def _restore(model: SelfExplainingViT, tensors: dict[str, Tensor]) -> None:

@@ -103,7 +103,7 @@ class Explained(NamedTuple):
 
 
 class _Attended(NamedTuple):
-    """What one block keeps for the evidence: class token's attention [N, h, P] and values [N, h, P, d]."""
+    """What one block keeps for the evidence: class token's attention [N, h, 1, T] and values [N, h, T, d]."""
 
     block: Block
     attention: Tensor
@@ -156,8 +156,8 @@ class SelfExplainingViT(nn.Module):
         if explain_class is not None:
             explained = torch.where(explain_class < 0, explained, explain_class)
         evidence = self.evidence.scale * self._evidence(encoded, explained)
-        centred = logits.gather(1, explained[:, None])[:, 0] - logits.mean(dim=-1)
-        base = self.empty_logits()[explained]
+        centred = logits.gather(1, explained[:, None]).squeeze(1) - logits.mean(dim=-1)
+        base = self.empty_logits().index_select(0, explained)
         correction = (centred - base - evidence.sum(dim=-1)) / self.backbone.patches
         heatmap = evidence + correction[:, None]
         return Explained(logits, heatmap.unflatten(1, self.backbone.grid), base)
@@ -235,7 +235,7 @@ class SelfExplainingViT(nn.Module):
             # token goes through its query, output projection and MLP: the same result for less work.
             only_class_token = token_pooling and index == len(blocks) - 1
             if index >= first_kept or only_class_token:
-                tokens, kept = _run_attended(blocks[index], tokens, backbone.prefix_tokens, only_class_token)
+                tokens, kept = _run_attended(blocks[index], tokens, only_class_token)
                 if index >= first_kept:
                     attended.append(kept)
             else:
@@ -261,14 +261,16 @@ class SelfExplainingViT(nn.Module):
                 direction = _through_norm(backbone.norm, patches.mean(dim=1), direction)
             return (patches @ direction[:, :, None])[:, :, 0] / patches.shape[1]
         direction = _through_norm(backbone.norm, encoded.unnormalised, direction)
-        total = torch.zeros((), dtype=direction.dtype, device=direction.device)
-        for block, attention, values in encoded.attended:
+        written = []
+        for block, _, values in encoded.attended:
             gamma = block.gamma1()
             scaled = direction if gamma is None else direction * gamma
-            per_head = (scaled @ block.project.weight).unflatten(1, (block.heads, block.head_dim))
-            written = (values @ per_head[..., None])[..., 0]
-            total = total + (attention * written).sum(dim=1)
-        return total
+            per_head = (scaled @ block.project.weight).unflatten(1, (block.heads, block.head_dim, 1))
+            written.append(values @ per_head)
+        # All blocks' heads side by side, and the prefix cut off once at the end: fewer and smaller steps than block
+        # by block, which is most of what a heatmap costs.
+        seen = torch.cat([attended.attention for attended in encoded.attended], dim=1).squeeze(2)
+        return (seen * torch.cat(written, dim=1).squeeze(3)).sum(dim=1)[:, backbone.prefix_tokens :]
 
 
 def _through_norm(norm: nn.LayerNorm, at: Tensor, direction: Tensor) -> Tensor:
@@ -276,7 +278,8 @@ def _through_norm(norm: nn.LayerNorm, at: Tensor, direction: Tensor) -> Tensor:
 
     LN(x) = (x - mean(x)) / sigma * w + b; with sigma held at its value the map is linear and symmetric up to w.
     """
-    sigma = torch.sqrt(at.var(dim=-1, keepdim=True, unbiased=False) + norm.eps)
+    centred = at - at.mean(dim=-1, keepdim=True)
+    sigma = torch.sqrt(centred.square().mean(dim=-1, keepdim=True) + norm.eps)
     weighted = direction * norm.weight
     return (weighted - weighted.mean(dim=-1, keepdim=True)) / sigma
 
@@ -304,8 +307,8 @@ def _run(block: Block, tokens: Tensor) -> Tensor:
     return tokens + block.feed_forward(tokens)
 
 
-def _run_attended(block: Block, tokens: Tensor, prefix: int, only_class_token: bool) -> tuple[Tensor, _Attended]:
-    """One block that also returns the class token's attention to the patches and the patches' values.
+def _run_attended(block: Block, tokens: Tensor, only_class_token: bool) -> tuple[Tensor, _Attended]:
+    """One block that also returns the class token's attention to all tokens and their values.
 
     With `only_class_token` the result is [N, 1, D]: the other tokens' outputs are not computed.
     """
@@ -325,10 +328,10 @@ def _run_attended(block: Block, tokens: Tensor, prefix: int, only_class_token: b
     # The class token's row again, beside the fused attention: one row of T costs nothing, and the fused
     # kernel stays fused.
     scores = query[:, :, :1] @ key.transpose(-2, -1) * block.head_dim**-0.5
-    attention = scores.softmax(dim=-1)[:, :, 0, prefix:]
+    attention = scores.softmax(dim=-1)
     tokens = tokens + _attend(block, query, key, value)
     tokens = tokens + block.feed_forward(tokens)
-    return tokens, _Attended(block, attention, value[:, :, prefix:])
+    return tokens, _Attended(block, attention, value)
 
 
 def normalise(image: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

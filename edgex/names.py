@@ -5,7 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+from edgex.runtime.suffixes import PICTURE_SUFFIXES as PICTURE_SUFFIXES
+
+MASK_SUFFIX = ".mask.png"
+"""What a picture's object mask beside it is called: cat.jpg -> cat.mask.png. A mask is no picture."""
 
 
 def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:

@@ -12,9 +12,9 @@ stderr = Console(stderr=True)
 
 
 class Progress:
-    """A progress bar with elapsed and remaining time; shown only where standard error is a terminal."""
+    """A progress bar with elapsed and remaining time; only where standard error is a terminal and `shown` is true."""
 
-    def __init__(self, title: str, *, total: int, done: int = 0) -> None:
+    def __init__(self, title: str, *, total: int, done: int = 0, shown: bool = True) -> None:
         self._bar = RichProgress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -23,7 +23,7 @@ class Progress:
             TimeRemainingColumn(),
             TextColumn("{task.fields[detail]}"),
             console=stderr,
-            disable=not stderr.is_terminal,
+            disable=not (shown and stderr.is_terminal),
         )
         self._task = self._bar.add_task(title, total=total, completed=done, detail="")
 

@@ -29,6 +29,29 @@ def sheet(rows: Sequence[tuple[str, Sequence[np.ndarray]]], *, height: int = 200
     return canvas
 
 
+def grid(titles: Sequence[str], rows: Sequence[tuple[str, Sequence[np.ndarray]]], *, side: int = 200) -> Image.Image:
+    """A table of square pictures (uint8 [H, W, 3]): one title above each column, one caption above each row.
+
+    side: of every picture, in pixels. A title longer than its column is cut short.
+    """
+    font = ImageFont.load_default(14)
+    head = _TEXT + 4
+    size = (_GAP + len(titles) * (side + _GAP), _GAP + head + len(rows) * (head + side + _GAP))
+    canvas = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(canvas)
+    for column, title in enumerate(titles):
+        while draw.textlength(title, font=font) > side:
+            title = title.removesuffix("…")[:-1] + "…"
+        draw.text((_GAP + column * (side + _GAP), _GAP), title, fill="black", font=font)
+    for row, (caption, pictures) in enumerate(rows):
+        top = _GAP + head + row * (head + side + _GAP)
+        draw.text((_GAP, top), caption, fill="dimgrey", font=font)
+        for column, pixels in enumerate(pictures):
+            picture = Image.fromarray(pixels).resize((side, side))
+            canvas.paste(picture, (_GAP + column * (side + _GAP), top + head))
+    return canvas
+
+
 def _tile(caption: str, pictures: Sequence[np.ndarray], height: int) -> Image.Image:
     scaled = []
     for pixels in pictures:

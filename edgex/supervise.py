@@ -3,8 +3,8 @@
 A coalition is a set of visible superpixels; the rest of the patch tokens is dropped after position embedding.
 For each picture and coalition S the label is v(S) - v(complement of S), v being centred logits of the classes
 of interest. The Shapley values of v are the additive scores that fit these differences best (paired
-Kernel SHAP: Covert and Lee, 2021, arXiv 2012.01536, section 4), so the differences themselves are the
-supervision and no noisy per-picture solution is needed. Training on them is `edgex.learn`.
+Kernel SHAP: Covert and Lee, 2021, arXiv 2012.01536, section 4), so training (`edgex.learn`) takes the differences
+themselves; `shapley_values` solves for the values where somebody wants to see or store them (`edgex.label_file`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,13 +20,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgex import compute, data
+from edgex import compute
 from edgex.artefact import save_state
 from edgex.errors import UsageError
 from edgex.model import SelfExplainingViT, normalise
+from edgex.processes import Processes
 from edgex.progress import Progress
 from edgex.runtime.preprocess import Preprocessing
-from edgex.train import augment, prefetched
+from edgex.shapley import draw_coalitions, solve_pairs, superpixels
+from edgex.views import Views, views_of
 
 CHUNK = 64
 
@@ -60,48 +63,26 @@ class LabelOptions:
 class Labels:
     """Labels of V views of pictures.
 
-    picture: int64 [V], position in the list of pictures. images: uint8 [V, H, W, 3], as the model saw them.
-    classes: int64 [V, K]. coalitions: bool [V, M, side * side]. differences: float32 [V, M, K], logit units.
+    classes: int64 [V, K], those of the highest scores, best first. coalitions: bool [V, M, side * side].
+    differences: float32 [V, M, K], v(coalition) - v(complement) of each class in logit units.
     """
 
-    picture: Tensor
-    images: Tensor
+    views: Views
     classes: Tensor
     coalitions: Tensor
     differences: Tensor
 
     def __len__(self) -> int:
-        return len(self.picture)
+        return len(self.classes)
+
+    @property
+    def side(self) -> int:
+        """Superpixels per side."""
+        return math.isqrt(self.coalitions.shape[-1])
 
     def select(self, views: Tensor) -> Labels:
         """The labels of these views."""
-        return Labels(*(getattr(self, field.name)[views] for field in dataclasses.fields(self)))
-
-
-def coalition_sizes(players: int) -> np.ndarray:
-    """Probabilities of coalition sizes 1 .. players - 1 under the Shapley kernel, [players - 1].
-
-    Source: Lundberg and Lee, 2017, arXiv 1705.07874, theorem 2, summed over the coalitions of each size.
-    """
-    sizes = np.arange(1, players)
-    weight = (players - 1) / (sizes * (players - sizes))
-    return weight / weight.sum()
-
-
-def draw_coalitions(players: int, count: int, generator: np.random.Generator) -> np.ndarray:
-    """Random coalitions by the Shapley kernel, bool [count, players]; none is empty or complete."""
-    sizes = generator.choice(np.arange(1, players), size=count, p=coalition_sizes(players))
-    ranks = generator.random((count, players)).argsort(axis=1).argsort(axis=1)
-    return ranks < sizes[:, None]
-
-
-def superpixels(grid: tuple[int, int], side: int) -> Tensor:
-    """Superpixel index of each patch, int64 [P]; UsageError where the grid does not divide evenly."""
-    if grid[0] % side or grid[1] % side:
-        raise UsageError(f"a {grid[0]}x{grid[1]} patch grid does not divide into {side}x{side} superpixels")
-    rows = torch.arange(grid[0]) // (grid[0] // side)
-    columns = torch.arange(grid[1]) // (grid[1] // side)
-    return (rows[:, None] * side + columns[None, :]).flatten()
+        return Labels(self.views.select(views), self.classes[views], self.coalitions[views], self.differences[views])
 
 
 def coalition_scores(model: SelfExplainingViT, tokens: Tensor, visible: Tensor, classes: Tensor) -> Tensor:
@@ -122,76 +103,120 @@ def label(
     options: LabelOptions,
     cache: Path,
     *,
+    group: Processes,
     batch_size: int = 16,
-    device: str = "auto",
     precision: str = "auto",
     model_digest: str,
 ) -> Labels:
     """Labels for every picture, from the cache folder where they lie there already.
 
     The cache holds one file per chunk of pictures, named by everything that its content depends on: an
-    interrupted run goes on with the next chunk, a run with other options makes files of its own.
+    interrupted run goes on with the next chunk, a run with other options makes files of its own. Several processes
+    share the chunks that are missing.
     """
-    where = compute.device_of(device)
-    model = model.to(where).freeze()
-    chunks = [paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK)]
-    parts = []
-    with Progress("labelling", total=len(paths)) as progress:
-        for number, chunk in enumerate(chunks):
-            key = json.dumps([str(p.resolve()) for p in chunk]) + json.dumps(dataclasses.asdict(options))
-            name = hashlib.sha256(f"{model_digest}{preprocessing}{number}{key}".encode()).hexdigest()[:24]
-            path = cache / f"labels-{name}.pt"
-            if not path.is_file():
-                made = _label_chunk(model, chunk, preprocessing, options, number, batch_size, where, precision)
-                save_state(path, made)
-            content = torch.load(path, weights_only=True)
-            content["picture"] = content["picture"] + number * CHUNK
-            parts.append(content)
-            progress.advance(steps=len(chunk))
-    return Labels(**{field.name: torch.cat([p[field.name] for p in parts]) for field in dataclasses.fields(Labels)})
+    model = model.to(group.device).freeze()
+    views = views_of(
+        paths, preprocessing, crops=options.crops, crop_scale=options.crop_scale, seed=options.seed, chunk=CHUNK
+    )
+    files = []
+    for number in range(-(-len(paths) // CHUNK)):
+        chunk = paths[number * CHUNK : (number + 1) * CHUNK]
+        key = json.dumps([str(p.resolve()) for p in chunk]) + json.dumps(dataclasses.asdict(options))
+        name = hashlib.sha256(f"{model_digest}{preprocessing}{number}{key}".encode()).hexdigest()[:24]
+        files.append(cache / f"labels-{name}.pt")
+    missing = torch.tensor([number for number, path in enumerate(files) if not path.is_file()], dtype=torch.int64)
+    # Everybody has looked before anybody writes: all share the same list.
+    group.wait()
+    chunk_of = views.picture // CHUNK
+    done = len(views) - int(torch.isin(chunk_of, missing).sum())
+    with Progress("labelling", total=len(views), done=done, shown=group.is_main) as progress:
+        for number in group.share(missing).tolist():
+            inside = views.select((chunk_of == number).nonzero()[:, 0])
+            save_state(
+                files[number], _label_chunk(model, inside, options, number, batch_size, group, precision, progress)
+            )
+    group.wait()
+    parts = [torch.load(path, weights_only=True, mmap=True) for path in files]
+    classes, coalitions, differences = (
+        torch.cat([part[name] for part in parts]) for name in ("classes", "coalitions", "differences")
+    )
+    return Labels(views, classes, coalitions, differences)
 
 
-def reliability(labels: Labels, side: int) -> float:
-    """Mean cosine between the superpixel scores that two halves of each view's coalitions give (split half).
+def totals(
+    model: SelfExplainingViT, labels: Labels, *, group: Processes, batch_size: int = 64, precision: str = "auto"
+) -> Tensor:
+    """What all superpixels together add to each labelled class's centred logit: float32 [V, K], one pass a view."""
+    model = model.to(group.device).freeze()
+    found = []
+    with Progress("totals", total=len(labels), shown=group.is_main) as progress, torch.inference_mode():
+        for logits in _logits(model, labels.views, batch_size, group.device, precision):
+            found.append((logits - logits.mean(dim=1, keepdim=True) - model.empty_logits()).cpu())
+            progress.advance(steps=len(logits))
+    return torch.cat(found).gather(1, labels.classes)
 
-    The scores are ridge solutions for the best class with their mean removed, so that only the shape counts. A
-    perfect heatmap would score about the square root of this against the labels of all coalitions.
+
+def shapley_values(labels: Labels, total: Tensor, *, pairs: slice = slice(None)) -> Tensor:
+    """Estimated Shapley values float32 [V, K, Q] of each view's classes, adding up to `total` [V, K].
+
+    pairs: which of the coalitions to solve from. Least squares constrained to efficiency; with fewer pairs than
+    superpixels, of all solutions the most even one.
+    """
+    found = [
+        solve_pairs(part.coalitions[:, pairs], part.differences[:, pairs], part_total).mT.float()
+        for part, part_total in zip(_split(labels, 256), total.split(256), strict=True)
+    ]
+    return torch.cat(found)
+
+
+def reliability(labels: Labels, total: Tensor) -> float:
+    """Mean cosine between the Shapley values that two halves of each view's coalitions give (split half).
+
+    Of the best class, with the mean removed, so that only the shape counts. A perfect heatmap would score about the
+    square root of this against the values of one half. NaN for a single pair, which has no halves.
     """
     half = labels.coalitions.shape[1] // 2
     if half < 1:
         return float("nan")
-    ridge = 0.1 * torch.eye(side * side)
-    cosines = []
-    for coalitions, differences in zip(labels.coalitions, labels.differences, strict=True):
-        scores = []
-        for rows in (slice(0, half), slice(half, 2 * half)):
-            signs = coalitions[rows].float() * 2 - 1
-            wanted = torch.cat([differences[rows, :1], torch.zeros(side * side, 1)])
-            solution = torch.linalg.lstsq(torch.cat([signs, ridge]), wanted).solution[:, 0]
-            scores.append(solution - solution.mean())
-        cosines.append(torch.nn.functional.cosine_similarity(scores[0], scores[1], dim=0).item())
-    return float(np.mean(cosines))
+    first, second = (
+        shapley_values(labels, total, pairs=part)[:, 0] for part in (slice(0, half), slice(half, 2 * half))
+    )
+    first, second = first - first.mean(dim=1, keepdim=True), second - second.mean(dim=1, keepdim=True)
+    return float(torch.nn.functional.cosine_similarity(first, second, dim=1).mean())
+
+
+def _split(labels: Labels, size: int) -> Iterator[Labels]:
+    for first in range(0, len(labels), size):
+        yield labels.select(torch.arange(first, min(first + size, len(labels))))
+
+
+def _logits(
+    model: SelfExplainingViT, views: Views, batch_size: int, device: torch.device, precision: str
+) -> Iterator[Tensor]:
+    for images in views.batches(batch_size):
+        with compute.mixed_precision(device, precision):
+            pixels = normalise(images.to(device), views.preprocessing.mean, views.preprocessing.std)
+            logits = model.logits(model.backbone.embed(pixels))
+        yield logits.float()
 
 
 def _label_chunk(
     model: SelfExplainingViT,
-    paths: Sequence[Path],
-    preprocessing: Preprocessing,
+    views: Views,
     options: LabelOptions,
     number: int,
     batch_size: int,
-    device: torch.device,
+    group: Processes,
     precision: str,
+    progress: Progress,
 ) -> dict[str, Tensor]:
-    views = [(i, c) for c in range(options.crops) for i in range(len(paths))]
-    groups = [views[i : i + batch_size] for i in range(0, len(views), batch_size)]
     patch_of = superpixels(model.backbone.grid, options.side)
-    rows: list[tuple[Tensor, ...]] = []
-    for position, (group, images) in enumerate(_views(groups, paths, preprocessing, options, number)):
+    rows: dict[str, list[Tensor]] = {"classes": [], "coalitions": [], "differences": []}
+    for position, images in enumerate(views.batches(batch_size)):
         generator = np.random.default_rng((options.seed, number, position))
         coalitions = torch.from_numpy(draw_coalitions(options.side**2, options.pairs, generator))
-        with torch.inference_mode(), compute.mixed_precision(device, precision):
-            pixels = normalise(images.to(device), preprocessing.mean, preprocessing.std)
+        with torch.inference_mode(), compute.mixed_precision(group.device, precision):
+            pixels = normalise(images.to(group.device), views.preprocessing.mean, views.preprocessing.std)
             tokens = model.backbone.embed(pixels)
             classes = model.logits(tokens).topk(min(options.classes, model.head.classes), dim=1).indices
             differences = []
@@ -199,37 +224,9 @@ def _label_chunk(
                 visible = coalition[patch_of]
                 shown = coalition_scores(model, tokens, visible, classes)
                 differences.append(shown - coalition_scores(model, tokens, ~visible, classes))
-        rows.append(
-            (
-                torch.tensor([i for i, _ in group]),
-                images,
-                classes.cpu(),
-                coalitions.expand(len(group), -1, -1).clone(),
-                torch.stack(differences, dim=1).cpu(),
-            )
-        )
-    names = [field.name for field in dataclasses.fields(Labels)]
-    return {name: torch.cat(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
-
-
-def _views(
-    groups: list[list[tuple[int, int]]],
-    paths: Sequence[Path],
-    preprocessing: Preprocessing,
-    options: LabelOptions,
-    number: int,
-) -> Iterator[tuple[list[tuple[int, int]], Tensor]]:
-    """Batches of views: the centre crop as the model will see it, then random crops."""
-
-    def load(group: list[tuple[int, int]]) -> tuple[list[tuple[int, int]], Tensor]:
-        images = []
-        for index, crop in group:
-            picture = data.open_picture(paths[index])
-            if crop == 0:
-                images.append(preprocessing.array(picture))
-            else:
-                seed = (options.seed, number, index, crop)
-                images.append(augment(picture, preprocessing, seed, crop_scale=options.crop_scale, mirror=True))
-        return group, torch.from_numpy(np.stack(images))
-
-    yield from prefetched(load, groups)
+        rows["classes"].append(classes.cpu())
+        rows["coalitions"].append(coalitions.expand(len(images), -1, -1))
+        rows["differences"].append(torch.stack(differences, dim=1).cpu())
+        # The other processes are about as far with chunks of their own.
+        progress.advance(steps=len(images) * group.count)
+    return {name: torch.cat(parts) for name, parts in rows.items()}

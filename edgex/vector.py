@@ -1,7 +1,12 @@
 """Explainability vectors: tau = weights trained with explanation supervision minus weights trained without.
 
 Holds the artefact (`VectorCard`), making one from twin weights, and reading one. Adding it to a model is
-`edgex.bake`; learning it is `edgex.learn`. Source: arXiv 2507.04380, section 3 (task arithmetic).
+`edgex.bake`, learning it `edgex.learn`, calculating with several `edgex.arithmetic`. Source: arXiv 2507.04380,
+section 3 (task arithmetic).
+
+Deltas are stored as float32, float16 or int8. An int8 matrix has one scale per row beside it, the tensor
+"<name>:scale" (float32): delta = scale * int8, off by at most half a scale, which is the row's largest magnitude / 254.
+Tensors of one dimension (norms, biases), a fraction of a percent of a vector, stay float32 then.
 """
 
 from __future__ import annotations
@@ -20,6 +25,10 @@ from edgex.backbones import Architecture
 from edgex.checkpoint import Base, check_finite, check_kind
 from edgex.errors import ArtefactError
 from edgex.model import Evidence
+
+SCALE_SUFFIX = ":scale"
+STORAGE = {"fp32": torch.float32, "fp16": torch.float16, "int8": torch.int8}
+"""Names of the ways to store deltas."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,11 +103,76 @@ def difference(trained: Mapping[str, Tensor], twin: Mapping[str, Tensor]) -> tup
 
 
 def save_vector(path: Path, deltas: Mapping[str, Tensor], card: VectorCard, *, dtype: torch.dtype) -> str:
-    """Writes a vector artefact, deltas stored as `dtype`; returns its sha256."""
-    stored = {name: delta.to(dtype) for name, delta in deltas.items()}
-    for name, delta in stored.items():
-        check_finite(delta, name, source=f"{path}, to be stored as {dtype}")
-    return artefact.write_tensors(path, card.to_metadata(), stored)
+    """Writes a vector artefact, deltas stored as `dtype` (a value of STORAGE); returns its sha256."""
+    for name, delta in deltas.items():
+        # Half precision can overflow; int8 follows the largest magnitude and only has to be given finite numbers.
+        stored = delta if dtype == torch.int8 else delta.to(dtype)
+        check_finite(stored, name, source=f"{path}, to be stored as {dtype}")
+    return artefact.write_tensors(path, card.to_metadata(), stored_as(deltas, dtype))
+
+
+def stored_as(deltas: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """The tensors that hold these deltas in a file, scales of int8 rows right behind what they scale."""
+    if dtype != torch.int8:
+        return {name: delta.to(dtype) for name, delta in deltas.items()}
+    return {key: tensor for name, delta in deltas.items() for key, tensor in _in_8_bits(name, delta.float()).items()}
+
+
+def restored(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Inverse of `stored_as`, in float32 and up to what storing lost."""
+    return {
+        name: _unscaled(tensor, stored.get(name + SCALE_SUFFIX))
+        for name, tensor in stored.items()
+        if not name.endswith(SCALE_SUFFIX)
+    }
+
+
+def _in_8_bits(name: str, delta: Tensor) -> dict[str, Tensor]:
+    """A row is everything at one place of the first dimension: what one output of the layer reads."""
+    if delta.ndim < 2 or not delta.numel():
+        return {name: delta}
+    rows = delta.flatten(1)
+    scale = rows.abs().amax(dim=1) / 127
+    steps = torch.where(scale > 0, scale, 1.0)[:, None]
+    return {name: (rows / steps).round().to(torch.int8).view(delta.shape), name + SCALE_SUFFIX: scale}
+
+
+def _unscaled(stored: Tensor, scale: Tensor | None) -> Tensor:
+    delta = stored.float()
+    return delta if scale is None else delta.mul_(scale.float().reshape(-1, *[1] * (delta.ndim - 1)))
+
+
+def delta_shapes(file: TensorFile) -> dict[str, tuple[int, ...]]:
+    """Shapes of a vector file's deltas, scales left out; ArtefactError where an int8 delta and its scale disagree."""
+    shapes = {name: spec.shape for name, spec in file.tensors.items() if not name.endswith(SCALE_SUFFIX)}
+    for name, spec in file.tensors.items():
+        owner = name.removesuffix(SCALE_SUFFIX)
+        if owner != name:
+            if owner not in shapes or file.tensors[owner].dtype != torch.int8:
+                raise ArtefactError(
+                    f"{file.path}: tensor '{name}' scales no int8 tensor '{owner}': make the file again"
+                )
+        elif spec.dtype == torch.int8:
+            scale = file.tensors.get(name + SCALE_SUFFIX)
+            if scale is None or scale.shape != spec.shape[:1]:
+                found = "none" if scale is None else f"shape {list(scale.shape)}"
+                raise ArtefactError(
+                    f"{file.path}: expected a scale for each of the {spec.shape[0] if spec.shape else 0} rows of int8 "
+                    f"tensor '{name}', found {found}: make the file again"
+                )
+    return shapes
+
+
+def read_delta(file: TensorFile, name: str) -> Tensor:
+    """One delta in float32, however it is stored; in file order, so that a reader of all need not hash again.
+
+    Raises ArtefactError for NaN.
+    """
+    stored = file.read(name)
+    scale = file.read(name + SCALE_SUFFIX) if stored.dtype == torch.int8 else None
+    delta = _unscaled(stored, scale)
+    check_finite(delta, name, source=str(file.path))
+    return delta
 
 
 def load_vector_card(path: Path) -> tuple[VectorCard, str]:
@@ -115,7 +189,5 @@ def load_vector(path: Path) -> tuple[dict[str, Tensor], VectorCard]:
     with TensorFile(path) as file:
         card = VectorCard.from_metadata(file.metadata, path)
         file.verify()
-        deltas = {name: file.read(name).float() for name in file.tensors}
-    for name, delta in deltas.items():
-        check_finite(delta, name, source=str(path))
+        deltas = {name: read_delta(file, name) for name in delta_shapes(file)}
     return deltas, card

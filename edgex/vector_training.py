@@ -1,6 +1,6 @@
-"""Making a vector artefact: predictor + pictures -> labels -> twin runs -> vector and self-explaining model.
+"""Making a vector artefact: predictor + pictures + supervision -> twin runs -> vector and self-explaining model.
 
-Labels are `edgex.supervise`, the optimisation is `edgex.learn`; this is the recipe around them.
+Labels are `edgex.labelling`, masks `edgex.masks`, the optimisation is `edgex.learn`; this is the recipe around them.
 """
 
 from __future__ import annotations
@@ -17,137 +17,254 @@ from typing import Any
 import torch
 
 import edgex
-from edgex import data
+from edgex import data, processes
 from edgex.artefact import check_writable
-from edgex.checkpoint import ModelCard, load_card, load_model, save_model
+from edgex.checkpoint import ModelCard, save_model
 from edgex.errors import UsageError
+from edgex.label_file import check_predictor, load_labels
+from edgex.labelling import describe, label_folders, load_predictor
 from edgex.learn import Learned, LearnOptions, learn
+from edgex.masks import masked_views
 from edgex.model import SelfExplainingViT
+from edgex.processes import Processes
 from edgex.resume import Checkpoint
-from edgex.supervise import LabelOptions, label, reliability
+from edgex.supervise import LabelOptions, reliability, totals
+from edgex.terms import PairTerm, ShapeTerm, Term
 from edgex.vector import VectorCard, difference, save_vector
+from edgex.views import Folder, gather
+
+SUPERVISIONS = ("shapley", "masks")
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """The pictures that a vector is learned from, and what supervises it.
+
+    roots: folders of pictures. supervision: "shapley" or "masks". labels: how Shapley labels are made.
+    label_file: labels that were made before; roots then say where the pictures lie now, None where they lay.
+    masks: a parallel folder of masks for each root, see `edgex.masks`. crops: views per picture, one number or one
+    for each root. limit: pictures per root, evenly spread.
+    """
+
+    roots: tuple[Path, ...] | None
+    supervision: str = "shapley"
+    labels: LabelOptions = dataclasses.field(default_factory=LabelOptions)
+    label_file: Path | None = None
+    masks: tuple[Path, ...] = ()
+    crops: tuple[int, ...] = (1,)
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.supervision not in SUPERVISIONS:
+            raise UsageError(f"expected supervision {' or '.join(SUPERVISIONS)}, found '{self.supervision}'")
+        if self.roots is None and (self.label_file is None or self.supervision == "masks"):
+            raise UsageError("expected a folder of pictures, found none: add --data FOLDER")
+        if self.label_file is not None and self.supervision != "shapley":
+            raise UsageError("labels are Shapley supervision: leave out --labels, or use --supervision shapley")
+        if self.masks and self.supervision != "masks":
+            raise UsageError("masks are for --supervision masks: leave out --masks")
+        if self.masks and len(self.masks) != len(self.roots or ()):
+            raise UsageError(f"expected one masks folder for each of {len(self.roots or ())} folders of pictures")
 
 
 def train(
     model_path: Path,
-    folders: Sequence[Path],
+    source: Source,
     out: Path,
     *,
     name: str,
-    source: str,
-    labels: LabelOptions,
+    source_name: str | None,
     options: LearnOptions,
     evidence_blocks: int,
     alpha: float,
     work: Path,
     model_out: Path | None,
-    half: bool,
-    limit: int | None,
+    dtype: torch.dtype,
     report: Callable[[str], None],
 ) -> VectorCard:
-    """Learns a vector on the pictures of `folders` with the predictor at `model_path`; returns its card.
+    """Learns a vector from `source` with the predictor at `model_path`; returns its card.
 
-    evidence_blocks: of how many last blocks the heatmap is made. alpha: recommended factor, recorded.
-    work: folder for label caches and checkpoints; an interrupted run goes on from there. model_out: also write
-    the self-explaining source model. limit: use that many pictures per folder, evenly spread.
+    source_name: of the domain; defaults to the first folder's. evidence_blocks: of how many last blocks the heatmap
+    is made. alpha: recommended factor, recorded. work: folder for label caches and checkpoints; an interrupted run
+    goes on from there. model_out: also write the self-explaining source model. dtype: how the vector is stored.
+    Several processes work together where a launcher started them; the first one writes and reports.
     """
     if not math.isfinite(alpha):
         raise UsageError(f"expected a finite alpha to recommend, found {alpha}")
-    if limit is not None and limit < 1:
-        raise UsageError(f"expected a limit of at least 1 picture, found {limit}")
-    for path in (out, model_out):
-        if path is not None:
-            check_writable(path)
-    model, card = load_model(model_path)
-    _, digest = load_card(model_path)
-    if card.alpha is not None:
-        raise UsageError(f"expected a predictor to learn from, found {model_path}, which was baked already")
-    found = [data.loose([folder]) for folder in folders]
-    paths = [path for every in found for path in data.spread(every, limit or len(every))]
-    model = with_evidence(model, evidence_blocks)
+    with processes.joined(options.device) as group:
+        if group.is_main:
+            for path in (out, model_out):
+                if path is not None:
+                    check_writable(path)
+        model, card, digest = load_predictor(model_path)
+        model = with_evidence(model, evidence_blocks)
+        tell = report if group.is_main else _silent
 
-    started = time.monotonic()
-    made = label(
+        started = time.monotonic()
+        supervised = _supervised(model, card, model_path, digest, source, options, work, group, tell)
+        supervising = time.monotonic() - started
+
+        term, folders = supervised.term, supervised.folders
+        truth = _truth(folders, term.views.picture, card) if options.class_loss == "labels" else None
+        before = {key: tensor.detach().cpu().clone() for key, tensor in model.backbone.tensors().items()}
+        paths = "\n".join(str(path.resolve()) for path in term.views.paths)
+        identity = {
+            "model": digest,
+            "views": len(term.views.picture),
+            "pictures": hashlib.sha256(paths.encode()).hexdigest(),
+            "supervision": supervised.described,
+            "options": dataclasses.asdict(options),
+            "evidence_blocks": evidence_blocks,
+        }
+
+        def checkpoint(run: str) -> Checkpoint:
+            return Checkpoint(work / f"{out.name}.{run}.checkpoint", identity)
+
+        started = time.monotonic()
+        explained, without = learn(
+            model,
+            term,
+            options,
+            truth=truth,
+            checkpoint=checkpoint,
+            report=lambda run, row: tell(_history_line(run, row)),
+            group=group,
+        )
+        learning = time.monotonic() - started
+
+        deltas, unchanged = difference(explained.tensors, without.tensors if without else before)
+        seconds = {"supervision": round(supervising, 1), "learning": round(learning, 1)}
+        step = _step(card, digest, source, supervised, options, seconds, trained_twin=without is not None)
+        vector = VectorCard(
+            name=name,
+            architecture=card.architecture,
+            base=card.base,
+            source=source_name or folders[0].root.resolve().name,
+            supervision=source.supervision,
+            evidence=dataclasses.replace(model.evidence, scale=explained.scale),
+            alpha=alpha,
+            unchanged=unchanged,
+            provenance=(*card.provenance, step),
+            metrics={**supervised.metrics, "best_step": explained.step, "history": explained.history},
+        )
+        if group.is_main:
+            save_vector(out, deltas, vector, dtype=dtype)
+            if model_out is not None:
+                _save_self_explaining(model_out, model, card, vector, explained, dtype)
+            for run in ("with", "without"):
+                checkpoint(run).remove()
+    return vector
+
+
+@dataclasses.dataclass(frozen=True)
+class _Supervised:
+    """The supervision with the folders that it came from, and what the vector's record says of it."""
+
+    term: Term
+    folders: tuple[Folder, ...]
+    described: dict[str, Any]
+    inputs: list[dict[str, Any]]
+    metrics: dict[str, Any]
+
+
+def _supervised(
+    model: SelfExplainingViT,
+    card: ModelCard,
+    model_path: Path,
+    digest: str,
+    source: Source,
+    options: LearnOptions,
+    work: Path,
+    group: Processes,
+    report: Callable[[str], None],
+) -> _Supervised:
+    grid = model.backbone.grid
+    if source.label_file is not None:
+        loaded = load_labels(source.label_file, source.roots)
+        check_predictor(loaded.card, digest, source.label_file, model_path)
+        stable = loaded.card.metrics["split_half_cosine"]
+        report(describe(loaded.labels, stable))
+        return _Supervised(
+            PairTerm(loaded.labels, grid),
+            loaded.folders,
+            {"labels": dataclasses.asdict(loaded.card.options)},
+            [{"role": "labels", "name": loaded.card.name, "sha256": loaded.sha256}],
+            {"label_split_half_cosine": stable},
+        )
+    assert source.roots is not None
+    folders = gather(source.roots, crops=source.crops, limit=source.limit)
+    if source.supervision == "masks":
+        parallel = source.masks or (None,) * len(folders)
+        crop_scale, seed = source.labels.crop_scale, source.labels.seed
+        masks = masked_views(folders, parallel, card.preprocessing, grid, crop_scale=crop_scale, seed=seed)
+        pictures, every = len(masks.views.picture.unique()), sum(len(folder.paths) for folder in folders)
+        report(f"masks: {len(masks)} views of {pictures} pictures, {every - pictures} pictures without a mask left out")
+        described = {"masks": {"crop_scale": crop_scale, "seed": seed}}
+        return _Supervised(ShapeTerm(masks, grid), folders, described, [], {"masked_views": len(masks)})
+    labels = label_folders(
         model,
-        paths,
+        folders,
         card.preprocessing,
-        labels,
-        work / "labels",
-        device=options.device,
+        source.labels,
+        work,
+        group=group,
         precision=options.precision,
-        model_digest=digest,
+        digest=digest,
     )
-    labelled_seconds = time.monotonic() - started
-    stable = reliability(made.select(torch.arange(0, len(made), max(1, len(made) // 256))), labels.side)
-    report(
-        f"labels: {len(made)} views of {len(paths)} pictures, {labels.pairs} paired coalitions each; "
-        f"split-half cosine {stable:.3f}"
-    )
+    sample = labels.select(torch.arange(0, len(labels), max(1, len(labels) // 256)))
+    stable = reliability(sample, totals(model, sample, group=group, precision=options.precision))
+    report(describe(labels, stable))
+    described = {"labels": dataclasses.asdict(source.labels)}
+    return _Supervised(PairTerm(labels, grid), folders, described, [], {"label_split_half_cosine": stable})
 
-    truth = _truth(folders, paths, made.picture, card) if options.class_loss == "labels" else None
-    before = {key: tensor.detach().clone() for key, tensor in model.backbone.tensors().items()}
-    identity = {
-        "model": digest,
-        "views": len(made),
-        "pictures": hashlib.sha256("\n".join(str(path.resolve()) for path in paths).encode()).hexdigest(),
-        "labels": dataclasses.asdict(labels),
-        "options": dataclasses.asdict(options),
-        "evidence_blocks": evidence_blocks,
-    }
-    started = time.monotonic()
-    explained, without = learn(
-        model,
-        made,
-        card.preprocessing,
-        options,
-        side=labels.side,
-        truth=truth,
-        checkpoint=lambda run: Checkpoint(work / f"{out.name}.{run}.checkpoint", identity),
-        report=lambda run, row: report(_history_line(run, row)),
-    )
-    seconds = time.monotonic() - started
 
-    deltas, unchanged = difference(explained.tensors, without.tensors if without else before)
-    evidence = dataclasses.replace(model.evidence, scale=explained.scale)
-    step = {
+def _step(
+    card: ModelCard,
+    digest: str,
+    source: Source,
+    supervised: _Supervised,
+    options: LearnOptions,
+    seconds: dict[str, float],
+    *,
+    trained_twin: bool,
+) -> dict[str, Any]:
+    return {
         "step": "vector",
-        "inputs": [{"role": "predictor", "name": card.name, "sha256": digest}],
-        "data": {"folders": [folder.resolve().name for folder in folders], "pictures": len(paths), "limit": limit},
-        "labels": dataclasses.asdict(labels),
+        "inputs": [{"role": "predictor", "name": card.name, "sha256": digest}, *supervised.inputs],
+        "data": {
+            "folders": [folder.root.resolve().name for folder in supervised.folders],
+            "crops": [folder.crops for folder in supervised.folders],
+            "pictures": len(supervised.term.views.picture.unique()),
+            "limit": source.limit,
+        },
+        **supervised.described,
         "options": dataclasses.asdict(options),
-        "twin": "trained on the same batches" if without else "the predictor itself (its gradient is zero)",
-        "seconds": {"labels": round(labelled_seconds, 1), "learning": round(seconds, 1)},
+        "twin": "trained on the same batches" if trained_twin else "the predictor itself (its gradient is zero)",
+        "seconds": seconds,
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
         "edgex": edgex.__version__,
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
-    metrics = {"label_split_half_cosine": stable, "best_step": explained.step, "history": explained.history}
-    vector = VectorCard(
-        name=name,
-        architecture=card.architecture,
-        base=card.base,
-        source=source,
-        supervision="shapley",
-        evidence=evidence,
-        alpha=alpha,
-        unchanged=unchanged,
-        provenance=(*card.provenance, step),
-        metrics=metrics,
+
+
+def _save_self_explaining(
+    path: Path, model: SelfExplainingViT, card: ModelCard, vector: VectorCard, learned: Learned, dtype: torch.dtype
+) -> None:
+    """The source model with the weights that were learned with explanations."""
+    described = dataclasses.replace(
+        card,
+        name=path.name.removesuffix(".safetensors"),
+        evidence=vector.evidence,
+        alpha=1.0,
+        provenance=vector.provenance,
+        metrics={"target": card.metrics, "learned": _summary(learned)},
     )
-    save_vector(out, deltas, vector, dtype=torch.float16 if half else torch.float32)
-    if model_out is not None:
-        self_explaining = dataclasses.replace(
-            card,
-            name=model_out.name.removesuffix(".safetensors"),
-            evidence=evidence,
-            alpha=1.0,
-            provenance=vector.provenance,
-            metrics={"target": card.metrics, "learned": _summary(explained)},
-        )
-        save_model(model_out, model, self_explaining, dtype=torch.float16 if half else torch.float32)
-    for run in ("with", "without"):
-        Checkpoint(work / f"{out.name}.{run}.checkpoint", identity).remove()
-    return vector
+    # A model has no 8-bit form.
+    save_model(path, model, described, dtype=torch.float16 if dtype == torch.int8 else dtype)
+
+
+def _silent(text: str) -> None:
+    """What the other processes have to say: the same as the first."""
 
 
 def with_evidence(model: SelfExplainingViT, blocks: int) -> SelfExplainingViT:
@@ -156,12 +273,15 @@ def with_evidence(model: SelfExplainingViT, blocks: int) -> SelfExplainingViT:
     return SelfExplainingViT(model.backbone, model.head, evidence).freeze()
 
 
-def _truth(folders: Sequence[Path], paths: Sequence[Path], views: torch.Tensor, card: ModelCard) -> torch.Tensor:
+def _truth(folders: Sequence[Folder], views: torch.Tensor, card: ModelCard) -> torch.Tensor:
     """The class of each view, from the class folders that the pictures lie in."""
     labels: dict[Path, int] = {}
     for folder in folders:
-        pictures = data.aligned(data.labelled(folder), card.classes, folder)
+        pictures = data.aligned(data.labelled(folder.root), card.classes, folder.root)
         labels |= dict(zip(pictures.paths, pictures.labels, strict=True))
+    paths = [path for folder in folders for path in folder.paths]
+    if stray := [path for path in paths if path not in labels]:
+        raise UsageError(f"class loss 'labels' needs pictures in class folders, found {stray[0]}: use 'hold'")
     return torch.tensor([labels[path] for path in paths])[views]
 
 

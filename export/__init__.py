@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from edgex.export.report import ExportReport
     from edgex.export.resize import at_image_size
     from edgex.export.tensorrt import export_tensorrt
+    from edgex.export.views import gate_pictures
 
 __all__ = [
     "BOUNDS",
@@ -29,6 +30,7 @@ __all__ = [
     "at_image_size",
     "export_onnx",
     "export_tensorrt",
+    "gate_pictures",
 ]
 
 _HOMES = {
@@ -41,6 +43,7 @@ _HOMES = {
     "at_image_size": "resize",
     "export_onnx": "onnx",
     "export_tensorrt": "tensorrt",
+    "gate_pictures": "views",
 }
 
 

@@ -37,15 +37,23 @@ DEFAULT_MAX_BATCH = 8
 class Recipe:
     """How a graph is made.
 
-    int8_form: for precision int8; see `edgex.export.int8`. attention: form of the attention. budget: damage that
-    int8 may do, in measured root mean squares.
+    int8_form: for precision int8; see `edgex.export.int8`. attention: form of the attention; defaults to "fused"
+    in the int8 forms of onnxruntime's CPU kernels and to "plain" elsewhere. budget: damage that int8 may do, in
+    measured root mean squares. for_tensorrt: the graph becomes an engine and not a file for onnxruntime.
     """
 
     precision: Precision = "fp32"
     int8_form: Int8Form = "dynamic"
     opset: int = DEFAULT_OPSET
-    attention: graph.AttentionForm = "plain"
+    attention: graph.AttentionForm | None = None
     budget: Budget = dataclasses.field(default_factory=Budget)
+    for_tensorrt: bool = False
+
+    @property
+    def attention_form(self) -> graph.AttentionForm:
+        """`attention`, or its default."""
+        own_kernels = self.precision == "int8" and self.int8_form != "qdq"
+        return self.attention or ("fused" if own_kernels else "plain")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +80,8 @@ def build_graph(
         traced = trace(FusedModel(model, card.preprocessing), card.preprocessing.image_size)
     with stages("optimise"):
         graph.optimise(traced)
-        graph.rewrite_attention(traced, recipe.attention)
+        graph.rewrite_attention(traced, recipe.attention_form, share_rows=not recipe.for_tensorrt)
+        graph.merge_products(traced)
         graph.lower_opset(traced, recipe.opset)
     damages: list[Damage] = []
     if recipe.precision == "fp16":
@@ -135,7 +144,7 @@ def check_arguments(
     if out.is_dir():
         raise UsageError(f"expected a file to write, found the folder {out}: name a file in it")
     if out.exists() and not force:
-        raise UsageError(f"{out} exists already: choose another name, or --force to replace it")
+        raise UsageError(f"{out} exists already: choose another name with --out, or --force to replace it")
     thresholds(recipe.precision, overrides)
     check_pictures(pictures, card.preprocessing.image_size)
     if calibration is None and recipe.precision == "int8" and recipe.int8_form != "dynamic":

@@ -14,7 +14,8 @@ import numpy as np
 import onnx_ir as ir
 
 AttentionForm = Literal["plain", "onnx", "fused"]
-"""plain: MatMul, Softmax, MatMul. onnx: the operator of opset 23. fused: onnxruntime's MultiHeadAttention."""
+"""plain: MatMul, Softmax, MatMul. onnx: the operator of opset 23. fused: onnxruntime's MultiHeadAttention, except
+in the blocks whose heads the heatmap reads too: they would be split twice, so they stay plain."""
 
 TRACE_OPSET = 23
 MICROSOFT = "com.microsoft"
@@ -29,18 +30,53 @@ def optimise(model: ir.Model) -> None:
     onnxscript.optimizer.optimize(model, input_size_limit=_FOLD_LIMIT, output_size_limit=_FOLD_LIMIT)
 
 
-def rewrite_attention(model: ir.Model, form: AttentionForm) -> int:
-    """Brings every `Attention` into the wanted form; returns how many there were."""
+def rewrite_attention(model: ir.Model, form: AttentionForm, *, share_rows: bool = False) -> int:
+    """Brings every `Attention` into the wanted form; returns how many there were.
+
+    share_rows: the class token's attention, which the heatmap reads, is taken from the plain form instead of being
+    computed again. For onnxruntime: other runtimes fuse the plain form only where nothing else reads its softmax.
+    """
     nodes = [node for node in model.graph if node.op_type == "Attention" and node.domain == ""]
     for node in nodes:
-        if form == "plain":
-            _to_plain(model, node)
-        elif form == "fused":
-            _to_multi_head_attention(model, node)
-    if form == "fused":
-        model.opset_imports[MICROSOFT] = 1
+        if form == "fused" and len(_input(node, 2).uses()) == 1 and _to_multi_head_attention(model, node):
+            continue
+        if form != "onnx":
+            query, key = _input(node, 0), _input(node, 1)
+            weights = _to_plain(model, node)
+            if share_rows:
+                _share_rows(model, query, key, weights)
     remove_dead(model)
     return len(nodes)
+
+
+def merge_products(model: ir.Model) -> int:
+    """Makes one product of all products of one [N, K] tensor with constant weights; returns how many went.
+
+    The heatmap reads the class direction through one projection per block: small products, whose calls cost more
+    than their arithmetic.
+    """
+    merged = 0
+    for value in [output for node in model.graph for output in node.outputs]:
+        readers = [use.node for use in value.uses() if use.idx == 0 and _constant_product(use.node)]
+        if value.shape is None or len(value.shape) != 2 or len(readers) < 2:
+            continue
+        weights = [array_of(node.inputs[1]) for node in readers]
+        joined = constant(model, f"{value.name}_weights", np.concatenate(weights, axis=1))
+        sizes = constant(model, f"{value.name}_sizes", np.array([w.shape[1] for w in weights], dtype=np.int64))
+        product = ir.node("MatMul", [value, joined])
+        split = ir.node("Split", [product.outputs[0], sizes], attributes={"axis": 1}, num_outputs=len(readers))
+        product.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+        product.outputs[0].shape = ir.Shape([value.shape[0], sum(w.shape[1] for w in weights)])
+        producer = value.producer()
+        if producer is None:
+            raise AssertionError("graph inputs are pixels and classes")
+        model.graph.insert_after(producer, [product, split])
+        for node, part in zip(readers, split.outputs, strict=True):
+            part.type, part.shape = node.outputs[0].type, node.outputs[0].shape
+            ir.convenience.replace_all_uses_with(node.outputs[0], part)
+        merged += len(readers)
+    remove_dead(model)
+    return merged
 
 
 def cast_late(model: ir.Model) -> bool:
@@ -125,6 +161,13 @@ def reader(value: ir.Value) -> ir.Node:
     return next(iter(value.uses())).node
 
 
+def array_of(value: ir.Value | None) -> np.ndarray:
+    """The numbers of a constant."""
+    if value is None or value.const_value is None:
+        raise AssertionError("a constant is expected here")
+    return value.const_value.numpy()
+
+
 def length(value: ir.Value, axis: int) -> int:
     """The fixed length of one axis."""
     size = value.shape[axis] if value.shape is not None else None
@@ -158,7 +201,8 @@ def _input(node: ir.Node, index: int) -> ir.Value:
     return value
 
 
-def _to_plain(model: ir.Model, node: ir.Node) -> None:
+def _to_plain(model: ir.Model, node: ir.Node) -> ir.Value:
+    """Returns the softmax's output [N, h, Tq, T]."""
     query, key, value = (_input(node, index) for index in range(3))
     if query.shape is None:
         raise AssertionError("attention inputs have shapes")
@@ -178,24 +222,71 @@ def _to_plain(model: ir.Model, node: ir.Node) -> None:
     ):
         made.outputs[0].type, made.outputs[0].shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(shape)
     replace(model, node, [scaled, turned, scores, weights, mixed], mixed.outputs[0])
+    return weights.outputs[0]
 
 
-def _to_multi_head_attention(model: ir.Model, node: ir.Node) -> None:
-    """Reads the packed [N, T, h * d] tensors before the heads were split, and writes the packed result."""
+def _share_rows(model: ir.Model, query: ir.Value, key: ir.Value, weights: ir.Value) -> None:
+    """Replaces each softmax over the same key and the same query, or its first row, by what `weights` holds."""
+    for turned in [use.node for use in key.uses() if use.node.op_type == "Transpose"]:
+        for product in [use.node for use in turned.outputs[0].uses() if use.node.op_type == "MatMul"]:
+            first = _input(product, 0)
+            sliced = _is_first_row(first, query)
+            scaled = reader(product.outputs[0])
+            softmax = reader(scaled.outputs[0])
+            if not (first is query or sliced) or (scaled.op_type, softmax.op_type) != ("Mul", "Softmax"):
+                continue
+            row, old = weights, softmax.outputs[0]
+            if sliced:
+                bounds = [constant(model, f"row_{name}", np.array([number])) for name, number in _FIRST_ROW.items()]
+                cut = ir.node("Slice", [weights, *bounds])
+                row = cut.outputs[0]
+                row.type, row.shape = old.type, old.shape
+                made_by = weights.producer()
+                if made_by is None:
+                    raise AssertionError("attention weights are computed")
+                model.graph.insert_after(made_by, [cut])
+            ir.convenience.replace_all_uses_with(old, row)
+    # The row's readers stood before the attention that they now read.
+    model.graph.sort()
+
+
+_FIRST_ROW = {"start": 0, "end": 1, "axis": 2}
+
+
+def _is_first_row(value: ir.Value, of: ir.Value) -> bool:
+    """Whether a value is `of`[:, :, :1]."""
+    node = value.producer()
+    if node is None or node.op_type != "Slice" or node.inputs[0] is not of:
+        return False
+    return [array_of(bound).tolist() for bound in node.inputs[1:4]] == [[number] for number in _FIRST_ROW.values()]
+
+
+def _constant_product(node: ir.Node) -> bool:
+    weight = node.inputs[1] if node.op_type == "MatMul" else None
+    return weight is not None and weight.const_value is not None and len(weight.const_value.shape) == 2
+
+
+def _to_multi_head_attention(model: ir.Model, node: ir.Node) -> bool:
+    """Reads the packed [N, T, h * d] tensors before the heads were split, and writes the packed result.
+
+    Returns whether the heads were split and merged in the way that it stands for.
+    """
     packed = []
     for index in range(3):
         transpose = _input(node, index).producer()
         reshape = _input(transpose, 0).producer() if transpose is not None else None
         if transpose is None or reshape is None or reshape.op_type != "Reshape":
-            return
+            return False
         packed.append(_input(reshape, 0))
     merge = reader(node.outputs[0])
     flatten = reader(merge.outputs[0])
     if merge.op_type != "Transpose" or flatten.op_type != "Reshape":
-        return
+        return False
     attributes = {"num_heads": length(_input(node, 0), 1), "scale": _attention_scale(node)}
     fused = ir.node("MultiHeadAttention", packed, attributes=attributes, domain=MICROSOFT)
     replace(model, flatten, [fused], fused.outputs[0])
+    model.opset_imports[MICROSOFT] = 1
+    return True
 
 
 def _to_erf(model: ir.Model, node: ir.Node) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from typing import Literal
 
 import numpy as np
@@ -29,9 +28,10 @@ INT8_FORMS: tuple[Int8Form, ...] = ("dynamic", "static", "qdq")
 
 # Share of the way to move outliers into the weights: the paper's default.
 _MIGRATION = 0.5
-# Pictures on which each product's own damage is measured, and the seconds that this may take before fewer do.
+# Pictures on which each product's own damage is measured, and the multiplications that this may take before fewer
+# do. Not seconds: the same model must give the same file on a slow day.
 _DAMAGE_PICTURES = 4
-_DAMAGE_SECONDS = 30.0
+_DAMAGE_OPERATIONS = 2e12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,10 +171,9 @@ def measure_damage(
         return logits, heatmap.reshape(len(heatmap), -1)
 
     off = np.zeros(len(nodes), dtype=np.float32)
-    start = time.perf_counter()
     explain = run(off, np.full(len(pictures), -1, dtype=np.int64))[0].argmax(axis=1).astype(np.int64)
-    per_picture = (time.perf_counter() - start) / len(pictures)
-    explain = explain[: max(1, int(_DAMAGE_SECONDS / (per_picture * len(nodes))))]
+    per_picture = len(nodes) * sum(_operations(node) for node in nodes)
+    explain = explain[: max(1, int(_DAMAGE_OPERATIONS / per_picture))]
     logits, heatmap = run(off, explain)
     span = logits.max(axis=1) - logits.min(axis=1)
     spread = heatmap.std(axis=1)

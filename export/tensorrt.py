@@ -29,6 +29,7 @@ from edgex.errors import GateError, MissingExtraError, ProviderError, Unsupporte
 from edgex.export import metadata
 from edgex.export.build import DEFAULT_MAX_BATCH, Recipe, build_graph, check_arguments, notes
 from edgex.export.fused import INPUT_NAMES, OUTPUT_NAMES
+from edgex.export.graph import weight_bytes
 from edgex.export.int8 import Budget
 from edgex.export.onnx import describe_int8
 from edgex.export.parity import GateResult, Outputs, Precision, Reference, Runner, reference, run_gate
@@ -71,7 +72,7 @@ def export_tensorrt(
     """
     if precision == "int8" and calibration is None:
         raise UsageError("int8 engines need pictures to calibrate with: name a folder with --calibration")
-    recipe = Recipe(precision, int8_form="qdq", budget=budget or Budget())
+    recipe = Recipe(precision, int8_form="qdq", budget=budget or Budget(), for_tensorrt=True)
     check_arguments(
         card,
         out,
@@ -112,6 +113,7 @@ def export_tensorrt(
         *notes(card),
         f"built with {builder.package} {builder.version}",
         f"share of half-precision layers: {engine.half_share:.0%}",
+        f"plan of {len(engine.plan) / 1e6:.1f} MB for {weight_bytes(built.graph) / 1e6:.1f} MB of weights",
     ]
     if layers is None:
         remarks.append(

@@ -16,6 +16,10 @@
 | overlay, regions | drawing a heatmap; boxes around high evidence |
 | metadata, container | reading and checking a fused model file |
 | backend_onnxruntime, backend_tensorrt | what runs it |
+| stream, meter | `Stream`: runs a session over a source; frame rate, latency, drops |
+| sources, pipe, video | `open_source`: folders, standard input, videos, cameras, network streams |
+| sinks, page | results as pictures, video, JSON lines, a page in the browser |
+| suffixes | what files of pictures are called |
 | errors | every error raised on purpose |
 """
 
@@ -32,6 +36,7 @@ from edgex.runtime.errors import (
     MismatchError,
     MissingExtraError,
     ProviderError,
+    SourceError,
     UnsupportedError,
     UsageError,
 )
@@ -41,6 +46,8 @@ if TYPE_CHECKING:
     from edgex.runtime.regions import Box
     from edgex.runtime.result import Result, decode_heatmap
     from edgex.runtime.session import Session
+    from edgex.runtime.sources import open_source
+    from edgex.runtime.stream import Stream
 
 __all__ = [
     "ArtefactError",
@@ -54,10 +61,13 @@ __all__ = [
     "ProviderError",
     "Result",
     "Session",
+    "SourceError",
+    "Stream",
     "UnsupportedError",
     "UsageError",
     "View",
     "decode_heatmap",
+    "open_source",
 ]
 
 # The errors are all that a command line needs before it knows what to do; the rest brings numpy and pillow along.
@@ -66,8 +76,10 @@ _HOMES = {
     "Preprocessing": "preprocess",
     "Result": "result",
     "Session": "session",
+    "Stream": "stream",
     "View": "preprocess",
     "decode_heatmap": "result",
+    "open_source": "sources",
 }
 
 

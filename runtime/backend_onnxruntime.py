@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,10 +40,10 @@ so they run only when asked for."""
 OUTPUTS = ["logits", "heatmap", "base"]
 _CONTRACT = {
     "image": "tensor(uint8) [N, H, W, 3]",
-    "explain_class": "tensor(int64) [N]",
+    "explain_class": "tensor(int64) [M]",
     "logits": "tensor(float) [N, C]",
-    "heatmap": "tensor(float) [N, gh, gw]",
-    "base": "tensor(float) [N]",
+    "heatmap": "tensor(float) [M, gh, gw]",
+    "base": "tensor(float) [M]",
 }
 
 
@@ -51,6 +52,8 @@ class OnnxRuntimeBackend:
 
     provider: str
     """The name in PROVIDERS that runs it."""
+    shares_classes: bool
+    """Whether the file gives explain_class a size of its own."""
     _session: Any
 
     def __init__(
@@ -60,6 +63,7 @@ class OnnxRuntimeBackend:
         provider: str = "auto",
         threads: int | None = None,
         provider_options: Mapping[str, Any] | None = None,
+        io_binding: bool = False,
     ) -> None:
         onnxruntime = _import_onnxruntime()
         provider = _SHORT.get(provider, provider)
@@ -82,24 +86,54 @@ class OnnxRuntimeBackend:
             break
         self._path = path
         _check_contract(self._session, metadata, path)
+        self.shares_classes = _shares_classes(self._session)
+        self._bound = _Bound(onnxruntime, metadata) if io_binding else None
 
     def run(self, image: np.ndarray, explain_class: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """image uint8 [N, H, W, 3] and explain_class int64 [N] -> logits, heatmap and base.
+        """image uint8 [N, H, W, 3] and explain_class int64 [M] -> logits, heatmap and base.
 
-        float32 [N, C], [N, rows, columns] and [N].
+        float32 [N, C], [M, rows, columns] and [M].
         """
         session = self._session
         if session is None:
             raise UsageError(f"expected an open session, found one that was closed ({self._path})")
+        inputs = {"image": image, "explain_class": explain_class}
+        bound = self._bound
         try:
-            logits, heatmap, base = session.run(OUTPUTS, {"image": image, "explain_class": explain_class})
+            logits, heatmap, base = session.run(OUTPUTS, inputs) if bound is None else bound.run(session, inputs)
         except Exception as error:
             raise ProviderError(f"onnxruntime could not run the model on {self.provider}: {_line(error)}") from error
         return logits, heatmap, base
 
     def close(self) -> None:
         """Releases the model once the calls that are running have ended."""
-        self._session = None
+        self._session = self._bound = None
+
+
+class _Bound(threading.local):
+    """Runs a session with inputs and outputs bound to memory; each thread has its own, per batch size."""
+
+    def __init__(self, onnxruntime: ModuleType, metadata: Metadata) -> None:
+        self._onnxruntime = onnxruntime
+        self._shapes = {"logits": (len(metadata.classes),), "heatmap": metadata.grid, "base": ()}
+        self._ready: dict[tuple[int, int], tuple[Any, list[Any]]] = {}
+
+    def run(self, session: Any, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """As `session.run`; the results are copies, since the next call writes to the same memory."""
+        pictures, classes = sizes = len(inputs["image"]), len(inputs["explain_class"])
+        if sizes not in self._ready:
+            binding = session.io_binding()
+            outputs = []
+            for name in OUTPUTS:
+                values = np.empty((pictures if name == "logits" else classes, *self._shapes[name]), np.float32)
+                outputs.append(self._onnxruntime.OrtValue.ortvalue_from_numpy(values))
+                binding.bind_ortvalue_output(name, outputs[-1])
+            self._ready[sizes] = binding, outputs
+        binding, outputs = self._ready[sizes]
+        for name, value in inputs.items():
+            binding.bind_cpu_input(name, np.ascontiguousarray(value))
+        session.run_with_iobinding(binding)
+        return [output.numpy().copy() for output in outputs]
 
 
 def _import_onnxruntime() -> ModuleType:
@@ -178,6 +212,14 @@ def _check_contract(session: Any, metadata: Metadata, path: Path) -> None:
                 raise ArtefactError(
                     f"{path}: expected {name} as {_CONTRACT[name]} = {sizes}, found {node.type} {node.shape}"
                 )
+
+
+def _shares_classes(session: Any) -> bool:
+    """Whether pictures and classes are counted by two names: [N] of image and logits, [M] of everything else."""
+    sizes = {node.name: (node.shape or [None])[0] for node in [*session.get_inputs(), *session.get_outputs()]}
+    pictures, classes = {sizes["image"], sizes["logits"]}, {sizes[key] for key in ("explain_class", "heatmap", "base")}
+    named = all(isinstance(size, str) for size in pictures | classes)
+    return named and len(pictures) == len(classes) == 1 and pictures != classes
 
 
 def _fits(found: list[Any], wanted: tuple[int | None, ...]) -> bool:

@@ -33,6 +33,7 @@ class TensorRTBackend:
 
     provider: str
     """"tensorrt" or "nv_tensorrt_rtx"."""
+    shares_classes = False
     _runtime: Any
     _engine: Any
     _context: Any

@@ -5,6 +5,7 @@ EdgexError                  everything that edgex raises on purpose; its text is
 ├── ArtefactError           a file is missing, truncated, tampered with or not what it was said to be
 │   └── MismatchError       two artefacts do not fit together: architecture, base, tensor names or shapes
 ├── ImageError              a picture cannot be read or has an unusable shape or type
+├── SourceError             a stream of pictures cannot be opened, or breaks off
 ├── UnsupportedError        a model that edgex cannot explain: its pooling, attention or architecture
 ├── MissingExtraError       an optional package is not installed; the message names the extra
 ├── ProviderError           an execution provider that was asked for is not available
@@ -30,6 +31,10 @@ class MismatchError(ArtefactError):
 
 class ImageError(EdgexError):
     """A picture cannot be read, or its shape, size or dtype is unusable."""
+
+
+class SourceError(EdgexError):
+    """A camera, network stream, video or folder cannot be opened as a stream of pictures, or breaks off."""
 
 
 class UnsupportedError(EdgexError):

@@ -6,6 +6,7 @@ resampled in bounded memory. Resizing and cropping are in `preprocess`.
 
 from __future__ import annotations
 
+import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,23 +133,32 @@ def _from_file(path: Path) -> Frame:
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing"
         raise ImageError(f"{path}: expected a picture file, found {found}")
+    return _from_encoded(path, str(path))
+
+
+def decode_picture(data: bytes, name: str) -> Frame:
+    """A picture file's bytes (JPEG, PNG, ...); `name` opens the error messages. Raises ImageError as `as_frame`."""
+    return _from_encoded(io.BytesIO(data), name)
+
+
+def _from_encoded(source: Path | io.BytesIO, name: str) -> Frame:
     try:
-        image = Image.open(path)
+        image = Image.open(source)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         # Pillow warns from half of the limit on, which is an exception where the application made it one.
         raise ImageError(
-            f"{path}: expected at most {MAX_FILE_PIXELS} pixels, found more; scale it down first"
+            f"{name}: expected at most {MAX_FILE_PIXELS} pixels, found more; scale it down first"
         ) from None
     except OSError as error:
         reason = "a file that Pillow cannot identify" if isinstance(error, Image.UnidentifiedImageError) else error
-        raise ImageError(f"{path}: expected a picture (JPEG, PNG, ...), found {reason}") from error
+        raise ImageError(f"{name}: expected a picture (JPEG, PNG, ...), found {reason}") from error
     with image:
         if image.width * image.height > MAX_FILE_PIXELS:
             raise ImageError(
-                f"{path}: expected at most {MAX_FILE_PIXELS} pixels, found {image.width}x{image.height}; "
+                f"{name}: expected at most {MAX_FILE_PIXELS} pixels, found {image.width}x{image.height}; "
                 "scale it down first"
             )
-        return _from_pil(image, str(path))
+        return _from_pil(image, name)
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:

@@ -32,20 +32,22 @@ _COLOURS = {
     "against": "a8d8ff 5aa9f0 2f74d0 2148a5 14246b",
 }
 _ROWS_AT_ONCE = 64
+_MAX_HEAT = 1 << 24
+"""Pixels whose upsampled heat is kept at once: larger pictures than 4K are drawn band by band."""
 COLORMAPS = ("turbo", "inferno", "viridis", "signed")
 
 
-def upsample(heatmap: np.ndarray, view: View) -> np.ndarray:
+def upsample(heatmap: np.ndarray, view: View, band: slice = slice(None)) -> np.ndarray:
     """The heatmap in frame coordinates, interpolated bilinearly between patch centres.
 
-    heatmap: float32 [rows, columns], one value per patch of the model's input.
+    heatmap: float32 [rows, columns], one value per patch of the model's input. band: rows of the frame.
 
-    Returns float32 [H, W] of the frame, in logits per patch; NaN where the model saw nothing.
+    Returns float32 [H, W] of the frame or of its band, in logits per patch; NaN where the model saw nothing.
     """
     rows, unseen_rows = _axis(view, 0, heatmap.shape[0])
     columns, unseen_columns = _axis(view, 1, heatmap.shape[1])
-    heat = rows @ heatmap.astype(np.float32, copy=False) @ columns.T
-    heat[unseen_rows] = np.nan
+    heat = rows[band] @ heatmap.astype(np.float32, copy=False) @ columns.T
+    heat[unseen_rows[band]] = np.nan
     heat[:, unseen_columns] = np.nan
     return heat
 
@@ -68,9 +70,19 @@ def overlay(
     Returns a new uint8 [H, W, 3]. Raises UsageError for an unknown colormap or a value out of its range.
     """
     top, left, bottom, right = view.seen
-    seen = slice(math.floor(top), math.ceil(bottom)), slice(math.floor(left), math.ceil(right))
+    columns = slice(math.floor(left), math.ceil(right))
+    step = max(1, _MAX_HEAT // picture.shape[1])
+    first, last = math.floor(top), math.ceil(bottom)
+    bands = [slice(start, min(start + step, last)) for start in range(first, last, step)]
     result = np.array(picture, np.uint8, order="C")
-    result[seen] = blend(picture[seen], upsample(heatmap, view)[seen], colormap, opacity, limit)
+    if len(bands) > 1 and limit is None:
+        # One scale of colours for all bands.
+        limit = max(_strongest(upsample(heatmap, view, band)[:, columns], colormap) for band in bands)
+        if limit <= 0:
+            return result
+    for band in bands:
+        heat = upsample(heatmap, view, band)[:, columns]
+        result[band, columns] = blend(picture[band, columns], heat, colormap, opacity, limit)
     return result
 
 
@@ -141,16 +153,19 @@ def _lookup(colormap: str, opacity: float) -> tuple[np.ndarray, np.ndarray]:
     # Full opacity from half of the strongest evidence on: colour tells the rest apart.
     alpha = np.round(256 * opacity * np.minimum(1, 2 * strength))
     if colormap == "signed":
-        table = np.concatenate([_table("for"), _table("against")])
+        table = np.concatenate([colours("for"), colours("against")])
         alpha = np.concatenate([alpha, alpha])
     else:
-        table = _table(colormap)
+        table = colours(colormap)
     alpha = alpha[:, np.newaxis]
     return np.repeat(256 - alpha, 3, axis=1).astype(np.uint16), np.round(table * alpha).astype(np.uint16)
 
 
-def _table(name: str) -> np.ndarray:
-    """float64 [256, 3] in 0..255."""
+def colours(name: str) -> np.ndarray:
+    """float64 [256, 3] RGB in 0..255, from no evidence to the strongest.
+
+    name: "turbo", "inferno", "viridis", or one half of the signed map, "for" or "against".
+    """
     knots = np.array([list(bytes.fromhex(colour)) for colour in _COLOURS[name].split()], np.float64)
     position = np.linspace(0, len(knots) - 1, 256)
     return np.stack([np.interp(position, np.arange(len(knots)), knots[:, channel]) for channel in range(3)], axis=1)

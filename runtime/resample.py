@@ -137,8 +137,8 @@ def _axis(
         weights[output // block, position, channel, output % block, channel] = taps[output, tap] / (1 << _BITS)
 
     # |error of a sum of n products| <= n u / (1 - n u) * sum |product|, whatever the order of summation
-    # (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1), u = 2^-24; two more for the
-    # rounding of the half that is added. Zeros outside of the filter add no error.
+    # (Higham, Accuracy and Stability of Numerical Algorithms, section 3.1), u = 2^-24; four more for the
+    # additions that round. Zeros outside of the filter add no error.
     magnitude = 255 * float(np.abs(taps).sum(axis=1).max()) / (1 << _BITS)
     return _Axis(
         low,
@@ -147,7 +147,7 @@ def _axis(
         taps,
         block_starts.tolist(),
         weights.reshape(len(block_first), length * channels, block * channels),
-        np.float32(1.01 * (taps.shape[1] + 2) * 2.0**-24 * magnitude),
+        np.float32(1.01 * (taps.shape[1] + 4) * 2.0**-24 * magnitude),
     )
 
 
@@ -258,16 +258,15 @@ def _groups(axis: _Axis, rows: int) -> list[range]:
 def _round(sums: np.ndarray, tolerance: np.float32, result: np.ndarray) -> np.ndarray:
     """Rounds half up into the uint8 result; returns the flat positions where the error may decide it.
 
-    sums is overwritten.
+    Those are where the lowest and the highest value within the error round differently. sums is overwritten.
     """
-    distance = _workspace.array("distance", result.shape)
-    sums += np.float32(0.5)
-    np.rint(sums, out=distance)
-    distance -= sums
-    np.abs(distance, out=distance)
+    highest = np.empty(result.shape, np.uint8)
     np.clip(sums, 0.0, 255.0, out=sums)
+    sums += np.float32(0.5) - tolerance
     np.copyto(result, sums, casting="unsafe")
-    return np.flatnonzero(distance <= tolerance)
+    sums += 2 * tolerance
+    np.copyto(highest, sums, casting="unsafe")
+    return np.flatnonzero(result != highest)
 
 
 def _fixed_point(pixels: np.ndarray, taps: np.ndarray) -> np.ndarray:

@@ -88,8 +88,11 @@ class Result:
         """The k most probable classes as (label, probability), most probable first."""
         if k < 1:
             raise UsageError(f"top: expected at least 1 class, found {k!r}")
-        order = np.argsort(-self.logits, kind="stable")[:k]
-        return [(self.classes[index], float(self.probabilities[index])) for index in order]
+        return [(self.classes[index], float(self.probabilities[index])) for index in self.order(k)]
+
+    def order(self, k: int) -> list[int]:
+        """Positions in `classes` of the k most probable classes, most probable first."""
+        return [int(index) for index in np.argsort(-self.logits, kind="stable")[:k]]
 
     def heatmap_on(self, frame: Any = None) -> np.ndarray:
         """The heatmap in frame coordinates, bilinear between patch centres.

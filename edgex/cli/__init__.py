@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import edgex
-from edgex.cli import bake, demo, doctor, evaluate, export, import_, inspect, predict, train, vector, zoo
+from edgex.cli import bake, bench, demo, doctor, evaluate, export, import_, inspect, predict, train, vector, watch, zoo
 from edgex.cli.console import EXIT_FAILURE, print_error
 from edgex.cli.doctor import extra_of
 from edgex.runtime.errors import EdgexError, MissingExtraError, UsageError
@@ -32,7 +32,7 @@ def _root(
         raise typer.Exit
 
 
-for _command in (bake, export, predict, evaluate, train, vector, import_, inspect, zoo, doctor, demo):
+for _command in (bake, export, predict, watch, bench, evaluate, train, vector, import_, inspect, zoo, doctor, demo):
     _command.register(app)
 
 

@@ -46,6 +46,7 @@ def bake(
     from edgex.bake import bake as add_vector
     from edgex.bake import check
     from edgex.checkpoint import load_card
+    from edgex.transfer import records_of, warnings_for
     from edgex.vector import load_vector_card
 
     target_path, vector_path = zoo.resolve(target, "model"), zoo.resolve(vector, "vector")
@@ -54,6 +55,9 @@ def bake(
     before, _ = load_card(target_path)
     if before.alpha is not None and out is None:
         raise UsageError(f"{target_path} was baked already: name an --out to add another vector to it")
+    warnings = warnings_for(records_of(tau.metrics), before)
+    for warning in warnings:
+        note(f"warning: {warning}")
     metrics: dict[str, object] = {}
     if val is not None:
         factor, measured = _measured(alpha, tau.alpha, target_path, vector_path, val, max_drop, max_alpha, device)
@@ -64,7 +68,15 @@ def bake(
     card = add_vector(target_path, vector_path, path, alpha=factor, force=force, metrics=metrics)
     zoo.remember_bake(path)
     if json:
-        print_json({"path": str(path), "alpha": factor, "metrics": card.metrics, "evidence": card.evidence.to_dict()})
+        print_json(
+            {
+                "path": str(path),
+                "alpha": factor,
+                "metrics": card.metrics,
+                "evidence": card.evidence.to_dict(),
+                "warnings": warnings,
+            }
+        )
     else:
         total = "" if card.alpha == factor else f" (alpha in all: {card.alpha:g})"
         print(

@@ -27,8 +27,10 @@ _PACKAGES = (
     ("onnxscript", "onnxscript", "bake", "exporting"),
     ("onnx-ir", "onnx_ir", "bake", "exporting"),
     ("huggingface_hub", "huggingface_hub", "bake", "hf:// names"),
+    ("accelerate", "accelerate", "distributed", "several processes in learning vectors"),
     ("tensorrt", "tensorrt", "trt", "TensorRT engines"),
     ("tensorrt-rtx", "tensorrt_rtx", "rtx", "TensorRT-RTX engines"),
+    ("av", "av", "camera", "videos, cameras and network streams"),
 )
 
 

@@ -39,12 +39,23 @@ def export(
         Path | None,
         typer.Option(help="int8: folder of pictures to calibrate with (64 are used)."),
     ] = None,
+    int8_form: Annotated[
+        str | None,
+        typer.Option(
+            help="int8 ONNX: dynamic or static for onnxruntime on CPUs, qdq (Q/DQ nodes of standard ONNX) for other "
+            "runtimes; default: static with --calibration, else dynamic."
+        ),
+    ] = None,
     opset: Annotated[int | None, typer.Option(help="ONNX operator set, 18 to 23; default: 20.")] = None,
     sm: Annotated[
         str | None, typer.Option(help="TensorRT-RTX: compute capabilities, e.g. 86,89,120; default: all it supports.")
     ] = None,
     pictures: Annotated[
-        Path | None, typer.Option(help="Folder of pictures for the gate (64 are used); default: edgex's samples.")
+        Path | None,
+        typer.Option(
+            help="Folder of pictures for the gate (64 are used); default: the others of --calibration, or edgex's "
+            "samples in several views."
+        ),
     ] = None,
     threshold: Annotated[
         list[str] | None, typer.Option(metavar="METRIC=VALUE", help="Override a gate threshold; may be repeated.")
@@ -58,6 +69,8 @@ def export(
         raise UsageError("expected one of --onnx PRECISION and --trt PRECISION, for example: edgex export --onnx fp32")
     if calibration is not None and precision != "int8":
         raise UsageError(f"--calibration is for int8, found precision {precision}")
+    if int8_form is not None and onnx != "int8":
+        raise UsageError("--int8-form is for --onnx int8: an engine is made of Q/DQ nodes")
     if sm is not None and trt is None:
         raise UsageError("--sm is for --trt")
     if opset is not None and onnx is None:
@@ -66,7 +79,7 @@ def export(
     if not all(capabilities):
         raise UsageError(f"expected --sm with compute capabilities such as 86,89, found '{sm}'")
     thresholds = _thresholds(threshold or [])
-    from edgex import data, samples, zoo
+    from edgex import zoo
     from edgex.checkpoint import load_card, load_model
     from edgex.export import at_image_size, export_onnx, export_tensorrt
 
@@ -76,14 +89,14 @@ def export(
     loaded, card = load_model(path)
     if image_size is not None:
         loaded, card = at_image_size(loaded, card, (image_size, image_size))
-    found = data.loose([pictures]) if pictures else samples.paths()
+    gated, calibrated = _pictures(pictures, calibration, card.preprocessing)
     common: dict[str, Any] = {
-        "pictures": data.load_batch(data.spread(found, GATE_PICTURES), card.preprocessing),
+        "pictures": gated,
         "model_sha256": load_card(path)[1],
         "precision": precision,
         "max_batch": max_batch,
         "thresholds": thresholds,
-        "calibration": _calibration(calibration, card.preprocessing),
+        "calibration": calibrated,
         "force": force,
         "progress": note,
     }
@@ -91,6 +104,8 @@ def export(
     target = out or Path(f"{card.name}.{suffix}" if onnx == "fp32" else f"{card.name}.{precision}.{suffix}")
     if opset is not None:
         common["opset"] = opset
+    if int8_form is not None:
+        common["int8_form"] = int8_form
     try:
         if onnx:
             report = export_onnx(loaded, card, target, **common)
@@ -106,12 +121,26 @@ def export(
         _print(report)
 
 
-def _calibration(folder: Path | None, preprocessing: Preprocessing) -> np.ndarray | None:
-    from edgex import data
+def _pictures(
+    pictures: Path | None, calibration: Path | None, preprocessing: Preprocessing
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Pictures for the gate and for calibration, uint8 [N, H, W, 3]; the two share none where there are enough."""
+    from edgex import data, samples
+    from edgex.export import gate_pictures
 
-    if folder is None:
-        return None
-    return data.load_batch(data.spread(data.loose([folder]), GATE_PICTURES), preprocessing)
+    calibrated = None
+    source, found = "edgex's samples", samples.paths()
+    if calibration is not None:
+        available = data.loose([calibration])
+        chosen = data.spread(available, GATE_PICTURES)
+        calibrated = data.load_batch(chosen, preprocessing)
+        source, found = str(calibration), tuple(sorted(set(available) - set(chosen))) or chosen
+    if pictures is not None:
+        source, found = str(pictures), data.loose([pictures])
+    paths = data.spread(found, GATE_PICTURES)
+    views = gate_pictures([data.open_picture(path) for path in paths], preprocessing)
+    note(f"gate: {len(views)} views of {len(paths)} pictures of {source}")
+    return views, calibrated
 
 
 def _thresholds(given: list[str]) -> dict[str, float]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from edgex.cli.console import print_json
+from edgex.transfer import METRIC, records_of
 
 
 def register(app: typer.Typer) -> None:
@@ -46,11 +47,12 @@ def show(path: Path, *, as_json: bool) -> None:
         ("architecture", _architecture(metadata)),
         ("classes", _classes(metadata.get("classes"))),
         ("preprocessing", _preprocessing(metadata.get("preprocessing"))),
-        ("heatmap", _evidence(metadata["evidence"])),
+        ("heatmap", _evidence(metadata.get("evidence"))),
         ("alpha", _alpha(metadata, described["file_kind"])),
         ("base", _base(metadata.get("base"))),
         ("source", metadata.get("source")),
         ("precision", metadata.get("precision") or ", ".join(described.get("dtypes", []))),
+        ("labels", _compact(metadata["options"]) if described["file_kind"] == "labels" else None),
         ("max batch", metadata.get("max_batch")),
         ("parameters", f"{described['parameters']:,}" if "parameters" in described else None),
         ("edgex", metadata.get("edgex_version")),
@@ -84,13 +86,17 @@ def _preprocessing(values: dict[str, Any] | None) -> str | None:
     return f"short side {values['resize']} px ({values['interpolation']}), centre crop {height}x{width}"
 
 
-def _evidence(values: dict[str, Any]) -> str:
+def _evidence(values: dict[str, Any] | None) -> str | None:
+    if values is None:
+        return None
     blocks = f" of the last {values['blocks']} blocks" if values["blocks"] else ""
     return f"{values['kind']}{blocks}, scale {values['scale']:.4g}"
 
 
-def _alpha(metadata: dict[str, Any], kind: str) -> str:
+def _alpha(metadata: dict[str, Any], kind: str) -> str | None:
     value = metadata.get("alpha")
+    if kind == "labels":
+        return None
     if kind == "vector":
         return f"{value:g} recommended"
     return "none: not baked" if value is None else f"{value:g}"
@@ -102,9 +108,14 @@ def _base(values: dict[str, Any] | None) -> str | None:
 
 def _print_measured(metadata: dict[str, Any]) -> None:
     for name, value in {**metadata.get("metrics", {}), "gate": metadata.get("gate")}.items():
-        if name == "history" or value is None:
+        if name in ("history", METRIC) or value is None:
             continue
         print(f"{name:<24}{_compact(value)}")
+    records = records_of(metadata.get("metrics", {}))
+    if records:
+        print("transfer, gain with its 95% interval")
+    for record in records:
+        print(f"  {record}")
 
 
 def _compact(value: Any) -> str:

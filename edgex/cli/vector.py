@@ -1,41 +1,107 @@
-"""`edgex vector`: learn a vector from pictures, show what a vector is."""
+"""`edgex vector`: label pictures, learn a vector from them, calculate with vectors, show what a vector is."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from edgex.cli.console import note
+from edgex.cli.console import note, print_json
 from edgex.runtime.errors import UsageError
+
+_PAIRS = "Paired coalitions per picture."
+_SIDE = "Superpixels per side."
+_CROPS = "Views per picture: the centre crop, then random crops; may be repeated, one for each --data."
+_CLASSES = "Highest-scoring classes to label per picture."
+_LIMIT = "Use that many pictures per folder, evenly spread."
 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
     group = typer.Typer(help="Learn and inspect explainability vectors.", no_args_is_help=True)
+    group.command("label")(label)
     group.command("train")(train)
+    group.command("combine")(combine)
     group.command("info")(info)
     app.add_typer(group, name="vector")
 
 
+def label(
+    model: Annotated[str, typer.Option(help="Predictor that plays the coalitions: a file or a zoo name.")],
+    data: Annotated[list[Path], typer.Option(help="Folder of pictures; may be repeated.")],
+    out: Annotated[Path, typer.Option(help="File to write the labels to (.safetensors).")],
+    name: Annotated[str | None, typer.Option(help="Name of the labels; default: the file's.")] = None,
+    work: Annotated[Path | None, typer.Option(help="Folder for the label cache; default: <out>.work.")] = None,
+    pairs: Annotated[int, typer.Option(help=_PAIRS)] = 24,
+    side: Annotated[int, typer.Option(help=_SIDE)] = 7,
+    crops: Annotated[list[int] | None, typer.Option(help=_CROPS)] = None,
+    classes: Annotated[int, typer.Option(help=_CLASSES)] = 3,
+    limit: Annotated[int | None, typer.Option(help=_LIMIT)] = None,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<n>.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    force: Annotated[bool, typer.Option(help="Overwrite an existing file.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Label pictures with Shapley values of the predictor's own scores, for `edgex vector train --labels`.
+
+    Interrupted, it goes on from its cache when the same command is given again.
+    """
+    _refuse_to_overwrite(out, force=force)
+    from edgex import labelling, zoo
+    from edgex.supervise import LabelOptions
+
+    card = labelling.make(
+        zoo.resolve(model, "model"),
+        data,
+        out,
+        name=name or out.name.removesuffix(".safetensors"),
+        options=LabelOptions(pairs=pairs, side=side, classes=classes, seed=seed),
+        crops=crops or [1],
+        work=work or _work_of(out),
+        limit=limit,
+        device=device,
+        precision=precision,
+        report=note,
+    )
+    if not _speaks():
+        return
+    if json:
+        print_json({"path": str(out), **card.metrics})
+        return
+    print(f"{out}: labels of {card.metrics['views']} views of {card.metrics['pictures']} pictures by {model}")
+    print(f"split-half cosine {card.metrics['split_half_cosine']:.3f}")
+
+
 def train(
     model: Annotated[str, typer.Option(help="Predictor to learn from: a file or a zoo name.")],
-    data: Annotated[list[Path], typer.Option(help="Folder of pictures of the source domain; may be repeated.")],
     out: Annotated[Path, typer.Option(help="File to write the vector to (.safetensors).")],
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of pictures of the source domain; may be repeated. With --labels: where they lie."),
+    ] = None,
+    supervision: Annotated[
+        str, typer.Option(help="shapley (no human labels), or masks: masks or boxes beside the pictures.")
+    ] = "shapley",
+    labels: Annotated[Path | None, typer.Option(help="Labels that 'edgex vector label' made.")] = None,
+    masks: Annotated[
+        list[Path] | None, typer.Option(help="Folder of PNG masks, laid out like --data; one for each.")
+    ] = None,
     model_out: Annotated[Path | None, typer.Option(help="Also write the self-explaining source model.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the vector; default: the file's.")] = None,
     source: Annotated[str | None, typer.Option(help="Name of the source domain; default: the first folder's.")] = None,
     work: Annotated[Path | None, typer.Option(help="Folder for label caches and checkpoints.")] = None,
-    pairs: Annotated[int, typer.Option(help="Paired coalitions per picture.")] = 24,
-    side: Annotated[int, typer.Option(help="Superpixels per side.")] = 7,
-    crops: Annotated[int, typer.Option(help="Views per picture: the centre crop, then random crops.")] = 1,
-    classes: Annotated[int, typer.Option(help="Highest-scoring classes to label per picture.")] = 3,
-    limit: Annotated[int | None, typer.Option(help="Use that many pictures per folder, evenly spread.")] = None,
+    pairs: Annotated[int | None, typer.Option(help=f"{_PAIRS} Default: 24.")] = None,
+    side: Annotated[int | None, typer.Option(help=f"{_SIDE} Default: 7.")] = None,
+    crops: Annotated[list[int] | None, typer.Option(help=f"{_CROPS} Default: 1.")] = None,
+    classes: Annotated[int | None, typer.Option(help=f"{_CLASSES} Default: 3.")] = None,
+    limit: Annotated[int | None, typer.Option(help=_LIMIT)] = None,
     blocks: Annotated[int, typer.Option(help="How many of the last blocks to train.")] = 6,
     evidence_blocks: Annotated[int, typer.Option(help="Of how many last blocks the heatmap is made.")] = 4,
     steps: Annotated[int, typer.Option(help="Most training steps; the best on held-out pictures is kept.")] = 600,
-    batch_size: Annotated[int, typer.Option(help="Pictures per step.")] = 32,
+    batch_size: Annotated[int, typer.Option(help="Pictures per step, over all processes.")] = 32,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-4,
     explain_weight: Annotated[float, typer.Option(help="Weight of the explanation term.")] = 1.0,
     class_weight: Annotated[float, typer.Option(help="Weight of the class term.")] = 2.0,
@@ -50,22 +116,34 @@ def train(
     """Learn a vector: label pictures with the predictor itself, then train with and without explanations.
 
     No human labels are needed. Interrupted, it goes on from its label cache and its last checkpoint when the
-    same command is given again.
+    same command is given again. Several processes share the work: accelerate launch -m edgex vector train ...
     """
-    for path in (out, model_out):
-        if path is not None and path.exists() and not force:
-            raise UsageError(f"{path} exists: choose another file, or --force to overwrite it")
+    _refuse_to_overwrite(out, model_out, force=force)
+    given = _given(pairs=pairs, side=side, classes=classes)
+    if labels is not None and (refused := [*given, *_given(crops=crops, limit=limit)]):
+        raise UsageError(f"the labels of {labels} are made already: leave out --{refused[0]}")
+    if supervision == "masks" and given:
+        raise UsageError(f"--{next(iter(given))} is for Shapley labels: leave it out with --supervision masks")
+    from torch import float16, float32
+
     from edgex import vector_training, zoo
     from edgex.learn import LearnOptions
     from edgex.supervise import LabelOptions
 
     card = vector_training.train(
         zoo.resolve(model, "model"),
-        data,
+        vector_training.Source(
+            tuple(data) if data else None,
+            supervision=supervision,
+            labels=LabelOptions(**given, seed=seed),
+            label_file=labels,
+            masks=tuple(masks or ()),
+            crops=tuple(crops or (1,)),
+            limit=limit,
+        ),
         out,
         name=name or out.name.removesuffix(".safetensors"),
-        source=source or data[0].resolve().name,
-        labels=LabelOptions(crops=crops, pairs=pairs, side=side, classes=classes, seed=seed),
+        source_name=source,
         options=LearnOptions(
             blocks=blocks,
             steps=steps,
@@ -80,17 +158,70 @@ def train(
         ),
         evidence_blocks=evidence_blocks,
         alpha=alpha,
-        work=work or out.with_name(out.name + ".work"),
+        work=work or _work_of(out),
         model_out=model_out,
-        half=half,
-        limit=limit,
+        dtype=float16 if half else float32,
         report=note,
     )
+    if not _speaks():
+        return
     print(f"{out}: vector '{card.name}' from {card.source}, {card.architecture}")
     print(f"heatmap: {card.evidence.kind}, last {card.evidence.blocks} blocks, scale {card.evidence.scale:.4f}")
     best = card.metrics["best_step"]
     first, last = card.metrics["history"][0], next(r for r in card.metrics["history"] if r["step"] == best)
     print(f"held-out error: {first['held_out']:.4f} -> {last['held_out']:.4f} of the null (step {best})")
+
+
+def combine(
+    vectors: Annotated[list[str], typer.Argument(help="Vectors: files or zoo names, of one base.")],
+    out: Annotated[Path, typer.Option(help="File to write the result to (.safetensors).")],
+    weight: Annotated[
+        list[float] | None, typer.Option(help="Factor of each vector, in their order; default: 1 each.")
+    ] = None,
+    method: Annotated[str, typer.Option(help="sum, average or ties (elected signs).")] = "sum",
+    keep: Annotated[
+        float | None, typer.Option(help="Trim: share of entries to keep, largest magnitudes first.")
+    ] = None,
+    scope: Annotated[str, typer.Option(help="Where that share is counted: tensor or vector.")] = "tensor",
+    block_alpha: Annotated[
+        str | None, typer.Option(help="Factors of single blocks, from 0: '6=0.5,7=1' or a ramp '6..11=0.5..1'.")
+    ] = None,
+    alpha: Annotated[
+        float | None, typer.Option(help="Recommended alpha to record; default: the vectors' own, averaged.")
+    ] = None,
+    store: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
+    name: Annotated[str | None, typer.Option(help="Name of the result; default: the file's.")] = None,
+    force: Annotated[bool, typer.Option(help="Overwrite an existing file.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Scale, add, average, trim or merge vectors, or store one in fewer bits.
+
+    The vectors must share architecture, base and the blocks that their heatmaps are made of.
+    """
+    _refuse_to_overwrite(out, force=force)
+    from edgex import arithmetic, zoo
+
+    card = arithmetic.combine(
+        [zoo.resolve(vector, "vector") for vector in vectors],
+        out,
+        name=name or out.name.removesuffix(".safetensors"),
+        weights=weight,
+        options=arithmetic.CombineOptions(
+            method=method,
+            keep=keep,
+            scope=scope,
+            block_alpha=arithmetic.parse_block_alpha(block_alpha) if block_alpha is not None else {},
+        ),
+        alpha=alpha,
+        store=store,
+    )
+    lost = card.metrics["storage"]["relative_error"]
+    if json:
+        print_json({"path": str(out), "alpha": card.alpha, "scale": card.evidence.scale, "relative_error": lost})
+        return
+    print(f"{out}: vector '{card.name}' from {', '.join(vectors)}, {card.architecture}, alpha {card.alpha:g}")
+    print(f"heatmap: {card.evidence.kind}, last {card.evidence.blocks} blocks, scale {card.evidence.scale:.4f}")
+    print(f"stored as {store}: {out.stat().st_size / 1e6:.1f} MB, {100 * lost:.3g}% of the vector's length lost")
 
 
 def info(
@@ -105,3 +236,23 @@ def info(
     path = zoo.resolve(vector, "vector")
     load_vector_card(path)
     show(path, as_json=json)
+
+
+def _refuse_to_overwrite(*paths: Path | None, force: bool) -> None:
+    for path in paths:
+        if path is not None and path.exists() and not force:
+            raise UsageError(f"{path} exists: choose another file, or --force to overwrite it")
+
+
+def _work_of(out: Path) -> Path:
+    """Where label caches and checkpoints lie unless told otherwise."""
+    return out.with_name(out.name + ".work")
+
+
+def _speaks() -> bool:
+    """Whether this process prints the result: of several that a launcher started, the first."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}

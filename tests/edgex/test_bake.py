@@ -21,7 +21,7 @@ from edgex.bake import bake, check
 from edgex.checkpoint import Base, load_card, load_model, save_model
 from edgex.errors import ArtefactError, MismatchError, UsageError
 from edgex.model import Evidence
-from edgex.vector import VectorCard, save_vector
+from edgex.vector import VectorCard, load_vector, save_vector
 
 pytestmark = pytest.mark.usefixtures("tiny_clips")
 
@@ -333,6 +333,28 @@ def test_a_target_can_be_baked_in_place(pair: Pair) -> None:
     expected = pair.bake(0.7)
     assert bake(pair.target, pair.vector, pair.target, alpha=0.7) == expected
     assert stored(pair.target) == stored(pair.out)
+
+
+def test_a_vector_in_eight_bits_streams_like_any_other(
+    random_model: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = make_pair(random_model, tmp_path, vector_dtype=torch.int8)
+    deltas, _ = load_vector(pair.vector)
+    read: list[tuple[Path, str]] = []
+    original = TensorFile.read_bytes
+    monkeypatch.setattr(
+        TensorFile, "read_bytes", lambda self, name: read.append((self.path, name)) or original(self, name)
+    )
+    pair.bake(0.7)
+    assert len(read) == len(set(read)), "hashed while it is summed: nothing is read twice"
+    target, baked = tensors_of(pair.target), tensors_of(pair.out)
+    for name, tensor in target.items():
+        delta = deltas.get(name.removeprefix("backbone."))
+        total = tensor.numpy() if delta is None else tensor.numpy() + np.float32(0.7) * delta.numpy()
+        assert torch.equal(baked[name], torch.from_numpy(total))
+    for name, delta in pair.deltas.items():
+        error = (baked[f"backbone.{name}"] - target[f"backbone.{name}"] - 0.7 * delta).abs().max()
+        assert error <= 0.7 * delta.abs().max() / 254 + 1e-6
 
 
 def test_the_order_of_the_vectors_tensors_does_not_matter(pair: Pair) -> None:

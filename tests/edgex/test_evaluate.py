@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from edgex import data, evaluate
@@ -30,40 +31,15 @@ def test_accuracy_counts_matches(random_model: Callable[..., Any], tmp_path: Pat
     assert math.isclose(evaluate.accuracy(model, pictures, card.preprocessing), expected, rel_tol=1e-6)
 
 
-def test_insertion_and_deletion_equal_curves_computed_one_by_one(
-    random_model: Callable[..., Any], natural_pictures: Callable[..., np.ndarray]
-) -> None:
-    model, card = random_model("timm/test_vit", classes=3)
-    images = normalise(
-        torch.from_numpy(natural_pictures(2, (160, 160))), card.preprocessing.mean, card.preprocessing.std
-    )
-    explained = model(images)
-    classes = explained.logits.argmax(dim=1)
-    found = evaluate.faithfulness(model, images, classes, explained.heatmap, steps=4)
-    for picture in range(2):
-        order = np.argsort(-explained.heatmap[picture].flatten().numpy(), kind="stable")
-        for name, inserting in (("insertion", True), ("deletion", False)):
-            probabilities = []
-            for step in range(5):
-                chosen = set(order[: round(step * 100 / 4)].tolist())
-                pixels = torch.zeros_like(images[picture])
-                for patch in range(100):
-                    if (patch in chosen) == inserting:
-                        row, column = divmod(patch, 10)
-                        area = (slice(None), slice(16 * row, 16 * row + 16), slice(16 * column, 16 * column + 16))
-                        pixels[area] = images[picture][area]
-                probabilities.append(model(pixels[None]).logits.softmax(dim=1)[0, classes[picture]].item())
-            area = np.trapezoid(probabilities, dx=0.25)
-            assert math.isclose(getattr(found, name)[picture], area, abs_tol=1e-4)
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 9, 49, 999])
+def test_intervals_are_students(freedom: int) -> None:
+    from scipy.stats import t
+
+    assert math.isclose(evaluate.student_t(freedom), t.ppf(0.975, freedom), rel_tol=0.01)
+    values = np.random.default_rng(freedom).normal(size=freedom + 1)
+    low, high = t.interval(0.95, freedom, values.mean(), values.std(ddof=1) / math.sqrt(freedom + 1))
+    assert np.allclose(Estimate.of(values).interval, (low, high), rtol=0.02)
 
 
-def test_a_heatmap_of_the_model_beats_its_negative(
-    deit_tiny: Callable[[], Any], real_pictures: Callable[..., np.ndarray]
-) -> None:
-    model, card = deit_tiny()
-    images = normalise(torch.from_numpy(real_pictures(6)), card.preprocessing.mean, card.preprocessing.std)
-    explained = model(images)
-    classes = explained.logits.argmax(dim=1)
-    good = evaluate.faithfulness(model, images, classes, explained.heatmap, steps=7)
-    bad = evaluate.faithfulness(model, images, classes, -explained.heatmap, steps=7)
-    assert good.difference.mean() > bad.difference.mean() + 0.2
+def test_a_single_picture_has_no_interval() -> None:
+    assert all(math.isnan(end) for end in Estimate.of([1.0]).interval)

@@ -8,14 +8,18 @@ import pytest
 import torch
 
 from edgex import learn, supervise
+from edgex.cached_views import CachedViews
 from edgex.errors import UsageError
 from edgex.learn import LearnOptions
 from edgex.model import normalise
+from edgex.processes import Processes
 from edgex.resume import Checkpoint
 from edgex.supervise import LabelOptions, Labels
+from edgex.terms import PairTerm
 from pictures import draw
 
 SIDE = 5
+ALONE = Processes(0, 1, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +30,7 @@ def labels(random_model: Callable[..., Any], tmp_path_factory: pytest.TempPathFa
         draw("blue disc", index, size=200).save(path)
     model, card = random_model("timm/test_vit", classes=4)
     options = LabelOptions(pairs=8, side=SIDE, classes=2)
-    return supervise.label(model, paths, card.preprocessing, options, folder / "cache", model_digest="m")
+    return supervise.label(model, paths, card.preprocessing, options, folder / "cache", group=ALONE, model_digest="m")
 
 
 def run(
@@ -35,13 +39,12 @@ def run(
     settings = {"blocks": 2, "steps": 6, "batch_size": 8, "look_every": 2, "precision": "fp32", "held_out": 0.25}
     return learn.learn(
         model,
-        labels,
-        card.preprocessing,
+        PairTerm(labels, model.backbone.grid),
         LearnOptions(**{**settings, **change}),
-        side=SIDE,
         truth=truth,
         checkpoint=lambda name: Checkpoint(folder / f"{name}.checkpoint", {"change": str(change)}),
         report=lambda name, row: None,
+        group=ALONE,
     )
 
 
@@ -71,14 +74,16 @@ def test_the_predicted_differences_are_those_of_the_heatmap(random_model: Callab
     """The loss sees scale * slope + offset; the heatmap of the forward pass must add up to the same."""
     model, card = random_model("timm/test_vit", classes=4)
     options = LearnOptions(blocks=2, precision="fp32")
-    cached = learn._Data(model, labels, card.preprocessing, options, SIDE, torch.device("cpu"))
+    term = PairTerm(labels, model.backbone.grid)
+    cached = CachedViews(model, term, blocks=2, precision="fp32", group=ALONE)
     views = torch.arange(3)
     batch = cached.batch(views, torch.zeros(3, dtype=torch.bool), torch.device("cpu"))
-    slope, offset, _ = learn._slope_and_offset(model, cached, batch, options)
-    image = normalise(labels.images[views], card.preprocessing.mean, card.preprocessing.std)
+    evidence, total, _ = learn._explained(model, cached, batch, options)
+    slope, offset = term.slope_and_offset(evidence, total, batch.targets[0])
+    image = normalise(next(labels.views.batches(3)), card.preprocessing.mean, card.preprocessing.std)
     heatmap = model(image, labels.classes[views, 1]).heatmap
     pooled = heatmap.reshape(3, SIDE, 2, SIDE, 2).sum(dim=(2, 4)).flatten(1)
-    expected = (batch[3] @ pooled[:, :, None])[:, :, 0]
+    expected = (batch.targets[0] @ pooled[:, :, None])[:, :, 0]
     found = model.evidence.scale * slope[:, :, 1] + offset[:, :, 1]
     # The cache holds tokens in bfloat16.
     assert torch.allclose(found, expected, atol=0.05 * expected.abs().max().item())
@@ -88,9 +93,9 @@ def test_without_explanations_holding_the_outputs_has_no_gradient(
     random_model: Callable[..., Any], labels: Labels
 ) -> None:
     """Why the twin of class loss "hold" is the start itself."""
-    model, card = random_model("timm/test_vit", classes=4)
+    model, _ = random_model("timm/test_vit", classes=4)
     options = LearnOptions(blocks=2, precision="fp32")
-    cached = learn._Data(model, labels, card.preprocessing, options, SIDE, torch.device("cpu"))
+    cached = CachedViews(model, PairTerm(labels, model.backbone.grid), blocks=2, precision="fp32", group=ALONE)
     trained = learn._Trained(model, 2, 1.0).requires_grad_(True)
     views = torch.arange(8)
     losses = learn._losses(model, trained.scale, cached, views, views % 2 == 0, None, options, torch.device("cpu"))

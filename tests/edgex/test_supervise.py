@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,14 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
-from edgex import supervise
+from edgex import data, shapley, supervise
 from edgex.errors import UsageError
 from edgex.model import normalise
-from edgex.supervise import LabelOptions
+from edgex.processes import Processes
+from edgex.supervise import LabelOptions, Labels
+from edgex.views import views_of
 from pictures import draw
 
 PATHS = 5
+ALONE = Processes(0, 1, torch.device("cpu"))
 
 
 @pytest.fixture
@@ -27,46 +33,22 @@ def pictures(tmp_path: Path) -> list[Path]:
     return paths
 
 
-def test_coalition_sizes_follow_the_shapley_kernel() -> None:
-    sizes = supervise.coalition_sizes(5)
-    kernel = [math.comb(5, k) * 4 / (math.comb(5, k) * k * (5 - k)) for k in range(1, 5)]
-    assert np.allclose(sizes, np.array(kernel) / sum(kernel))
-    drawn = supervise.draw_coalitions(5, 4000, np.random.default_rng(0)).sum(axis=1)
-    assert drawn.min() >= 1
-    assert drawn.max() <= 4
-    assert np.allclose(np.bincount(drawn, minlength=5)[1:] / 4000, sizes, atol=0.03)
+def labels_of(model: Any, card: Any, paths: list[Path], options: LabelOptions, cache: Path) -> Labels:
+    return supervise.label(
+        model, paths, card.preprocessing, options, cache, group=ALONE, precision="fp32", model_digest="m"
+    )
 
 
-def test_paired_differences_determine_the_shapley_values() -> None:
-    """On a random game, the additive scores that fit v(S) - v(complement) are its exact Shapley values."""
-    players = 6
-    generator = np.random.default_rng(1)
-    value = {s: generator.normal() for n in range(players + 1) for s in itertools.combinations(range(players), n)}
-    exact = np.zeros(players)
-    for player in range(players):
-        others = [p for p in range(players) if p != player]
-        for size in range(players):
-            for chosen in itertools.combinations(others, size):
-                weight = math.factorial(size) * math.factorial(players - size - 1) / math.factorial(players)
-                exact[player] += weight * (value[tuple(sorted((*chosen, player)))] - value[chosen])
-    rows, targets, weights = [], [], []
-    for size in range(1, players):
-        for chosen in itertools.combinations(range(players), size):
-            rest = tuple(p for p in range(players) if p not in chosen)
-            rows.append([1.0 if p in chosen else -1.0 for p in range(players)])
-            targets.append(value[chosen] - value[rest])
-            weights.append((players - 1) / (math.comb(players, size) * size * (players - size)))
-    total = value[tuple(range(players))] - value[()]
-    design = np.vstack([np.array(rows) * np.sqrt(weights)[:, None], 1e4 * np.ones(players)])
-    wanted = np.append(np.array(targets) * np.sqrt(weights), 1e4 * total)
-    assert np.allclose(np.linalg.lstsq(design, wanted, rcond=None)[0], exact, atol=1e-4)
+def score_of(model: Any, card: Any, image: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+    """Centred logits [C] of one picture with some patches visible (bool [P]).
 
-
-def test_superpixels_tile_the_grid() -> None:
-    index = supervise.superpixels((4, 6), 2).reshape(4, 6)
-    assert index.tolist() == [[0, 0, 0, 1, 1, 1]] * 2 + [[2, 2, 2, 3, 3, 3]] * 2
-    with pytest.raises(UsageError, match="10x10 patch grid does not divide into 7x7"):
-        supervise.superpixels((10, 10), 7)
+    The library's own blocks and norm, and the head: nothing of edgex's forward.
+    """
+    module = model.backbone.module
+    tokens = model.backbone.embed(normalise(image[None], card.preprocessing.mean, card.preprocessing.std))
+    kept = torch.cat([tokens[:, :1], tokens[:, 1:][:, visible]], dim=1)
+    logits = F.linear(module.norm(module.blocks(kept))[:, 0], model.head.weight, model.head.bias)[0]
+    return logits - logits.mean()
 
 
 def test_labels_are_score_differences_of_dropped_tokens(
@@ -75,25 +57,66 @@ def test_labels_are_score_differences_of_dropped_tokens(
     model, card = random_model("timm/test_vit", classes=4)
     options = LabelOptions(crops=2, pairs=3, side=5, classes=2, seed=4)
     made = supervise.label(
-        model, pictures, card.preprocessing, options, tmp_path / "cache", precision="fp32", model_digest="m"
+        model,
+        pictures,
+        card.preprocessing,
+        options,
+        tmp_path / "cache",
+        group=ALONE,
+        precision="fp32",
+        model_digest="m",
     )
-    assert made.picture.tolist() == [0, 1, 2, 3, 4] * 2
-    assert made.images.shape == (10, 160, 160, 3)
+    assert made.views.picture.tolist() == [0, 1, 2, 3, 4] * 2
+    assert made.side == 5
     assert made.differences.shape == (10, 3, 2)
     view, pair = 7, 1
-    tokens = model.backbone.embed(
-        normalise(made.images[view : view + 1], card.preprocessing.mean, card.preprocessing.std)
-    )
-    scores = []
-    for members in (made.coalitions[view, pair], ~made.coalitions[view, pair]):
-        visible = members.reshape(5, 5).repeat_interleave(2, 0).repeat_interleave(2, 1).flatten()
-        kept = torch.cat([tokens[:, :1], tokens[:, 1:][:, visible]], dim=1)
-        # The library's own blocks, norm and the head: nothing of edgex's forward.
-        module = model.backbone.module
-        features = module.norm(module.blocks(kept))[:, 0]
-        logits = torch.nn.functional.linear(features, model.head.weight, model.head.bias)[0]
-        scores.append((logits - logits.mean())[made.classes[view]])
-    assert torch.allclose(made.differences[view, pair], scores[0] - scores[1], atol=1e-4)
+    image = torch.from_numpy(made.views.shown(data.open_picture(pictures[2]), view))
+    visible = made.coalitions[view, pair].reshape(5, 5).repeat_interleave(2, 0).repeat_interleave(2, 1).flatten()
+    difference = score_of(model, card, image, visible) - score_of(model, card, image, ~visible)
+    assert torch.allclose(made.differences[view, pair], difference[made.classes[view]], atol=1e-4)
+    everything, nothing = torch.ones(100, dtype=torch.bool), torch.zeros(100, dtype=torch.bool)
+    total = score_of(model, card, image, everything) - score_of(model, card, image, nothing)
+    found = supervise.totals(model, made, group=ALONE, precision="fp32")
+    assert torch.allclose(found[view], total[made.classes[view]], atol=1e-4)
+
+
+@torch.no_grad()
+def test_shapley_values_of_all_coalitions_are_those_of_brute_force_and_of_shap(
+    random_model: Callable[..., Any], pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four superpixels of a real model's picture: every coalition is played, as often as the kernel weighs it."""
+    with warnings.catch_warnings(action="ignore"):  # of the plotting library that shap imports
+        import shap
+
+    model, card = random_model("timm/test_vit", classes=4)
+    chosen = [s for size in (1, 2) for s in itertools.combinations(range(4), size) if size == 1 or 0 in s]
+    # The kernel weighs a coalition of one (or three) twice as much as one of two.
+    rows = [[player in s for player in range(4)] for s in chosen for _ in range(2 if len(s) == 1 else 1)]
+    monkeypatch.setattr(supervise, "draw_coalitions", lambda players, count, generator: np.array(rows))
+    options = LabelOptions(pairs=len(rows), side=2, classes=2)
+    made = labels_of(model, card, pictures[:2], options, tmp_path / "cache")
+    values = supervise.shapley_values(made, supervise.totals(model, made, group=ALONE, precision="fp32"))
+    for view in range(2):
+        image = torch.from_numpy(made.views.shown(data.open_picture(pictures[view]), view))
+        patch_of = shapley.superpixels((10, 10), 2)
+        classes = made.classes[view]
+
+        def value(players: np.ndarray, image: Any = image, patch_of: Any = patch_of, classes: Any = classes) -> Any:
+            return score_of(model, card, image, torch.from_numpy(players.astype(bool))[patch_of])[classes].numpy()
+
+        exact = np.zeros((4, 2))
+        for order in itertools.permutations(range(4)):
+            shown = np.zeros(4)
+            for player in order:
+                before = value(shown)
+                shown[player] = 1
+                exact[player] += (value(shown) - before) / math.factorial(4)
+        assert np.allclose(values[view].T, exact, atol=2e-4 * np.abs(exact).max())
+        explainer = shap.KernelExplainer(
+            lambda masks, value=value: np.stack([value(m) for m in masks]), np.zeros((1, 4))
+        )
+        theirs = explainer.shap_values(np.ones((1, 4)), nsamples=100, l1_reg=False, silent=True)[0]
+        assert np.allclose(values[view].T, theirs, atol=2e-4 * np.abs(exact).max())
 
 
 def test_labels_resume_from_their_cache(
@@ -103,11 +126,11 @@ def test_labels_resume_from_their_cache(
     monkeypatch.setattr(supervise, "CHUNK", 2)
     made: list[int] = []
     original = supervise._label_chunk
-    monkeypatch.setattr(supervise, "_label_chunk", lambda *a: made.append(a[4]) or original(*a))
+    monkeypatch.setattr(supervise, "_label_chunk", lambda *a: made.append(a[3]) or original(*a))
 
     def run(**change: int) -> supervise.Labels:
         options = LabelOptions(pairs=2, side=5, classes=1, **change)
-        return supervise.label(model, pictures, card.preprocessing, options, tmp_path / "cache", model_digest="m")
+        return labels_of(model, card, pictures, options, tmp_path / "cache")
 
     first = run()
     assert made == [0, 1, 2]
@@ -119,19 +142,26 @@ def test_labels_resume_from_their_cache(
     assert len(made) == 7
 
 
-def test_reliability_is_high_for_additive_games_and_low_for_noise() -> None:
+def test_reliability_is_high_for_additive_games_and_low_for_noise(random_model: Callable[..., Any]) -> None:
     generator = np.random.default_rng(0)
-    coalitions = torch.from_numpy(np.stack([supervise.draw_coalitions(9, 200, generator) for _ in range(20)]))
+    coalitions = torch.from_numpy(np.stack([shapley.draw_coalitions(9, 200, generator) for _ in range(20)]))
     worth = torch.from_numpy(generator.normal(size=(20, 9, 1)))
     clean = (coalitions.double() * 2 - 1) @ worth
     noise = torch.from_numpy(generator.normal(size=(20, 200, 1)))
+    _, card = random_model("timm/test_vit")
 
-    def labels(differences: torch.Tensor) -> supervise.Labels:
-        empty = torch.zeros(20, 1)
-        return supervise.Labels(empty.long(), empty, empty.long(), coalitions, differences.float())
+    def labels(differences: torch.Tensor) -> Labels:
+        views = views_of(
+            [Path(f"{i}.png") for i in range(20)], card.preprocessing, crops=1, crop_scale=1, seed=0, chunk=9
+        )
+        return Labels(views, torch.zeros(20, 1, dtype=torch.int64), coalitions, differences.float())
 
-    assert supervise.reliability(labels(clean), 3) > 0.99
-    assert abs(supervise.reliability(labels(noise), 3)) < 0.3
+    total = worth.sum(dim=1).float()
+    assert supervise.reliability(labels(clean), total) > 0.99
+    assert abs(supervise.reliability(labels(noise), torch.zeros(20, 1))) < 0.3
+    assert torch.allclose(supervise.shapley_values(labels(clean), total)[:, 0], worth[:, :, 0].float(), atol=1e-4)
+    one = dataclasses.replace(labels(clean), coalitions=coalitions[:, :1], differences=clean[:, :1].float())
+    assert math.isnan(supervise.reliability(one, total))
 
 
 def test_options_are_checked() -> None:

@@ -16,7 +16,7 @@ from edgex.backbones import Architecture
 from edgex.checkpoint import Base
 from edgex.errors import ArtefactError
 from edgex.model import Evidence
-from edgex.vector import VectorCard, difference, load_vector_card, save_vector
+from edgex.vector import VectorCard, difference, load_vector, load_vector_card, save_vector
 
 CARD = VectorCard(
     name="imagenet",
@@ -80,3 +80,45 @@ def test_wrong_metadata_is_refused(tmp_path: Path, change: dict[str, Any], messa
     artefact.write_tensors(tmp_path / "v.safetensors", metadata, {"w": torch.zeros(1)})
     with pytest.raises(ArtefactError, match=message):
         load_vector_card(tmp_path / "v.safetensors")
+
+
+def test_eight_bits_lose_at_most_half_a_step_of_each_row(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(2)
+    deltas = {
+        "proj.weight": torch.randn(6, 3, 4, 4, generator=generator) * torch.logspace(-6, 2, 6)[:, None, None, None],
+        "mlp.weight": torch.cat([torch.zeros(1, 50), torch.randn(3, 50, generator=generator)]),
+        "norm.bias": torch.randn(50, generator=generator),
+        "scale": torch.tensor(0.3),
+    }
+    path = tmp_path / "v.safetensors"
+    save_vector(path, deltas, CARD, dtype=torch.int8)
+    with TensorFile(path) as file:
+        assert [file.tensors[name].dtype for name in deltas] == [torch.int8, torch.int8, torch.float32, torch.float32]
+        assert file.tensors["proj.weight:scale"].shape == (6,)
+    found, card = load_vector(path)
+    assert card == CARD
+    assert list(found) == list(deltas)
+    for name in ("norm.bias", "scale"):
+        assert torch.equal(found[name], deltas[name])
+    for name in ("proj.weight", "mlp.weight"):
+        rows, again = deltas[name].flatten(1), found[name].flatten(1)
+        largest = rows.abs().amax(dim=1, keepdim=True)
+        assert ((again - rows).abs() <= largest / 254 * (1 + 1e-5)).all()
+        assert torch.equal(again.abs().argmax(1), rows.abs().argmax(1))
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"w": torch.ones(2, 2, dtype=torch.int8)}, "2 rows of int8 tensor 'w', found none"),
+        ({"w": torch.ones(2, 2, dtype=torch.int8), "w:scale": torch.ones(3)}, r"int8 tensor 'w', found shape \[3\]"),
+        ({"w": torch.ones(2, 2), "w:scale": torch.ones(2)}, "tensor 'w:scale' scales no int8 tensor"),
+        ({"w": torch.ones(1, 1, dtype=torch.int8), "w:scale": torch.tensor([math.inf])}, "'w' holds NaN or infinite"),
+    ],
+)
+def test_eight_bits_without_their_scales_are_refused(
+    tmp_path: Path, tensors: dict[str, torch.Tensor], message: str
+) -> None:
+    artefact.write_tensors(tmp_path / "v.safetensors", CARD.to_metadata(), tensors)
+    with pytest.raises(ArtefactError, match=message):
+        load_vector(tmp_path / "v.safetensors")

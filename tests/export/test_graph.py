@@ -1,3 +1,5 @@
+from collections import Counter
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -23,13 +25,28 @@ def outputs(path, pictures) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("form", ["plain", "fused"])
-def test_attention_forms_agree(traced, small_pictures, tmp_path, form):
+@pytest.mark.parametrize("share_rows", [False, True])
+def test_attention_forms_agree(traced, small_pictures, tmp_path, form, share_rows):
     model = ir.load(traced)
-    assert graph.rewrite_attention(model, form) == 6
+    assert graph.rewrite_attention(model, form, share_rows=share_rows) == 6
     graph.lower_opset(model, 18)
     ir.save(model, tmp_path / "m.onnx")
-    kinds = {node.op_type for node in model.graph}
-    assert "Attention" not in kinds and ("MultiHeadAttention" in kinds) == (form == "fused")
+    kinds = Counter(node.op_type for node in model.graph)
+    # The heatmap reads the heads of the last four blocks, which therefore stay plain.
+    assert "Attention" not in kinds and kinds["MultiHeadAttention"] == (2 if form == "fused" else 0)
+    assert kinds["Softmax"] == (4 if form == "fused" else 6) + (0 if share_rows else 4)
+    for one, other in zip(outputs(traced, small_pictures), outputs(tmp_path / "m.onnx", small_pictures), strict=True):
+        assert np.allclose(one, other, atol=1e-5)
+
+
+def test_products_of_one_direction_are_merged(traced, small_pictures, tmp_path):
+    model = ir.load(traced)
+    graph.rewrite_attention(model, "plain")
+    before = sum(node.op_type == "MatMul" for node in model.graph)
+    assert graph.merge_products(model) == 4 and graph.merge_products(model) == 0
+    assert sum(node.op_type == "MatMul" for node in model.graph) == before - 3
+    graph.lower_opset(model, 20)
+    ir.save(model, tmp_path / "m.onnx")
     for one, other in zip(outputs(traced, small_pictures), outputs(tmp_path / "m.onnx", small_pictures), strict=True):
         assert np.allclose(one, other, atol=1e-5)
 

@@ -17,6 +17,7 @@ def test_public_names():
         "at_image_size",
         "export_onnx",
         "export_tensorrt",
+        "gate_pictures",
     ]
     for name in edgex.export.__all__:
         assert getattr(edgex.export, name) is not None

@@ -16,7 +16,10 @@ from export_checks import session
 def test_forms_hold_what_they_say(exported):
     dynamic, static = exported("dynamic")[1], exported("static")[1]
     assert dynamic.nodes["DynamicQuantizeLinear"] == dynamic.nodes["MatMulInteger"] > 15
-    assert static.nodes["MatMulIntegerToFloat"] > 20 and "Split" not in static.nodes
+    # The one that is left cuts the heatmap's class direction into one per block.
+    assert static.nodes["MatMulIntegerToFloat"] > 20 and static.nodes["Split"] == 1
+    for report in (dynamic, static):  # the heatmap reads the heads of the last four of six blocks
+        assert report.nodes["MultiHeadAttention"] == 2 and report.nodes["Softmax"] == 4
     assert static.weights["int8"] > 0.6 and dynamic.size < 0.5 * exported("fp32")[1].size
 
 

@@ -138,7 +138,7 @@ def test_bad_arguments(small, small_pictures, tmp_path):
     with pytest.raises(UsageError, match="gate metric"):
         export(thresholds={"typo": 1.0})
     (tmp_path / "there.onnx").write_bytes(b"kept")
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match="exists already: choose another name with --out, or --force"):
         export(out=tmp_path / "there.onnx")
     assert (tmp_path / "there.onnx").read_bytes() == b"kept"
     assert [p.name for p in tmp_path.iterdir()] == ["there.onnx"]
@@ -185,3 +185,23 @@ def test_a_folder_that_cannot_be_made(small, small_pictures, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ArtefactError, match="cannot write"):
         export_onnx(model, card, tmp_path / "file" / "m.onnx", pictures=small_pictures[:1], model_sha256="0" * 64)
+
+
+def test_the_same_model_gives_the_same_file(exported, random_model, small_pictures, tmp_path):
+    """Traced anew, gated anew: byte for byte, metadata included."""
+    model, card = random_model("timm/test_vit", classes=7, alpha=1.0)
+    for kind in ("fp32", "static"):
+        path, report = exported(kind)
+        (tmp_path / f"{kind}.onnx").write_bytes(b"replaced, for it was asked for")
+        again = export_onnx(
+            model,
+            card,
+            tmp_path / f"{kind}.onnx",
+            pictures=small_pictures,
+            model_sha256="ab" * 32,
+            precision=report.precision,
+            thresholds={"top1_agreement": 0.7} if kind == "static" else None,
+            calibration=small_pictures[:4] if kind == "static" else None,
+            force=True,
+        )
+        assert again.sha256 == report.sha256 and again.path.read_bytes() == path.read_bytes()

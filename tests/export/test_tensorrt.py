@@ -39,6 +39,7 @@ def test_engine_is_built_ahead_of_time(small, small_pictures, tmp_path, precisio
     half = sum(count for kind, count in layers.items() if kind.endswith("HALF")) / sum(layers.values())
     assert (half > 0.5) == (precision == "fp16") and (half == 0) == (precision != "fp16")
     assert f"share of half-precision layers: {100 * half:.0f}%" in report.notes
+    assert any(note.startswith("plan of ") and note.endswith(" MB of weights") for note in report.notes)
     header = int.from_bytes(report.path.read_bytes()[:4], "little")
     assert report.size == 4 + header + len(plan)
 

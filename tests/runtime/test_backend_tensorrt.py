@@ -301,7 +301,7 @@ def test_missing_packages_name_the_extra(
 
 
 def test_options_of_onnx_files_are_refused(engine_path: Path) -> None:
-    with pytest.raises(UsageError, match="no threads or provider_options for a TensorRT engine"):
+    with pytest.raises(UsageError, match="no threads, provider_options or io_binding for a TensorRT"):
         Session(engine_path, threads=2)
     with pytest.raises(UsageError, match="expected provider 'auto' or 'nv_tensorrt_rtx' for this engine, found 'cpu'"):
         Session(engine_path, provider="cpu")

@@ -11,7 +11,7 @@ import pytest
 import edgex.runtime
 
 FOLDER = Path(edgex.runtime.__file__).parent
-LAZY = {"onnxruntime": "backend_onnxruntime.py"}
+LAZY = {"onnxruntime": "backend_onnxruntime.py", "av": "video.py"}
 ALLOWED = set(sys.stdlib_module_names) | {"numpy", "PIL"}
 
 
@@ -28,10 +28,13 @@ def test_public_api() -> None:
         "ProviderError",
         "Result",
         "Session",
+        "SourceError",
+        "Stream",
         "UnsupportedError",
         "UsageError",
         "View",
         "decode_heatmap",
+        "open_source",
     ]
     assert all(hasattr(edgex.runtime, name) for name in edgex.runtime.__all__)
 

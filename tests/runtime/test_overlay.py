@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
 from edgex.runtime import Preprocessing, UsageError, View
+from edgex.runtime import overlay as module
 from edgex.runtime.overlay import COLORMAPS, blend, overlay, upsample
 
 GREY = np.full((40, 60, 3), 128, np.uint8)
@@ -137,3 +140,31 @@ def test_tables_are_close_to_their_published_ends() -> None:
 def test_unusable_options_are_refused(options: dict[str, object], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         overlay(GREY, np.ones((2, 3), np.float32), view(40, 60), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("colormap", ["turbo", "signed"])
+def test_bands_of_a_large_picture_join_without_a_seam(monkeypatch: pytest.MonkeyPatch, colormap: str) -> None:
+    rng = np.random.default_rng(2)
+    picture = rng.integers(0, 256, (90, 160, 3), dtype=np.uint8)
+    heatmap = rng.standard_normal((2, 3)).astype(np.float32)
+    where = view(90, 160)
+    whole = overlay(picture, heatmap, where, colormap)
+    for pixels in (160, 7 * 160, 50 * 160):
+        monkeypatch.setattr(module, "_MAX_HEAT", pixels)
+        np.testing.assert_array_equal(overlay(picture, heatmap, where, colormap), whole)
+    np.testing.assert_array_equal(overlay(picture, -np.abs(heatmap), where, "turbo"), picture)
+
+
+def test_memory_of_a_large_picture_is_its_own_size_and_a_band(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = 5000, 5000
+    picture = np.broadcast_to(np.uint8(100), (*size, 3))
+    where = view(*size, 256, (224, 224))
+    heatmap = np.random.default_rng(0).standard_normal((14, 14)).astype(np.float32)
+    monkeypatch.setattr(module, "_MAX_HEAT", 1 << 21)
+    tracemalloc.start()
+    try:
+        drawn = overlay(picture, heatmap, where)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < drawn.nbytes + 40e6

@@ -77,6 +77,45 @@ def test_explain_several_classes_of_one_picture(session: Session, frame: np.ndar
     assert session(frame, explain=[]) == []
 
 
+@pytest.mark.parametrize("io_binding", [False, True])
+def test_several_classes_share_one_pass_where_the_file_lets_them(
+    make_model: Callable[..., Path],
+    make_graph: Callable[..., onnx.ModelProto],
+    frame: np.ndarray,
+    reference: Reference,
+    io_binding: bool,
+) -> None:
+    own = {
+        "explain_class": (TensorProto.INT64, ["M"]),
+        "heatmap": (TensorProto.FLOAT, ["M", 2, 3]),
+        "base": (TensorProto.FLOAT, ["M"]),
+    }
+    session = Session(make_model(model=make_graph(**own)), "cpu", io_binding=io_binding)
+    assert session.shares_classes
+    passes: list[int] = []
+    run = session._backend.run
+
+    def counted(image: np.ndarray, explain_class: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        passes.append(len(image))
+        return run(image, explain_class)
+
+    session._backend.run = counted  # type: ignore[method-assign]
+    numbers = [3, -1, 0, 1, 2, 2, 0, -1, 3]
+    results = session(frame, explain=[None if number < 0 else number for number in numbers])
+    assert passes == [1]
+    for result, number in zip(results, numbers, strict=True):
+        check(result, session, frame, number, reference)
+    assert session(frame, explain=[]) == []
+    # Pictures still come with one class each.
+    for result, number in zip(session([frame] * 3, explain=[1, None, 2]), [1, -1, 2], strict=True):
+        check(result, session, frame, number, reference)
+    assert passes == [1, 3]
+
+
+def test_files_of_one_class_per_picture_run_one_pass_each(session: Session) -> None:
+    assert not session.shares_classes
+
+
 def test_batches_of_any_length_equal_single_calls(session: Session, reference: Reference) -> None:
     rng = np.random.default_rng(0)
     frames = [rng.integers(0, 256, (*rng.integers(1, 90, 2), 3), dtype=np.uint8) for _ in range(11)]
@@ -177,24 +216,44 @@ def test_context_manager_closes(model_path: Path, frame: np.ndarray) -> None:
     assert result.label == "red thing"
 
 
-def test_eight_threads_give_what_one_gives(session: Session) -> None:
+@pytest.mark.parametrize("io_binding", [False, True])
+def test_eight_threads_give_what_one_gives(session: Session, model_path: Path, io_binding: bool) -> None:
+    """To the last bit, batches too; the serial results come from plain calls."""
     rng = np.random.default_rng(4)
     frames = [rng.integers(0, 256, (*rng.integers(1, 200, 2), 3), dtype=np.uint8) for _ in range(16)]
-    jobs = [(frames[i % 16], [None, 0, 1, 2, 3][i % 5]) for i in range(400)]
+    names = [None, 0, 1, 2, 3]
+    jobs: list[tuple[Any, Any]] = [(frames[i % 16], names[i % 5]) for i in range(400)]
+    jobs += [(frames[i : i + 1 + i % 4], names[i % 5]) for i in range(12)]
     serial = [session(frame, explain=name) for frame, name in jobs]
+    shared = Session(model_path, threads=1, io_binding=io_binding)
     start = threading.Barrier(8)
 
-    def work(worker: int) -> list[tuple[int, Result]]:
+    def work(worker: int) -> list[tuple[int, Any]]:
         start.wait()
-        return [(i, session(*jobs[i])) for i in range(worker, len(jobs), 8)]
+        return [(i, shared(*jobs[i])) for i in range(worker, len(jobs), 8)]
 
     with ThreadPoolExecutor(8) as pool:
         found = [pair for pairs in pool.map(work, range(8)) for pair in pairs]
     assert len(found) == len(jobs)
-    for i, result in found:
-        np.testing.assert_array_equal(result.logits, serial[i].logits)
-        np.testing.assert_array_equal(result.heatmap, serial[i].heatmap)
-        assert result.base == serial[i].base
+    for i, results in found:
+        pairs = zip(results, serial[i], strict=True) if isinstance(results, list) else [(results, serial[i])]
+        for result, wanted in pairs:
+            np.testing.assert_array_equal(result.logits, wanted.logits)
+            np.testing.assert_array_equal(result.heatmap, wanted.heatmap)
+            assert result.base == wanted.base
+
+
+def test_bound_results_stay_when_the_next_picture_comes(model_path: Path, frame: np.ndarray) -> None:
+    with Session(model_path, threads=1, io_binding=True) as session, Session(model_path, threads=1) as plain:
+        first = session(frame)
+        session(frame[::-1], explain="nothing")
+        np.testing.assert_array_equal(first.heatmap, plain(frame).heatmap)
+        np.testing.assert_array_equal(first.logits, plain(frame).logits)
+        for count in (3, 1, 4):
+            for found, wanted in zip(session([frame] * count), plain([frame] * count), strict=True):
+                np.testing.assert_array_equal(found.heatmap, wanted.heatmap)
+    with pytest.raises(UsageError, match="closed"):
+        session(frame)
 
 
 def test_closing_under_load_raises_only_our_error(session: Session, frame: np.ndarray) -> None:

@@ -83,3 +83,27 @@ def test_only_light_packages_are_installed(python: Path) -> None:
     names = {package["name"].lower() for package in listed}
     assert {"edgex", "numpy", "pillow", "onnxruntime"} <= names
     assert not {"torch", "torchvision", "timm", "open-clip-torch", "onnx", "safetensors"} & names
+
+
+def test_watch_works_without_torch_and_pyav(python: Path, model_path: Path, frame: np.ndarray, tmp_path: Path) -> None:
+    from PIL import Image
+
+    (tmp_path / "pictures").mkdir()
+    for number in range(2):
+        Image.fromarray(frame).save(tmp_path / "pictures" / f"{number}.png")
+    program = (
+        "import sys, edgex.cli\n"
+        "try: edgex.cli.main()\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "assert not {'torch', 'av'} & set(sys.modules)\n"
+    )
+    found = run(python, "-c", program, "watch", model_path, "--source", tmp_path / "pictures", "--jsonl", "-")
+    wanted = Session(model_path, "cpu")(frame).to_dict(3)
+    for line in found.splitlines():
+        line_found = json.loads(line)
+        assert {key: line_found[key] for key in wanted} == wanted
+    page = (
+        "from edgex.runtime import page; from pathlib import Path;"
+        "print(*(Path(page.__file__).with_name(name).is_file() for name, _ in page._FILES.values()))"
+    )
+    assert run(python, "-c", page).split() == ["True"] * 3

@@ -1,0 +1,172 @@
+"""What `kernel_shap.py` makes of its figures: the project's ratios, quality beside latency, a table and a plot."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from common import measured_on
+
+
+def rows_of(group: dict[str, Any], precision: str, method: str) -> Iterator[dict[str, Any]]:
+    yield from (row for row in group["rows"] if (row["precision"], row["method"]) == (precision, method))
+
+
+def targets(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """The project's ratios on this machine, one entry per provider and thread count."""
+    found = []
+    for group in report["groups"]:
+        entry: dict[str, Any] = {"provider": group["provider"], "threads": group["threads"]}
+        for precision in report["gates"]:
+            for row in rows_of(group, precision, "fused"):
+                entry[f"fused {precision} over plain {precision}, batch {row['batch']}"] = row["over_plain"]
+                if precision != "fp32" and row["batch"] == 1 and "over_plain_fp32" in row:
+                    entry[f"fused {precision} over plain fp32"] = row["over_plain_fp32"]
+            serial = {row["batch"]: row for row in rows_of(group, precision, "passes")}
+            entry[f"{report['passes']} bare passes over fused {precision}, best"] = min(
+                (row["over_fused"] for row in serial.values()), key=lambda ratio: float(ratio["median"])
+            )
+            for library in ("captum", "shap"):
+                for row in rows_of(group, precision, library):
+                    name = f"{library} over fused {precision}, {row['players']} players, batch {row['batch']}"
+                    entry[name] = row["over_fused"]
+        found.append(entry)
+    return found
+
+
+def read_quality(path: Path) -> dict[str, Any] | None:
+    """method -> mean over targets of insertion minus deletion, wherever in the file methods with figures lie."""
+    if not path.is_file():
+        return None
+    collected: dict[str, list[dict[str, float]]] = {}
+
+    def walk(value: Any) -> None:
+        if not isinstance(value, dict):
+            return
+        for name, inner in value.items():
+            known = name in ("unbaked", "baked", "grad-cam", "rollout") or name.startswith("kernel-shap:")
+            if known and isinstance(inner, dict) and {"mean", "standard_error"} <= inner.keys():
+                collected.setdefault(name, []).append(inner)
+            else:
+                walk(inner)
+
+    walk(json.loads(path.read_text(encoding="utf-8")))
+    return {
+        name: {
+            "mean": statistics.fmean(entry["mean"] for entry in entries),
+            # Targets are measured independently of each other.
+            "standard_error": math.sqrt(sum(entry["standard_error"] ** 2 for entry in entries)) / len(entries),
+            "targets": len(entries),
+        }
+        for name, entries in collected.items()
+    }
+
+
+def quality_and_latency(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """One point per method: quality, and ms on the CPU in fp32, with the thread count that was measured last.
+
+    Kernel SHAP's time is that of the bare passes in the best batch, below which no library goes, up to the slowest
+    library call; other budgets than the measured one are scaled with their passes, and say so.
+    """
+    group = [group for group in report["groups"] if group["provider"] == "cpu"][-1]
+    single = {"unbaked": "fused", "baked": "fused", "grad-cam": "grad-cam", "rollout": "rollout"}
+    points = []
+    for name, quality in (report["quality"] or {}).items():
+        passes = int(name.removeprefix("kernel-shap:").split("@")[0].split("+")[0]) if ":" in name else 0
+        methods = ("passes", "captum", "shap") if passes else (single[name],)
+        times = [
+            row["ms"]["median"]
+            for method in methods
+            for row in rows_of(group, "fp32", method)
+            if passes or row["batch"] == 1
+        ]
+        if times:
+            scale = passes / report["passes"] if passes else 1
+            points.append(
+                {
+                    "method": name,
+                    **quality,
+                    "ms": [scale * min(times), scale * max(times)],
+                    "scaled": passes not in (0, report["passes"]),
+                    "threads": group["threads"],
+                }
+            )
+    return points
+
+
+def as_markdown(report: dict[str, Any]) -> str:
+    lines = [
+        f"# What an explanation costs: {report['model']} ({report['architecture']})",
+        "",
+        f"{measured_on(report)} Medians of {report['rounds']} rounds.",
+    ]
+    for group in report["groups"]:
+        lines += [
+            "",
+            f"## {group['provider']}, {group['threads']} threads",
+            "",
+            "| what | passes | ms per picture | quartiles | p95 | over fused | over plain fp32 |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for row in group["rows"]:
+            ms, plain = row["ms"], row.get("over_plain_fp32")
+            lines.append(
+                f"| {row['name']} | {row['evaluations']} | {ms['median']:.4g} | "
+                f"{ms['quartiles'][0]:.4g} to {ms['quartiles'][1]:.4g} | {ms['p95']:.4g} | "
+                f"{row['over_fused']['median']:.3g} | {plain['median'] if plain else math.nan:.3g} |"
+            )
+        lines += [f"\nSkipped: {e['precision']}, {e['name']}: {e['reason']}." for e in group["skipped"]]
+    lines += ["", "## Start, memory, size", ""]
+    lines += ["| file | first result, s | steady memory, MB | file, MB |", "|---|---|---|---|"]
+    for name, found in report["footprint"].items():
+        start, memory, size = found["cold_start_s"], found["steady_memory_mb"], found["file_bytes"] / 1e6
+        lines.append(f"| {name} | {start:.2f} | {memory:.0f} | {size:.1f} |")
+    lines += ["", "## Quality beside latency", ""]
+    if points := quality_and_latency(report):
+        lines += ["| method | insertion minus deletion | targets | ms per picture |", "|---|---|---|---|"]
+        for point in points:
+            low, high = point["ms"]
+            time_text = f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
+            lines.append(
+                f"| {point['method']} | {point['mean']:.3f} ± {point['standard_error']:.3f} | {point['targets']} | "
+                f"{time_text}{' (scaled)' if point['scaled'] else ''} |"
+            )
+    else:
+        lines.append("Quality was not measured yet when this was written: benchmarks/ten_targets.py measures it.")
+    return "\n".join(lines) + "\n"
+
+
+def draw(report: dict[str, Any], path: Path) -> None:
+    """Quality against ms (logarithmic), or, without quality, the latencies alone."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
+    points = quality_and_latency(report)
+    for point in points:
+        low, high = point["ms"]
+        axes.errorbar(math.sqrt(low * high), point["mean"], yerr=point["standard_error"], fmt="o", capsize=3)
+        axes.plot([low, high], [point["mean"]] * 2, color="grey", linewidth=1, zorder=0)
+        label = point["method"] + (" (time scaled)" if point["scaled"] else "")
+        # Kernel SHAP lies at the right edge, where text to the right would leave the picture.
+        many = point["method"].startswith("kernel-shap:")
+        place = {"xytext": (-6, 6), "ha": "right"} if many else {"xytext": (6, 6), "ha": "left"}
+        axes.annotate(label, (math.sqrt(low * high), point["mean"]), textcoords="offset points", **place)
+    if points:
+        axes.set_ylabel("insertion minus deletion, mean over targets")
+    else:
+        group = report["groups"][-1]
+        for index, row in enumerate(reversed(group["rows"])):
+            axes.plot(row["ms"]["median"], index, "o", color="tab:blue")
+        axes.set_yticks(range(len(group["rows"])), [row["name"] for row in reversed(group["rows"])], fontsize=6)
+    axes.set_xscale("log")
+    axes.set_xlabel(f"ms per picture, {report['machine']['processor']}")
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)

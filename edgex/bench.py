@@ -1,0 +1,354 @@
+"""What an explanation costs on this machine: one fused pass beside the plain classifier and 150-pass methods.
+
+Everything runs on one picture through one `Session`, in turn, in one run (`edgex.timing`). It needs no torch: what
+is not installed here is named among the skipped. Where the fused file and the plain classifier come from is the
+command line's business; how captum and shap are called is `edgex.shap_libraries`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgex.errors import ArtefactError, ProviderError, UsageError
+from edgex.runtime import Session
+from edgex.runtime.backend_onnxruntime import PROVIDERS
+from edgex.shap_libraries import LIBRARIES, Library, kernel_shap, mean_colour, superpixels
+from edgex.timing import Contender, Samples, Summary, machine, ratio, take_turns
+
+Method = str
+"""What a row is: "plain", "fused", "captum", "shap", "passes" (bare ones), or what a script adds."""
+
+PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "torch", "captum", "shap", "scikit-learn")
+BATCHES = (1, 2, 4, 8, 16, 32)
+_PREDICTED = -1
+# Enough evaluations to load and compile all that a library runs, few enough not to be waited for.
+_WARM_EVALUATIONS = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is timed.
+
+    passes: evaluations of Kernel SHAP, and bare passes. players: superpixels of Kernel SHAP, square numbers. rounds:
+    how often the many-pass methods run. repeats: how often one pass runs in each round. batch: also time one pass
+    over this many pictures; 1 for no such rows.
+    """
+
+    passes: int = 150
+    players: tuple[int, ...] = (49, 196)
+    rounds: int = 5
+    repeats: int = 20
+    batch: int = 1
+
+    def __post_init__(self) -> None:
+        for name, least in (("passes", 4), ("rounds", 1), ("repeats", 1), ("batch", 1)):
+            if getattr(self, name) < least:
+                raise UsageError(f"expected {name} of at least {least}, found {getattr(self, name)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A contender and what it is. label: whose it is where several models are timed together, such as "fp32".
+
+    evaluations: how many pictures the last call ran through the model; batch: how many of them at once.
+    """
+
+    contender: Contender
+    method: Method
+    evaluations: Callable[[], int]
+    batch: int
+    players: int | None = None
+    label: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Skipped:
+    """A row that could not be timed, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A timed task: ms per picture, and its samples' paired ratios to one pass of its label.
+
+    over: "fused" and, where there is one, "plain" -> that pass's samples.
+    """
+
+    task: Task
+    samples: Samples
+    over: dict[str, Samples]
+
+    def ratio_to(self, single: str) -> Summary:
+        """Paired ratio of wall-clock times to one "fused" or "plain" pass."""
+        return ratio(self.samples.wall, self.over[single].wall)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return {
+            "name": self.task.contender.name,
+            "method": self.task.method,
+            "evaluations": self.task.evaluations(),
+            "batch": self.task.batch,
+            "players": self.task.players,
+            "ms": Summary.of(self.samples.wall).to_dict(),
+            "cpu_ms": Summary.of(self.samples.cpu).to_dict(),
+            **{f"over_{name}": self.ratio_to(name).to_dict() for name in self.over},
+            **{f"cpu_over_{name}": ratio(self.samples.cpu, o.cpu).to_dict() for name, o in self.over.items()},
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """All rows of one model. batches: batch size -> ms per picture of a bare pass, from which the best was taken.
+
+    plain_difference: largest difference between the plain classifier's logits and the fused file's, as a share of
+    their range; a sign that both are the same model. None without a plain classifier.
+    """
+
+    rows: tuple[Row, ...]
+    skipped: tuple[Skipped, ...]
+    batches: dict[int, float]
+    plain_difference: float | None
+    machine: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return {
+            "rows": [row.to_dict() for row in self.rows],
+            "skipped": [dataclasses.asdict(entry) for entry in self.skipped],
+            "ms_per_picture_by_batch": {str(size): float(f"{ms:.5g}") for size, ms in self.batches.items()},
+            "plain_logits_difference": self.plain_difference,
+            "machine": self.machine,
+        }
+
+
+class PlainSession:
+    """A plain classifier's ONNX file: one input float32 [N, 3, H, W], normalised, first output logits [N, C].
+
+    Opened as `Session` opens a fused one: same provider, same threads. Raises ArtefactError for another contract,
+    ProviderError and UsageError where onnxruntime does not run it on that provider.
+    """
+
+    def __init__(self, path: Path, session: Session, threads: int | None = None) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        provider = PROVIDERS.get(session.provider, session.provider)
+        if provider not in onnxruntime.get_available_providers():
+            raise UsageError(
+                f"expected a fused ONNX file to compare the plain classifier {path} with, found one that runs on "
+                f"{session.provider}, which onnxruntime does not have here"
+            )
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=[provider], enable_fallback=0)
+        except Exception as error:
+            # onnxruntime has no common base class for its errors.
+            raise ArtefactError(f"{path}: onnxruntime cannot load it: {' '.join(str(error).split())[:300]}") from error
+        if self._session.get_providers()[0] != provider:
+            raise ProviderError(
+                f"expected the plain classifier on {session.provider}, found that onnxruntime fell back to "
+                f"{', '.join(self._session.get_providers())}; see `edgex doctor`"
+            )
+        height, width = session.preprocessing.image_size
+        inputs = [(value.type, value.shape) for value in self._session.get_inputs()]
+        fits = len(inputs) == 1 and inputs[0][0] == "tensor(float)" and inputs[0][1][1:] == [3, height, width]
+        if not fits:
+            raise ArtefactError(
+                f"{path}: expected a plain classifier with one input float [N, 3, {height}, {width}], found {inputs}"
+            )
+        self._input = self._session.get_inputs()[0].name
+
+    def run(self, pictures: np.ndarray) -> np.ndarray:
+        """Normalised pictures float32 [N, 3, H, W] -> logits float32 [N, C]."""
+        return self._session.run(None, {self._input: pictures})[0]
+
+
+class _Scorer:
+    """The explained class's logit of pictures, through the fused session; counts the pictures it is given."""
+
+    def __init__(self, session: Session, index: int) -> None:
+        self._session, self._index = session, index
+        self.evaluations = 0
+
+    def __call__(self, pictures: np.ndarray) -> np.ndarray:
+        logits, _, _ = self._session.run(pictures, np.full(len(pictures), _PREDICTED))
+        self.evaluations += len(pictures)
+        return logits[:, self._index]
+
+
+def bench(
+    session: Session,
+    plain: PlainSession | Skipped,
+    picture: np.ndarray,
+    options: Options,
+    progress: Callable[[str], None] | None = None,
+) -> Report:
+    """Times one model. picture: uint8 [H, W, 3] at the model's size. plain: the classifier, or why there is none.
+
+    Raises UsageError for options that do not fit the model.
+    """
+    start = machine(PACKAGES)
+    batches = bare_batches(session, picture, options)
+    tasks, skipped = tasks_of(session, plain, picture, options, best_batch=min(batches, key=batches.__getitem__))
+    difference = None if isinstance(plain, Skipped) else logits_difference(session, plain, picture)
+    rows = measure(tasks, options.rounds, progress)
+    return Report(tuple(rows), tuple(skipped), batches, difference, start)
+
+
+def tasks_of(
+    session: Session,
+    plain: PlainSession | Skipped,
+    picture: np.ndarray,
+    options: Options,
+    *,
+    best_batch: int,
+    label: str = "",
+) -> tuple[list[Task], list[Skipped]]:
+    """All that can be timed of one model, and what cannot be. best_batch: for the many-pass methods."""
+    check_options(session, options)
+    tasks = _single_passes(session, plain, picture, options, label)
+    skipped = [plain] if isinstance(plain, Skipped) else []
+    sizes = [1] if best_batch == 1 else [1, best_batch]
+    if len(sizes) == 1:
+        most = session.metadata.max_batch
+        reason = f"the file takes batches of {most}" if most == 1 else "no batch is faster than one picture at a time"
+        skipped.append(Skipped(f"{options.passes} passes and Kernel SHAP in batches", reason))
+    for library in LIBRARIES:
+        if missing := _missing(library):
+            reason = f"needs the package {missing}: pip install 'edgex[bench]'"
+            skipped.append(Skipped(f"Kernel SHAP by {library}", reason))
+            continue
+        for players in options.players:
+            tasks += [_shap_task(session, picture, options, library, players, size, label) for size in sizes]
+    tasks += [_bare_task(session, picture, options.passes, size, label) for size in sizes]
+    return tasks, skipped
+
+
+def check_options(session: Session, options: Options) -> None:
+    """Raises UsageError where options do not fit a model."""
+    if options.batch > session.metadata.max_batch:
+        raise UsageError(
+            f"expected a batch of at most {session.metadata.max_batch}, which the file was exported for, "
+            f"found {options.batch}"
+        )
+    for players in options.players:
+        superpixels(*session.preprocessing.image_size, players)
+
+
+def measure(tasks: Sequence[Task], rounds: int, progress: Callable[[str], None] | None = None) -> list[Row]:
+    """Times tasks, one fused pass per label among them, in turn."""
+    samples = take_turns([task.contender for task in tasks], rounds, progress)
+
+    rows = []
+    for task in tasks:
+        singles = [t for t in tasks if t.label == task.label and t.batch == 1 and t.method in ("fused", "plain")]
+        over: dict[str, Samples] = {t.method: samples[t.contender.name] for t in singles}
+        if "fused" not in over:
+            raise UsageError(f"expected a fused pass with the label '{task.label}' to compare with, found none")
+        rows.append(Row(task, samples[task.contender.name], over))
+    return rows
+
+
+def bare_batches(session: Session, picture: np.ndarray, options: Options, rounds: int = 3) -> dict[int, float]:
+    """Batch size -> median ms per picture of a bare pass, for the sizes that the file and `passes` allow."""
+    largest = min(session.metadata.max_batch, options.passes)
+    tasks = [_bare_task(session, picture, size, size, "") for size in BATCHES if size <= largest]
+    samples = take_turns([task.contender for task in tasks], rounds)
+    # One call is `size` evaluations for one explanation: what counts here is the time of each.
+    return {task.batch: float(np.median(samples[task.contender.name].wall)) / task.batch for task in tasks}
+
+
+def logits_difference(session: Session, plain: PlainSession, picture: np.ndarray) -> float:
+    """Largest difference between both files' logits as a share of the fused one's range.
+
+    Raises ArtefactError where the plain classifier has another number of classes.
+    """
+    fused, _, _ = session.run(picture[np.newaxis], np.array([_PREDICTED]))
+    found = plain.run(normalised(session, picture, 1))
+    if found.shape != fused.shape:
+        raise ArtefactError(
+            f"expected a plain classifier of the {fused.shape[1]} classes of {session.path}, found logits of "
+            f"shape {list(found.shape)}: give the same model's"
+        )
+    return float(np.abs(found - fused).max() / np.ptp(fused))
+
+
+def normalised(session: Session, picture: np.ndarray, batch: int) -> np.ndarray:
+    """A picture uint8 [H, W, 3] as a plain classifier takes it: float32 [batch, 3, H, W]."""
+    mean, std = (np.asarray(v, np.float32) for v in (session.preprocessing.mean, session.preprocessing.std))
+    one = ((picture.astype(np.float32) / 255 - mean) / std).transpose(2, 0, 1)
+    return np.ascontiguousarray(np.repeat(one[np.newaxis], batch, axis=0))
+
+
+def _single_passes(
+    session: Session, plain: PlainSession | Skipped, picture: np.ndarray, options: Options, label: str
+) -> list[Task]:
+    tasks = []
+    for batch in sorted({1, options.batch}):
+        images, explain = np.repeat(picture[np.newaxis], batch, axis=0), np.full(batch, _PREDICTED)
+        runs: dict[Method, Callable[[], object]] = {}
+        if not isinstance(plain, Skipped):
+            pixels = normalised(session, picture, batch)
+            runs["plain"] = _bound(plain.run, pixels)
+        runs["fused"] = _bound(session.run, images, explain)
+        names = {"plain": "plain classifier, no heatmap", "fused": "fused, class and heatmap"}
+        for method, run in runs.items():
+            name = _named(names[method], batch, label)
+            contender = Contender(name, run, pictures=batch, calls=options.repeats)
+            tasks.append(Task(contender, method, lambda: 1, batch, label=label))
+    return tasks
+
+
+def _shap_task(
+    session: Session, picture: np.ndarray, options: Options, library: Library, players: int, batch: int, label: str
+) -> Task:
+    logits, _, _ = session.run(picture[np.newaxis], np.array([_PREDICTED]))
+    scorer = _Scorer(session, int(logits[0].argmax()))
+    segments = superpixels(*session.preprocessing.image_size, players)
+    colour = mean_colour(session.preprocessing)
+
+    def explain(evaluations: int) -> None:
+        scorer.evaluations = 0
+        kernel_shap(library, scorer, picture, segments, colour, evaluations=evaluations, batch=batch)
+
+    name = _named(f"Kernel SHAP by {library}, {players} players", batch, label)
+    warm = _bound(explain, min(options.passes, _WARM_EVALUATIONS))
+    contender = Contender(name, _bound(explain, options.passes), warm=warm)
+    return Task(contender, library, lambda: scorer.evaluations, batch, players, label)
+
+
+def _bare_task(session: Session, picture: np.ndarray, passes: int, batch: int, label: str) -> Task:
+    images = np.repeat(picture[np.newaxis], batch, axis=0)
+    sizes = [batch] * (passes // batch) + ([passes % batch] if passes % batch else [])
+
+    def run() -> None:
+        for size in sizes:
+            session.run(images[:size], np.full(size, _PREDICTED))
+
+    contender = Contender(_named(f"{passes} bare passes", batch, label), run, warm=lambda: None)
+    return Task(contender, "passes", lambda: passes, batch, label=label)
+
+
+def _bound(function: Callable[..., object], *arguments: Any) -> Callable[[], object]:
+    return lambda: function(*arguments)
+
+
+def _named(name: str, batch: int, label: str) -> str:
+    return f"{label}: " * bool(label) + name + (f", batch {batch}" if batch > 1 else "")
+
+
+def _missing(library: str) -> str | None:
+    """The package that one of the libraries needs and that is not installed here."""
+    needed = ("torch", "captum") if library == "captum" else ("shap",)
+    return next((name for name in needed if importlib.util.find_spec(name) is None), None)

@@ -1,0 +1,173 @@
+"""`edgex bench`: one fused pass beside the plain classifier, Kernel SHAP and bare passes, in one run."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgex.cli.console import note, print_json
+from edgex.runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgex.bench import Options, Report
+    from edgex.runtime import Session
+
+# What an exported benchmark file takes, so that the many-pass methods find their best batch.
+MAX_BATCH = 32
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("bench")(bench)
+
+
+def bench(
+    model: Annotated[str, typer.Argument(help="An exported file, a model file or a zoo name.")],
+    passes: Annotated[int, typer.Option(help="Evaluations of Kernel SHAP, and bare passes.")] = 150,
+    players: Annotated[str, typer.Option(help="Superpixels of Kernel SHAP, square numbers.")] = "49,196",
+    rounds: Annotated[int, typer.Option(help="How often each many-pass method runs.")] = 5,
+    repeats: Annotated[int, typer.Option(help="How often one pass runs in each round.")] = 20,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; default: one per core.")] = None,
+    batch: Annotated[int, typer.Option(help="Also time one pass over this many pictures.")] = 1,
+    precision: Annotated[str, typer.Option(help="Model files: export as fp32, fp16 or int8.")] = "fp32",
+    calibration: Annotated[
+        Path | None, typer.Option(help="int8: folder of pictures to calibrate with and to gate on.")
+    ] = None,
+    provider: Annotated[str, typer.Option(help="What to run on: auto, cpu, cuda, ...")] = "auto",
+    plain: Annotated[
+        Path | None, typer.Option(help="Exported files: the plain classifier's ONNX file, to compare with.")
+    ] = None,
+    picture: Annotated[Path | None, typer.Option(help="Picture to explain; default: a sample.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Time an explanation on this machine: fused, by Kernel SHAP (captum, shap), and without any."""
+    from edgex.bench import Options
+
+    options = Options(passes=passes, players=_numbers(players), rounds=rounds, repeats=repeats, batch=batch)
+    exported = Path(model).suffix in (".onnx", ".engine")
+    if exported and (precision != "fp32" or calibration is not None):
+        raise UsageError(f"--precision and --calibration are for models that bench exports, found the file {model}")
+    if not exported and plain is not None:
+        raise UsageError(f"--plain is for exported files: bench exports the plain classifier of {model} itself")
+    if batch > MAX_BATCH and not exported:
+        raise UsageError(f"expected a batch of at most {MAX_BATCH}, found {batch}")
+    with contextlib.ExitStack() as stack:
+        fused = Path(model)
+        if not exported:
+            fused, plain = _export(model, precision, calibration, stack)
+        report, session = _run(fused, plain, options, threads, provider, picture, stack)
+        found = {
+            "model": model,
+            "architecture": session.metadata.architecture,
+            "precision": session.metadata.precision,
+            "provider": session.provider,
+            "threads": threads,
+            "passes": passes,
+            "rounds": rounds,
+            "file_bytes": fused.stat().st_size,
+            **report.to_dict(),
+        }
+    if json:
+        print_json(found)
+    else:
+        _print(found)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(entry) for entry in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"expected --players with square numbers such as 49,196, found '{text}'") from error
+
+
+def _export(model: str, precision: str, calibration: Path | None, stack: contextlib.ExitStack) -> tuple[Path, Path]:
+    """The fused file and the plain classifier's, in a temporary folder that lasts as long as the stack."""
+    import tempfile
+
+    from edgex import data, samples, zoo
+    from edgex.checkpoint import load_card, load_model
+    from edgex.export import export_onnx
+    from edgex.plain import export_plain
+
+    path = zoo.resolve(model, "model")
+    loaded, card = load_model(path)
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgex-bench-")))
+    fused, plain = folder / "fused.onnx", folder / "plain.onnx"
+    found = data.spread(data.loose([calibration]), 64) if calibration else samples.paths()
+    pictures = data.load_batch(found, card.preprocessing)
+    note(f"exporting {model} in {precision} and its plain classifier to temporary files")
+    export_onnx(
+        loaded,
+        card,
+        fused,
+        pictures=pictures,
+        calibration=pictures if calibration else None,
+        model_sha256=load_card(path)[1],
+        precision=precision,  # type: ignore[arg-type]  # export_onnx refuses others by name
+        max_batch=MAX_BATCH,
+    )
+    export_plain(loaded, card.preprocessing.image_size, plain)
+    return fused, plain
+
+
+def _run(
+    fused: Path,
+    plain: Path | None,
+    options: Options,
+    threads: int | None,
+    provider: str,
+    picture: Path | None,
+    stack: contextlib.ExitStack,
+) -> tuple[Report, Session]:
+    from edgex import samples
+    from edgex.bench import PlainSession, Skipped
+    from edgex.bench import bench as time_it
+    from edgex.runtime import Session
+    from edgex.runtime.frames import as_frame
+
+    session = stack.enter_context(Session(fused, provider=provider, threads=threads))
+    pixels = session.preprocessing.array(as_frame(picture or samples.paths()[0]))
+    reason = "an exported file holds none: name its ONNX file with --plain, or bench the model it was made of"
+    classifier = PlainSession(plain, session, threads) if plain else Skipped("plain classifier", reason)
+    return time_it(session, classifier, pixels, options, note), session
+
+
+def _print(found: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    threads = found["threads"] or found["machine"]["cores"]
+    load = (found["machine"]["load_average"] or ["unknown"])[0]
+    table = Table(
+        title=f"{found['model']}, {found['precision']} on {found['provider']}, {threads} threads: ms per picture",
+        title_justify="left",
+    )
+    table.add_column("what")
+    for heading in ("passes", "median", "quartiles", "p95", "n", "x fused"):
+        table.add_column(heading, justify="right")
+    for row in found["rows"]:
+        ms = row["ms"]
+        low, high = ms["quartiles"]
+        table.add_row(
+            row["name"],
+            str(row["evaluations"]),
+            f"{ms['median']:.4g}",
+            f"{low:.4g} to {high:.4g}",
+            f"{ms['p95']:.4g}",
+            str(ms["n"]),
+            f"{row['over_fused']['median']:.3g}",
+        )
+    Console(width=130).print(table)
+    for entry in found["skipped"]:
+        print(f"skipped: {entry['name']}: {entry['reason']}")
+    by_batch = found["ms_per_picture_by_batch"]
+    best = min(by_batch, key=by_batch.__getitem__)
+    share = by_batch[best] / by_batch["1"]
+    print(
+        f"bound: the best batch ({best}) takes {share:.2f} of one picture's time alone, so no method of "
+        f"{found['passes']} passes costs less than {found['passes'] * share:.0f} fused passes"
+    )
+    print(f"measured on {found['machine']['processor']}, load average {load} at the start")

@@ -1,0 +1,206 @@
+"""`edgex watch`: an exported file over a camera, a stream, a video, a folder or a pipe; results without a window."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from edgex.cli.console import EXIT_FAILURE, note
+from edgex.runtime.errors import UsageError
+
+if TYPE_CHECKING:
+    from edgex.runtime import Session, Stream
+    from edgex.runtime.page import Page
+    from edgex.runtime.sinks import Sink
+    from edgex.runtime.stream import Policy, Seen
+
+_REFRESH = 0.25
+"""Seconds between two updates of the line on the screen."""
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command("watch")(watch)
+
+
+def watch(
+    model: Annotated[str, typer.Argument(help="An exported file: .onnx or .engine.")],
+    source: Annotated[
+        str,
+        typer.Option(help="camera:0, rtsp://..., http://..., a video, a folder, or - (pictures or paths on stdin)."),
+    ],
+    policy: Annotated[
+        str | None,
+        typer.Option(help="latest (drop what is older) or every; default: latest for live sources, else every."),
+    ] = None,
+    explain: Annotated[str | None, typer.Option(help="Explain this class instead of the predicted one.")] = None,
+    http: Annotated[
+        int | None, typer.Option(metavar="PORT", help="Show a page on 127.0.0.1:PORT (0: any free port).")
+    ] = None,
+    video: Annotated[Path | None, typer.Option(help="Write a video with heatmaps: .mp4, .mkv or .mov.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Write a picture with heatmap per frame.")] = None,
+    jsonl: Annotated[str | None, typer.Option(help="Write a line of JSON per frame; - for standard output.")] = None,
+    fps: Annotated[float | None, typer.Option(help="At most so many frames a second.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Stop after so many frames.")] = None,
+    loop: Annotated[bool, typer.Option("--loop", help="Begin a video or folder again at its end.")] = False,
+    retries: Annotated[int, typer.Option(help="Attempts to open a broken live source again.")] = 10,
+    top: Annotated[int, typer.Option(min=1, help="How many classes per frame.")] = 3,
+    opacity: Annotated[float, typer.Option(help="Of the heatmap in written pictures, 0 to 1.")] = 0.6,
+    provider: Annotated[str, typer.Option(help="What to run on.")] = "auto",
+    threads: Annotated[int | None, typer.Option(help="CPU threads of one inference; default: one per core.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
+) -> None:
+    """Run an exported file over a stream of pictures.
+
+    Without --http, --video, --folder and --jsonl, a line per frame goes to standard output. With --http the page stays
+    when the source has ended. Ctrl-C ends it cleanly: files are finished, a summary is printed, the exit code is 0. It
+    is 1 where the source broke or a picture could not be read.
+    """
+    if Path(model).suffix not in (".onnx", ".engine"):
+        raise UsageError(f"expected an exported file (.onnx, .engine), found {model!r}: make one with `edgex export`")
+    if not 0 <= opacity <= 1:
+        raise UsageError(f"--opacity: expected a number from 0 to 1, found {opacity:g}")
+    _check_files(video, jsonl, force)
+    from edgex.runtime import Session, Stream, open_source
+
+    page: Page | None = None
+
+    def notice(text: str) -> None:
+        note(f"edgex: {text}")
+        if page is not None:
+            page.notice(text)
+
+    opened = open_source(source)
+    with Session(model, provider=provider, threads=threads) as session:
+        stream = Stream(
+            session,
+            opened,
+            # Any other word is refused there.
+            policy=cast("Policy | None", policy),
+            explain=explain,
+            fps=fps,
+            limit=limit,
+            retries=retries,
+            loop=loop,
+            stay=http is not None,
+            notice=notice,
+        )
+        with contextlib.ExitStack() as stack:
+            sinks: list[Sink] = []
+            if http is not None:
+                from edgex.runtime.page import Page
+
+                page = Page(stream, http, opacity)
+                stack.callback(page.close)
+                sinks.append(page)
+                note(f"edgex: the page is at {page.url} until Ctrl-C")
+            sinks += _sinks(stack, video, folder, jsonl, fps, top, opacity)
+            _run(stream, session, sinks, top)
+    if stream.meter.reading().unusable:
+        raise typer.Exit(EXIT_FAILURE)
+
+
+def _check_files(video: Path | None, jsonl: str | None, force: bool) -> None:
+    if video is None and jsonl in (None, "-"):
+        return
+    from edgex.runtime.sinks import check_new
+
+    if video is not None:
+        check_new(video, "--video", force)
+    if jsonl not in (None, "-"):
+        check_new(Path(str(jsonl)), "--jsonl", force)
+
+
+def _sinks(
+    stack: contextlib.ExitStack,
+    video: Path | None,
+    folder: Path | None,
+    jsonl: str | None,
+    fps: float | None,
+    top: int,
+    opacity: float,
+) -> list[Sink]:
+    from edgex.runtime.sinks import FolderSink, JsonLinesSink, VideoSink
+
+    sinks: list[Sink] = []
+    if video is not None:
+        sinks.append(VideoSink(video, opacity, fps or 2.0))
+    if folder is not None:
+        sinks.append(FolderSink(folder, opacity))
+    if jsonl is not None:
+        sinks.append(JsonLinesSink(sys.stdout if jsonl == "-" else Path(jsonl), top))
+    for sink in sinks:
+        stack.callback(sink.close)
+    return sinks
+
+
+def _run(stream: Stream, session: Session, sinks: list[Sink], top: int) -> None:
+    """Runs it to its end, and says on standard error how it went, whatever ended it."""
+    try:
+        with _stopped_by_signals(stream), _screen() as show:
+            for seen in stream:
+                for sink in sinks:
+                    sink.write(seen)
+                if not sinks:
+                    print(_line(seen, top), flush=True)
+                show(stream, seen)
+    except BrokenPipeError:
+        # Whoever read standard output has seen enough. Python would complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    finally:
+        if (reading := stream.meter.reading()).seconds:
+            note(f"edgex: {stream.source.name}: {reading} on {session.provider}")
+
+
+def _line(seen: Seen, top: int) -> str:
+    best = ", ".join(f"{label} {100 * score:.1f}%" for label, score in seen.result.top(top))
+    asked = seen.result.explained_index != seen.result.index
+    return f"{seen.shot.name}: {best}" + (f" (explained: {seen.result.explained})" if asked else "")
+
+
+@contextlib.contextmanager
+def _stopped_by_signals(stream: Stream) -> Iterator[None]:
+    """Ctrl-C and a service manager's SIGTERM end the stream; a second Ctrl-C ends the program."""
+
+    def stop(*_: Any) -> None:
+        stream.stop()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _screen() -> Iterator[Any]:
+    """A line that follows the stream, on standard error and only where that is a terminal."""
+    from edgex.progress import stderr
+
+    if not stderr.is_terminal:
+        yield lambda *_: None
+        return
+    from rich.live import Live
+    from rich.text import Text
+
+    last = 0.0
+    with Live(console=stderr, auto_refresh=False, transient=True) as live:
+
+        def show(stream: Stream, seen: Seen) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last >= _REFRESH:
+                last = now
+                live.update(Text(f"{_line(seen, 1)}\n{stream.meter.reading()}"), refresh=True)
+
+        yield show

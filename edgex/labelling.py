@@ -1,0 +1,141 @@
+"""Making labels for folders of pictures: what `edgex vector label` writes and `edgex vector train` starts with.
+
+Playing the coalitions is `edgex.supervise`, the file `edgex.label_file`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import platform
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+import edgex
+from edgex import processes, views
+from edgex.artefact import check_writable
+from edgex.checkpoint import ModelCard, load_card, load_model
+from edgex.errors import UsageError
+from edgex.label_file import LabelsCard, digest_of, save_labels
+from edgex.model import SelfExplainingViT
+from edgex.processes import Processes
+from edgex.runtime.preprocess import Preprocessing
+from edgex.supervise import LabelOptions, Labels, label, reliability, totals
+from edgex.views import Folder, gather
+
+
+def make(
+    model_path: Path,
+    roots: Sequence[Path],
+    out: Path,
+    *,
+    name: str,
+    options: LabelOptions,
+    crops: Sequence[int],
+    work: Path,
+    limit: int | None,
+    device: str,
+    precision: str,
+    report: Callable[[str], None],
+) -> LabelsCard:
+    """Labels the pictures below `roots` with the predictor at `model_path` and writes a labels artefact.
+
+    crops: views per picture, one number or one per folder. work: folder of the label cache; an interrupted run
+    goes on from there. limit: pictures per folder. Returns the card.
+    """
+    with processes.joined(device) as group:
+        model, predictor, digest = load_predictor(model_path)
+        folders = gather(roots, crops=crops, limit=limit)
+        if group.is_main:
+            check_writable(out)
+        started = time.monotonic()
+        labels = label_folders(
+            model, folders, predictor.preprocessing, options, work, group=group, precision=precision, digest=digest
+        )
+        total = totals(model, labels, group=group, precision=precision)
+        seconds = time.monotonic() - started
+        stable = reliability(labels, total)
+        card = LabelsCard(
+            name=name,
+            architecture=predictor.architecture,
+            predictor={"name": predictor.name, "sha256": digest},
+            preprocessing=predictor.preprocessing,
+            options=options,
+            folders=tuple((str(folder.root.resolve()), folder.crops) for folder in folders),
+            pictures=tuple(
+                (index, path.relative_to(folder.root).as_posix(), digest_of(path))
+                for index, folder in enumerate(folders)
+                for path in folder.paths
+            ),
+            provenance=(
+                {
+                    "step": "label",
+                    "inputs": [{"role": "predictor", "name": predictor.name, "sha256": digest}],
+                    "limit": limit,
+                    "seconds_this_run": round(seconds, 1),
+                    "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+                    "edgex": edgex.__version__,
+                    "date": time.strftime("%Y-%m-%d", time.gmtime()),
+                },
+            ),
+            metrics={"views": len(labels), "pictures": len(labels.views.paths), "split_half_cosine": stable},
+        )
+        if group.is_main:
+            report(describe(labels, stable))
+            save_labels(out, labels, total, card)
+    return card
+
+
+def load_predictor(path: Path) -> tuple[SelfExplainingViT, ModelCard, str]:
+    """A model trained for prediction only, its card and its sha256; UsageError for one that was baked."""
+    model, card = load_model(path)
+    if card.alpha is not None:
+        raise UsageError(f"expected a predictor to learn from, found {path}, which was baked already")
+    return model, card, load_card(path)[1]
+
+
+def label_folders(
+    model: SelfExplainingViT,
+    folders: Sequence[Folder],
+    preprocessing: Preprocessing,
+    options: LabelOptions,
+    work: Path,
+    *,
+    group: Processes,
+    precision: str,
+    digest: str,
+) -> Labels:
+    """Labels for the folders' pictures, in order; neighbours with equal numbers of views share their chunks."""
+    parts = []
+    for crops, same in itertools.groupby(folders, key=lambda folder: folder.crops):
+        paths = [path for folder in same for path in folder.paths]
+        chosen = dataclasses.replace(options, crops=crops)
+        parts.append(
+            label(
+                model,
+                paths,
+                preprocessing,
+                chosen,
+                work / "labels",
+                group=group,
+                precision=precision,
+                model_digest=digest,
+            )
+        )
+    if len(parts) == 1:
+        return parts[0]
+    return Labels(
+        views.joined([part.views for part in parts]),
+        *(torch.cat([getattr(part, name) for part in parts]) for name in ("classes", "coalitions", "differences")),
+    )
+
+
+def describe(labels: Labels, stable: float) -> str:
+    """One line for the log."""
+    return (
+        f"labels: {len(labels)} views of {len(labels.views.paths)} pictures, {labels.coalitions.shape[1]} paired "
+        f"coalitions each; split-half cosine {stable:.3f}"
+    )

@@ -1,0 +1,128 @@
+"""Explanation terms: how far a heatmap is from its supervision, 0 where it says it all and 1 where it says nothing.
+
+A term knows its supervision for all views, brings it to a batch (mirrored where the picture is), and measures the
+evidence of a forward pass against it. Optimising is `edgex.learn`.
+
+`PairTerm` (labels of `edgex.supervise`): squared error of the heatmap's own coalition differences, relative to that
+of a uniform heatmap with the same total. `ShapeTerm` (masks of `edgex.masks`): 1 - cosine between heatmap and mask,
+the mean of both removed, so that neither size nor scale counts.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from edgex.masks import Masks
+from edgex.shapley import superpixels
+from edgex.supervise import Labels
+from edgex.views import Views
+
+
+class Term(Protocol):
+    """What learning asks of a supervision.
+
+    views: what it is about. classes: int64 [V, K] to explain, or None for the class that the start predicts.
+    """
+
+    views: Views
+    classes: Tensor | None
+
+    def targets(self, views: Tensor, mirrored: Tensor) -> tuple[Tensor, ...]:
+        """The supervision of these views [N], turned over where `mirrored` (bool [N])."""
+        ...
+
+    def errors(
+        self, scale: Tensor, evidence: Tensor, total: Tensor, targets: tuple[Tensor, ...]
+    ) -> tuple[Tensor, Tensor]:
+        """Error of each view and that of a uniform heatmap, both [N].
+
+        evidence: unscaled, [N, K, P]. total: what the heatmap adds up to, [N, K]. Both in logit units.
+        """
+        ...
+
+    def scale_sums(self, evidence: Tensor, total: Tensor, targets: tuple[Tensor, ...]) -> tuple[float, float]:
+        """Numerator and denominator, summed over the views, of the scale with the least squared error.
+
+        Both 0 where the supervision says nothing of size: the start's scale stays.
+        """
+        ...
+
+
+class PairTerm:
+    """Coalition differences of superpixels."""
+
+    def __init__(self, labels: Labels, grid: tuple[int, int]) -> None:
+        self.labels = labels
+        self.views = labels.views
+        self.classes: Tensor | None = labels.classes
+        self.members = F.one_hot(superpixels(grid, labels.side), labels.side**2).float()
+
+    def targets(self, views: Tensor, mirrored: Tensor) -> tuple[Tensor, ...]:
+        """Signs [N, M, Q], 1 for superpixels of the coalition and -1 for the others, and differences [N, M, K]."""
+        coalitions = self.labels.coalitions[views].unflatten(-1, (self.labels.side, self.labels.side))
+        coalitions = torch.where(mirrored[:, None, None, None], coalitions.flip(-1), coalitions).flatten(-2)
+        return coalitions.float() * 2 - 1, self.labels.differences[views]
+
+    def slope_and_offset(self, evidence: Tensor, total: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
+        """The heatmap's coalition differences are scale * slope + offset (both [N, M, K]), by its definition."""
+        members = self.members.to(evidence.device)
+        summed = (evidence - evidence.mean(dim=-1, keepdim=True)) @ members
+        share = total[:, :, None] * (members.sum(dim=0) / len(members))
+        return signs @ summed.transpose(1, 2), signs @ share.transpose(1, 2)
+
+    def errors(
+        self, scale: Tensor, evidence: Tensor, total: Tensor, targets: tuple[Tensor, ...]
+    ) -> tuple[Tensor, Tensor]:
+        """See `Term`."""
+        signs, differences = targets
+        slope, offset = self.slope_and_offset(evidence, total, signs)
+        wrong, null = scale * slope + offset - differences, offset - differences
+        return wrong.square().mean(dim=(1, 2)), null.square().mean(dim=(1, 2))
+
+    def scale_sums(self, evidence: Tensor, total: Tensor, targets: tuple[Tensor, ...]) -> tuple[float, float]:
+        """See `Term`."""
+        signs, differences = targets
+        slope, offset = self.slope_and_offset(evidence, total, signs)
+        return float((slope * (differences - offset)).sum()), float(slope.square().sum())
+
+
+class ShapeTerm:
+    """Masks on the patch grid."""
+
+    def __init__(self, masks: Masks, grid: tuple[int, int]) -> None:
+        self.masks = masks
+        self.views = masks.views
+        self.classes: Tensor | None = None
+        self.grid = grid
+
+    def targets(self, views: Tensor, mirrored: Tensor) -> tuple[Tensor, ...]:
+        """Coverage [N, P] of the patches."""
+        coverage = self.masks.coverage[views].unflatten(-1, self.grid)
+        return (torch.where(mirrored[:, None, None], coverage.flip(-1), coverage).flatten(1),)
+
+    def errors(
+        self,
+        scale: Tensor,  # noqa: ARG002
+        evidence: Tensor,
+        total: Tensor,  # noqa: ARG002
+        targets: tuple[Tensor, ...],
+    ) -> tuple[Tensor, Tensor]:
+        """See `Term`; a shape has neither scale nor total."""
+        (coverage,) = targets
+        shape = coverage - coverage.mean(dim=-1, keepdim=True)
+        found = evidence - evidence.mean(dim=-1, keepdim=True)
+        errors = 1 - F.cosine_similarity(found, shape[:, None], dim=-1).mean(dim=1)
+        return errors, torch.ones_like(errors)
+
+    def scale_sums(
+        self,
+        evidence: Tensor,  # noqa: ARG002
+        total: Tensor,  # noqa: ARG002
+        targets: tuple[Tensor, ...],  # noqa: ARG002
+    ) -> tuple[float, float]:
+        """A shape says nothing of size."""
+        return 0.0, 0.0

@@ -1,0 +1,193 @@
+// Asks for one state after the other, draws the picture and, over it, the heatmap. Opacity and colours are the
+// browser's own business; which class is explained is asked of the stream.
+"use strict";
+
+const $ = (id) => document.getElementById(id);
+const FINE = 16; // steps per patch of the drawn heatmap
+let about = null;
+let current = null; // the newest state that is on the page
+let version = -1;
+let frozen = false;
+
+async function start() {
+  about = await (await fetch("/about")).json();
+  $("about").textContent = `${about.model} on ${about.provider} · ${about.source} · ${about.policy} frame`;
+  document.title = `edgex watch · ${about.model}`;
+  $("classes").replaceChildren(...about.classes.map((name) => {
+    const option = document.createElement("option");
+    option.value = name;
+    return option;
+  }));
+  drawScale();
+  for (;;) {
+    try {
+      const answer = await fetch(`/frame?after=${version}`);
+      if (answer.status === 200) await show(await answer.arrayBuffer());
+      else if (answer.status !== 204) throw new Error(answer.statusText);
+    } catch {
+      setState("lost", "disconnected");
+      await new Promise((done) => setTimeout(done, 1000));
+    }
+  }
+}
+
+async function show(buffer) {
+  const length = new DataView(buffer).getUint32(0, true);
+  const state = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
+  version = state.version;
+  setState(state.state, state.state);
+  $("note").textContent = state.note;
+  $("note").hidden = !state.note;
+  $("note").className = state.state === "ended" ? "" : "trouble";
+  showMeter(state.meter);
+  const picture = new Uint8Array(buffer, 4 + length);
+  if (frozen || picture.length === 0) return;
+  const bitmap = await createImageBitmap(new Blob([picture], { type: "image/jpeg" }));
+  current = state;
+  $("waiting").hidden = true;
+  for (const id of ["frame", "heat"]) {
+    if ($(id).width !== bitmap.width) $(id).width = bitmap.width;
+    if ($(id).height !== bitmap.height) $(id).height = bitmap.height;
+  }
+  $("frame").getContext("2d").drawImage(bitmap, 0, 0);
+  bitmap.close();
+  drawHeat();
+  showClasses();
+}
+
+function setState(kind, text) {
+  if ($("state").textContent === text) return;
+  $("state").textContent = text;
+  $("state").className = `badge ${kind}`;
+}
+
+function showMeter(meter) {
+  const ms = (value) => `${value.toFixed(1)} ms`;
+  $("rate").textContent = meter.rate.toFixed(1);
+  $("frames").textContent = meter.frames.toLocaleString("en");
+  $("dropped").textContent = meter.dropped.toLocaleString("en");
+  if (meter.latency === null) return;
+  const { p50, p95, p99 } = meter.latency;
+  $("percentiles").textContent = `${p50.toFixed(0)} / ${p95.toFixed(0)} / ${p99.toFixed(0)} ms`;
+  $("model").textContent = ms(meter.model.p50);
+}
+
+function showClasses() {
+  const { top, explained, index } = current;
+  const list = $("top");
+  while (list.children.length < top.length) {
+    const item = document.createElement("li");
+    const button = document.createElement("button");
+    button.type = "button";
+    const name = document.createElement("span");
+    const share = document.createElement("span");
+    share.className = "share";
+    button.append(name, share);
+    button.addEventListener("click", () => ask(Number(button.dataset.index)));
+    item.append(button);
+    list.append(item);
+  }
+  top.forEach(([number, probability], place) => {
+    const button = list.children[place].firstElementChild;
+    const percent = `${(100 * probability).toFixed(1)}%`;
+    button.dataset.index = number;
+    button.children[0].textContent = about.classes[number];
+    button.children[1].textContent = percent;
+    button.style.setProperty("--share", percent);
+    button.setAttribute("aria-pressed", String(number === explained.index));
+  });
+  $("explained").textContent = explained.label;
+  const role = explained.index === index
+    ? "the predicted class"
+    : `not predicted: ${(100 * explained.score).toFixed(1)}% against ${(100 * current.score).toFixed(1)}%`;
+  $("evidence").textContent = `${current.asked === null ? "Follows the prediction" : "Asked for"}: ${role}.`;
+  $("predicted").disabled = current.asked === null;
+  $("latency").textContent = `${current.latency_ms.toFixed(1)} ms`;
+  $("name").textContent = current.name;
+  const label = `Picture ${current.frame + 1}: ${current.label}, with the evidence for ${explained.label}`;
+  $("frame").setAttribute("aria-label", label);
+}
+
+// Bilinear between patch centres, as Result.overlay draws it: full opacity from half of the strongest evidence on.
+function drawHeat() {
+  if (current === null) return;
+  const { heatmap, seen, frame_size: [height, width] } = current;
+  const rows = heatmap.length, columns = heatmap[0].length;
+  const signed = $("against").checked;
+  const opacity = Number($("opacity").value) / 100;
+  let strongest = 0;
+  for (const row of heatmap) for (const value of row) strongest = Math.max(strongest, signed ? Math.abs(value) : value);
+  const small = new OffscreenCanvas(columns * FINE, rows * FINE);
+  const image = new ImageData(small.width, small.height);
+  const table = signed ? about.colours.for : about.colours.turbo;
+  if (strongest > 0) {
+    for (let y = 0; y < small.height; y++) {
+      const [top, down] = between(y, rows);
+      for (let x = 0; x < small.width; x++) {
+        const [left, right] = between(x, columns);
+        const above = heatmap[top][left] * (1 - right) + (heatmap[top][left + 1] ?? 0) * right;
+        const below = heatmap[top + 1]
+          ? heatmap[top + 1][left] * (1 - right) + (heatmap[top + 1][left + 1] ?? 0) * right : 0;
+        const value = above * (1 - down) + below * down;
+        if (value <= 0 && !signed) continue;
+        const strength = Math.min(1, Math.abs(value) / strongest);
+        const colour = (value < 0 ? about.colours.against : table)[Math.trunc(255 * strength)];
+        image.data.set([...colour, 255 * opacity * Math.min(1, 2 * strength)], 4 * (y * small.width + x));
+      }
+    }
+  }
+  small.getContext("2d").putImageData(image, 0, 0);
+  const heat = $("heat").getContext("2d");
+  const scaleX = $("heat").width / width, scaleY = $("heat").height / height;
+  heat.clearRect(0, 0, $("heat").width, $("heat").height);
+  heat.imageSmoothingQuality = "high";
+  const [top, left, bottom, right] = seen;
+  heat.drawImage(small, left * scaleX, top * scaleY, (right - left) * scaleX, (bottom - top) * scaleY);
+}
+
+// The patch before a fine position, and how far it lies towards the next one.
+function between(fine, cells) {
+  const position = Math.min(Math.max((fine + 0.5) / FINE - 0.5, 0), cells - 1);
+  const low = Math.min(Math.trunc(position), Math.max(cells - 2, 0));
+  return [low, position - low];
+}
+
+function drawScale() {
+  const signed = $("against").checked;
+  const { turbo, for: positive, against } = about.colours;
+  const table = signed ? [...against].reverse().filter((_, i) => i % 2).concat(positive.filter((_, i) => i % 2)) : turbo;
+  const image = new ImageData(256, 1);
+  table.slice(0, 256).forEach((colour, i) => image.data.set([...colour, 255], 4 * i));
+  $("scale").getContext("2d").putImageData(image, 0, 0);
+  $("low").textContent = signed ? "against" : "none";
+  $("high").textContent = signed ? "for" : "strongest";
+}
+
+async function ask(number) {
+  $("problem").textContent = "";
+  frozen = false;
+  $("freeze").setAttribute("aria-pressed", "false");
+  const answer = await fetch("/explain", {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify({ class: number }),
+  });
+  if (!answer.ok) $("problem").textContent = await answer.text();
+}
+
+$("opacity").addEventListener("input", () => {
+  $("opacity-value").textContent = `${$("opacity").value}%`;
+  drawHeat();
+});
+$("against").addEventListener("change", () => { drawScale(); drawHeat(); });
+$("freeze").addEventListener("click", () => {
+  frozen = !frozen;
+  $("freeze").setAttribute("aria-pressed", String(frozen));
+});
+$("predicted").addEventListener("click", () => ask(null));
+$("ask").addEventListener("submit", (event) => {
+  event.preventDefault();
+  const wanted = $("wanted").value.trim();
+  if (wanted) ask(wanted);
+});
+start();

@@ -1,0 +1,132 @@
+"""`edgex vector ...` and the warning of `edgex bake`, run as commands in this process."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from edgex.checkpoint import save_model
+from edgex.cli import main
+from edgex.transfer import TransferRecord, write_records
+from edgex.vector import load_vector
+from pictures import picture_folder
+
+Run = Callable[..., str]
+SMALL = ("--steps", "3", "--blocks", "2", "--batch-size", "8", "--evidence-blocks", "3", "--precision", "fp32")
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs `edgex ...` in a folder of its own; returns what it printed, or its error line where a code is expected."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EDGEX_HOME", str(tmp_path / "home"))
+
+    def call(*arguments: str, code: int = 0) -> str:
+        monkeypatch.setattr(sys, "argv", ["edgex", *arguments])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        said = capsys.readouterr()
+        assert (exit_.value.code or 0) == code, said.err
+        if code == 0:
+            return said.out + said.err
+        (line,) = [line for line in said.err.splitlines() if line.startswith("edgex: error: ")]
+        return line
+
+    return call
+
+
+@pytest.fixture
+def source(random_model: Callable[..., Any], tmp_path: Path) -> Path:
+    """A folder with a model "model.safetensors" and pictures in class folders that it knows."""
+    model, card = random_model("timm/test_vit", classes=3)
+    card = dataclasses.replace(card, name="shapes", classes=("blue disc", "green square", "red disc"))
+    save_model(tmp_path / "model.safetensors", model, card)
+    return picture_folder(tmp_path / "pictures", {"": 5})
+
+
+def test_labels_teach_a_vector_twice_the_same(run: Run, source: Path, tmp_path: Path) -> None:
+    label = ("vector", "label", "--model", "model.safetensors", "--data", "pictures", "--out", "labels.safetensors")
+    made = json.loads(run(*label, "--pairs", "3", "--side", "5", "--json").partition("\nlabels:")[0])
+    assert (made["views"], made["pictures"]) == (15, 15)
+    assert "split-half cosine" in run(*label, "--force", "--pairs", "3", "--side", "5")
+    assert "labels.safetensors exists" in run(*label, code=2)
+    shown = run("inspect", "labels.safetensors")
+    assert "pairs 3, side 5" in shown
+    train = ("vector", "train", "--model", "model.safetensors", "--labels", "labels.safetensors", *SMALL)
+    for out in ("a", "b"):
+        run(*train, "--class-loss", "labels", "--learning-rate", "1e-3", "--out", f"{out}.safetensors")
+    (first, card), (again, _) = (load_vector(tmp_path / f"{out}.safetensors") for out in ("a", "b"))
+    assert first
+    assert all(torch.equal(first[name], again[name]) for name in first | again)
+    assert card.provenance[-1]["twin"] == "trained on the same batches"
+    assert card.source == "pictures"
+    assert "leave out --pairs" in run(*train, "--pairs", "3", "--out", "c.safetensors", code=2)
+    assert "leave out --limit" in run(*train, "--limit", "3", "--out", "c.safetensors", code=2)
+
+
+def test_masks_teach_the_heatmaps_shape(run: Run, source: Path, tmp_path: Path) -> None:
+    names = [path.relative_to(source).as_posix() for path in sorted(source.rglob("*.png"))]
+    boxes = {name: [[20, 20, 70, 70]] for name in names[:-2]}
+    (source / "boxes.json").write_text(json.dumps(boxes), encoding="utf-8")
+    train = ("vector", "train", "--model", "model.safetensors", "--data", "pictures", "--supervision", "masks")
+    said = run(
+        *train, "--blocks", "3", "--evidence-blocks", "3", "--steps", "24", "--batch-size", "8", "--crops", "2",
+        "--learning-rate", "3e-3", "--class-weight", "0", "--precision", "fp32", "--out", "v.safetensors",
+    )  # fmt: skip
+    assert "masks: 26 views of 13 pictures, 2 pictures without a mask left out" in said
+    _, card = load_vector(tmp_path / "v.safetensors")
+    assert card.supervision == "masks"
+    assert card.evidence.scale == 1.0, "a shape says nothing of size"
+    assert card.provenance[-1]["masks"] == {"crop_scale": 0.4, "seed": 0}
+    errors = [row["held_out"] for row in card.metrics["history"]]
+    assert min(errors) < errors[0] - 0.05
+    assert "leave it out with --supervision masks" in run(*train, "--pairs", "3", "--out", "w.safetensors", code=2)
+    assert "masks folder for each" in run(*train, "--masks", "a", "--masks", "b", "--out", "w.safetensors", code=2)
+    assert "folder of masks at absent" in run(*train, "--masks", "absent", "--out", "w.safetensors", code=1)
+    (source / "boxes.json").unlink()
+    assert "expected masks or boxes" in run(*train, "--out", "w.safetensors", code=1)
+
+
+def test_combine_scales_trims_and_stores(run: Run, tmp_path: Path) -> None:
+    done = run("vector", "combine", "imagenet", "--store", "int8", "--out", "small.safetensors", "--json")
+    assert json.loads(done)["relative_error"] < 0.01
+    trim = ("--method", "ties", "--keep", "0.2", "--scope", "vector", "--weight", "2", "--weight", "0.5")
+    combine = ("vector", "combine", "imagenet", "small.safetensors")
+    said = run(*combine, *trim, "--block-alpha", "6..11=0.5..1", "--alpha", "1.5", "--out", "merged.safetensors")
+    assert "alpha 1.5" in said
+    merged, card = load_vector(tmp_path / "merged.safetensors")
+    kept = sum(int((delta != 0).sum()) for delta in merged.values()) / sum(d.numel() for d in merged.values())
+    assert 0.1 < kept < 0.45
+    assert card.provenance[-1]["options"]["block_alpha"]["6"] == 0.5
+    assert "combine" in run("vector", "info", "merged.safetensors")
+    run("bake", "--target", "cars", "--vector", "small.safetensors", "--out", "baked.safetensors")
+    for arguments, message in (
+        (("--keep", "2"), "share to keep above 0"),
+        (("--method", "mean"), "expected the method sum, average, ties"),
+        (("--block-alpha", "six=1"), "block factors like"),
+        (("--block-alpha", "12=1"), "blocks 0 to 11"),
+        (("--weight", "1"), "one weight for each of 2 vectors"),
+        (("--store", "int4"), "store as fp32, fp16, int8"),
+    ):
+        assert message in run(*combine, *arguments, "--out", "x.safetensors", code=2)
+    assert not (tmp_path / "x.safetensors").exists()
+
+
+def test_bake_warns_of_a_target_that_the_vector_failed_on(run: Run, tmp_path: Path) -> None:
+    run("vector", "combine", "imagenet", "--out", "v.safetensors")
+    worse = TransferRecord("cars", -0.02, 0.005, 100, -0.34, 1.0)
+    write_records(tmp_path / "v.safetensors", [worse, TransferRecord("flowers", 0.04, 0.006, 24, 0.42, 1.0)])
+    shown = run("vector", "info", "v.safetensors")
+    assert "  cars: gain -0.0200 [-0.0298, -0.0102], n 100, accuracy -0.34 points, alpha 1 - FAILED" in shown
+    assert "  flowers: gain +0.0400 [+0.0282, +0.0518]" in shown
+    said = run("bake", "--target", "cars", "--vector", "v.safetensors", "--out", "baked.safetensors")
+    assert "warning: the vector was measured to fail on 'cars': heatmaps got worse" in said
+    bake = ("bake", "--target", "cars", "--vector", "imagenet", "--out", "other.safetensors", "--json")
+    assert json.loads(run(*bake))["warnings"] == []
