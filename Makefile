@@ -5,7 +5,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types unit format clean
+.PHONY: demo test lint types unit browser format clean
 
 demo: $(VENV)/bake.installed
 	$(BIN)/edgex demo --out demo-output
@@ -22,8 +22,16 @@ types: $(VENV)/dev.installed
 	ln -s $(CURDIR)/edgex/* $(CURDIR)/export $(CURDIR)/runtime build/types/edgex/
 	cd build/types && MYPYPATH=. $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p edgex
 
+# The page of `edgex watch` is tested in Debian's chromium: installed where that is allowed, else its test is skipped.
+browser:
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! command -v chromedriver >/dev/null; then \
+		{ apt-get update && DEBIAN_FRONTEND=noninteractive \
+			apt-get install --yes --no-install-recommends chromium chromium-driver; } >/dev/null 2>&1 \
+		|| echo "no chromium here: the browser test is skipped"; \
+	fi
+
 # Two processes of one thread each: torch's own threads would wait for each other on two cores.
-unit: $(VENV)/dev.installed
+unit: $(VENV)/dev.installed browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --cov --cov-report=term:skip-covered
 
 format: $(VENV)/dev.installed

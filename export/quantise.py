@@ -157,18 +157,18 @@ def to_integer(model: ir.Model, node: ir.Node, codes: Scheme, quantised_inputs: 
 
 def to_switch(model: ir.Model, node: ir.Node, codes: Scheme, share: ir.Value) -> None:
     """A product between exact (share 0) and calibrated int8 (share 1), to measure what int8 alone does to it."""
-    x, weights, _ = _parts(model, node)
+    x, weights, scales = _parts(model, node)
     x_scale, x_zero = _scheme_constants(model, weights.name or "", codes)
     exact = ir.node("MatMul", list(node.inputs))
     quantise = ir.node("QuantizeLinear", [x, x_scale, x_zero])
     restore = ir.node("DequantizeLinear", [quantise.outputs[0], x_scale, x_zero])
-    data, scale = quantised_weight(weight_of(node))
-    rounded = graph.constant(model, f"{weights.name}_rounded", data.astype(np.float32) * scale)
-    coarse = ir.node("MatMul", [restore.outputs[0], rounded])
+    # As codes, and not as a second float copy: with it the graph of ViT-L/14 would not fit into one message.
+    rounded = ir.node("DequantizeLinear", [weights, scales], attributes={"axis": 1})
+    coarse = ir.node("MatMul", [restore.outputs[0], rounded.outputs[0]])
     difference = ir.node("Sub", [coarse.outputs[0], exact.outputs[0]])
     part = ir.node("Mul", [difference.outputs[0], share])
     total = ir.node("Add", [exact.outputs[0], part.outputs[0]])
-    graph.replace(model, node, [exact, quantise, restore, coarse, difference, part, total], total.outputs[0])
+    graph.replace(model, node, [exact, quantise, restore, rounded, coarse, difference, part, total], total.outputs[0])
 
 
 def _parts(model: ir.Model, node: ir.Node) -> tuple[ir.Value, ir.Value, ir.Value]:
