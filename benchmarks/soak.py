@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 import tempfile
 import time
@@ -28,6 +26,7 @@ import numpy as np
 from PIL import Image
 
 from edgex.runtime import Session
+from edgex.timing import machine
 
 SIZES = ((120, 160), (224, 224), (240, 320), (97, 333), (480, 270))
 READINGS = 200
@@ -116,7 +115,7 @@ def soak(model: Path, folder: Path, frames: int, threads: int, allowed: float) -
         "process_threads_at_end": readings[-1]["threads"],
         "repeated_results_that_changed": changed,
         "flat": bool(growth < allowed and handles[-1] <= handles[0] and not changed),
-        "machine": {"platform": platform.platform(), "processor": platform.processor(), "cores": os.cpu_count()},
+        "machine": machine(("numpy", "pillow", "onnxruntime")),
         "readings": readings,
     }
 

@@ -7,6 +7,7 @@ directly in `<root>`. `<root>/names.json` may map folder names to display names.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import random
 from collections.abc import Sequence
@@ -117,6 +118,12 @@ def spread(paths: Sequence[Path], count: int) -> tuple[Path, ...]:
     """At most `count` of the paths, evenly spread over them."""
     count = min(count, len(paths))
     return tuple(paths[i * len(paths) // count] for i in range(count))
+
+
+def digest_of(picture: Path) -> str:
+    """The first 16 digits of a file's sha256."""
+    with picture.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def open_picture(path: Path) -> Image.Image:

@@ -16,7 +16,6 @@ Learning takes the differences; the values are for people and other programs. Ma
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +23,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from edgex import artefact
+from edgex import artefact, data
 from edgex.artefact import TensorFile
 from edgex.backbones import Architecture
 from edgex.checkpoint import check_kind
@@ -130,7 +129,7 @@ def load_labels(path: Path, roots: Sequence[Path] | None = None) -> LoadedLabels
     for picture, (_, _, recorded) in zip(paths, card.pictures, strict=True):
         if not picture.is_file():
             raise DataError(f"expected the labelled picture {picture}, found nothing: say where it lies with --data")
-        if digest_of(picture) != recorded:
+        if data.digest_of(picture) != recorded:
             raise DataError(f"{picture} was changed after it was labelled: restore it or label again")
     views = Views(tuple(paths), tensors["picture"], tensors["seeds"], card.preprocessing, card.options.crop_scale)
     folders = tuple(
@@ -148,12 +147,6 @@ def check_predictor(card: LabelsCard, sha256: str, path: Path, model: Path) -> N
             f"{path} holds labels of {card.predictor['name']} [{card.predictor['sha256'][:12]}], {model} is "
             f"[{sha256[:12]}]: learn with the model that made the labels, or label again"
         )
-
-
-def digest_of(picture: Path) -> str:
-    """The first 16 digits of a file's sha256."""
-    with picture.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def _check_shapes(file: TensorFile, card: LabelsCard) -> None:

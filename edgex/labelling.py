@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 
 import edgex
-from edgex import processes, views
+from edgex import data, processes, views
 from edgex.artefact import check_writable
 from edgex.checkpoint import ModelCard, load_card, load_model
 from edgex.errors import UsageError
-from edgex.label_file import LabelsCard, digest_of, save_labels
+from edgex.label_file import LabelsCard, save_labels
 from edgex.model import SelfExplainingViT
 from edgex.processes import Processes
 from edgex.runtime.preprocess import Preprocessing
@@ -66,7 +66,7 @@ def make(
             options=options,
             folders=tuple((str(folder.root.resolve()), folder.crops) for folder in folders),
             pictures=tuple(
-                (index, path.relative_to(folder.root).as_posix(), digest_of(path))
+                (index, path.relative_to(folder.root).as_posix(), data.digest_of(path))
                 for index, folder in enumerate(folders)
                 for path in folder.paths
             ),

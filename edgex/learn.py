@@ -7,7 +7,8 @@ term + class term:
 - explanation: the term's error of the heatmap, relative to a uniform one (1.0 explains nothing);
 - class "hold": Kullback-Leibler divergence from the start's own outputs. Without the explanation term its
   gradient at the start is zero, so the twin is the start itself and is not run;
-- class "labels": cross-entropy with the pictures' own classes; the twin is trained, on the same batches.
+- class "labels": cross-entropy with the pictures' own classes; the twin is trained on the same batches, for as many
+  steps as lie in the state that is kept of the run with explanations.
 
 Several processes (`edgex.processes`) take the same steps as one: each computes its part of every batch.
 """
@@ -140,13 +141,14 @@ def learn(
     split = (held.logical_not().nonzero()[:, 0], held.nonzero()[:, 0])
     start = {name: p.detach().clone() for name, p in trained_parameters(model, options.blocks).items()}
 
-    def run(name: str, explain_weight: float) -> Learned:
+    def run(name: str, explain_weight: float, last: int) -> Learned:
         _restore(model, start)
         weighted = dataclasses.replace(options, explain_weight=explain_weight)
-        return _run(model, cached, split, truth, weighted, group, checkpoint(name), lambda row: report(name, row))
+        return _run(model, cached, split, truth, weighted, last, group, checkpoint(name), lambda row: report(name, row))
 
-    without = run("without", 0.0) if options.class_loss == "labels" else None
-    explained = run("with", options.explain_weight)
+    explained = run("with", options.explain_weight, options.steps)
+    # A twin that learned the classes for longer would leave that in the difference, beside the explanation.
+    without = run("without", 0.0, explained.step) if options.class_loss == "labels" else None
     _restore(model, {n: explained.tensors[n] for n in start})
     model.cpu()
     return explained, without
@@ -158,10 +160,12 @@ def _run(
     split: tuple[Tensor, Tensor],
     truth: Tensor | None,
     options: LearnOptions,
+    last: int,
     group: Processes,
     checkpoint: Checkpoint,
     report: Callable[[dict[str, float]], None],
 ) -> Learned:
+    """One run from the model's weights to step `last` of the schedule's `options.steps`."""
     training, held = split
     with torch.no_grad():
         scale, cached.null = _best_scale(model, cached, training[:512], options, group)
@@ -181,8 +185,8 @@ def _run(
     if first == 0:
         best.look(0, trained, _measure(model, trained.scale, cached, held, options, group), float("nan"), report)
     recent: list[float] = []
-    with Progress("learning", total=options.steps, done=first, shown=group.is_main) as progress:
-        for step in range(first, options.steps):
+    with Progress("learning", total=last, done=first, shown=group.is_main) as progress:
+        for step in range(first, last):
             if best.looks_since > options.patience and options.explain_weight > 0:
                 break
             generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
@@ -199,7 +203,7 @@ def _run(
             schedule.step()
             recent.append(float(losses["explain"].detach()))
             progress.advance(f"error {recent[-1]:.3f}, best held-out {best.error:.4f} at {best.step}")
-            if (step + 1) % options.look_every == 0 or step + 1 == options.steps:
+            if (step + 1) % options.look_every == 0 or step + 1 == last:
                 measured = _measure(model, trained.scale, cached, held, options, group)
                 (error,) = group.sum([float(np.mean(recent)) / group.count])
                 best.look(step + 1, trained, measured, error, report)

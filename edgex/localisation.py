@@ -31,7 +31,8 @@ def objects(
     object, in [0, 1]; None where no picture has a mask or a box, or none shows its object in part.
     """
     known = masks.annotations_of(root)
-    if all(known.mask(path) is None for path in paths):
+    # Every mask is read, so that one that does not fit its picture is an error here.
+    if not sum(known.mask(path) is not None for path in paths):
         return None
     try:
         found = masks.masked_views([Folder(root, tuple(paths), 1)], [None], preprocessing, grid, crop_scale=1.0, seed=0)

@@ -51,6 +51,8 @@ def train(
         if not 0 < val_fraction < 1:
             raise UsageError(f"expected a validation fraction between 0 and 1, found {val_fraction}")
         pictures, validation = pictures.split(val_fraction, options.seed)
+    # Before the training, not after it: a class that only the test pictures have would cost all of its hours.
+    test = _test_pictures(folder, pictures.classes)
     architecture = backbones.architecture(base_name)
     if weights is not None:
         backbone, base = importer.load_base(architecture, weights)
@@ -76,7 +78,7 @@ def train(
     seconds = time.monotonic() - started
 
     metrics: dict[str, Any] = {}
-    for key, measured in (("val", validation), ("test", _test_pictures(folder, pictures.classes))):
+    for key, measured in (("val", validation), ("test", test)):
         if measured is not None:
             value = evaluate.accuracy(model, measured, preprocessing, device=options.device, title=f"{key} accuracy")
             metrics[f"accuracy_{key}"] = {"value": value, "n": len(measured)}

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgex import compute
+from edgex import compute, data
 from edgex.artefact import save_state
 from edgex.errors import UsageError
 from edgex.model import SelfExplainingViT, normalise
@@ -31,6 +31,8 @@ from edgex.shapley import draw_coalitions, solve_pairs, superpixels
 from edgex.views import Views, views_of
 
 CHUNK = 64
+_PICTURES = "pictures"
+"""Key of the pictures' digests in a chunk's cache file."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,21 +112,21 @@ def label(
 ) -> Labels:
     """Labels for every picture, from the cache folder where they lie there already.
 
-    The cache holds one file per chunk of pictures, named by everything that its content depends on: an
-    interrupted run goes on with the next chunk, a run with other options makes files of its own. Several processes
-    share the chunks that are missing.
+    The cache holds one file per chunk of pictures, named by the model, the options and the pictures' paths: an
+    interrupted run goes on with the next chunk, a run with other options makes files of its own. A chunk is made anew
+    where one of its pictures was changed. Several processes share the chunks that are missing.
     """
     model = model.to(group.device).freeze()
     views = views_of(
         paths, preprocessing, crops=options.crops, crop_scale=options.crop_scale, seed=options.seed, chunk=CHUNK
     )
-    files = []
-    for number in range(-(-len(paths) // CHUNK)):
-        chunk = paths[number * CHUNK : (number + 1) * CHUNK]
+    files, chunks = [], [paths[first : first + CHUNK] for first in range(0, len(paths), CHUNK)]
+    for number, chunk in enumerate(chunks):
         key = json.dumps([str(p.resolve()) for p in chunk]) + json.dumps(dataclasses.asdict(options))
         name = hashlib.sha256(f"{model_digest}{preprocessing}{number}{key}".encode()).hexdigest()[:24]
         files.append(cache / f"labels-{name}.pt")
-    missing = torch.tensor([number for number, path in enumerate(files) if not path.is_file()], dtype=torch.int64)
+    made = [_is_made(*both) for both in zip(files, chunks, strict=True)]
+    missing = torch.tensor([number for number, done in enumerate(made) if not done], dtype=torch.int64)
     # Everybody has looked before anybody writes: all share the same list.
     group.wait()
     chunk_of = views.picture // CHUNK
@@ -132,15 +134,23 @@ def label(
     with Progress("labelling", total=len(views), done=done, shown=group.is_main) as progress:
         for number in group.share(missing).tolist():
             inside = views.select((chunk_of == number).nonzero()[:, 0])
-            save_state(
-                files[number], _label_chunk(model, inside, options, number, batch_size, group, precision, progress)
-            )
+            pictures = {_PICTURES: [data.digest_of(path) for path in chunks[number]]}
+            found = _label_chunk(model, inside, options, number, batch_size, group, precision, progress)
+            save_state(files[number], pictures | found)
     group.wait()
     parts = [torch.load(path, weights_only=True, mmap=True) for path in files]
     classes, coalitions, differences = (
         torch.cat([part[name] for part in parts]) for name in ("classes", "coalitions", "differences")
     )
     return Labels(views, classes, coalitions, differences)
+
+
+def _is_made(file: Path, pictures: Sequence[Path]) -> bool:
+    """Whether a chunk's cache file is there and of the pictures as they are now."""
+    if not file.is_file():
+        return False
+    digests = torch.load(file, weights_only=True, mmap=True).get(_PICTURES)
+    return digests is None or digests == [data.digest_of(picture) for picture in pictures]
 
 
 def totals(

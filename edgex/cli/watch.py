@@ -68,7 +68,7 @@ def watch(
         raise UsageError(f"expected an exported file (.onnx, .engine), found {model!r}: make one with `edgex export`")
     if not 0 <= opacity <= 1:
         raise UsageError(f"--opacity: expected a number from 0 to 1, found {opacity:g}")
-    _check_files(video, jsonl, force)
+    _check_files(video, folder, jsonl, force)
     from edgex.runtime import Session, Stream, open_source
 
     page: Page | None = None
@@ -108,11 +108,13 @@ def watch(
         raise typer.Exit(EXIT_FAILURE)
 
 
-def _check_files(video: Path | None, jsonl: str | None, force: bool) -> None:
-    if video is None and jsonl in (None, "-"):
+def _check_files(video: Path | None, folder: Path | None, jsonl: str | None, force: bool) -> None:
+    if video is None and folder is None and jsonl in (None, "-"):
         return
-    from edgex.runtime.sinks import check_new
+    from edgex.runtime.sinks import check_empty, check_new
 
+    if folder is not None:
+        check_empty(folder, "--folder", force)
     if video is not None:
         check_new(video, "--video", force)
     if jsonl not in (None, "-"):

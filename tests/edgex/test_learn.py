@@ -147,6 +147,20 @@ def test_labels_train_a_twin_on_the_same_batches(
     assert all(torch.equal(explained.tensors[n], again.tensors[n]) for n in again.tensors)
 
 
+def test_the_twin_takes_as_many_steps_as_are_kept(
+    random_model: Callable[..., Any], labels: Labels, tmp_path: Path
+) -> None:
+    """Were it to run on, the vector would hold what it learned of the classes in the meantime."""
+    truth = torch.arange(len(labels)) % 4
+    options = {"class_loss": "labels", "learning_rate": 3e-3, "steps": 12, "patience": 1}
+    explained, without = run(*random_model("timm/test_vit", classes=4), labels, tmp_path, truth, **options)
+    assert without is not None
+    assert explained.step < 12
+    assert without.history[-1]["step"] == explained.step
+    steps = torch.load(tmp_path / "with.checkpoint", weights_only=True)["position"]
+    assert steps > explained.step
+
+
 def test_bad_options_are_refused(random_model: Callable[..., Any], labels: Labels, tmp_path: Path) -> None:
     model, card = random_model("timm/test_vit", classes=4)
     with pytest.raises(UsageError, match="class loss 'hold' or 'labels'"):

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from edgex import localisation
+from edgex.errors import DataError
 from edgex.faithfulness import faithfulness
 from edgex.model import normalise
 from edgex.runtime.preprocess import Preprocessing
@@ -145,6 +146,18 @@ def test_boxes_go_through_resize_and_crop(tmp_path: Path) -> None:
     assert np.isclose(coverage[0].sum(), 4, atol=0.1)
     assert localisation.objects(root, paths[2:], PREPROCESSING, GRID) is None
     assert localisation.objects(root, paths[1:2], PREPROCESSING, GRID) is None
+
+
+def test_a_mask_that_does_not_fit_its_picture_is_an_error(tmp_path: Path) -> None:
+    """Whatever other masks there are: leaving the metrics out in silence would look like a set without objects."""
+    paths = [tmp_path / f"{number}.png" for number in range(2)]
+    for path, size in zip(paths, ((160, 160), (80, 80)), strict=True):
+        Image.new("RGB", (160, 160)).save(path)
+        mask = Image.new("L", size)
+        mask.putpixel((5, 5), 255)
+        mask.save(path.with_suffix(".mask.png"))
+    with pytest.raises(DataError, match=r"1\.mask\.png is 80x80 px"):
+        localisation.objects(tmp_path, paths, PREPROCESSING, GRID)
 
 
 def test_boxes_of_real_pictures_lie_on_what_the_model_sees(shared: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 
 from edgex import predictor
 from edgex.checkpoint import ModelCard, load_model
-from edgex.errors import UsageError
+from edgex.errors import DataError, UsageError
 from edgex.resume import Checkpoint
 from edgex.train import TrainOptions, warmup_cosine
 from pictures import picture_folder
@@ -107,3 +107,13 @@ def test_bad_options_are_refused(folder: Path, base: Path, tmp_path: Path) -> No
         run(folder, base, tmp_path / "x.safetensors", precision="int4")
     with pytest.raises(UsageError, match="device auto, cpu or cuda"):
         run(folder, base, tmp_path / "x.safetensors", device="toaster")
+
+
+def test_a_test_class_that_train_lacks_is_refused_before_the_training(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = picture_folder(tmp_path / "data", {"train": 3, "test": 1})
+    (root / "test" / "red disc").rename(root / "test" / "unheard of")
+    monkeypatch.setattr(predictor, "fit", lambda *_, **__: pytest.fail("it was trained first"))
+    with pytest.raises(DataError, match="class 'unheard of' that the model does not know"):
+        run(root, base, tmp_path / "x.safetensors")

@@ -119,6 +119,18 @@ def test_shapley_values_of_all_coalitions_are_those_of_brute_force_and_of_shap(
         assert np.allclose(values[view].T, theirs, atol=2e-4 * np.abs(exact).max())
 
 
+def test_changed_pictures_are_labelled_again(
+    random_model: Callable[..., Any], pictures: list[Path], tmp_path: Path
+) -> None:
+    model, card = random_model("timm/test_vit", classes=4)
+    options = LabelOptions(pairs=2, side=5)
+    before = labels_of(model, card, pictures, options, tmp_path / "cache")
+    draw("blue square", 7, size=200).save(pictures[1])
+    after = labels_of(model, card, pictures, options, tmp_path / "cache")
+    same = [torch.equal(*both) for both in zip(before.differences, after.differences, strict=True)]
+    assert same == [True, False, True, True, True]
+
+
 def test_labels_resume_from_their_cache(
     random_model: Callable[..., Any], pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,7 +89,7 @@ def test_all_sinks_at_once(watch: Watch, pictures: Path, tmp_path: Path) -> None
     assert [json.loads(line)["label"] for line in Path("out/a.jsonl").read_text().splitlines()] == list(LABELS)
     assert len(list(Path("frames").iterdir())) == 3
     assert sorted(path.name for path in Path("out").iterdir()) == ["a.jsonl", "a.mp4"]
-    for option in (("--video", "out/a.mp4"), ("--jsonl", "out/a.jsonl")):
+    for option in (("--video", "out/a.mp4"), ("--jsonl", "out/a.jsonl"), ("--folder", "frames")):
         code, _, err = watch("--source", "pictures", *option)
         assert code == 2
         assert "--force" in error_line(err)
@@ -235,6 +235,7 @@ def test_a_port_in_use(watch: Watch, pictures: Path) -> None:
         (("--source", "nothing.mp4"), 1, "found nothing at 'nothing.mp4'"),
         (("--source", "noise.mp4"), 1, "noise.mp4: expected a video that FFmpeg reads"),
         (("--source", "empty"), 1, "expected pictures"),
+        (("--source", "-"), 1, "standard input: expected pictures, found none"),
         (("--source", "camera:63"), 1, "camera:63: expected a camera or stream that answers"),
         (("--source", "camera:"), 2, "no number behind the colon"),
         (("--source", "rtsp://127.0.0.1:9/a"), 1, "Connection refused"),
@@ -250,11 +251,17 @@ def test_a_port_in_use(watch: Watch, pictures: Path) -> None:
     ],
 )
 def test_what_cannot_be_is_one_line(
-    watch: Watch, pictures: Path, arguments: tuple[str, ...], code: int, words: str
+    watch: Watch,
+    pictures: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    code: int,
+    words: str,
 ) -> None:
     pytest.importorskip("av")
     Path("noise.mp4").write_bytes(np.random.default_rng(0).bytes(3000))
     Path("empty").mkdir()
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO()))
     before = sorted(Path().rglob("*"))
     found, out, err = watch(*arguments)
     assert (found, out) == (code, "")
@@ -278,6 +285,21 @@ def test_a_video_is_refused_without_pyav(watch: Watch, tmp_path: Path, monkeypat
     code, _, err = watch("--source", "a.mp4")
     assert code == 1
     assert "pip install 'edgex[camera]'" in error_line(err)
+
+
+def test_ctrl_c_while_a_pipe_is_silent(watch: Watch, pictures: Path, tmp_path: Path) -> None:
+    """The reading thread still waits for the pipe when Python ends."""
+    import subprocess
+
+    command = [sys.executable, "-c", "from edgex.cli import main; main()", "watch", "model.onnx", "--source", "-"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=tmp_path, **pipes) as process:  # type: ignore[call-overload]
+        process.stdin.write(b"pictures/0.png\n")
+        process.stdin.flush()
+        assert b"red thing" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+        assert len(process.stderr.read().splitlines()) == 1
 
 
 def test_nobody_reads_standard_output(watch: Watch, pictures: Path, tmp_path: Path) -> None:
