@@ -188,6 +188,8 @@ def parse_block_alpha(text: str) -> dict[int, float]:
         last, end = int(match["last"] or first), float(match["end"] or start)
         if last < first:
             raise UsageError(f"expected a rising range of blocks, found {first}..{last}")
+        if last == first and end != start:
+            raise UsageError(f"expected one factor for block {first}, found the ramp {start:g}..{end:g}")
         for block in range(first, last + 1):
             if block in factors:
                 raise UsageError(f"block {block} has two factors in '{text}': name each block once")

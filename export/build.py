@@ -18,7 +18,9 @@ import torch
 
 from edgex.checkpoint import ModelCard
 from edgex.errors import UsageError
-from edgex.export import graph
+from edgex.export import graph, quantise
+from edgex.export.classes import share_pictures
+from edgex.export.flat import flatten_tokens
 from edgex.export.fused import INPUT_NAMES, OUTPUT_NAMES, FusedModel
 from edgex.export.int8 import INT8_FORMS, Budget, Damage, Int8Form, to_int8
 from edgex.export.parity import PRECISIONS, Precision, check_pictures, thresholds
@@ -80,9 +82,14 @@ def build_graph(
         traced = trace(FusedModel(model, card.preprocessing), card.preprocessing.image_size)
     with stages("optimise"):
         graph.optimise(traced)
+        if not recipe.for_tensorrt:
+            share_pictures(traced)
         graph.rewrite_attention(traced, recipe.attention_form, share_rows=not recipe.for_tensorrt)
         graph.merge_products(traced)
         graph.lower_opset(traced, recipe.opset)
+        if recipe.precision == "fp32" and not recipe.for_tensorrt:
+            quantise.split_packed(traced)
+            flatten_tokens(traced)
     damages: list[Damage] = []
     if recipe.precision == "fp16":
         with stages("fp16"):

@@ -9,10 +9,10 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 
 from edgex.export.fused import INPUT_NAMES
+from edgex.export.working import working_session
 
 # Rows kept of each tensor and picture: enough to choose a range, small enough for ViT-L in memory.
 _ROWS = 32
@@ -33,24 +33,16 @@ class Activations:
 
 def calibrate(model: ir.Model, names: Sequence[str], pictures: np.ndarray) -> dict[str, Activations]:
     """Runs uint8 pictures [N, H, W, 3], N >= 1, one by one and collects the named float tensors of the graph."""
-    import onnxruntime
-
-    proto = ir.to_proto(model)
     wanted = list(dict.fromkeys(names))
-    for name in wanted:
-        proto.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    del proto
     rng = np.random.default_rng(0)
     collected: dict[str, list[Activations]] = {name: [] for name in wanted}
-    for picture in pictures:
-        feeds = dict(zip(INPUT_NAMES, (picture[None], np.full(1, -1, dtype=np.int64)), strict=True))
-        for name, value in zip(wanted, session.run(wanted, feeds), strict=True):
-            rows = value.reshape(-1, value.shape[-1])
-            chosen = rows[rng.permutation(len(rows))[:_ROWS]]
-            collected[name].append(Activations(rows.min(axis=0), rows.max(axis=0), chosen))
+    with working_session(model, tensors=wanted) as session:
+        for picture in pictures:
+            feeds = dict(zip(INPUT_NAMES, (picture[None], np.full(1, -1, dtype=np.int64)), strict=True))
+            for name, value in zip(wanted, session.run(wanted, feeds), strict=True):
+                rows = value.reshape(-1, value.shape[-1])
+                chosen = rows[rng.permutation(len(rows))[:_ROWS]]
+                collected[name].append(Activations(rows.min(axis=0), rows.max(axis=0), chosen))
     return {
         name: Activations(
             np.min([part.low for part in parts], axis=0),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -20,6 +20,7 @@ from edgex.export.calibrate import Activations, best_range, calibrate
 from edgex.export.fused import INPUT_NAMES, OUTPUT_NAMES
 from edgex.export.quantise import Range, Scheme
 from edgex.export.report import Stages
+from edgex.export.working import working_copy, working_session
 
 Int8Form = Literal["dynamic", "static", "qdq"]
 """dynamic: ranges found at run time, no calibration. static: onnxruntime's integer kernels for CPUs.
@@ -73,7 +74,7 @@ def to_int8(
     pictures: uint8 [N, H, W, 3] for calibration, like those on the device.
     """
     stage = stages or Stages(None)
-    if form == "static":
+    if form != "qdq":
         quantise.split_packed(model)
     nodes = quantise.products(model)
     names = [_input_name(node) for node in nodes]
@@ -81,6 +82,8 @@ def to_int8(
     with stage("calibrate"):
         activations = calibrate(model, names, pictures)
         level_channels(model, nodes, activations)
+        # The weights as they were.
+        graph.remove_dead(model)
         schemes = {
             node: quantise.scheme(Range(*best_range(activations[name], symmetric=symmetric)), symmetric=symmetric)
             for node, name in zip(nodes, names, strict=True)
@@ -92,14 +95,15 @@ def to_int8(
             measured = measure_damage(model, nodes, schemes, pictures[:_DAMAGE_PICTURES])
         damages = choose(measured, budget)
     kept = {damage.product for damage in damages if damage.kept_float}
-    quantised_inputs: dict[ir.Value, ir.Value] = {}
+    dynamic_inputs: dict[ir.Value, ir.Node] = {}
+    static_inputs: dict[ir.Value, ir.Value] = {}
     for node in nodes:
         if _weight_name(node) in kept:
             continue
-        if form == "dynamic":
-            quantise.to_dynamic(model, node)
-        elif form == "static":
-            quantise.to_integer(model, node, schemes[node], quantised_inputs)
+        if form == "static" or (form == "dynamic" and quantise.pixels_of(node) is not None):
+            quantise.to_integer(model, node, schemes[node], static_inputs)
+        elif form == "dynamic":
+            quantise.to_dynamic(model, node, dynamic_inputs)
         else:
             quantise.to_qdq(model, node, schemes[node])
     graph.remove_dead(model)
@@ -149,23 +153,21 @@ def measure_damage(
 
     One session serves all runs: a copy of the graph in which each product has a switch.
     """
-    import onnxruntime
+    with working_copy(model) as twin:
+        switches = ir.Value(name="switches", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([len(nodes)]))
+        twin.graph.inputs.append(switches)
+        for index, (node, original) in enumerate(zip(quantise.products(twin), nodes, strict=True)):
+            place = graph.constant(twin, f"switch_{index}", np.array([index], dtype=np.int64))
+            share = ir.node("Gather", [switches, place])
+            twin.graph.insert_before(node, [share])
+            quantise.to_switch(twin, node, schemes[original], share.outputs[0])
+        # Weights are restored once, when the file is opened, and multiplied by the float kernels whatever the form.
+        with working_session(twin, config={"session.disable_quant_qdq": "1"}) as session:
+            return _measure(session, nodes, pictures)
 
-    twin = ir.from_proto(ir.to_proto(model))
-    switches = ir.Value(name="switches", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([len(nodes)]))
-    twin.graph.inputs.append(switches)
-    for index, (node, original) in enumerate(zip(quantise.products(twin), nodes, strict=True)):
-        place = graph.constant(twin, f"switch_{index}", np.array([index], dtype=np.int64))
-        share = ir.node("Gather", [switches, place])
-        twin.graph.insert_before(node, [share])
-        quantise.to_switch(twin, node, schemes[original], share.outputs[0])
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    # Weights are restored once, when the file is opened, and multiplied by the float kernels whatever the form.
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
-    session = onnxruntime.InferenceSession(
-        ir.to_proto(twin).SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+
+def _measure(session: Any, nodes: list[ir.Node], pictures: np.ndarray) -> list[Damage]:
+    """Switches each product to int8 in turn."""
 
     def run(share: np.ndarray, explain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         feeds = dict(zip((*INPUT_NAMES, "switches"), (pictures[: len(explain)], explain, share), strict=True))

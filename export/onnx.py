@@ -85,6 +85,7 @@ def export_onnx(
                 precision=precision,
                 max_batch=max_batch,
                 runtime=runner.name,
+                shares_classes=True,
                 overrides=thresholds,
             )
             gate.raise_if_failed()

@@ -54,7 +54,7 @@ def split_packed(model: ir.Model) -> int:
         product = _first(add).producer() if add is not None and add.op_type == "Add" else None
         if add is None or product is None or product.op_type != "MatMul" or _weight(product) is None:
             continue
-        bias = _bias(product)
+        bias = bias_of(product)
         if bias is None or bias.const_value is None:
             continue
         parts = len(split.outputs)
@@ -100,17 +100,22 @@ def scheme(bounds: Range, *, symmetric: bool) -> Scheme:
     return Scheme(step, round(-bounds.low / step), False)
 
 
-def to_dynamic(model: ir.Model, node: ir.Node) -> None:
-    """A product whose activation range is found at run time: uint8 times int8 with 32-bit sums."""
+def to_dynamic(model: ir.Model, node: ir.Node, quantised_inputs: dict[ir.Value, ir.Node]) -> None:
+    """A product whose activation range is found at run time: uint8 times int8 with 32-bit sums.
+
+    quantised_inputs: inputs that are quantised already; products of one input share its codes.
+    """
     x, weights, scales = _parts(model, node)
     zero = graph.constant(model, f"{weights.name}_zero", np.zeros(1, dtype=np.int8))
-    quantise = ir.node("DynamicQuantizeLinear", [x], num_outputs=3)
-    quantised, x_scale, x_zero = quantise.outputs
+    if x not in quantised_inputs:
+        quantised_inputs[x] = ir.node("DynamicQuantizeLinear", [x], num_outputs=3)
+        model.graph.insert_before(node, [quantised_inputs[x]])
+    quantised, x_scale, x_zero = quantised_inputs[x].outputs
     product = ir.node("MatMulInteger", [quantised, weights, x_zero, zero])
     as_float = ir.node("Cast", [product.outputs[0]], attributes={"to": ir.DataType.FLOAT})
     scale = ir.node("Mul", [x_scale, scales])
     scaled = ir.node("Mul", [as_float.outputs[0], scale.outputs[0]])
-    graph.replace(model, node, [quantise, product, as_float, scale, scaled], scaled.outputs[0])
+    graph.replace(model, node, [product, as_float, scale, scaled], scaled.outputs[0])
 
 
 def to_qdq(model: ir.Model, node: ir.Node, codes: Scheme) -> None:
@@ -133,9 +138,9 @@ def to_integer(model: ir.Model, node: ir.Node, codes: Scheme, quantised_inputs: 
     """
     x, weights, scales = _parts(model, node)
     nodes = []
-    cast = x.producer()
-    if cast is not None and cast.op_type == "Cast" and _first(cast).dtype == ir.DataType.UINT8:
-        quantised, codes = _first(cast), Scheme(1.0, 0, False)
+    pixels = pixels_of(node)
+    if pixels is not None:
+        quantised, codes = pixels, Scheme(1.0, 0, False)
         x_scale, x_zero = _scheme_constants(model, weights.name or "", codes)
     else:
         x_scale, x_zero = _scheme_constants(model, weights.name or "", codes)
@@ -146,13 +151,21 @@ def to_integer(model: ir.Model, node: ir.Node, codes: Scheme, quantised_inputs: 
         quantised = quantised_inputs[x]
     zeros = graph.constant(model, f"{weights.name}_zero", np.zeros(_size(scales), dtype=np.int8))
     inputs = [quantised, weights, x_scale, scales, x_zero, zeros]
-    last, bias = node, _bias(node)
+    last, bias = node, bias_of(node)
     if bias is not None:
         last = graph.reader(node.outputs[0])
         inputs.append(bias)
     product = ir.node("MatMulIntegerToFloat", inputs, domain=MICROSOFT)
     model.opset_imports[MICROSOFT] = 1
     graph.replace(model, last, [*nodes, product], product.outputs[0])
+
+
+def pixels_of(node: ir.Node) -> ir.Value | None:
+    """The uint8 pixels that were cast to float for a product, if it is the one that reads them."""
+    cast = _first(node).producer()
+    if cast is None or cast.op_type != "Cast" or _first(cast).dtype != ir.DataType.UINT8:
+        return None
+    return _first(cast)
 
 
 def to_switch(model: ir.Model, node: ir.Node, codes: Scheme, share: ir.Value) -> None:
@@ -205,7 +218,7 @@ def _first(node: ir.Node) -> ir.Value:
     return value
 
 
-def _bias(node: ir.Node) -> ir.Value | None:
+def bias_of(node: ir.Node) -> ir.Value | None:
     """The constant vector that is added to a product's only use, if there is one."""
     output = node.outputs[0]
     if len(output.uses()) != 1 or graph.reader(output).op_type != "Add" or output.is_graph_output():

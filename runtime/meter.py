@@ -114,11 +114,14 @@ class Meter:
         with self._lock:
             now = self._end or time.monotonic()
             seconds = now - self._begin if self._begin is not None else 0.0
-            recent = [moment for moment in self._recent if now - moment <= RATE_SECONDS]
+            # More frames than are kept may lie in the last seconds: then over as long as they took.
+            full = len(self._recent) == WINDOW
+            span = min(RATE_SECONDS, now - self._recent[0]) if full else RATE_SECONDS
             if self._end is not None or seconds < RATE_SECONDS:
                 rate = self._frames / seconds if seconds > 0 else 0.0
             else:
-                rate = len(recent) / RATE_SECONDS
+                recent = sum(now - moment <= RATE_SECONDS for moment in self._recent)
+                rate = recent / span if span > 0 else 0.0
             times = list(self._latencies)
             counts = self._frames, seconds, rate, self._dropped, self._unusable, self._reconnections
         if not times:

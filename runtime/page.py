@@ -274,7 +274,8 @@ class _Handler(BaseHTTPRequestHandler):
         return False
 
     def _frame(self, after: str) -> None:
-        news = self._page.wait(int(after) if after.isdecimal() else -1)
+        # Python refuses to read numbers of thousands of digits.
+        news = self._page.wait(int(after) if after.isdecimal() and len(after) < 20 else -1)
         if news is None:
             self._answer(b"", "application/octet-stream", HTTPStatus.NO_CONTENT)
             return

@@ -160,5 +160,11 @@ def check_new(path: Path, option: str, force: bool) -> None:
         raise UsageError(f"{option}: {path} exists already: choose another name, or --force to replace it")
 
 
+def check_empty(folder: Path, option: str, force: bool) -> None:
+    """Raises UsageError for a folder that holds what a `FolderSink` wrote, unless it may be replaced."""
+    if not force and any(folder.glob(f"{'[0-9]' * 6}.*.jpg")):
+        raise UsageError(f"{option}: {folder} holds pictures of an earlier run: choose another, or --force to replace")
+
+
 def _unwritable(path: Path | str, error: OSError) -> ArtefactError:
     return ArtefactError(f"cannot write {path} ({error.strerror or error}): free space or choose another place")

@@ -17,6 +17,8 @@ from edgex.runtime.frames import as_frame
 from edgex.runtime.suffixes import PICTURE_SUFFIXES
 
 if TYPE_CHECKING:
+    from typing import BinaryIO
+
     from edgex.runtime.frames import Frame
 
 _CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"), "win32": ("dshow", "video={}")}
@@ -71,15 +73,16 @@ def open_source(name: str) -> Source:
     if name == "-":
         from edgex.runtime.pipe import PipeSource
 
-        return PipeSource(sys.stdin.buffer)
+        return PipeSource(_standard_input())
     if name.startswith("camera:"):
         return _camera(name)
     if _URL.match(name):
         from edgex.runtime.video import VideoSource
 
         options = {"rtsp_transport": "tcp"} if name.lower().startswith("rtsp") else {}
+        live = not name.lower().startswith("file:")
         # The name goes into logs and onto the page; a password does not.
-        return VideoSource(name, _CREDENTIALS.sub("//", name), live=True, options=options)
+        return VideoSource(name, _CREDENTIALS.sub("//", name), live=live, options=options)
     path = Path(name)
     if path.is_dir() or path.suffix.lower() in PICTURE_SUFFIXES:
         return FolderSource(path)
@@ -91,6 +94,13 @@ def open_source(name: str) -> Source:
     from edgex.runtime.video import VideoSource
 
     return VideoSource(str(path), name, live=False)
+
+
+def _standard_input() -> BinaryIO:
+    if sys.stdin is None:
+        raise SourceError("--source -: expected pictures or paths on standard input, found it closed")
+    # A buffered reader is locked while it waits, and Python aborts where a thread still holds that lock at exit.
+    return getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
 
 
 def _camera(name: str) -> Source:

@@ -92,10 +92,10 @@ class Stream:
         gave a picture is given up at once.
     loop: begin again at the end of a video or folder.
     stay: at the end, wait until `stop` and run the last picture again whenever `explain` changes.
-    notice: called with one line when a picture cannot be read or a source breaks; from the reading thread.
+    notice: called with one line when a picture cannot be read or a source breaks; from either thread.
 
-    Iterating raises SourceError where the source cannot be opened or broke for good, after all pictures that came
-    before. A stream runs once.
+    Iterating raises SourceError where the source cannot be opened, holds no picture or broke for good, after all
+    pictures that came before; not for what lies behind the `limit` or a `stop`. A stream runs once: UsageError.
     """
 
     def __init__(
@@ -135,8 +135,9 @@ class Stream:
         self._stopped = False
         self._redo = False
         self._changed = threading.Condition()
-        self._waiting: deque[tuple[Shot, float]] = deque()
+        self._waiting: deque[tuple[Shot | ImageError, float]] = deque()
         self._exhausted = False
+        self._tried = False
         self._error: Exception | None = None
         self._due = 0.0
         self._last: Shot | None = None
@@ -162,6 +163,8 @@ class Stream:
         self._stopped = True
 
     def __iter__(self) -> Iterator[Seen]:
+        if self._reader.ident is not None:
+            raise UsageError("expected a stream that has not run yet, found one that has; make another")
         self._reader.start()
         number = 0
         try:
@@ -187,15 +190,20 @@ class Stream:
                 over = number == self._limit or (self._exhausted and not self._waiting)
                 wait = self._due - time.monotonic()
                 if not over and wait <= 0 and self._waiting:
-                    self._due = max(self._due, time.monotonic()) + self._interval
-                    self._last, arrival = self._waiting.popleft()
-                    self._redo = False
+                    found, arrival = self._waiting.popleft()
                     self._changed.notify_all()
-                    return self._last, arrival, False
+                    if isinstance(found, ImageError):
+                        self._unusable(found)
+                        continue
+                    self._due = max(self._due, time.monotonic()) + self._interval
+                    self._last, self._redo = found, False
+                    return found, arrival, False
                 if self._redo and self._last is not None:
                     self._redo = False
                     return self._last, time.monotonic(), True
                 if over:
+                    if number == self._limit:
+                        self._error = None
                     self._finish()
                     if not self._stay or self._last is None or self._error is not None:
                         return None
@@ -234,8 +242,9 @@ class Stream:
         try:
             self._read_and_reconnect()
         except Exception as error:
-            # Whatever it is, it belongs to whoever iterates: a thread has nobody to tell.
-            self._error = error
+            # Whatever it is, it belongs to whoever iterates: a thread has nobody to tell. Who wants no more is spared.
+            with self._changed:
+                self._error = None if self._over() else error
         with self._changed:
             self._exhausted = True
             self._changed.notify_all()
@@ -254,6 +263,8 @@ class Stream:
                     self._put(shot)
                 if self.source.live and not self._over():
                     raise SourceError(f"{self.source.name}: ended")
+                if not self._tried and not self._over():
+                    raise SourceError(f"{self.source.name}: expected pictures, found none")
                 if not self._loop or delivered == before:
                     return
             except SourceError as error:
@@ -274,10 +285,12 @@ class Stream:
             try:
                 shot = self.source.read()
             except ImageError as error:
-                self._unusable(error)
+                self._tried = True
+                self._put_bad(error)
                 continue
             if shot is None:
                 return
+            self._tried = True
             if self.policy == "latest" and not self.source.live and shot.time is not None:
                 # A video plays at its own speed, as a camera would; otherwise all but the last would be dropped.
                 begin = time.monotonic() - shot.time if begin is None else begin
@@ -286,18 +299,33 @@ class Stream:
             yield shot
 
     def _put(self, shot: Shot) -> None:
-        entry = shot, time.monotonic()
+        arrival = time.monotonic()
         with self._changed:
             if self.policy == "latest":
                 if self._waiting:
                     self._waiting.clear()
                     self.meter.dropped()
+                self._append(shot, arrival)
             else:
-                while len(self._waiting) >= 2 and not self._over():
-                    self._changed.wait(_TICK)
-            if not self._over():
-                self._waiting.append(entry)
-                self._changed.notify_all()
+                self._append_in_turn(shot, arrival)
+
+    def _put_bad(self, error: ImageError) -> None:
+        """Among pictures in order it waits for its turn, which may lie behind the limit; else it is told at once."""
+        with self._changed:
+            if self.policy == "every":
+                self._append_in_turn(error, time.monotonic())
+            elif not self._over():
+                self._unusable(error)
+
+    def _append_in_turn(self, found: Shot | ImageError, arrival: float) -> None:
+        while len(self._waiting) >= 2 and not self._over():
+            self._changed.wait(_TICK)
+        self._append(found, arrival)
+
+    def _append(self, found: Shot | ImageError, arrival: float) -> None:
+        if not self._over():
+            self._waiting.append((found, arrival))
+            self._changed.notify_all()
 
     def _pause(self, seconds: float) -> None:
         end = time.monotonic() + seconds

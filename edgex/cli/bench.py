@@ -163,11 +163,9 @@ def _print(found: dict[str, Any]) -> None:
     Console(width=130).print(table)
     for entry in found["skipped"]:
         print(f"skipped: {entry['name']}: {entry['reason']}")
-    by_batch = found["ms_per_picture_by_batch"]
-    best = min(by_batch, key=by_batch.__getitem__)
-    share = by_batch[best] / by_batch["1"]
+    bare = min((row for row in found["rows"] if row["method"] == "passes"), key=lambda row: row["over_fused"]["median"])
     print(
-        f"bound: the best batch ({best}) takes {share:.2f} of one picture's time alone, so no method of "
-        f"{found['passes']} passes costs less than {found['passes'] * share:.0f} fused passes"
+        f"bound: {bare['name']} take as long as {bare['over_fused']['median']:.3g} fused passes, so no method of "
+        f"{found['passes']} passes costs less here"
     )
     print(f"measured on {found['machine']['processor']}, load average {load} at the start")

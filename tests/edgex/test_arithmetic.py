@@ -125,6 +125,7 @@ def test_block_factors_are_read_from_text() -> None:
         ("6=x", "found '6=x'"),
         ("7..6=1", "rising range of blocks, found 7..6"),
         ("5..6=1,6=2", "block 6 has two factors"),
+        ("6=0..1", "one factor for block 6, found the ramp 0..1"),
     ):
         with pytest.raises(UsageError, match=message):
             arithmetic.parse_block_alpha(text)

@@ -125,7 +125,7 @@ def test_changed_pictures_are_labelled_again(
     model, card = random_model("timm/test_vit", classes=4)
     options = LabelOptions(pairs=2, side=5)
     before = labels_of(model, card, pictures, options, tmp_path / "cache")
-    draw("blue square", 7, size=200).save(pictures[1])
+    draw("red disc", 7, size=200).save(pictures[1])
     after = labels_of(model, card, pictures, options, tmp_path / "cache")
     same = [torch.equal(*both) for both in zip(before.differences, after.differences, strict=True)]
     assert same == [True, False, True, True, True]

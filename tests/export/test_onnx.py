@@ -17,12 +17,12 @@ def test_contract_names_types_and_shapes(exported):
     file = session(path)
     assert [(v.name, v.type, v.shape) for v in file.get_inputs()] == [
         ("image", "tensor(uint8)", ["batch", 160, 160, 3]),
-        ("explain_class", "tensor(int64)", ["batch"]),
+        ("explain_class", "tensor(int64)", ["explained"]),
     ]
     assert [(v.name, v.type, v.shape) for v in file.get_outputs()] == [
         ("logits", "tensor(float)", ["batch", 7]),
-        ("heatmap", "tensor(float)", ["batch", 10, 10]),
-        ("base", "tensor(float)", ["batch"]),
+        ("heatmap", "tensor(float)", ["explained", 10, 10]),
+        ("base", "tensor(float)", ["explained"]),
     ]
     onnx.checker.check_model(path, full_check=True)
     assert report.size == path.stat().st_size and report.gate.passed and not report.notes

@@ -230,3 +230,19 @@ def test_thresholds_table():
 
 def test_batch_sizes():
     assert batch_sizes(1) == [1] and batch_sizes(4) == [1, 2, 4] and batch_sizes(16) == [1, 2, 7, 16]
+
+
+def test_one_class_for_all_that_share_a_picture_is_caught(small, small_pictures, graph_of):
+    """Right for one class per picture; of several for one picture it explains the first."""
+    model, card = small
+    expected = reference(model, card.preprocessing, small_pictures)
+    runner = OnnxRunner(ir.to_proto(graph_of()).SerializeToString())
+
+    def first_only(image, explain):
+        return runner(image, explain if len(explain) == len(image) else np.full(len(explain), explain[0]))
+
+    right, wrong = (
+        run_gate(run, expected, precision="fp32", max_batch=4, runtime="here", shares_classes=True)
+        for run in (runner, first_only)
+    )
+    assert right.passed and {"heatmap_error", "base_max_abs"} == failed(wrong)

@@ -63,6 +63,15 @@ def test_rates(clock: Clock) -> None:
     assert reading.rate == pytest.approx(160 / 13)
 
 
+def test_the_rate_of_more_frames_than_are_kept(clock: Clock) -> None:
+    meter = Meter()
+    meter.arrived()
+    for _ in range(5 * WINDOW):
+        clock.now += 0.001
+        meter.done(0.001, 0.001)
+    assert meter.reading().rate == pytest.approx(1000, rel=0.01)
+
+
 def test_counts_are_told(clock: Clock) -> None:
     meter = Meter()
     meter.arrived()

@@ -114,6 +114,12 @@ def test_a_question_about_no_class(running: Running, value: Any, words: str) -> 
     assert words in text.decode()
 
 
+def test_a_version_that_is_no_number(running: Running, capfd: pytest.CaptureFixture[str]) -> None:
+    for after in ("", "x", "-3", "9" * 5000):
+        assert running.ask(f"/frame?after={after}")[0] == 200
+    assert capfd.readouterr().err == ""
+
+
 def test_questions_in_another_form(running: Running) -> None:
     json_type = {"Content_Type": "application/json"}
     for body in ("{", "[1]", "{}", "1", "null"):

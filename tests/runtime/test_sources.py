@@ -11,7 +11,7 @@ from edgex.runtime import ImageError, SourceError, UsageError, open_source
 from edgex.runtime.pipe import PipeSource
 from edgex.runtime.sources import FolderSource
 from edgex.runtime.video import VideoSource
-from streams import coloured
+from streams import coloured, write_video
 
 
 def test_a_folder_is_read_to_the_bottom_in_order(tmp_path: Path) -> None:
@@ -57,8 +57,27 @@ def test_a_folder_without_pictures(tmp_path: Path, name: str) -> None:
         source.open()
 
 
-def test_a_pipe() -> None:
-    assert isinstance(PipeSource(sys.stdin.buffer), PipeSource)
+def test_a_pipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    Image.fromarray(coloured(1)).save(tmp_path / "a.png")
+    with (tmp_path / "a.png").open() as given:
+        monkeypatch.setattr(sys, "stdin", given)
+        source = open_source("-")
+        assert isinstance(source, PipeSource)
+        shot = source.read()
+        assert shot is not None
+        np.testing.assert_array_equal(shot.frame.rgb(), coloured(1))
+        assert source.read() is None
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(SourceError, match="on standard input, found it closed"):
+        open_source("-")
+
+
+def test_a_file_named_by_a_url_ends(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    source = open_source(write_video(tmp_path / "a.mp4", count=2).as_uri())
+    assert not source.live
+    source.open()
+    assert [source.read() is None for _ in range(3)] == [False, False, True]
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,28 @@ def test_limit_and_loop(session: Session) -> None:
     assert labels(Stream(session, Script(["bad"]), loop=True)) == []
 
 
+@pytest.mark.parametrize("entry", ["bad", "broken"])
+def test_what_lies_behind_the_limit_does_not_count(session: Session, entry: str) -> None:
+    """The source is read ahead of the model, and however far that was must not decide how the run ends."""
+    notices: list[str] = []
+    stream = Stream(session, Script([0, 1, entry, 2]), limit=2, notice=notices.append)
+    for _ in stream:
+        time.sleep(0.05)
+    assert (stream.meter.reading().unusable, notices) == (0, [])
+
+
+def test_a_source_without_pictures_is_an_error(session: Session) -> None:
+    with pytest.raises(SourceError, match="script: expected pictures, found none"):
+        list(Stream(session, Script([])))
+
+
+def test_a_stream_runs_once(session: Session) -> None:
+    stream = Stream(session, Script([0]))
+    assert labels(stream) == ["red thing"]
+    with pytest.raises(UsageError, match="a stream that has not run yet"):
+        list(stream)
+
+
 def test_fps_is_an_upper_bound(session: Session) -> None:
     start = time.monotonic()
     assert len(list(Stream(session, Script(range(6)), fps=20))) == 6

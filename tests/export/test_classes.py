@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+
+from edgex.export import export_onnx
+from edgex.runtime import Session
+from export_checks import centred_of, session
+
+
+@pytest.mark.parametrize("kind", ["fp32", "fp16", "dynamic", "static"])
+def test_one_picture_with_five_classes_is_five_runs_of_one_class(exported, small_pictures, kind):
+    file = session(exported(kind)[0])
+    image, explain = small_pictures[:1], np.array([-1, 4, 0, 4, 6])
+    logits, heatmap, base = file.run(None, {"image": image, "explain_class": explain})
+    assert logits.shape == (1, 7) and heatmap.shape == (5, 10, 10) and base.shape == (5,)
+    for index, number in enumerate(explain):
+        one = file.run(None, {"image": image, "explain_class": np.array([number])})
+        for together, alone in zip((logits, heatmap[index : index + 1], base[index : index + 1]), one, strict=True):
+            assert np.allclose(together, alone, atol=1e-5)
+    centred = centred_of(np.repeat(logits, 5, axis=0), explain)
+    assert np.abs(heatmap.sum((1, 2)) + base - centred).max() < 1e-4
+
+
+@pytest.mark.parametrize("name", ["timm/test_vit2", "open_clip/ViT-S-32"])
+def test_average_pooling_and_clip(random_model, natural_pictures, tmp_path, name):
+    model, card = random_model(name, classes=4)
+    pictures = natural_pictures(2, card.preprocessing.image_size)
+    path = export_onnx(model, card, tmp_path / "m.onnx", pictures=pictures, model_sha256="0" * 64, max_batch=4).path
+    shared = session(path).run(None, {"image": pictures[:1], "explain_class": np.arange(4)})
+    each = session(path).run(None, {"image": np.repeat(pictures[:1], 4, axis=0), "explain_class": np.arange(4)})
+    assert np.allclose(np.repeat(shared[0], 4, axis=0), each[0], atol=1e-5)
+    assert np.allclose(shared[1], each[1], atol=1e-5) and np.allclose(shared[2], each[2], atol=1e-5)
+
+
+def test_several_pictures_with_another_number_of_classes_are_refused(exported, small_pictures):
+    with pytest.raises(Exception, match="[Bb]roadcast"):
+        session(exported("fp32")[0]).run(None, {"image": small_pictures[:2], "explain_class": np.arange(3)})
+
+
+def test_a_session_runs_an_export_once_for_many_classes(exported, small_pictures):
+    """More classes than the largest batch: only a shared pass takes them at once."""
+    opened = Session(exported("fp32")[0], "cpu")
+    assert opened.shares_classes and opened.metadata.max_batch == 8
+    ran = []
+    run = opened._backend.run
+    opened._backend.run = lambda image, explain: ran.append((len(image), len(explain))) or run(image, explain)
+    together = opened(small_pictures[0], explain=[*range(7), None, 2, 3])
+    assert ran == [(1, 10)]
+    for number, result in enumerate(together[:7]):
+        alone = opened(small_pictures[0], explain=number)
+        assert result.explained_index == number and np.allclose(result.heatmap, alone.heatmap, atol=1e-5)
+        assert np.allclose(result.heatmap.sum() + result.base, alone.heatmap.sum() + alone.base, atol=1e-4)
