@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 import sys
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlsplit
 
 from edgex.runtime.errors import SourceError, UsageError
 from edgex.runtime.frames import as_frame
-from edgex.runtime.suffixes import PICTURE_SUFFIXES
+from edgex.runtime.suffixes import PICTURE_SUFFIXES, VIDEO_SUFFIXES
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -65,8 +66,8 @@ def open_source(name: str) -> Source:
     """The source that a name means; nothing is opened before `Source.open`.
 
     name: "camera:0" or "camera:/dev/video2" (on Windows "camera:" and the camera's name); "rtsp://...",
-        "http://..." and the like; "-" for standard input, see `pipe`; a folder of pictures, searched to the bottom
-        and sorted by name; a picture; any other file is taken for a video.
+        "http://..." and the like, live unless they name a video file; "-" for standard input, see `pipe`; a folder of
+        pictures, searched to the bottom and sorted by name; a picture; any other file is taken for a video.
 
     Raises UsageError for a name that means nothing, SourceError where there is no such file or folder.
     """
@@ -80,7 +81,9 @@ def open_source(name: str) -> Source:
         from edgex.runtime.video import VideoSource
 
         options = {"rtsp_transport": "tcp"} if name.lower().startswith("rtsp") else {}
-        live = not name.lower().startswith("file:")
+        parts = urlsplit(name)
+        whole = parts.scheme.startswith("http") and PurePosixPath(parts.path).suffix.lower() in VIDEO_SUFFIXES
+        live = not whole and parts.scheme != "file"
         # The name goes into logs and onto the page; a password does not.
         return VideoSource(name, _CREDENTIALS.sub("//", name), live=live, options=options)
     path = Path(name)

@@ -100,6 +100,11 @@ def test_live_sources(monkeypatch: pytest.MonkeyPatch, platform: str, name: str,
     assert source._options == ({"rtsp_transport": "tcp"} if name.startswith("rtsp") else {})
 
 
+@pytest.mark.parametrize("name", ["https://example.org/a/door.MP4?key=1", "file:///tmp/door.mp4"])
+def test_a_url_of_a_whole_video_is_not_live(name: str) -> None:
+    assert not open_source(name).live
+
+
 def test_passwords_stay_out_of_names() -> None:
     source = open_source("rtsp://user:s3cret@10.0.0.2:554/live?x=1")
     assert isinstance(source, VideoSource)
