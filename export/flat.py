@@ -35,11 +35,10 @@ def flatten_tokens(model: ir.Model) -> int:
             made = ir.node("MatMul" if bias is None else "Gemm", operands)
         elif node.op_type == "LayerNormalization" and _is_tokens(node.inputs[0]) and _along_channels(node):
             operands = [_flattened(model, node, flat), *node.inputs[1:]]
-            made = ir.node("LayerNormalization", operands, attributes={**node.attributes, "axis": -1})
+            made = ir.node("LayerNormalization", operands, attributes=_along_last(node))
         elif node.op_type == "Split" and node.inputs[0] in flat and _along_channels(node):
             operands = [_flattened(model, node, flat), *node.inputs[1:]]
-            attributes = {**node.attributes, "axis": -1}
-            made = ir.node("Split", operands, attributes=attributes, num_outputs=len(node.outputs))
+            made = ir.node("Split", operands, attributes=_along_last(node), num_outputs=len(node.outputs))
         elif _is_elementwise(node, flat):
             operands = [_flattened(model, node, flat, i) if _is_tokens(v) else v for i, v in enumerate(node.inputs)]
             made = ir.node(node.op_type, operands, attributes=node.attributes)
@@ -78,6 +77,11 @@ def _along_channels(node: ir.Node) -> bool:
     """Whether a node on [N, T, D] works along D."""
     axis = node.attributes.get("axis")
     return axis is not None and axis.as_int() in (2, -1)
+
+
+def _along_last(node: ir.Node) -> dict[str, ir.Attr]:
+    """A node's attributes, for an input with one axis less."""
+    return {**node.attributes, "axis": ir.AttrInt64("axis", -1)}
 
 
 def _flattened(model: ir.Model, node: ir.Node, flat: dict[ir.Value, ir.Value], index: int = 0) -> ir.Value:

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
 
-from edgex.export import export_onnx
 from edgex.runtime import Session
 from export_checks import centred_of, session
 
@@ -18,17 +17,6 @@ def test_one_picture_with_five_classes_is_five_runs_of_one_class(exported, small
             assert np.allclose(together, alone, atol=1e-5)
     centred = centred_of(np.repeat(logits, 5, axis=0), explain)
     assert np.abs(heatmap.sum((1, 2)) + base - centred).max() < 1e-4
-
-
-@pytest.mark.parametrize("name", ["timm/test_vit2", "open_clip/ViT-S-32"])
-def test_average_pooling_and_clip(random_model, natural_pictures, tmp_path, name):
-    model, card = random_model(name, classes=4)
-    pictures = natural_pictures(2, card.preprocessing.image_size)
-    path = export_onnx(model, card, tmp_path / "m.onnx", pictures=pictures, model_sha256="0" * 64, max_batch=4).path
-    shared = session(path).run(None, {"image": pictures[:1], "explain_class": np.arange(4)})
-    each = session(path).run(None, {"image": np.repeat(pictures[:1], 4, axis=0), "explain_class": np.arange(4)})
-    assert np.allclose(np.repeat(shared[0], 4, axis=0), each[0], atol=1e-5)
-    assert np.allclose(shared[1], each[1], atol=1e-5) and np.allclose(shared[2], each[2], atol=1e-5)
 
 
 def test_several_pictures_with_another_number_of_classes_are_refused(exported, small_pictures):

@@ -11,16 +11,21 @@ from edgex.export.quantise import products, split_packed
 from export_checks import session
 
 
-@pytest.fixture(params=["timm/test_vit", "timm/test_vit2", "open_clip/ViT-S-32"])
-def unflattened(random_model, natural_pictures, request):
-    """(graph in the older opset without a Gelu operator, pictures) of each way to pool."""
+@pytest.fixture(scope="module", params=["timm/test_vit", "timm/test_vit2", "open_clip/ViT-S-32"])
+def traced(random_model, natural_pictures, request):
+    """(graph as a message, pictures) of each way to pool; the older opset has no Gelu operator."""
     model, card = random_model(request.param)
     size = card.preprocessing.image_size
     made = build.trace(FusedModel(model, card.preprocessing), size)
     graph.optimise(made)
     graph.rewrite_attention(made, "plain", share_rows=True)
     graph.lower_opset(made, 18)
-    return made, natural_pictures(9, size)
+    return ir.to_proto(made), natural_pictures(9, size)
+
+
+@pytest.fixture
+def unflattened(traced):
+    return ir.from_proto(traced[0]), traced[1]
 
 
 def outputs(model: ir.Model, path, pictures) -> list[np.ndarray]:

@@ -88,8 +88,12 @@ def test_average_pooling_and_clip(random_model, natural_pictures, tmp_path, name
     report = export_onnx(model, card, tmp_path / "m.onnx", pictures=pictures, model_sha256="0" * 64, max_batch=3)
     assert report.gate["logits_max_abs"].value < 1e-5 and report.gate["heatmap_error"].value < 1e-4
     assert "not baked" in report.notes[0]
-    logits, heatmap, base = session(report.path).run(None, {"image": pictures, "explain_class": np.array([-1, 0, 3])})
+    file = session(report.path)
+    logits, heatmap, base = file.run(None, {"image": pictures, "explain_class": np.array([-1, 0, 3])})
     assert np.abs(heatmap.sum((1, 2)) + base - centred_of(logits, np.array([-1, 0, 3]))).max() < 1e-4
+    shared = file.run(None, {"image": pictures[:1], "explain_class": np.array([0, 3])})
+    each = file.run(None, {"image": pictures[[0, 0]], "explain_class": np.array([0, 3])})
+    assert np.allclose(shared[1], each[1], atol=1e-5) and np.allclose(shared[2], each[2], atol=1e-5)
 
 
 def test_real_weights_on_real_pictures(deit_tiny, real_pictures, tmp_path):
