@@ -62,7 +62,7 @@ def main() -> None:
     views = [labelled(model, card.preprocessing, text, arguments.work) for text in arguments.source]
     learned, history = learn(model, card.preprocessing, views, arguments)
     report: dict[str, Any] = {
-        "options": {k: v for k, v in vars(arguments).items() if isinstance(v, int | float | list) and k != "measure"},
+        "options": {k: v for k, v in vars(arguments).items() if isinstance(v, int | float) or k == "alphas"},
         "sources": [text.rsplit("/", 1)[-1] for text in arguments.source],
         "machine": machine(("torch", "timm")),
         "history": history,
