@@ -39,22 +39,14 @@ def targets(report: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def read_quality(path: Path) -> dict[str, Any] | None:
-    """method -> mean over targets of insertion minus deletion, wherever in the file methods with figures lie."""
+    """method -> mean over targets of insertion minus deletion, from the results of benchmarks/ten_targets.py."""
     if not path.is_file():
         return None
     collected: dict[str, list[dict[str, float]]] = {}
-
-    def walk(value: Any) -> None:
-        if not isinstance(value, dict):
-            return
-        for name, inner in value.items():
-            known = name in ("unbaked", "baked", "grad-cam", "rollout") or name.startswith("kernel-shap:")
-            if known and isinstance(inner, dict) and {"mean", "standard_error"} <= inner.keys():
-                collected.setdefault(name, []).append(inner)
-            else:
-                walk(inner)
-
-    walk(json.loads(path.read_text(encoding="utf-8")))
+    for target in json.loads(path.read_text(encoding="utf-8"))["targets"].values():
+        for name, metrics in target["methods"].items():
+            if " on " not in name:
+                collected.setdefault(name, []).append(metrics["difference:mean"])
     return {
         name: {
             "mean": statistics.fmean(entry["mean"] for entry in entries),
