@@ -28,7 +28,7 @@ from edgex import data
 from edgex.checkpoint import load_model
 from edgex.evaluate import Estimate
 from edgex.faithfulness import faithfulness
-from edgex.model import SelfExplainingViT, normalise
+from edgex.model import SelfExplainingViT, normalise, through_norm
 from edgex.timing import machine
 
 CHOSEN = "last 4"
@@ -97,11 +97,7 @@ def candidates(model: SelfExplainingViT, pixels: Tensor) -> tuple[Tensor, dict[s
     normed = backbone.norm(tokens)
     classes = head(normed[:, 0]).argmax(dim=-1)
     direction = head.direction(normed[:, 0], classes)
-    # Back through the final norm, linear with its statistics held.
-    class_token = tokens[:, 0]
-    sigma = torch.sqrt(class_token.var(dim=-1, keepdim=True, unbiased=False) + backbone.norm.eps)
-    folded = direction * backbone.norm.weight
-    folded = (folded - folded.mean(dim=-1, keepdim=True)) / sigma
+    folded = through_norm(backbone.norm, tokens[:, 0], direction)
     patches = slice(backbone.prefix_tokens, None)
     direct, without = [], []
     for block, seen, value in zip(backbone.blocks, attention, values, strict=True):

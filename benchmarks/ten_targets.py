@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import RESULTS, log
+from common import RESULTS, log, save
 
 from edgex import comparison, data, evaluate, predictor, zoo
 from edgex.bake import bake
@@ -56,8 +56,9 @@ def main() -> None:
     for name in arguments.targets.split(","):
         log(name)
         report["targets"][name] = target(name, vector, arguments)
-        save(report, arguments.out)
-    print(table(report))
+        # After every target, so that a stopped run leaves what it had.
+        save(report, table(report), arguments.out)
+        plot(report, arguments.out.with_suffix(".png"))
 
 
 def target(name: str, vector: Path, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -160,9 +161,14 @@ def baked_file(path: Path, vector: Path, alpha: float, work: Path) -> Path:
     return out
 
 
+def methods_of(report: dict[str, Any], key: str) -> list[str]:
+    """What was measured on any target, without the crossed rows (heatmaps of one model on another)."""
+    return list(dict.fromkeys(m for t in report["targets"].values() for m in t[key] if " on " not in m))
+
+
 def table(report: dict[str, Any]) -> str:
     """Markdown: one row per target, insertion - deletion of every method, paired gains of the baked heatmap."""
-    names = list(dict.fromkeys(m for t in report["targets"].values() for m in t["methods"] if " on " not in m))
+    names = methods_of(report, "methods")
     lines = [
         f"| target | alpha | accuracy | {' | '.join(names)} | baked - unbaked (95%) |",
         "|" + "---|" * (len(names) + 4),
@@ -186,7 +192,7 @@ def summary(report: dict[str, Any]) -> list[str]:
     """How often the baked heatmap wins, by the mean and beyond doubt, and what accuracy does."""
     targets = report["targets"].values()
     lines = []
-    for other in dict.fromkeys(m for t in targets for m in t["baked_minus"] if " on " not in m):
+    for other in methods_of(report, "baked_minus"):
         gains = [t["baked_minus"][other][METRIC] for t in targets if other in t["baked_minus"]]
         better = sum(g["mean"] > 0 for g in gains)
         surely = sum(g["interval"][0] > 0 for g in gains)
@@ -207,7 +213,7 @@ def plot(report: dict[str, Any], out: Path) -> None:
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    names = list(dict.fromkeys(m for t in report["targets"].values() for m in t["methods"] if " on " not in m))
+    names = methods_of(report, "methods")
     figure, axes = pyplot.subplots(figsize=(12, 4.5), layout="constrained")
     for index, method in enumerate(names):
         points = [
@@ -229,14 +235,6 @@ def plot(report: dict[str, Any], out: Path) -> None:
     axes.legend(ncols=4, fontsize=8)
     figure.savefig(out, dpi=120)
     pyplot.close(figure)
-
-
-def save(report: dict[str, Any], out: Path) -> None:
-    """JSON, Markdown and plot; called after every target, so that a stopped run leaves what it had."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    out.with_suffix(".md").write_text(table(report), encoding="utf-8")
-    plot(report, out.with_suffix(".png"))
 
 
 def _arguments() -> argparse.Namespace:

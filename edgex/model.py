@@ -258,9 +258,9 @@ class SelfExplainingViT(nn.Module):
         if backbone.pooling == "avg":
             patches = encoded.unnormalised
             if backbone.norm_after_pool:
-                direction = _through_norm(backbone.norm, patches.mean(dim=1), direction)
+                direction = through_norm(backbone.norm, patches.mean(dim=1), direction)
             return (patches @ direction[:, :, None])[:, :, 0] / patches.shape[1]
-        direction = _through_norm(backbone.norm, encoded.unnormalised, direction)
+        direction = through_norm(backbone.norm, encoded.unnormalised, direction)
         written = []
         for block, _, values in encoded.attended:
             gamma = block.gamma1()
@@ -273,7 +273,7 @@ class SelfExplainingViT(nn.Module):
         return (seen * torch.cat(written, dim=1).squeeze(3)).sum(dim=1)[:, backbone.prefix_tokens :]
 
 
-def _through_norm(norm: nn.LayerNorm, at: Tensor, direction: Tensor) -> Tensor:
+def through_norm(norm: nn.LayerNorm, at: Tensor, direction: Tensor) -> Tensor:
     """Folds directions [N, D] backwards through a LayerNorm whose statistics are taken at `at` [N, D].
 
     LN(x) = (x - mean(x)) / sigma * w + b; with sigma held at its value the map is linear and symmetric up to w.
