@@ -235,3 +235,8 @@ def test_wrong_usage_is_one_line_and_exits_with_2(files: Path, arguments: tuple[
 def test_a_file_that_is_not_there_is_one_line(files: Path) -> None:
     done = edgex(files, "nothing.onnx", code=1)
     assert done.stderr.strip().splitlines()[-1].startswith("edgex: error: nothing.onnx: expected a fused model file")
+
+
+def test_the_picture_that_was_named_is_explained(files: Path) -> None:
+    done = edgex(files, "fused.onnx", *FEW, "--picture", "nothing.png", code=1)
+    assert "nothing.png" in done.stderr.strip().splitlines()[-1]

@@ -243,6 +243,7 @@ def test_a_port_in_use(watch: Watch, pictures: Path) -> None:
         (("--source", "pictures", "--explain", "gren thing"), 2, "did you mean 'green thing'"),
         (("--source", "pictures", "--limit", "0"), 2, "limit"),
         (("--source", "pictures", "--fps", "-1"), 2, "fps"),
+        (("--source", "pictures", "--retries", "-1"), 2, "retries: expected 0 or more attempts, found -1"),
         (("--source", "pictures", "--opacity", "2"), 2, "--opacity"),
         (("--source", "pictures", "--video", "a.gif"), 2, "ends in .mp4"),
         (("--source", "pictures", "--provider", "abacus"), 1, "found provider='abacus'"),
