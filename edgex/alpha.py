@@ -1,6 +1,7 @@
 """Choosing alpha: the largest one that a labelled validation set allows.
 
-Baking with a known alpha is `edgex.bake`.
+A vector with a readout cannot cost accuracy, so nothing limits it: it is taken at the alpha that it recommends. Baking
+with a known alpha is `edgex.bake`.
 """
 
 from __future__ import annotations
@@ -41,13 +42,17 @@ def choose(
 ) -> Choice:
     """The largest alpha up to `max_alpha`, in steps of 0.25, that costs at most `max_drop` points of accuracy.
 
-    The walk goes up from 0 and ends at the first alpha that costs more. max_drop is in percentage points.
+    The walk goes up from 0 and ends at the first alpha that costs more. max_drop is in percentage points. A readout's
+    recommended alpha is chosen as it is, with one measurement.
     """
     if not max_drop >= 0:
         raise UsageError(f"expected a largest drop of at least 0 points, found {max_drop}")
     if not STEP <= max_alpha <= 100:
         raise UsageError(f"expected a largest alpha from {STEP} to 100, found {max_alpha}")
     scan = _Scan(target, vector)
+    if scan.tau.evidence.readout:
+        accuracy = scan.accuracy(pictures, 0.0, device)
+        return Choice(scan.tau.alpha, tuple((a, accuracy) for a in sorted({0.0, scan.tau.alpha})), len(pictures))
     curve: list[tuple[float, float]] = []
     for index in range(int(max_alpha / STEP) + 1):
         curve.append((index * STEP, scan.accuracy(pictures, index * STEP, device)))
@@ -67,7 +72,9 @@ class _Scan:
 
     def __init__(self, target: Path, vector: Path) -> None:
         self.model, self.card = load_model(target)
-        self.deltas, _ = load_vector(vector)
+        self.deltas, self.tau = load_vector(vector)
+        if self.tau.evidence.readout:
+            self.deltas = {}  # Classes are made without them.
         self.start = {n: t.clone() for n, t in self.model.backbone.tensors().items() if n in self.deltas}
 
     def accuracy(self, pictures: Pictures, alpha: float, device: str) -> float:

@@ -71,7 +71,7 @@ class Block:
         module: nn.Module,
         norm1: nn.Module,
         packed_projection: Callable[[], tuple[Tensor, Tensor | None]],
-        normalise_qk: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+        normalise_qk: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
         project: nn.Linear,
         gamma1: Callable[[], Tensor | None],
         feed_forward: Callable[[Tensor], Tensor],
@@ -81,12 +81,12 @@ class Block:
         self.module = module
         self.norm1 = norm1
         self.packed_projection = packed_projection
-        self.normalise_qk = normalise_qk
+        self.normalise_qk = normalise_qk or (lambda query, key: (query, key))
+        self.normalises_qk = normalise_qk is not None
         self.project = project
         self.gamma1 = gamma1
         self.feed_forward = feed_forward
-        self.heads = heads
-        self.head_dim = head_dim
+        self.heads, self.head_dim = heads, head_dim
 
 
 @dataclasses.dataclass(frozen=True)
@@ -263,11 +263,12 @@ def _timm_parts(arch: Architecture) -> _Parts:
         attention = source.attn
         if attention.gate is not None or not isinstance(attention.norm, nn.Identity):
             raise UnsupportedError(f"{arch.name} gates or normalises its attention output, which cannot be split")
+        plain = isinstance(attention.q_norm, nn.Identity) and isinstance(attention.k_norm, nn.Identity)
         return Block(
             module=source,
             norm1=source.norm1,
             packed_projection=lambda: (attention.qkv.weight, attention.qkv.bias),
-            normalise_qk=lambda q, k: (attention.q_norm(q), attention.k_norm(k)),
+            normalise_qk=None if plain else lambda q, k: (attention.q_norm(q), attention.k_norm(k)),
             project=attention.proj,
             gamma1=lambda: getattr(source.ls1, "gamma", None),
             feed_forward=lambda x: source.ls2(source.mlp(source.norm2(x))),
@@ -353,7 +354,6 @@ def _open_clip_parts(arch: Architecture) -> _Parts:
             module=source,
             norm1=source.ln_1,
             packed_projection=lambda: (attention.in_proj_weight, attention.in_proj_bias),
-            normalise_qk=lambda q, k: (q, k),
             project=attention.out_proj,
             gamma1=lambda: getattr(source.ls_1, "gamma", None),
             feed_forward=lambda x: source.ls_2(source.mlp(source.ln_2(x))),

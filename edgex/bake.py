@@ -1,5 +1,7 @@
 """Bake: theta_baked = theta_target + alpha * tau, tensor by tensor.
 
+A vector with a readout (`edgex.readout`) is added to copies of the target's weights, stored beside them as
+"readout.<name>"; a target that has such copies already gets its vector added to those.
 The files stream through: at any moment one tensor of the target, its delta and their sum are in memory.
 Which alpha to take is `edgex.alpha`'s question; what a vector is, `edgex.vector`'s.
 """
@@ -9,15 +11,26 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import math
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+import torch
 
 import edgex
 from edgex import artefact
 from edgex.artefact import TensorFile
-from edgex.checkpoint import BACKBONE_PREFIX, ModelCard, backbone_shapes, check_finite, match_shapes
+from edgex.backbones import build
+from edgex.checkpoint import (
+    BACKBONE_PREFIX,
+    READOUT_PREFIX,
+    ModelCard,
+    backbone_shapes,
+    check_finite,
+    match_shapes,
+)
 from edgex.errors import MismatchError, UsageError
+from edgex.readout import Readout
 from edgex.vector import VectorCard, delta_shapes, read_delta
 
 
@@ -50,8 +63,11 @@ def bake(
             provenance=(*card.provenance, _step(card, model_file, tau, vector_file, alpha, forced=force)),
             metrics={"target": card.metrics.get("target", card.metrics), **(metrics or {})},
         )
-        specs = {name: (spec.dtype, spec.shape) for name, spec in model_file.tensors.items()}
-        artefact.write(out, baked.to_metadata(), specs, _sums(model_file, vector_file, alpha))
+        summands = _summands(model_file, vector_file, tau)
+        specs = {
+            name: (model_file.tensors[own].dtype, model_file.tensors[own].shape) for name, (own, _) in summands.items()
+        }
+        artefact.write(out, baked.to_metadata(), specs, _sums(model_file, vector_file, summands, alpha))
     return baked
 
 
@@ -74,17 +90,58 @@ def _checked(model_file: TensorFile, vector_file: TensorFile, *, force: bool) ->
             f"target {target} is {card.architecture}, vector {vector} explains by {tau.evidence.kind}: "
             "take a vector of the same pooling"
         )
+    if card.evidence.readout and not _same_blocks(card, tau):
+        raise MismatchError(
+            f"target {target} has a readout of its last {card.evidence.blocks} blocks from an earlier bake, vector "
+            f"{vector} explains by {tau.evidence}: bake the model that it was baked from"
+        )
+    if tau.evidence.readout and (stray := set(delta_shapes(vector_file)) - set(_copied(tau))):
+        raise MismatchError(f"{vector}: tensor '{min(stray)}' has a delta, but no place in its readout")
     return card, tau
 
 
-def _sums(model_file: TensorFile, vector_file: TensorFile, alpha: float) -> Iterator[bytearray | memoryview]:
+def _same_blocks(card: ModelCard, tau: VectorCard) -> bool:
+    return tau.evidence.readout and card.evidence.blocks == tau.evidence.blocks
+
+
+def _summands(model_file: TensorFile, vector_file: TensorFile, tau: VectorCard) -> dict[str, tuple[str, str | None]]:
+    """Baked tensor -> the target's tensor that it starts from, and the delta added to it, if any."""
+    deltas = delta_shapes(vector_file)
+    prefix = READOUT_PREFIX if tau.evidence.readout else BACKBONE_PREFIX
+    found: dict[str, tuple[str, str | None]] = {}
+    for name in model_file.tensors:
+        key = name.removeprefix(prefix)
+        found[name] = (name, key if name.startswith(prefix) and key in deltas else None)
+    if tau.evidence.readout:
+        names = [READOUT_PREFIX + key for key in _copied(tau)]
+        found |= {name: _first_copy(name, deltas) for name in names if name not in found}
+    return found
+
+
+def _first_copy(name: str, deltas: Container[str]) -> tuple[str, str | None]:
+    key = name.removeprefix(READOUT_PREFIX)
+    return BACKBONE_PREFIX + key, key if key in deltas else None
+
+
+def _copied(tau: VectorCard) -> list[str]:
+    """Names of the tensors that a vector's readout consists of."""
+    with torch.device("meta"):
+        return list(Readout(build(tau.architecture), tau.evidence.blocks).tensors())
+
+
+def _sums(
+    model_file: TensorFile,
+    vector_file: TensorFile,
+    summands: Mapping[str, tuple[str, str | None]],
+    alpha: float,
+) -> Iterator[bytearray | memoryview]:
     """The baked tensors' bytes in file order; both inputs' digests are checked once everything was read."""
-    for name, spec in model_file.tensors.items():
-        data = model_file.read_bytes(name)
+    for own, key in summands.values():
+        spec = model_file.tensors[own]
+        data = model_file.read_bytes(own)
         tensor = artefact.decode(data, spec)
-        check_finite(tensor, name, source=str(model_file.path))
-        key = name.removeprefix(BACKBONE_PREFIX)
-        if not name.startswith(BACKBONE_PREFIX) or key not in vector_file.tensors:
+        check_finite(tensor, own, source=str(model_file.path))
+        if key is None:
             yield data
             continue
         delta = read_delta(vector_file, key)
@@ -93,7 +150,7 @@ def _sums(model_file: TensorFile, vector_file: TensorFile, alpha: float) -> Iter
             continue
         # Product and sum are rounded one after the other: fused, they would differ between processors.
         total = tensor.float().add_(delta.mul_(alpha)).to(spec.dtype)
-        check_finite(total, name, source=f"{model_file.path} plus {alpha} times {vector_file.path}")
+        check_finite(total, own, source=f"{model_file.path} plus {alpha} times {vector_file.path}")
         yield artefact.encode(total)
     model_file.verify()
     vector_file.verify()

@@ -26,6 +26,7 @@ from edgex.runtime.preprocess import Preprocessing
 
 BACKBONE_PREFIX = "backbone."
 HEAD_PREFIX = "head."
+READOUT_PREFIX = "readout."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,6 +120,8 @@ def save_model(path: Path, model: SelfExplainingViT, card: ModelCard, *, dtype: 
     """Writes a model artefact, floating-point tensors stored as `dtype`; returns its sha256."""
     tensors = {BACKBONE_PREFIX + name: tensor for name, tensor in model.backbone.tensors().items()}
     tensors |= {HEAD_PREFIX + name: tensor for name, tensor in model.head.state_dict().items()}
+    if model.readout is not None:
+        tensors |= {READOUT_PREFIX + name: tensor.detach() for name, tensor in model.readout.tensors().items()}
     stored = {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
     check_tensors(stored, source=f"{path}, to be stored as {dtype}")
     return artefact.write_tensors(path, card.to_metadata(), stored)
@@ -139,28 +142,47 @@ def load_model(path: Path) -> tuple[SelfExplainingViT, ModelCard]:
         card = ModelCard.from_metadata(file.metadata, path)
         tensors = {name: _as_float32(file.read(name)) for name in file.tensors}
         file.verify()
-    backbone = {n.removeprefix(BACKBONE_PREFIX): t for n, t in tensors.items() if n.startswith(BACKBONE_PREFIX)}
-    head = {n.removeprefix(HEAD_PREFIX): t for n, t in tensors.items() if n.startswith(HEAD_PREFIX)}
-    stray = tensors.keys() - {BACKBONE_PREFIX + n for n in backbone} - {HEAD_PREFIX + n for n in head}
-    if stray:
-        raise MismatchError(f"{path}: extra tensor '{min(stray)}' belongs to neither backbone nor head")
+    prefixes = (BACKBONE_PREFIX, HEAD_PREFIX, READOUT_PREFIX)
+    backbone, head, readout = (
+        {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        for prefix in prefixes
+    )
+    if stray := _first(name for name in sorted(tensors) if not name.startswith(prefixes)):
+        raise MismatchError(f"{path}: extra tensor '{stray}' belongs to none of backbone, head and readout")
     if "weight" not in head:
         raise MismatchError(f"{path}: missing tensor 'head.weight' (the class weights)")
     if head["weight"].shape[0] != len(card.classes):
         raise MismatchError(f"{path}: {head['weight'].shape[0]} rows of class weights for {len(card.classes)} classes")
     model = assemble_model(card, backbone, head, source=str(path))
+    _load_readout(model, readout, source=str(path))
     return model.freeze(), card
 
 
 def assemble_model(
     card: ModelCard, backbone: Mapping[str, Tensor], head: Mapping[str, Tensor], *, source: str
 ) -> SelfExplainingViT:
-    """A model from its card and its tensors, matched strictly; `source` names them in errors."""
+    """A model from its card and its tensors, matched strictly; `source` names them in errors.
+
+    A readout, where the card has one, is a copy of the backbone's own weights.
+    """
     built = build(card.architecture)
     load_backbone(built, backbone, source=source, prefix=BACKBONE_PREFIX)
     check_tensors(head, source=source, prefix=HEAD_PREFIX)
     classes = Head(head["weight"], head.get("bias"), kind=card.head_kind, scale=card.head_scale)
     return SelfExplainingViT(built, classes, card.evidence)
+
+
+def _load_readout(model: SelfExplainingViT, tensors: Mapping[str, Tensor], *, source: str) -> None:
+    own = {} if model.readout is None else model.readout.tensors()
+    match_shapes(
+        {READOUT_PREFIX + name: tuple(tensor.shape) for name, tensor in tensors.items()},
+        {READOUT_PREFIX + name: tuple(tensor.shape) for name, tensor in own.items()},
+        source=source,
+        target=f"evidence of {model.evidence.blocks} blocks" + (" with a readout" if own else " without a readout"),
+    )
+    check_tensors(tensors, source=source, prefix=READOUT_PREFIX)
+    if model.readout is not None:
+        model.readout.load(tensors)
 
 
 def load_backbone(backbone: Backbone, tensors: Mapping[str, Tensor], *, source: str, prefix: str = "") -> None:

@@ -9,6 +9,7 @@ Tensors of V views, K classes, M pairs and Q superpixels (row by row over the pi
     differences f32 [V, M, K] v(coalition) - v(complement), v a class's logit less the mean logit
     totals f32 [V, K]         v(everything) - v(nothing)
     values f32 [V, K, Q]      estimated Shapley values, adding up to the totals
+    features f16 [V, M, D]    the same differences of what the class weights are multiplied with; where asked for
 
 Learning takes the differences; the values are for people and other programs. Making labels is `edgex.labelling`.
 """
@@ -109,6 +110,8 @@ def save_labels(path: Path, labels: Labels, total: Tensor, card: LabelsCard) -> 
         "totals": total,
         "values": shapley_values(labels, total),
     }
+    if labels.features is not None:
+        tensors["features"] = labels.features
     return artefact.write_tensors(path, card.to_metadata(), tensors)
 
 
@@ -136,7 +139,7 @@ def load_labels(path: Path, roots: Sequence[Path] | None = None) -> LoadedLabels
         Folder(root, tuple(p for p, (owner, _, _) in zip(paths, card.pictures, strict=True) if owner == index), crops)
         for index, (root, (_, crops)) in enumerate(zip(places, card.folders, strict=True))
     )
-    labels = Labels(views, tensors["classes"], tensors["coalitions"], tensors["differences"])
+    labels = Labels(views, tensors["classes"], tensors["coalitions"], tensors["differences"], tensors.get("features"))
     return LoadedLabels(labels, card, folders, str(file.metadata["sha256"]))
 
 
@@ -162,6 +165,9 @@ def _check_shapes(file: TensorFile, card: LabelsCard) -> None:
         "totals": (torch.float32, (views, classes)),
         "values": (torch.float32, (views, classes, players)),
     }
+    if card.options.features:
+        width = (*file.tensors["features"].shape, 0, 0, 0)[2] if "features" in file.tensors else 0
+        expected["features"] = (torch.float16, (views, pairs, width))
     found = {name: (spec.dtype, spec.shape) for name, spec in file.tensors.items()}
     for name in expected | found:
         if expected.get(name) != found.get(name):

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 import edgex
-from edgex import data, processes, views
+from edgex import data, processes
 from edgex.artefact import check_writable
 from edgex.checkpoint import ModelCard, load_card, load_model
 from edgex.errors import UsageError
@@ -23,7 +23,7 @@ from edgex.label_file import LabelsCard, save_labels
 from edgex.model import SelfExplainingViT
 from edgex.processes import Processes
 from edgex.runtime.preprocess import Preprocessing
-from edgex.supervise import LabelOptions, Labels, label, reliability, totals
+from edgex.supervise import LabelOptions, Labels, joined, label, reliability, totals
 from edgex.views import Folder, gather
 
 
@@ -125,12 +125,7 @@ def label_folders(
                 model_digest=digest,
             )
         )
-    if len(parts) == 1:
-        return parts[0]
-    return Labels(
-        views.joined([part.views for part in parts]),
-        *(torch.cat([getattr(part, name) for part in parts]) for name in ("classes", "coalitions", "differences")),
-    )
+    return joined(parts)
 
 
 def describe(labels: Labels, stable: float) -> str:

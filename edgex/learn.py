@@ -1,14 +1,16 @@
 """Learning a vector: twin runs from the same start, with and without the explanation term.
 
-Supervision comes from `edgex.supervise` or `edgex.masks`, as a term of `edgex.terms`. Only the last blocks and the
-final norm are trained; the tokens that enter them are computed once (`edgex.cached_views`). Loss = explanation
-term + class term:
+Supervision comes from `edgex.supervise` or `edgex.masks`, as a term of `edgex.terms`. What is trained is the readout of
+a model that has one (`edgex.readout`), or else the last blocks and the final norm; the tokens that enter the blocks
+concerned are computed once (`edgex.cached_views`). Loss = explanation term + class term:
 
 - explanation: the term's error of the heatmap, relative to a uniform one (1.0 explains nothing);
 - class "hold": Kullback-Leibler divergence from the start's own outputs. Without the explanation term its
   gradient at the start is zero, so the twin is the start itself and is not run;
 - class "labels": cross-entropy with the pictures' own classes; the twin is trained on the same batches, for as many
   steps as lie in the state that is kept of the run with explanations.
+
+A readout cannot change the classes: its class term is a constant, and its twin is the start.
 
 Several processes (`edgex.processes`) take the same steps as one: each computes its part of every batch.
 """
@@ -40,8 +42,9 @@ from edgex.train import check_numbers, warmup_cosine
 class LearnOptions:
     """Hyperparameters of the twin runs.
 
-    blocks: how many of the last blocks are trained. class_loss: "hold" or "labels". steps: upper bound;
-    the state with the lowest error on held-out pictures, looked at every `look_every` steps, is kept.
+    blocks: how many of the last blocks are trained, where there is no readout. class_loss: "hold" or "labels".
+    steps: upper bound; the state with the lowest error on held-out pictures, looked at every `look_every` steps, is
+    kept.
     """
 
     blocks: int = 6
@@ -95,7 +98,12 @@ class _Trained(nn.Module):
 
 
 def trained_parameters(model: SelfExplainingViT, blocks: int) -> dict[str, nn.Parameter]:
-    """Backbone parameters of the last `blocks` blocks, the final norm and the projection, by their names."""
+    """The readout's parameters, or those of the last `blocks` blocks, the final norm and the projection.
+
+    By the names of the backbone's tensors.
+    """
+    if model.readout is not None:
+        return model.readout.tensors()
     backbone = model.backbone
     if blocks > len(backbone.blocks):
         raise UsageError(f"expected at most {len(backbone.blocks)} blocks to train, found {blocks}")
@@ -123,6 +131,8 @@ def learn(
     its checkpoint. group: the processes that share the work; `options.device` is theirs already. The model itself
     is left with the weights of the run with explanations.
     """
+    if options.class_loss == "labels" and model.readout is not None:
+        raise UsageError("a readout leaves the classes alone: class loss 'labels' is for --learn weights")
     if options.class_loss == "labels" and truth is None:
         raise UsageError("class loss 'labels' needs pictures in class folders that the model knows: use 'hold'")
     if options.batch_size % group.count:
@@ -130,7 +140,8 @@ def learn(
     compute.seed_everything(options.seed)
     trained_parameters(model, options.blocks)
     model = model.to(group.device).requires_grad_(False).train()
-    cached = CachedViews(model, term, blocks=options.blocks, precision=options.precision, group=group)
+    blocks = 0 if model.readout is not None else options.blocks
+    cached = CachedViews(model, term, blocks=blocks, precision=options.precision, group=group)
     picture = term.views.picture
     pictures = picture.unique()
     shuffled = pictures[torch.randperm(len(pictures), generator=torch.Generator().manual_seed(options.seed))]
@@ -264,7 +275,15 @@ class _Best:
 def _explained(
     model: SelfExplainingViT, cached: CachedViews, batch: Batch, options: LearnOptions
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Unscaled evidence [N, K, P], what the heatmap adds up to [N, K] and the logits [N, C] of a batch."""
+    """Unscaled evidence [N, K, P], what the heatmap adds up to [N, K] and the logits [N, C] of a batch.
+
+    K classes, or the features where the term is about those.
+    """
+    if cached.term.of_features:
+        with compute.mixed_precision(batch.tokens.device, options.precision):
+            features, evidence, empty = model.feature_evidence(batch.tokens, cached.start)
+        features = features.float()
+        return evidence.float(), features - empty, F.linear(features, model.head.weight, model.head.bias)
     with compute.mixed_precision(batch.tokens.device, options.precision):
         logits, evidence = model.evidence_of(batch.tokens, batch.classes, cached.start)
     logits, evidence = logits.float(), evidence.float()
@@ -338,6 +357,9 @@ def _best_scale(
 
 def _restore(model: SelfExplainingViT, tensors: dict[str, Tensor]) -> None:
     with torch.no_grad():
-        for name, parameter in model.backbone.module.named_parameters():
+        parameters = (
+            dict(model.backbone.module.named_parameters()) if model.readout is None else model.readout.tensors()
+        )
+        for name, parameter in parameters.items():
             if name in tensors:
                 parameter.copy_(tensors[name])

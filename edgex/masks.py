@@ -30,7 +30,7 @@ from edgex.errors import DataError, ImageError
 from edgex.names import MASK_SUFFIX
 from edgex.progress import Progress
 from edgex.runtime.preprocess import Preprocessing
-from edgex.views import Folder, Views, joined, views_of
+from edgex.views import Folder, Views, joined_views, views_of
 
 BOXES = "boxes.json"
 CHUNK = 64
@@ -122,7 +122,7 @@ def masked_views(
             )
             parts.append(views)
             coverage.append(_coverage(views, known, grid, progress))
-    every, found = joined(parts), torch.cat(coverage)
+    every, found = joined_views(parts), torch.cat(coverage)
     # A view without a mask is NaN everywhere, one that shows the object everywhere or nowhere has no spread.
     kept = ((found.amax(dim=1) - found.amin(dim=1)) > 0).nonzero()[:, 0]
     if not len(kept):

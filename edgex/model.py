@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from edgex.backbones import Backbone, Block
 from edgex.errors import UsageError
+from edgex.readout import Readout
 
 HeadKind = Literal["linear", "cosine"]
 
@@ -34,11 +35,17 @@ class Evidence:
     kind: "class-attention" (class-token pooling: what each patch writes into the class token through the
     attention of the last `blocks` blocks) or "patch-tokens" (average pooling: each patch's own share).
     scale: factor on the evidence before the additive correction; stored with the vector that learned it.
+    readout: whether those blocks are read with attention weights of their own, see `edgex.readout`.
     """
 
     kind: Literal["class-attention", "patch-tokens"]
     blocks: int
     scale: float
+    readout: bool = False
+
+    def __str__(self) -> str:
+        blocks = f" of the last {self.blocks} blocks" if self.blocks else ""
+        return f"{self.kind}{blocks}{' with a readout' if self.readout else ''}, scale {self.scale:.4g}"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
@@ -47,7 +54,13 @@ class Evidence:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Evidence:
         """Inverse of `to_dict`."""
-        return cls(kind=data["kind"], blocks=int(data["blocks"]), scale=float(data["scale"]))
+        return cls(
+            kind=data["kind"],
+            blocks=int(data["blocks"]),
+            scale=float(data["scale"]),
+            # Files from before there were readouts do not mention them.
+            readout=bool(data.get("readout", False)),
+        )
 
     @classmethod
     def default(cls, backbone: Backbone) -> Evidence:
@@ -78,20 +91,29 @@ class Head(nn.Module):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Pooled features [N, D] -> logits [N, C]."""
-        if self.kind == "cosine":
-            return self.scale * F.linear(F.normalize(pooled, dim=-1), self.weight)
-        return F.linear(pooled, self.weight, self.bias)
+        return F.linear(self.read(pooled), self.weight, self.bias)
+
+    def read(self, pooled: Tensor) -> Tensor:
+        """What the class weights are multiplied with, [N, D]: the features, or CLIP's of fixed length."""
+        return self.scale * F.normalize(pooled, dim=-1) if self.kind == "cosine" else pooled
+
+    def centred(self) -> Tensor:
+        """Class weights less their mean over classes [C, D]: they give centred logits."""
+        return self.weight - self.weight.mean(dim=0, keepdim=True)
 
     def direction(self, pooled: Tensor, explained: Tensor) -> Tensor:
         """Gradient [N, D] of each picture's centred logit `explained` [N] with respect to its features.
 
         CLIP's length is linearised at its actual value: it is taken as a constant of the picture.
         """
-        centred = self.weight - self.weight.mean(dim=0, keepdim=True)
-        rows = F.embedding(explained, centred)
+        rows = F.embedding(explained, self.centred())
+        return rows * self.slope(pooled) if self.kind == "cosine" else rows
+
+    def slope(self, pooled: Tensor) -> Tensor:
+        """Factor [N, 1] from pooled features to what the class weights are multiplied with, taken as a constant."""
         if self.kind == "cosine":
-            return rows * (self.scale / pooled.norm(dim=-1, keepdim=True))
-        return rows
+            return self.scale / pooled.norm(dim=-1, keepdim=True)
+        return pooled.new_ones(len(pooled), 1)
 
 
 class Explained(NamedTuple):
@@ -111,11 +133,14 @@ class _Attended(NamedTuple):
 
 
 class _Encoded(NamedTuple):
-    """Pooled features before the final norm where it comes first, the features that the head reads, extras."""
+    """Features that the head reads, what enters the final norm, and of the blocks that evidence is made of either
+    what they attended or, for a readout, the outputs [N, T, D] of their first norms.
+    """
 
     features: Tensor
     unnormalised: Tensor
     attended: list[_Attended]
+    normed: list[Tensor]
 
 
 class SelfExplainingViT(nn.Module):
@@ -133,9 +158,12 @@ class SelfExplainingViT(nn.Module):
             raise UsageError(f"{backbone.pooling} pooling is explained by {expected}, not by {evidence.kind}")
         if not int(backbone.pooling == "token") <= evidence.blocks <= len(backbone.blocks):
             raise UsageError(f"evidence of {evidence.blocks} blocks, but the model has {len(backbone.blocks)}")
+        if evidence.readout and backbone.pooling == "avg":
+            raise UsageError("a readout reads the class token's attention, which average pooling does not have")
         self.backbone = backbone
         self.head = head
         self.evidence = evidence
+        self.readout = Readout(backbone, evidence.blocks) if evidence.readout else None
         self.register_buffer("_empty", None, persistent=False)
 
     _empty: Tensor | None
@@ -178,6 +206,26 @@ class SelfExplainingViT(nn.Module):
         evidence = [self._evidence(encoded, column) for column in classes.unbind(dim=1)]
         return logits, torch.stack(evidence, dim=1)
 
+    def feature_evidence(self, tokens: Tensor, start: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """What the head reads [N, D], unscaled evidence [N, D, P] of each of its features, and what it reads of an
+        empty picture [D]: a readout's evidence of all classes at once, which is learned from.
+        """
+        if self.readout is None:
+            raise UsageError("expected a model with a readout")
+        backbone = self.backbone
+        encoded = self._encode(tokens, keep_attention=True, start=start)
+        written = self.readout.written(backbone, encoded.normed)
+        at = encoded.unnormalised
+        sigma = torch.sqrt(at.var(dim=-1, keepdim=True, unbiased=False) + backbone.norm.eps)[:, None]
+        seen = (written - written.mean(dim=-1, keepdim=True)) / sigma * backbone.norm.weight
+        evidence = self._project(seen) * self.head.slope(encoded.features)[:, None]
+        empty = self.head.read(self._empty_features())[0]
+        return self.head.read(encoded.features), evidence.mT, empty
+
+    def features(self, tokens: Tensor) -> Tensor:
+        """What the head reads [N, D] from the first block's input; patch tokens may have been dropped."""
+        return self.head.read(self._encode(tokens, keep_attention=False).features)
+
     def logits_from(self, tokens: Tensor, start: int) -> Tensor:
         """Class scores [N, C] from the input of block `start`."""
         return self.head(self._encode(tokens, keep_attention=False, start=start).features)
@@ -185,7 +233,7 @@ class SelfExplainingViT(nn.Module):
     def run_blocks(self, tokens: Tensor, stop: int) -> Tensor:
         """The first `stop` blocks only: [N, T, D] -> [N, T, D]."""
         for block in self.backbone.blocks[:stop]:
-            tokens = _run(block, tokens)
+            tokens = _run(block, tokens, block.norm1(tokens))
         return tokens
 
     def empty_logits(self) -> Tensor:
@@ -195,16 +243,18 @@ class SelfExplainingViT(nn.Module):
         """
         if self._empty is not None:
             return self._empty
+        logits = self.head(self._empty_features())[0]
+        return logits - logits.mean()
+
+    def _empty_features(self) -> Tensor:
+        """Features [1, D] with no patch visible."""
         backbone = self.backbone
         if backbone.pooling == "avg":
             pooled = self.head.weight.new_zeros(1, backbone.width)
-            features = self._project(backbone.norm(pooled) if backbone.norm_after_pool else pooled)
-        else:
-            nothing = backbone.patch_projection.weight.new_zeros(1, backbone.patches, backbone.width)
-            prefix = backbone.assemble(nothing)[:, : backbone.prefix_tokens]
-            features = self._encode(prefix, keep_attention=False).features
-        logits = self.head(features)[0]
-        return logits - logits.mean()
+            return self._project(backbone.norm(pooled) if backbone.norm_after_pool else pooled)
+        nothing = backbone.patch_projection.weight.new_zeros(1, backbone.patches, backbone.width)
+        prefix = backbone.assemble(nothing)[:, : backbone.prefix_tokens]
+        return self._encode(prefix, keep_attention=False).features
 
     def train(self, mode: bool = True) -> SelfExplainingViT:
         """As for any module; training forgets the empty-picture scores that `freeze` computed."""
@@ -228,26 +278,30 @@ class SelfExplainingViT(nn.Module):
         backbone = self.backbone
         blocks = backbone.blocks
         attended: list[_Attended] = []
+        read: list[Tensor] = []
         token_pooling = backbone.pooling == "token"
         first_kept = len(blocks) - self.evidence.blocks if keep_attention and token_pooling else len(blocks)
         for index in range(start, len(blocks)):
             # Class-token pooling reads nothing but the class token from the last block, so only the class
             # token goes through its query, output projection and MLP: the same result for less work.
             only_class_token = token_pooling and index == len(blocks) - 1
-            if index >= first_kept or only_class_token:
-                tokens, kept = _run_attended(blocks[index], tokens, only_class_token)
-                if index >= first_kept:
+            normed = blocks[index].norm1(tokens)
+            if index >= first_kept and self.readout is not None:
+                read.append(normed)
+            if only_class_token or (index >= first_kept and self.readout is None):
+                tokens, kept = _run_attended(blocks[index], tokens, normed, only_class_token)
+                if index >= first_kept and self.readout is None:
                     attended.append(kept)
             else:
-                tokens = _run(blocks[index], tokens)
+                tokens = _run(blocks[index], tokens, normed)
         if token_pooling:
             unnormalised = tokens[:, 0]
-            return _Encoded(self._project(backbone.norm(unnormalised)), unnormalised, attended)
+            return _Encoded(self._project(backbone.norm(unnormalised)), unnormalised, attended, read)
         patches = tokens[:, backbone.prefix_tokens :]
         if backbone.norm_after_pool:
-            return _Encoded(self._project(backbone.norm(patches.mean(dim=1))), patches, attended)
+            return _Encoded(self._project(backbone.norm(patches.mean(dim=1))), patches, attended, read)
         patches = backbone.norm(patches)
-        return _Encoded(self._project(patches.mean(dim=1)), patches, attended)
+        return _Encoded(self._project(patches.mean(dim=1)), patches, attended, read)
 
     def _evidence(self, encoded: _Encoded, explained: Tensor) -> Tensor:
         """Unscaled evidence [N, P]: the class direction folded backwards, so that no [N, P, C] is made."""
@@ -261,6 +315,8 @@ class SelfExplainingViT(nn.Module):
                 direction = through_norm(backbone.norm, patches.mean(dim=1), direction)
             return (patches @ direction[:, :, None])[:, :, 0] / patches.shape[1]
         direction = through_norm(backbone.norm, encoded.unnormalised, direction)
+        if self.readout is not None:
+            return self.readout.evidence(backbone, encoded.normed, direction)
         written = []
         for block, _, values in encoded.attended:
             gamma = block.gamma1()
@@ -297,23 +353,22 @@ def _attend(block: Block, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return written if gamma is None else written * gamma
 
 
-def _run(block: Block, tokens: Tensor) -> Tensor:
-    """One whole block over all tokens."""
+def _run(block: Block, tokens: Tensor, normed: Tensor) -> Tensor:
+    """One whole block over all tokens; normed: the output of its first norm."""
     weight, bias = block.packed_projection()
-    packed = F.linear(block.norm1(tokens), weight, bias)
+    packed = F.linear(normed, weight, bias)
     query, key, value = (_heads(part, block) for part in packed.chunk(3, dim=-1))
     query, key = block.normalise_qk(query, key)
     tokens = tokens + _attend(block, query, key, value)
     return tokens + block.feed_forward(tokens)
 
 
-def _run_attended(block: Block, tokens: Tensor, only_class_token: bool) -> tuple[Tensor, _Attended]:
-    """One block that also returns the class token's attention to all tokens and their values.
+def _run_attended(block: Block, tokens: Tensor, normed: Tensor, only_class_token: bool) -> tuple[Tensor, _Attended]:
+    """Like `_run`; also returns the class token's attention to all tokens and their values.
 
     With `only_class_token` the result is [N, 1, D]: the other tokens' outputs are not computed.
     """
     weight, bias = block.packed_projection()
-    normed = block.norm1(tokens)
     if only_class_token:
         size = block.heads * block.head_dim
         query_bias, rest_bias = (None, None) if bias is None else (bias[:size], bias[size:])

@@ -2,7 +2,8 @@
 
 A coalition is a set of visible superpixels; the rest of the patch tokens is dropped after position embedding.
 For each picture and coalition S the label is v(S) - v(complement of S), v being centred logits of the classes
-of interest. The Shapley values of v are the additive scores that fit these differences best (paired
+of interest. Asked for, the same difference is kept of the features that the head reads, from which that of every class
+follows by the class weights. The Shapley values of v are the additive scores that fit these differences best (paired
 Kernel SHAP: Covert and Lee, 2021, arXiv 2012.01536, section 4), so training (`edgex.learn`) takes the differences
 themselves; `shapley_values` solves for the values where somebody wants to see or store them (`edgex.label_file`).
 """
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from edgex import compute, data
@@ -28,7 +30,7 @@ from edgex.processes import Processes
 from edgex.progress import Progress
 from edgex.runtime.preprocess import Preprocessing
 from edgex.shapley import draw_coalitions, solve_pairs, superpixels
-from edgex.views import Views, views_of
+from edgex.views import Views, joined_views, views_of
 
 CHUNK = 64
 _PICTURES = "pictures"
@@ -41,7 +43,7 @@ class LabelOptions:
 
     crops: views of each picture, the first the centre crop, the others random crops of at least `crop_scale`
     of its area. pairs: coalitions (each with its complement) per view. side: superpixels per side. classes:
-    how many of the highest-scoring classes get labels.
+    how many of the highest-scoring classes get labels. features: whether differences of the features are kept too.
     """
 
     crops: int = 1
@@ -50,6 +52,7 @@ class LabelOptions:
     side: int = 7
     classes: int = 3
     seed: int = 0
+    features: bool = False
 
     def __post_init__(self) -> None:
         for name in ("crops", "pairs", "classes"):
@@ -66,13 +69,15 @@ class Labels:
     """Labels of V views of pictures.
 
     classes: int64 [V, K], those of the highest scores, best first. coalitions: bool [V, M, side * side].
-    differences: float32 [V, M, K], v(coalition) - v(complement) of each class in logit units.
+    differences: float32 [V, M, K], v(coalition) - v(complement) of each class in logit units. features: float16
+    [V, M, D], the same difference of what the class weights are multiplied with, or None.
     """
 
     views: Views
     classes: Tensor
     coalitions: Tensor
     differences: Tensor
+    features: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -84,17 +89,43 @@ class Labels:
 
     def select(self, views: Tensor) -> Labels:
         """The labels of these views."""
-        return Labels(self.views.select(views), self.classes[views], self.coalitions[views], self.differences[views])
+        features = None if self.features is None else self.features[views]
+        return Labels(
+            self.views.select(views), self.classes[views], self.coalitions[views], self.differences[views], features
+        )
 
 
-def coalition_scores(model: SelfExplainingViT, tokens: Tensor, visible: Tensor, classes: Tensor) -> Tensor:
-    """Centred logits [N, K] of `classes` [N, K] with only some patches visible.
+def joined(parts: Sequence[Labels]) -> Labels:
+    """Labels of several lists of pictures, made with the same options, as one."""
+    if len(parts) == 1:
+        return parts[0]
+    features = [part.features for part in parts if part.features is not None]
+    return Labels(
+        joined_views([part.views for part in parts]),
+        torch.cat([part.classes for part in parts]),
+        torch.cat([part.coalitions for part in parts]),
+        torch.cat([part.differences for part in parts]),
+        torch.cat(features) if features else None,
+    )
+
+
+def coalition_features(model: SelfExplainingViT, tokens: Tensor, visible: Tensor) -> Tensor:
+    """What the class weights are multiplied with, float32 [N, D], with only some patches visible.
 
     tokens: the first block's input [N, prefix + P, D]. visible: bool [P], one coalition for the whole batch.
     """
     prefix = model.backbone.prefix_tokens
     kept = torch.cat([torch.arange(prefix), prefix + visible.cpu().nonzero()[:, 0]]).to(tokens.device)
-    logits = model.logits(tokens[:, kept]).float()
+    return model.features(tokens[:, kept]).float()
+
+
+def coalition_scores(model: SelfExplainingViT, tokens: Tensor, visible: Tensor, classes: Tensor) -> Tensor:
+    """Centred logits [N, K] of `classes` [N, K] with only some patches visible; see `coalition_features`."""
+    return _scores(model, coalition_features(model, tokens, visible), classes)
+
+
+def _scores(model: SelfExplainingViT, features: Tensor, classes: Tensor) -> Tensor:
+    logits = F.linear(features, model.head.weight, model.head.bias).float()
     return logits.gather(1, classes) - logits.mean(dim=1, keepdim=True)
 
 
@@ -123,7 +154,7 @@ def label(
     files, chunks = [], [paths[first : first + CHUNK] for first in range(0, len(paths), CHUNK)]
     for number, chunk in enumerate(chunks):
         key = json.dumps([str(p.resolve()) for p in chunk]) + json.dumps(dataclasses.asdict(options))
-        name = hashlib.sha256(f"{model_digest}{preprocessing}{number}{key}".encode()).hexdigest()[:24]
+        name = hashlib.sha256(f"{model_digest}{preprocessing}{precision}{number}{key}".encode()).hexdigest()[:24]
         files.append(cache / f"labels-{name}.pt")
     made = [_is_made(*both) for both in zip(files, chunks, strict=True)]
     missing = torch.tensor([number for number, done in enumerate(made) if not done], dtype=torch.int64)
@@ -139,10 +170,13 @@ def label(
             save_state(files[number], pictures | found)
     group.wait()
     parts = [torch.load(path, weights_only=True, mmap=True) for path in files]
-    classes, coalitions, differences = (
-        torch.cat([part[name] for part in parts]) for name in ("classes", "coalitions", "differences")
-    )
-    return Labels(views, classes, coalitions, differences)
+    classes, coalitions, differences, *features = (torch.cat([part[name] for part in parts]) for name in _rows(options))
+    return Labels(views, classes, coalitions, differences, *features)
+
+
+def _rows(options: LabelOptions) -> tuple[str, ...]:
+    """What a chunk's cache file holds of each view, in the order of `Labels`."""
+    return ("classes", "coalitions", "differences", *(["features"] if options.features else []))
 
 
 def _is_made(file: Path, pictures: Sequence[Path]) -> bool:
@@ -221,7 +255,7 @@ def _label_chunk(
     progress: Progress,
 ) -> dict[str, Tensor]:
     patch_of = superpixels(model.backbone.grid, options.side)
-    rows: dict[str, list[Tensor]] = {"classes": [], "coalitions": [], "differences": []}
+    rows: dict[str, list[Tensor]] = {name: [] for name in _rows(options)}
     for position, images in enumerate(views.batches(batch_size)):
         generator = np.random.default_rng((options.seed, number, position))
         coalitions = torch.from_numpy(draw_coalitions(options.side**2, options.pairs, generator))
@@ -229,14 +263,17 @@ def _label_chunk(
             pixels = normalise(images.to(group.device), views.preprocessing.mean, views.preprocessing.std)
             tokens = model.backbone.embed(pixels)
             classes = model.logits(tokens).topk(min(options.classes, model.head.classes), dim=1).indices
-            differences = []
+            differences, features = [], []
             for coalition in coalitions:
                 visible = coalition[patch_of]
-                shown = coalition_scores(model, tokens, visible, classes)
-                differences.append(shown - coalition_scores(model, tokens, ~visible, classes))
+                shown, rest = (coalition_features(model, tokens, part) for part in (visible, ~visible))
+                differences.append(_scores(model, shown, classes) - _scores(model, rest, classes))
+                features.append((shown - rest).half())
         rows["classes"].append(classes.cpu())
         rows["coalitions"].append(coalitions.expand(len(images), -1, -1))
         rows["differences"].append(torch.stack(differences, dim=1).cpu())
+        if options.features:
+            rows["features"].append(torch.stack(features, dim=1).cpu())
         # The other processes are about as far with chunks of their own.
         progress.advance(steps=len(images) * group.count)
     return {name: torch.cat(parts) for name, parts in rows.items()}

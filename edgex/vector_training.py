@@ -28,12 +28,14 @@ from edgex.masks import masked_views
 from edgex.model import SelfExplainingViT
 from edgex.processes import Processes
 from edgex.resume import Checkpoint
-from edgex.supervise import LabelOptions, reliability, totals
-from edgex.terms import PairTerm, ShapeTerm, Term
+from edgex.supervise import LabelOptions, Labels, reliability, totals
+from edgex.terms import FeatureTerm, PairTerm, ShapeTerm, Term
 from edgex.vector import VectorCard, difference, save_vector
 from edgex.views import Folder, gather
 
 SUPERVISIONS = ("shapley", "masks")
+PARTS = ("readout", "weights")
+"""What a vector can change: copies that only heatmaps are read with, or the weights that classes are made of."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +78,7 @@ def train(
     source_name: str | None,
     options: LearnOptions,
     evidence_blocks: int,
+    part: str | None,
     alpha: float,
     work: Path,
     model_out: Path | None,
@@ -85,19 +88,23 @@ def train(
     """Learns a vector from `source` with the predictor at `model_path`; returns its card.
 
     source_name: of the domain; defaults to the first folder's. evidence_blocks: of how many last blocks the heatmap
-    is made. alpha: recommended factor, recorded. work: folder for label caches and checkpoints; an interrupted run
-    goes on from there. model_out: also write the self-explaining source model. dtype: how the vector is stored.
+    is made. part: what is learned, one of PARTS; by default a readout, or weights where patches are averaged. alpha:
+    recommended factor, recorded. work: folder for label caches and checkpoints; an interrupted run goes on from there.
+    model_out: also write the self-explaining source model. dtype: how the vector is stored.
     Several processes work together where a launcher started them; the first one writes and reports.
     """
     if not math.isfinite(alpha):
         raise UsageError(f"expected a finite alpha to recommend, found {alpha}")
+    if part not in (None, *PARTS):
+        raise UsageError(f"expected to learn {' or '.join(PARTS)}, found '{part}'")
     with processes.joined(options.device) as group:
         if group.is_main:
             for path in (out, model_out):
                 if path is not None:
                     check_writable(path)
         model, card, digest = load_predictor(model_path)
-        model = with_evidence(model, evidence_blocks)
+        readout = part == "readout" or (part is None and model.backbone.pooling == "token")
+        model = with_evidence(model, evidence_blocks, readout=readout)
         tell = report if group.is_main else _silent
 
         started = time.monotonic()
@@ -115,6 +122,7 @@ def train(
             "supervision": supervised.described,
             "options": dataclasses.asdict(options),
             "evidence_blocks": evidence_blocks,
+            "readout": readout,
         }
 
         def checkpoint(run: str) -> Checkpoint:
@@ -185,7 +193,7 @@ def _supervised(
         stable = loaded.card.metrics["split_half_cosine"]
         report(describe(loaded.labels, stable))
         return _Supervised(
-            PairTerm(loaded.labels, grid),
+            _pair_term(model, loaded.labels),
             loaded.folders,
             {"labels": dataclasses.asdict(loaded.card.options)},
             [{"role": "labels", "name": loaded.card.name, "sha256": loaded.sha256}],
@@ -201,11 +209,12 @@ def _supervised(
         report(f"masks: {len(masks)} views of {pictures} pictures, {every - pictures} pictures without a mask left out")
         described = {"masks": {"crop_scale": crop_scale, "seed": seed}}
         return _Supervised(ShapeTerm(masks, grid), folders, described, [], {"masked_views": len(masks)})
+    chosen = dataclasses.replace(source.labels, features=model.readout is not None)
     labels = label_folders(
         model,
         folders,
         card.preprocessing,
-        source.labels,
+        chosen,
         work,
         group=group,
         precision=options.precision,
@@ -214,8 +223,14 @@ def _supervised(
     sample = labels.select(torch.arange(0, len(labels), max(1, len(labels) // 256)))
     stable = reliability(sample, totals(model, sample, group=group, precision=options.precision))
     report(describe(labels, stable))
-    described = {"labels": dataclasses.asdict(source.labels)}
-    return _Supervised(PairTerm(labels, grid), folders, described, [], {"label_split_half_cosine": stable})
+    described = {"labels": dataclasses.asdict(chosen)}
+    return _Supervised(_pair_term(model, labels), folders, described, [], {"label_split_half_cosine": stable})
+
+
+def _pair_term(model: SelfExplainingViT, labels: Labels) -> PairTerm:
+    """Of the features for a readout, which is to serve other heads; of the best classes for weights."""
+    grid = model.backbone.grid
+    return PairTerm(labels, grid) if model.readout is None else FeatureTerm(labels, grid, model.head.centred())
 
 
 def _step(
@@ -267,9 +282,10 @@ def _silent(text: str) -> None:
     """What the other processes have to say: the same as the first."""
 
 
-def with_evidence(model: SelfExplainingViT, blocks: int) -> SelfExplainingViT:
-    """The same model with a heatmap made of the last `blocks` blocks."""
-    evidence = dataclasses.replace(model.evidence, blocks=0 if model.backbone.pooling == "avg" else blocks)
+def with_evidence(model: SelfExplainingViT, blocks: int, *, readout: bool = False) -> SelfExplainingViT:
+    """The same model with a heatmap made of the last `blocks` blocks, read with copies of their weights or not."""
+    blocks = 0 if model.backbone.pooling == "avg" else blocks
+    evidence = dataclasses.replace(model.evidence, blocks=blocks, readout=readout)
     return SelfExplainingViT(model.backbone, model.head, evidence).freeze()
 
 

@@ -86,7 +86,7 @@ def views_of(
     return Views(tuple(paths), picture, torch.tensor([seeds for _, seeds in rows]), preprocessing, crop_scale)
 
 
-def joined(parts: Sequence[Views]) -> Views:
+def joined_views(parts: Sequence[Views]) -> Views:
     """Views of several lists of pictures as one."""
     first, offset, picture = parts[0], 0, []
     for part in parts:

@@ -90,7 +90,8 @@ def _evidence(values: dict[str, Any] | None) -> str | None:
     if values is None:
         return None
     blocks = f" of the last {values['blocks']} blocks" if values["blocks"] else ""
-    return f"{values['kind']}{blocks}, scale {values['scale']:.4g}"
+    readout = " with a readout" if values.get("readout") else ""
+    return f"{values['kind']}{blocks}{readout}, scale {values['scale']:.4g}"
 
 
 def _alpha(metadata: dict[str, Any], kind: str) -> str | None:

@@ -38,6 +38,9 @@ def label(
     side: Annotated[int, typer.Option(help=_SIDE)] = 7,
     crops: Annotated[list[int] | None, typer.Option(help=_CROPS)] = None,
     classes: Annotated[int, typer.Option(help=_CLASSES)] = 3,
+    features: Annotated[
+        bool, typer.Option(help="Also keep differences of the features, which 'vector train --learn readout' needs.")
+    ] = True,
     limit: Annotated[int | None, typer.Option(help=_LIMIT)] = None,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<n>.")] = "auto",
@@ -58,7 +61,7 @@ def label(
         data,
         out,
         name=name or out.name.removesuffix(".safetensors"),
-        options=LabelOptions(pairs=pairs, side=side, classes=classes, seed=seed),
+        options=LabelOptions(pairs=pairs, side=side, classes=classes, seed=seed, features=features),
         crops=crops or [1],
         work=work or _work_of(out),
         limit=limit,
@@ -98,7 +101,16 @@ def train(
     crops: Annotated[list[int] | None, typer.Option(help=f"{_CROPS} Default: 1.")] = None,
     classes: Annotated[int | None, typer.Option(help=f"{_CLASSES} Default: 3.")] = None,
     limit: Annotated[int | None, typer.Option(help=_LIMIT)] = None,
-    blocks: Annotated[int, typer.Option(help="How many of the last blocks to train.")] = 6,
+    learn: Annotated[
+        str | None,
+        typer.Option(
+            help="readout (copies that only heatmaps are read with; classes stay as they are) or weights; default: "
+            "readout, or weights for average pooling."
+        ),
+    ] = None,
+    blocks: Annotated[
+        int | None, typer.Option(help="With --learn weights: how many of the last blocks to train. Default: 6.")
+    ] = None,
     evidence_blocks: Annotated[int, typer.Option(help="Of how many last blocks the heatmap is made.")] = 4,
     steps: Annotated[int, typer.Option(help="Most training steps; the best on held-out pictures is kept.")] = 600,
     batch_size: Annotated[int, typer.Option(help="Pictures per step, over all processes.")] = 32,
@@ -124,6 +136,8 @@ def train(
         raise UsageError(f"the labels of {labels} are made already: leave out --{refused[0]}")
     if supervision == "masks" and given:
         raise UsageError(f"--{next(iter(given))} is for Shapley labels: leave it out with --supervision masks")
+    if blocks is not None and learn != "weights":
+        raise UsageError("--blocks is for --learn weights: add that, or leave it out (a readout has --evidence-blocks)")
     from torch import float16, float32
 
     from edgex import vector_training, zoo
@@ -145,7 +159,7 @@ def train(
         name=name or out.name.removesuffix(".safetensors"),
         source_name=source,
         options=LearnOptions(
-            blocks=blocks,
+            **_given(blocks=blocks),
             steps=steps,
             batch_size=batch_size,
             learning_rate=learning_rate,
@@ -157,6 +171,7 @@ def train(
             precision=precision,
         ),
         evidence_blocks=evidence_blocks,
+        part=learn,
         alpha=alpha,
         work=work or _work_of(out),
         model_out=model_out,
@@ -166,7 +181,7 @@ def train(
     if not _speaks():
         return
     print(f"{out}: vector '{card.name}' from {card.source}, {card.architecture}")
-    print(f"heatmap: {card.evidence.kind}, last {card.evidence.blocks} blocks, scale {card.evidence.scale:.4f}")
+    print(f"heatmap: {card.evidence}")
     best = card.metrics["best_step"]
     first, last = card.metrics["history"][0], next(r for r in card.metrics["history"] if r["step"] == best)
     print(f"held-out error: {first['held_out']:.4f} -> {last['held_out']:.4f} of the null (step {best})")
@@ -220,7 +235,7 @@ def combine(
         print_json({"path": str(out), "alpha": card.alpha, "scale": card.evidence.scale, "relative_error": lost})
         return
     print(f"{out}: vector '{card.name}' from {', '.join(vectors)}, {card.architecture}, alpha {card.alpha:g}")
-    print(f"heatmap: {card.evidence.kind}, last {card.evidence.blocks} blocks, scale {card.evidence.scale:.4f}")
+    print(f"heatmap: {card.evidence}")
     print(f"stored as {store}: {out.stat().st_size / 1e6:.1f} MB, {100 * lost:.3g}% of the vector's length lost")
 
 

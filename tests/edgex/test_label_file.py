@@ -22,7 +22,7 @@ from edgex.vector import load_vector
 from edgex.vector_training import Source
 from pictures import draw
 
-OPTIONS = LabelOptions(pairs=3, side=2, classes=2)
+OPTIONS = LabelOptions(pairs=3, side=2, classes=2, features=True)
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +106,7 @@ def learned(folder: Path, out: str, source: Source, **change: Any) -> dict[str, 
         source_name=None,
         options=LearnOptions(**{**settings, **change}),
         evidence_blocks=3,
+        part=None,
         alpha=1.0,
         work=folder / f"{out}.work",
         model_out=None,

@@ -35,6 +35,7 @@ vector_training.train(
         blocks=2, steps=4, batch_size=8, look_every=2, learning_rate=1e-3, precision="fp32", device="cpu", held_out=0.4
     ),
     evidence_blocks=3,
+    part=None,
     alpha=1.0,
     work=out.with_suffix(".work"),
     model_out=None,

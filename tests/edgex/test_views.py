@@ -18,7 +18,7 @@ from edgex.model import normalise
 from edgex.processes import Processes
 from edgex.runtime.preprocess import Preprocessing
 from edgex.terms import ShapeTerm
-from edgex.views import gather, joined, views_of
+from edgex.views import gather, joined_views, views_of
 from pictures import picture_folder
 
 PREPROCESSING = Preprocessing((32, 32), 36, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -48,7 +48,7 @@ def test_joined_views_show_their_own_pictures(root: Path) -> None:
         views_of(data.loose([root / name]), PREPROCESSING, crops=crops, crop_scale=0.4, seed=0, chunk=4)
         for name, crops in (("a", 2), ("b", 1))
     ]
-    together = torch.cat(list(joined(parts).batches(4)))
+    together = torch.cat(list(joined_views(parts).batches(4)))
     assert torch.equal(together, torch.cat([pixels for part in parts for pixels in part.batches(4)]))
 
 
