@@ -11,17 +11,21 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from edgex import data, evaluate, zoo
+from edgex import comparison, compute, data, evaluate, zoo
 from edgex.bake import bake
 from edgex.checkpoint import load_card, load_model
-from edgex.evaluate import Estimate, Faithfulness
+from edgex.comparison import Plan, Subject
+from edgex.estimate import Estimate
 from edgex.vector import load_vector_card
 
 RESULTS = Path(__file__).parent / "results" / "built_in.json"
+PLAN = Plan(fills=("mean",), precision="fp32")
 
 
 def main() -> None:
@@ -53,40 +57,45 @@ def main() -> None:
 def cars(folder: Path, vector: Path, alpha: float, explained: int) -> dict[str, object]:
     """The unbaked and the baked target on the same test pictures."""
     target = zoo.BUILT_IN / "cars.safetensors"
+    accuracies: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as place:
         baked = Path(place) / "baked.safetensors"
         bake(target, vector, baked, alpha=alpha)
-        found = {}
+        differences = []
         for name, path in (("unbaked", target), ("baked", baked)):
             model, card = load_model(path)
             pictures = data.aligned(data.labelled(folder), card.classes, folder)
-            found[name] = evaluate.measure(model, pictures, card.preprocessing, explained=explained)
-    report = compared(found["unbaked"].faithfulness, found["baked"].faithfulness)
-    for name, result in found.items():
-        report[f"accuracy_{name}"] = {"value": result.accuracy, "n": result.n}
-    return report
+            value = evaluate.accuracy(model, pictures, card.preprocessing)
+            accuracies[f"accuracy_{name}"] = {"value": value, "n": len(pictures)}
+            differences.append(difference(path, data.spread(pictures.paths, explained)))
+    return compared(*differences) | accuracies
 
 
 def source(folder: Path, predictor: Path, explained: int) -> dict[str, object]:
     """The predictor and the self-explaining source model on pictures without labels."""
     paths = data.loose([folder])[:explained]
-    found = []
-    for path in (predictor, zoo.BUILT_IN / "imagenet-1k.safetensors"):
-        model, card = load_model(path)
-        found.append(evaluate.explain_pictures(model, paths, card.preprocessing))
-    report = compared(*found)
+    report = compared(*(difference(path, paths) for path in (predictor, zoo.BUILT_IN / "imagenet-1k.safetensors")))
     report["predictor_sha256"] = load_card(predictor)[1]
     return report
 
 
-def compared(before: Faithfulness, after: Faithfulness) -> dict[str, object]:
+def difference(path: Path, pictures: Sequence[Path]) -> np.ndarray:
+    """Insertion minus deletion [N] of the heatmap of each picture's predicted class."""
+    model, card = load_model(path)
+    subject = Subject(path.stem, path, model.to(compute.device_of("auto")).freeze(), card, np.empty(0))
+    images = torch.from_numpy(data.load_batch(pictures, card.preprocessing))
+    explanations, _ = comparison.own_heatmaps(subject, images)
+    return comparison.scores(subject, images, explanations, PLAN, subject.name)["difference:mean"]
+
+
+def compared(before: np.ndarray, after: np.ndarray) -> dict[str, object]:
     """Estimates before and after, and of the paired gain."""
     return {
-        "before": Estimate.of(before.difference).to_dict(),
-        "after": Estimate.of(after.difference).to_dict(),
-        "paired_gain": Estimate.of(after.difference - before.difference).to_dict(),
-        "values_before": [round(float(v), 5) for v in before.difference],
-        "values_after": [round(float(v), 5) for v in after.difference],
+        "before": Estimate.of(before).to_dict(),
+        "after": Estimate.of(after).to_dict(),
+        "paired_gain": Estimate.of(after - before).to_dict(),
+        "values_before": [round(float(v), 5) for v in before],
+        "values_after": [round(float(v), 5) for v in after],
     }
 
 

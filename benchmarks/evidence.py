@@ -26,7 +26,7 @@ from torch import Tensor
 
 from edgex import data
 from edgex.checkpoint import load_model
-from edgex.evaluate import Estimate
+from edgex.estimate import Estimate
 from edgex.faithfulness import faithfulness
 from edgex.model import SelfExplainingViT, normalise, through_norm
 from edgex.timing import machine

@@ -186,7 +186,7 @@ def time_group(
     with contextlib.ExitStack() as stack:
         for precision, own in files.items():
             session = stack.enter_context(Session(own["fused"], provider=provider, threads=threads or None))
-            plain = bench.PlainSession(own["plain"], session, threads or None)
+            plain = bench.PlainSession(own["plain"], session, threads or None, precision)
             batches = bench.bare_batches(session, picture, options)
             best = min(batches, key=batches.__getitem__)
             more, missing = bench.tasks_of(session, plain, picture, options, best_batch=best, label=precision)
@@ -202,7 +202,7 @@ def time_group(
     plain_fp32 = next((r for r in rows if (r.task.method, r.task.label, r.task.batch) == ("plain", "fp32", 1)), None)
     found = []
     for row in rows:
-        entry = {"precision": row.task.label, **row.to_dict()}
+        entry = row.to_dict()
         if plain_fp32 is not None:
             entry["over_plain_fp32"] = ratio(row.samples.wall, plain_fp32.samples.wall).to_dict()
             entry["cpu_over_plain_fp32"] = ratio(row.samples.cpu, plain_fp32.samples.cpu).to_dict()
@@ -235,7 +235,9 @@ def torch_tasks(subject: Subject, options: Any, device: str) -> list[Any]:
         "pytorch": ("the same heatmap in PyTorch", forward),
     }
     return [
-        Task(Contender(f"fp32: {name}", run, calls=options.repeats), method, lambda: 1, 1, label="fp32")
+        Task(
+            Contender(f"fp32: {name}", run, calls=options.repeats), method, lambda: 1, 1, label="fp32", precision="fp32"
+        )
         for method, (name, run) in runs.items()
     ]
 

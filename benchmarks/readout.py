@@ -31,7 +31,7 @@ from torch import Tensor
 
 from edgex import data
 from edgex.checkpoint import load_model
-from edgex.evaluate import Estimate
+from edgex.estimate import Estimate
 from edgex.faithfulness import faithfulness
 from edgex.model import SelfExplainingViT, normalise
 from edgex.runtime.preprocess import Preprocessing

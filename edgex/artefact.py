@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from edgex.errors import ArtefactError
+from edgex.json_values import finite
 
 FORMAT = "edgex/1"
 METADATA_KEY = "edgex"
@@ -185,7 +186,7 @@ def write(
 ) -> str:
     """Writes an artefact in one streaming pass and returns its sha256; never leaves half a file.
 
-    metadata: JSON-ready; "format" and "sha256" are added here.
+    metadata: JSON-ready; "format" and "sha256" are added here, numbers that are not finite become null.
     specs: name -> (dtype, shape), in the order in which `tensors` yields their bytes.
     Raises ArtefactError where the disk is full or the folder cannot be written.
     """
@@ -207,8 +208,10 @@ def write(
 
 def _header(metadata: dict[str, Any], specs: dict[str, tuple[torch.dtype, tuple[int, ...]]], sha256: str) -> bytes:
     """Everything that stands before the data: length and JSON, padded to a multiple of 8 bytes."""
-    described = {"format": FORMAT, **metadata, "sha256": sha256}
-    header: dict[str, Any] = {"__metadata__": {METADATA_KEY: json.dumps(described, ensure_ascii=False)}}
+    described = json.dumps(
+        finite({"format": FORMAT, **metadata, "sha256": sha256}), ensure_ascii=False, allow_nan=False
+    )
+    header: dict[str, Any] = {"__metadata__": {METADATA_KEY: described}}
     offset = 0
     for name, (dtype, shape) in specs.items():
         end = offset + dtype.itemsize * torch.Size(shape).numel()

@@ -2,7 +2,7 @@
 
 What a user would otherwise run on a model, to hold the heatmap of one forward pass against. Every method gives
 [gh, gw] scores per picture and class; `cached_heatmaps` keeps them on disk, since 1000 passes a picture take long.
-Measuring heatmaps is `edgex.evaluate`; the least squares of Kernel SHAP are `edgex.shapley`.
+Measuring heatmaps is `edgex.comparison`; the least squares of Kernel SHAP are `edgex.shapley`.
 
     kernel-shap:PASSES[@SIDE|@patches][+blur|+drop]   kernel-shap:150, kernel-shap:1000@patches, kernel-shap:150@7+drop
     grad-cam

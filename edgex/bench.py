@@ -56,7 +56,8 @@ class Options:
 class Task:
     """A contender and what it is. label: whose it is where several models are timed together, such as "fp32".
 
-    evaluations: how many pictures the last call ran through the model; batch: how many of them at once.
+    evaluations: how many pictures the last call ran through the model; batch: how many of them at once. precision: of
+    the model that runs, "fp32", "fp16" or "int8"; None where its file does not say.
     """
 
     contender: Contender
@@ -65,6 +66,7 @@ class Task:
     batch: int
     players: int | None = None
     label: str = ""
+    precision: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +97,7 @@ class Row:
         return {
             "name": self.task.contender.name,
             "method": self.task.method,
+            "precision": self.task.precision,
             "evaluations": self.task.evaluations(),
             "batch": self.task.batch,
             "players": self.task.players,
@@ -133,13 +136,15 @@ class Report:
 class PlainSession:
     """A plain classifier's ONNX file: one input float32 [N, 3, H, W], normalised, first output logits [N, C].
 
-    Opened as `Session` opens a fused one: same provider, same threads. Raises ArtefactError for another contract,
-    ProviderError and UsageError where onnxruntime does not run it on that provider.
+    Opened as `Session` opens a fused one: same provider, same threads. precision: what is known of it, since such a
+    file does not say. Raises ArtefactError for another contract, ProviderError and UsageError where onnxruntime does
+    not run it on that provider.
     """
 
-    def __init__(self, path: Path, session: Session, threads: int | None = None) -> None:
+    def __init__(self, path: Path, session: Session, threads: int | None = None, precision: str | None = None) -> None:
         import onnxruntime
 
+        self.precision = precision
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         if threads is not None:
@@ -297,16 +302,15 @@ def _single_passes(
     tasks = []
     for batch in sorted({1, options.batch}):
         images, explain = np.repeat(picture[np.newaxis], batch, axis=0), np.full(batch, _PREDICTED)
-        runs: dict[Method, Callable[[], object]] = {}
+        runs: dict[Method, tuple[str, Callable[[], object], str | None]] = {}
         if not isinstance(plain, Skipped):
             pixels = normalised(session, picture, batch)
-            runs["plain"] = _bound(plain.run, pixels)
-        runs["fused"] = _bound(session.run, images, explain)
-        names = {"plain": "plain classifier, no heatmap", "fused": "fused, class and heatmap"}
-        for method, run in runs.items():
-            name = _named(names[method], batch, label)
-            contender = Contender(name, run, pictures=batch, calls=options.repeats)
-            tasks.append(Task(contender, method, lambda: 1, batch, label=label))
+            runs["plain"] = "plain classifier, no heatmap", _bound(plain.run, pixels), plain.precision
+        fused = _bound(session.run, images, explain)
+        runs["fused"] = "fused, class and heatmap", fused, session.metadata.precision
+        for method, (name, run, precision) in runs.items():
+            contender = Contender(_named(name, batch, label), run, pictures=batch, calls=options.repeats)
+            tasks.append(Task(contender, method, lambda: 1, batch, label=label, precision=precision))
     return tasks
 
 
@@ -325,7 +329,7 @@ def _shap_task(
     name = _named(f"Kernel SHAP by {library}, {players} players", batch, label)
     warm = _bound(explain, min(options.passes, _WARM_EVALUATIONS))
     contender = Contender(name, _bound(explain, options.passes), warm=warm)
-    return Task(contender, library, lambda: scorer.evaluations, batch, players, label)
+    return Task(contender, library, lambda: scorer.evaluations, batch, players, label, session.metadata.precision)
 
 
 def _bare_task(session: Session, picture: np.ndarray, passes: int, batch: int, label: str) -> Task:
@@ -337,7 +341,7 @@ def _bare_task(session: Session, picture: np.ndarray, passes: int, batch: int, l
             session.run(images[:size], np.full(size, _PREDICTED))
 
     contender = Contender(_named(f"{passes} bare passes", batch, label), run, warm=lambda: None)
-    return Task(contender, "passes", lambda: passes, batch, label=label)
+    return Task(contender, "passes", lambda: passes, batch, label=label, precision=session.metadata.precision)
 
 
 def _bound(function: Callable[..., object], *arguments: Any) -> Callable[[], object]:

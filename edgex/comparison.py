@@ -21,7 +21,7 @@ from edgex import baselines, compute, data, evaluate, localisation
 from edgex.baselines import Explanations, Method
 from edgex.checkpoint import ModelCard, load_model
 from edgex.errors import UsageError
-from edgex.evaluate import Estimate
+from edgex.estimate import Estimate
 from edgex.faithfulness import FILLS, STEPS, Fill, check_steps, faithfulness
 from edgex.model import SelfExplainingViT, normalise
 from edgex.progress import Progress
@@ -310,15 +310,10 @@ def _check_alike(name: str, card: ModelCard, other_name: str, other: ModelCard) 
 
 
 def _estimate(values: np.ndarray, *, values_too: bool = False) -> dict[str, Any]:
-    report = _plain(Estimate.of(values))
+    report = Estimate.of(values).to_dict()
     return report | ({"values": [round(float(v), 6) for v in values]} if values_too else {})
 
 
 def _with_interval(estimate: Estimate) -> dict[str, Any]:
     low, high = estimate.interval
-    return {**_plain(estimate), "interval": [low, high] if math.isfinite(low) else None}
-
-
-def _plain(estimate: Estimate) -> dict[str, Any]:
-    """JSON knows no "not a number": a single picture's standard error is null."""
-    return {key: value if math.isfinite(value) else None for key, value in estimate.to_dict().items()}
+    return {**estimate.to_dict(), "interval": [low, high] if math.isfinite(low) else None}

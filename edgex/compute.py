@@ -20,6 +20,8 @@ def device_of(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise UsageError(f"expected device auto, cpu or cuda[:<n>], found '{name}'") from error
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"expected device auto, cpu or cuda[:<n>], found '{name}', which edgex does not compute on")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UsageError(f"device '{name}' was asked for, but torch sees no GPU here: use --device cpu")
     return device

@@ -128,9 +128,14 @@ def label_folders(
     return joined(parts)
 
 
-def describe(labels: Labels, stable: float) -> str:
+def describe(labels: Labels, stable: float | None) -> str:
     """One line for the log."""
     return (
         f"labels: {len(labels)} views of {len(labels.views.paths)} pictures, {labels.coalitions.shape[1]} paired "
-        f"coalitions each; split-half cosine {stable:.3f}"
+        f"coalitions each; {describe_reliability(stable)}"
     )
+
+
+def describe_reliability(stable: float | None) -> str:
+    """What is known of how much the labels' halves agree."""
+    return "split-half cosine " + ("not known: one pair has no halves" if stable is None else f"{stable:.3f}")

@@ -7,7 +7,7 @@ from the copy, everything else from the model: its class scores are the same at 
 
 Nothing of the size of a block is computed twice. For one class per picture, query and class direction are folded
 backwards through the copy: per head, scores are x_p . (W_k^T q) and contributions x_p . (W_v^T W_o^T d), where x_p is
-the output of the block's first norm. The key's bias adds the same to all scores and drops out of the softmax.
+the output of the block's first norm. All blocks go through one product where their weights allow it.
 """
 
 from __future__ import annotations
@@ -15,19 +15,42 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgex.backbones import Backbone, Block
 from edgex.errors import UnsupportedError
 
+_Names = tuple[str, str | None, str]
+"""A block's packed query, key and value weights, their bias and the output projection."""
+
 
 class _Copied(NamedTuple):
-    """One block's attention weights: query, key, value packed [3 h d, D] with bias [3 h d], output [D, h d]."""
+    """One block's attention weights: query, key and value [h d, D] with biases [h d], output [D, h d].
 
-    weight: Tensor
-    bias: Tensor | None
+    The key's bias is missed by nobody: it adds the same to all scores and drops out of the softmax.
+    """
+
+    query: Tensor
+    query_bias: Tensor | None
+    key: Tensor
+    value: Tensor
+    value_bias: Tensor | None
     project: Tensor
+
+
+class _Stacked(NamedTuple):
+    """L blocks' weights: query [L, D, h d] with bias [L, 1, h d], key (over the square root of d) and value
+    [L, h, d, D], output [D, L h d], and what the value's bias adds along a direction [D, L h].
+    """
+
+    query: Tensor
+    query_bias: Tensor | None
+    key: Tensor
+    value: Tensor
+    project: Tensor
+    shift: Tensor | None
 
 
 class Readout(nn.Module):
@@ -61,70 +84,77 @@ class Readout(nn.Module):
 
         normed: output [N, T, D] of each block's first norm. direction: [N, D], before the final norm.
         """
-        total: Tensor | None = None
-        for block, names, tokens in zip(backbone.blocks[-len(normed) :], self.names, normed, strict=True):
-            seen = self._attention(block, names, tokens)
-            folded, shift = self._folded(block, names, direction)
-            written = (tokens @ folded.mT).mT + shift
-            contribution = (seen * written).sum(dim=1)
-            total = contribution if total is None else total + contribution
-        assert total is not None
-        return total[:, backbone.prefix_tokens :]
+        stacked = self._stacked(backbone)
+        seen = self._projected(normed, self._queries(normed, stacked)).softmax(dim=1)
+        per_head = (direction @ stacked.project).unflatten(1, stacked.value.shape[:3]).permute(1, 2, 0, 3)
+        written = self._projected(normed, per_head @ stacked.value)
+        if stacked.shift is not None:
+            written = written + (direction @ stacked.shift)[:, None]
+        return (seen * written).sum(dim=2)[:, backbone.prefix_tokens :]
 
     def written(self, backbone: Backbone, normed: Sequence[Tensor]) -> Tensor:
         """What each patch writes into the class token, [N, P, D], before the final norm: for learning.
 
         The whole of which `evidence` is one direction.
         """
+        stacked = self._stacked(backbone)
+        prefix = backbone.prefix_tokens
+        seen = self._projected(normed, self._queries(normed, stacked)).softmax(dim=1)[:, prefix:]
         total: Tensor | None = None
-        for block, names, tokens in zip(backbone.blocks[-len(normed) :], self.names, normed, strict=True):
-            copied = self._copied(names)
-            size = block.heads * block.head_dim
-            seen = self._attention(block, names, tokens)[:, :, backbone.prefix_tokens :]
-            bias = None if copied.bias is None else copied.bias[2 * size :]
-            values = F.linear(tokens[:, backbone.prefix_tokens :], copied.weight[2 * size :], bias)
-            carried = (values.unflatten(2, (block.heads, block.head_dim)) * seen.mT[..., None]).flatten(2)
+        for index, (copied, part) in enumerate(
+            zip(self._copies(backbone), seen.chunk(len(normed), dim=2), strict=True)
+        ):
+            values = F.linear(normed[index][:, prefix:], copied.value, copied.value_bias)
+            carried = (values.unflatten(2, (part.shape[2], -1)) * part[..., None]).flatten(2)
             contribution = F.linear(carried, copied.project)
-            gamma = block.gamma1()
-            contribution = contribution if gamma is None else contribution * gamma
             total = contribution if total is None else total + contribution
         assert total is not None
         return total
 
-    def _copied(self, names: _Names) -> _Copied:
-        weight, bias, project = names
-        return _Copied(self.copies[_key(weight)], self.copies[_key(bias)] if bias else None, self.copies[_key(project)])
+    def _copies(self, backbone: Backbone) -> list[_Copied]:
+        copies = []
+        for block, (weight, bias, project) in zip(backbone.blocks[-len(self.names) :], self.names, strict=True):
+            query, key, value = self.copies[_key(weight)].chunk(3)
+            query_bias, _, value_bias = (None, None, None) if bias is None else self.copies[_key(bias)].chunk(3)
+            gamma = block.gamma1()
+            outgoing = self.copies[_key(project)]
+            # The block's layer scale is the model's own; written into the projection, it costs nothing.
+            outgoing = outgoing if gamma is None else outgoing * gamma[:, None]
+            copies.append(_Copied(query, query_bias, key, value, value_bias, outgoing))
+        return copies
 
-    def _attention(self, block: Block, names: _Names, tokens: Tensor) -> Tensor:
-        """The class token's attention to all tokens, [N, h, T]."""
-        copied = self._copied(names)
-        size = block.heads * block.head_dim
-        query = F.linear(tokens[:, 0], copied.weight[:size], None if copied.bias is None else copied.bias[:size])
-        folded = _through_heads(query * block.head_dim**-0.5, copied.weight[size : 2 * size], block)
-        return (tokens @ folded.mT).mT.softmax(dim=-1)
+    def _stacked(self, backbone: Backbone) -> _Stacked:
+        """All blocks' weights side by side, so that one product serves them all: constants, once exported."""
+        copies, block = self._copies(backbone), backbone.blocks[-1]
+        heads = (block.heads, block.head_dim)
+        query_biases = [copied.query_bias for copied in copies if copied.query_bias is not None]
+        shifts = [
+            (copied.project * copied.value_bias).unflatten(1, heads).sum(dim=2)
+            for copied in copies
+            if copied.value_bias is not None
+        ]
+        return _Stacked(
+            query=torch.stack([copied.query.T for copied in copies]),
+            query_bias=torch.stack(query_biases)[:, None] if query_biases else None,
+            key=torch.stack([copied.key.unflatten(0, heads) for copied in copies]) * block.head_dim**-0.5,
+            value=torch.stack([copied.value.unflatten(0, heads) for copied in copies]),
+            project=torch.cat([copied.project for copied in copies], dim=1),
+            shift=torch.cat(shifts, dim=1) if shifts else None,
+        )
 
-    def _folded(self, block: Block, names: _Names, direction: Tensor) -> tuple[Tensor, Tensor | float]:
-        """The direction seen from the tokens, [N, h, D], and what the value's bias adds, [N, h, 1]."""
-        copied = self._copied(names)
-        size = block.heads * block.head_dim
-        gamma = block.gamma1()
-        scaled = direction if gamma is None else direction * gamma
-        per_head = scaled @ copied.project
-        folded = _through_heads(per_head, copied.weight[2 * size :], block)
-        if copied.bias is None:
-            return folded, 0.0
-        shift = (per_head * copied.bias[2 * size :]).unflatten(1, (block.heads, block.head_dim)).sum(dim=2)
-        return folded, shift[..., None]
+    @staticmethod
+    def _queries(normed: Sequence[Tensor], stacked: _Stacked) -> Tensor:
+        """The class token's queries seen from the tokens, [L, h, N, D]."""
+        own = torch.cat([tokens[:, :1] for tokens in normed], dim=1).transpose(0, 1)
+        query = own @ stacked.query
+        query = query if stacked.query_bias is None else query + stacked.query_bias
+        return query.unflatten(2, stacked.key.shape[1:3]).transpose(1, 2) @ stacked.key
 
-
-_Names = tuple[str, str | None, str]
-"""A block's packed projection, its bias and its output projection."""
-
-
-def _through_heads(vectors: Tensor, weight: Tensor, block: Block) -> Tensor:
-    """Rows [N, h d] seen from the inputs of a projection [h d, D], head by head: [N, h, D]."""
-    heads = vectors.unflatten(1, (block.heads, block.head_dim)).transpose(0, 1)
-    return (heads @ weight.unflatten(0, (block.heads, block.head_dim))).transpose(0, 1)
+    @staticmethod
+    def _projected(normed: Sequence[Tensor], vectors: Tensor) -> Tensor:
+        """Each block's tokens along each head's vector: [L, h, N, D] -> [N, T, L h]."""
+        columns = vectors.permute(0, 2, 3, 1)
+        return torch.cat([tokens @ columns[index] for index, tokens in enumerate(normed)], dim=2)
 
 
 def _names(backbone: Backbone, block: Block) -> _Names:

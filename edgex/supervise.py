@@ -213,15 +213,15 @@ def shapley_values(labels: Labels, total: Tensor, *, pairs: slice = slice(None))
     return torch.cat(found)
 
 
-def reliability(labels: Labels, total: Tensor) -> float:
+def reliability(labels: Labels, total: Tensor) -> float | None:
     """Mean cosine between the Shapley values that two halves of each view's coalitions give (split half).
 
     Of the best class, with the mean removed, so that only the shape counts. A perfect heatmap would score about the
-    square root of this against the values of one half. NaN for a single pair, which has no halves.
+    square root of this against the values of one half. None for a single pair, which has no halves.
     """
     half = labels.coalitions.shape[1] // 2
     if half < 1:
-        return float("nan")
+        return None
     first, second = (
         shapley_values(labels, total, pairs=part)[:, 0] for part in (slice(0, half), slice(half, 2 * half))
     )

@@ -12,14 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgex.estimate import Estimate
 from edgex.runtime.errors import ArtefactError
 
 if TYPE_CHECKING:
     from edgex.checkpoint import ModelCard
 
 METRIC = "transfer"
-Z_95 = 1.96
-"""Half width of a 95% interval in standard errors."""
 LARGEST_DROP = 1.0
 """Points of accuracy whose loss makes a transfer a failure."""
 
@@ -43,8 +42,8 @@ class TransferRecord:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The gain's 95% confidence interval."""
-        return self.gain - Z_95 * self.standard_error, self.gain + Z_95 * self.standard_error
+        """The gain's 95% confidence interval by Student's t; not a number for a single picture."""
+        return Estimate(self.gain, self.standard_error, self.n).interval
 
     @property
     def failure(self) -> str | None:

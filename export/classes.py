@@ -18,7 +18,7 @@ EXPLAINED = "explained"
 
 
 def share_pictures(model: ir.Model) -> int:
-    """Gives what depends on the classes a first axis of M; returns how many values it is.
+    """Gives what depends on the classes an axis of M in place of N; returns how many values it is.
 
     In place, on the traced graph, whose one operator that does not broadcast reads the explained class's logit.
     """
@@ -32,9 +32,9 @@ def share_pictures(model: ir.Model) -> int:
         if node.op_type != "Shape" and not behind.isdisjoint(node.inputs):
             behind.update(node.outputs)
     pictures = image.shape[0]
-    renamed = [value for value in behind if value.shape and value.shape[0] == pictures]
+    renamed = [value for value in behind if value.shape and pictures in value.shape]
     for value in renamed:
-        value.shape = ir.Shape([EXPLAINED, *(value.shape or ())[1:]])
+        value.shape = ir.Shape([EXPLAINED if length == pictures else length for length in value.shape or ()])
     return len(renamed)
 
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 _QUALITY = 90
 """Of JPEG pictures, 0 to 95."""
+_NAME = re.compile(r"[0-9]{6,}\.[\w-]*\.jpg")
+_MARK = b"edgex watch"
+"""Comment in the pictures of a `FolderSink`: a name alone could be that of somebody else's picture."""
 
 
 class Sink(Protocol):
@@ -70,10 +73,13 @@ class JsonLinesSink:
 
 
 class FolderSink:
-    """A JPEG per picture, with heatmap and caption: 000012.red-fox.jpg."""
+    """A JPEG per picture, with heatmap and caption: 000012.red-fox.jpg.
 
-    def __init__(self, folder: Path, opacity: float = 0.6) -> None:
-        self._folder, self._opacity = folder, opacity
+    replace: when the first picture comes, remove those that an earlier `FolderSink` wrote there, and nothing else.
+    """
+
+    def __init__(self, folder: Path, opacity: float = 0.6, *, replace: bool = False) -> None:
+        self._folder, self._opacity, self._replace = folder, opacity, replace
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -87,7 +93,11 @@ class FolderSink:
         path = self._folder / f"{seen.number:06d}.{label}.jpg"
         temporary = path.with_name(f".{path.name}.part")
         try:
-            Image.fromarray(captioned(seen, self._opacity)).save(temporary, format="JPEG", quality=_QUALITY)
+            if self._replace:
+                _remove_earlier(self._folder)
+                self._replace = False
+            picture = Image.fromarray(captioned(seen, self._opacity))
+            picture.save(temporary, format="JPEG", quality=_QUALITY, comment=_MARK)
             temporary.replace(path)
         except OSError as error:
             raise _unwritable(path, error) from error
@@ -161,9 +171,19 @@ def check_new(path: Path, option: str, force: bool) -> None:
 
 
 def check_empty(folder: Path, option: str, force: bool) -> None:
-    """Raises UsageError for a folder that holds what a `FolderSink` wrote, unless it may be replaced."""
-    if not force and any(folder.glob(f"{'[0-9]' * 6}.*.jpg")):
+    """Raises UsageError for a folder with pictures named as a `FolderSink` names them, unless it may be replaced."""
+    if not force and any(_NAME.fullmatch(path.name) for path in folder.glob("*.jpg")):
         raise UsageError(f"{option}: {folder} holds pictures of an earlier run: choose another, or --force to replace")
+
+
+def _remove_earlier(folder: Path) -> None:
+    """Removes what a `FolderSink` wrote: its name and, near the beginning of the file, its comment."""
+    for path in list(folder.glob("*.jpg")):
+        if _NAME.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+            with path.open("rb") as file:
+                ours = _MARK in file.read(64)
+            if ours:
+                path.unlink()
 
 
 def _unwritable(path: Path | str, error: OSError) -> ArtefactError:

@@ -38,7 +38,8 @@ def bench(
     ] = None,
     provider: Annotated[str, typer.Option(help="What to run on: auto, cpu, cuda, ...")] = "auto",
     plain: Annotated[
-        Path | None, typer.Option(help="Exported files: the plain classifier's ONNX file, to compare with.")
+        Path | None,
+        typer.Option(help="Exported files: the plain classifier's ONNX file, to compare with; bench exports fp32."),
     ] = None,
     picture: Annotated[Path | None, typer.Option(help="Picture to explain; default: a sample.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -58,7 +59,8 @@ def bench(
         fused = Path(model)
         if not exported:
             fused, plain = _export(model, precision, calibration, stack)
-        report, session = _run(fused, plain, options, threads, provider, picture, stack)
+        # The plain classifier is what runs without edgex: fp32, whatever the fused file is.
+        report, session = _run(fused, plain, None if exported else "fp32", options, threads, provider, picture, stack)
         found = {
             "model": model,
             "architecture": session.metadata.architecture,
@@ -116,6 +118,7 @@ def _export(model: str, precision: str, calibration: Path | None, stack: context
 def _run(
     fused: Path,
     plain: Path | None,
+    plain_precision: str | None,
     options: Options,
     threads: int | None,
     provider: str,
@@ -131,7 +134,9 @@ def _run(
     session = stack.enter_context(Session(fused, provider=provider, threads=threads))
     pixels = session.preprocessing.array(as_frame(picture or samples.paths()[0]))
     reason = "an exported file holds none: name its ONNX file with --plain, or bench the model it was made of"
-    classifier = PlainSession(plain, session, threads) if plain else Skipped("plain classifier", reason)
+    classifier = (
+        PlainSession(plain, session, threads, plain_precision) if plain else Skipped("plain classifier", reason)
+    )
     return time_it(session, classifier, pixels, options, note), session
 
 
@@ -142,10 +147,11 @@ def _print(found: dict[str, Any]) -> None:
     threads = found["threads"] or found["machine"]["cores"]
     load = (found["machine"]["load_average"] or ["unknown"])[0]
     table = Table(
-        title=f"{found['model']}, {found['precision']} on {found['provider']}, {threads} threads: ms per picture",
+        title=f"{found['model']} on {found['provider']}, {threads} threads: ms per picture",
         title_justify="left",
     )
     table.add_column("what")
+    table.add_column("precision")
     for heading in ("passes", "median", "quartiles", "p95", "n", "x fused"):
         table.add_column(heading, justify="right")
     for row in found["rows"]:
@@ -153,6 +159,7 @@ def _print(found: dict[str, Any]) -> None:
         low, high = ms["quartiles"]
         table.add_row(
             row["name"],
+            row["precision"] or "not known",
             str(row["evaluations"]),
             f"{ms['median']:.4g}",
             f"{low:.4g} to {high:.4g}",

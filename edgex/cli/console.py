@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgex.json_values import finite
 from edgex.runtime.errors import ArtefactError
 
 if TYPE_CHECKING:
@@ -48,12 +48,4 @@ def save_picture(pixels: np.ndarray, path: Path) -> None:
 
 def print_json(value: Any) -> None:
     """A result for programs on standard output; numbers that JSON does not know, NaN and infinity, become null."""
-    print(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    print(json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False))

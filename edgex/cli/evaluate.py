@@ -124,7 +124,7 @@ def _table(found: Comparison, title: str, keys: list[str]) -> Table:
     """Rows are heatmaps; behind the metrics, how far the model's own are better in the last of them."""
     from rich.table import Table
 
-    from edgex.evaluate import Estimate
+    from edgex.estimate import Estimate
 
     paired = found.to_dict()["paired"]
     table = Table(title=title, title_justify="left")

@@ -75,7 +75,7 @@ def label(
         print_json({"path": str(out), **card.metrics})
         return
     print(f"{out}: labels of {card.metrics['views']} views of {card.metrics['pictures']} pictures by {model}")
-    print(f"split-half cosine {card.metrics['split_half_cosine']:.3f}")
+    print(labelling.describe_reliability(card.metrics["split_half_cosine"]))
 
 
 def train(

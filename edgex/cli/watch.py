@@ -56,7 +56,9 @@ def watch(
     opacity: Annotated[float, typer.Option(help="Of the heatmap in written pictures, 0 to 1.")] = 0.6,
     provider: Annotated[str, typer.Option(help="What to run on.")] = "auto",
     threads: Annotated[int | None, typer.Option(help="CPU threads of one inference; default: one per core.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace existing files, and in --folder the pictures of earlier runs.")
+    ] = False,
 ) -> None:
     """Run an exported file over a stream of pictures.
 
@@ -102,7 +104,7 @@ def watch(
                 stack.callback(page.close)
                 sinks.append(page)
                 note(f"edgex: the page is at {page.url} until Ctrl-C")
-            sinks += _sinks(stack, video, folder, jsonl, fps, top, opacity)
+            sinks += _sinks(stack, video, folder, jsonl, fps, top, opacity, force)
             _run(stream, session, sinks, top)
     if stream.meter.reading().unusable:
         raise typer.Exit(EXIT_FAILURE)
@@ -129,6 +131,7 @@ def _sinks(
     fps: float | None,
     top: int,
     opacity: float,
+    force: bool,
 ) -> list[Sink]:
     from edgex.runtime.sinks import FolderSink, JsonLinesSink, VideoSink
 
@@ -136,7 +139,7 @@ def _sinks(
     if video is not None:
         sinks.append(VideoSink(video, opacity, fps or 2.0))
     if folder is not None:
-        sinks.append(FolderSink(folder, opacity))
+        sinks.append(FolderSink(folder, opacity, replace=force))
     if jsonl is not None:
         sinks.append(JsonLinesSink(sys.stdout if jsonl == "-" else Path(jsonl), top))
     for sink in sinks:

@@ -1,8 +1,9 @@
-"""Fixtures of the workstation's tests: small models of other libraries."""
+"""Fixtures of the workstation's tests: small models of other libraries, the command line in this process."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,3 +100,28 @@ def linear_head(tmp_path: Path) -> Callable[[int], tuple[Path, Any]]:
         return saved(tmp_path / "head.safetensors", dict(head.state_dict())), head
 
     return make
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs `edgex ...` in this process, in a folder of its own.
+
+    Returns what it printed, or its error line where an exit code is expected.
+    """
+    from edgex.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EDGEX_HOME", str(tmp_path / "home"))
+
+    def call(*arguments: str, code: int = 0) -> str:
+        monkeypatch.setattr(sys, "argv", ["edgex", *arguments])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        said = capsys.readouterr()
+        assert (exit_.value.code or 0) == code, said.err
+        if code == 0:
+            return said.out + said.err
+        (line,) = [line for line in said.err.splitlines() if line.startswith("edgex: error: ")]
+        return line
+
+    return call

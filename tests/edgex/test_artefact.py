@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import struct
 import subprocess
@@ -88,6 +89,17 @@ def test_equal_input_gives_equal_files(tmp_path: Path) -> None:
     for name in ("a", "b"):
         artefact.write_tensors(tmp_path / name, METADATA, TENSORS)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_numbers_that_json_does_not_know_are_stored_as_null(tmp_path: Path) -> None:
+    metrics = {"split_half_cosine": math.nan, "history": [{"step": 0.0, "train": -math.inf}]}
+    artefact.write_tensors(tmp_path / "a", {**METADATA, "metrics": metrics}, TENSORS)
+    header, _ = raw(tmp_path / "a")
+    stored = json.loads(header["__metadata__"]["edgex"], parse_constant=pytest.fail)
+    assert stored["metrics"] == {"split_half_cosine": None, "history": [{"step": 0.0, "train": None}]}
+    with TensorFile(tmp_path / "a") as opened:
+        assert opened.metadata == stored
+        opened.verify()
 
 
 def test_reading_in_order_hashes_on_the_way(file: Path) -> None:

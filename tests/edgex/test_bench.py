@@ -66,7 +66,7 @@ def picture(files: Path) -> np.ndarray:
 @pytest.fixture(scope="module")
 def report(files: Path) -> Report:
     with Session(files / "fused.onnx", provider="cpu", threads=1) as session:
-        plain = PlainSession(files / "plain.onnx", session, 1)
+        plain = PlainSession(files / "plain.onnx", session, 1, "fp32")
         return bench(session, plain, np.load(files / "picture.npy"), QUICK)
 
 
@@ -85,6 +85,7 @@ def test_every_method_is_timed_serial_and_in_its_best_batch(report: Report) -> N
         "shap": 14,  # it plays the empty and the full coalition besides
         "passes": 12,
     }
+    assert {row["precision"] for row in rows} == {"fp32"}
     assert all(row["ms"]["n"] == (6 if row["method"] in ("plain", "fused") else 2) for row in rows)
     assert [entry.name for entry in report.skipped] == ([] if best > 1 else ["12 passes and Kernel SHAP in batches"])
 
@@ -181,14 +182,19 @@ def edgex(folder: Path, *arguments: str, code: int = 0, before: str = "pass") ->
     return done
 
 
+WITHOUT_TORCH = "; ".join(
+    (
+        "sys.modules.update(dict.fromkeys(['torch', 'captum', 'safetensors', 'timm', 'onnx']))",
+        "import importlib.util as u",
+        "found = u.find_spec",
+        "u.find_spec = lambda n, *a: None if n in ('torch', 'captum', 'shap') else found(n, *a)",
+    )
+)
 FEW = ("--passes", "8", "--players", "9", "--rounds", "1", "--repeats", "2", "--threads", "1")
 
 
 def test_the_command_names_what_a_device_without_torch_cannot_run(files: Path) -> None:
-    absent = "sys.modules.update(dict.fromkeys(['torch', 'captum', 'safetensors', 'timm', 'onnx']))"
-    hidden = "import importlib.util as u; found = u.find_spec; "
-    hidden += "u.find_spec = lambda n, *a: None if n in ('torch', 'captum', 'shap') else found(n, *a)"
-    done = edgex(files, "fused.onnx", *FEW, before=f"{absent}; {hidden}")
+    done = edgex(files, "fused.onnx", *FEW, before=WITHOUT_TORCH)
     assert "fused, class and heatmap" in done.stdout
     assert "8 bare passes" in done.stdout
     assert "skipped: plain classifier: an exported file holds none: name its ONNX file with --plain" in done.stdout
@@ -200,13 +206,26 @@ def test_the_command_names_what_a_device_without_torch_cannot_run(files: Path) -
 
 def test_the_command_exports_a_model_and_its_plain_classifier(files: Path, tmp_path: Path) -> None:
     shutil.copy(files / "model.safetensors", tmp_path / "model.safetensors")
-    done = edgex(tmp_path, "model.safetensors", *FEW, "--json")
+    done = edgex(tmp_path, "model.safetensors", *FEW, "--precision", "fp16", "--json")
     found = json.loads(done.stdout)
-    assert (found["precision"], found["provider"], found["passes"], found["threads"]) == ("fp32", "cpu", 8, 1)
-    assert {row["method"] for row in found["rows"]} == {"plain", "fused", "captum", "shap", "passes"}
-    assert found["plain_logits_difference"] < 1e-4
+    assert (found["precision"], found["provider"], found["passes"], found["threads"]) == ("fp16", "cpu", 8, 1)
+    # What is compared with what it would be without edgex: fp16 with fp32 here, and every row says so.
+    assert {(row["method"], row["precision"]) for row in found["rows"]} == {
+        ("plain", "fp32"),
+        *((method, "fp16") for method in ("fused", "captum", "shap", "passes")),
+    }
+    assert found["plain_logits_difference"] < 0.02
     assert found["machine"]["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert {path.name for path in tmp_path.iterdir()} <= {"model.safetensors", "home"}
+
+
+def test_the_table_names_the_precision_of_each_row(files: Path) -> None:
+    done = edgex(files, "fused.onnx", "--plain", "plain.onnx", *FEW, before=WITHOUT_TORCH)
+    cells = [[cell.strip() for cell in line.split("│")] for line in done.stdout.splitlines() if line[:1] == "│"]
+    precisions = {row[1]: row[2] for row in cells}
+    assert precisions.pop("plain classifier, no heatmap") == "not known", "the file does not say"
+    assert {"fused, class and heatmap", "8 bare passes"} <= set(precisions)
+    assert set(precisions.values()) == {"fp32"}
 
 
 @pytest.mark.parametrize(

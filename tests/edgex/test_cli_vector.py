@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,34 +11,14 @@ from typing import Any
 import pytest
 import torch
 
-from edgex.checkpoint import save_model
-from edgex.cli import main
+from edgex.checkpoint import load_model, save_model
 from edgex.transfer import TransferRecord, write_records
 from edgex.vector import load_vector
 from pictures import picture_folder
 
 Run = Callable[..., str]
-SMALL = ("--steps", "3", "--blocks", "2", "--batch-size", "8", "--evidence-blocks", "3", "--precision", "fp32")
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs `edgex ...` in a folder of its own; returns what it printed, or its error line where a code is expected."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("EDGEX_HOME", str(tmp_path / "home"))
-
-    def call(*arguments: str, code: int = 0) -> str:
-        monkeypatch.setattr(sys, "argv", ["edgex", *arguments])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        said = capsys.readouterr()
-        assert (exit_.value.code or 0) == code, said.err
-        if code == 0:
-            return said.out + said.err
-        (line,) = [line for line in said.err.splitlines() if line.startswith("edgex: error: ")]
-        return line
-
-    return call
+SMALL = ("--steps", "3", "--batch-size", "8", "--evidence-blocks", "3", "--precision", "fp32")
+WEIGHTS = (*SMALL, "--learn", "weights", "--blocks", "2")
 
 
 @pytest.fixture
@@ -59,7 +38,7 @@ def test_labels_teach_a_vector_twice_the_same(run: Run, source: Path, tmp_path: 
     assert "labels.safetensors exists" in run(*label, code=2)
     shown = run("inspect", "labels.safetensors")
     assert "pairs 3, side 5" in shown
-    train = ("vector", "train", "--model", "model.safetensors", "--labels", "labels.safetensors", *SMALL)
+    train = ("vector", "train", "--model", "model.safetensors", "--labels", "labels.safetensors", *WEIGHTS)
     for out in ("a", "b"):
         run(*train, "--class-loss", "labels", "--learning-rate", "1e-3", "--out", f"{out}.safetensors")
     (first, card), (again, _) = (load_vector(tmp_path / f"{out}.safetensors") for out in ("a", "b"))
@@ -71,13 +50,41 @@ def test_labels_teach_a_vector_twice_the_same(run: Run, source: Path, tmp_path: 
     assert "leave out --limit" in run(*train, "--limit", "3", "--out", "c.safetensors", code=2)
 
 
+def test_a_readout_is_learned_unless_weights_are_asked_for(run: Run, source: Path, tmp_path: Path) -> None:
+    train = ("vector", "train", "--model", "model.safetensors", *SMALL, "--out", "v.safetensors")
+    label = ("vector", "label", "--model", "model.safetensors", "--data", "pictures", "--pairs", "3", "--side", "5")
+    run(*label, "--out", "labels.safetensors")
+    said = run(*train, "--labels", "labels.safetensors", "--learning-rate", "1e-3", "--model-out", "m.safetensors")
+    assert "class-attention of the last 3 blocks with a readout" in said
+    deltas, card = load_vector(tmp_path / "v.safetensors")
+    assert deltas
+    assert all(".attn." in name for name in deltas)
+    assert card.evidence.readout
+    bake = ("bake", "--target", "model.safetensors", "--vector", "v.safetensors", "--out", "b.safetensors")
+    run(*bake, "--val", "pictures", "--alpha", "auto")
+    assert "with a readout" in run("inspect", "b.safetensors")
+    images = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
+    (baked, _), (learned, _), (plain, _) = (load_model(tmp_path / f"{n}.safetensors") for n in ("b", "m", "model"))
+    assert torch.equal(baked(images).heatmap, learned(images).heatmap)
+    assert torch.equal(baked(images).logits, plain(images).logits)
+    assert not torch.equal(baked(images).heatmap, plain(images).heatmap)
+
+    run(*label, "--no-features", "--out", "few.safetensors")
+    assert "found none" in run(*train, "--labels", "few.safetensors", "--force", code=2)
+    labels = ("--data", "pictures", "--pairs", "3", "--side", "5", "--force")
+    assert "for --learn weights" in run(*train, *labels, "--blocks", "2", code=2)
+    assert "expected to learn readout or weights" in run(*train, *labels, "--learn", "head", code=2)
+    assert "leaves the classes alone" in run(*train, *labels, "--class-loss", "labels", code=2)
+
+
 def test_masks_teach_the_heatmaps_shape(run: Run, source: Path, tmp_path: Path) -> None:
     names = [path.relative_to(source).as_posix() for path in sorted(source.rglob("*.png"))]
     boxes = {name: [[20, 20, 70, 70]] for name in names[:-2]}
     (source / "boxes.json").write_text(json.dumps(boxes), encoding="utf-8")
     train = ("vector", "train", "--model", "model.safetensors", "--data", "pictures", "--supervision", "masks")
     said = run(
-        *train, "--blocks", "3", "--evidence-blocks", "3", "--steps", "24", "--batch-size", "8", "--crops", "2",
+        *train, "--learn", "weights", "--blocks", "3", "--evidence-blocks", "3", "--steps", "24", "--batch-size", "8",
+        "--crops", "2",
         "--learning-rate", "3e-3", "--class-weight", "0", "--precision", "fp32", "--out", "v.safetensors",
     )  # fmt: skip
     assert "masks: 26 views of 13 pictures, 2 pictures without a mask left out" in said
@@ -130,9 +137,46 @@ def test_bake_warns_of_a_target_that_the_vector_failed_on(run: Run, tmp_path: Pa
     worse = TransferRecord("cars", -0.02, 0.005, 100, -0.34, 1.0)
     write_records(tmp_path / "v.safetensors", [worse, TransferRecord("flowers", 0.04, 0.006, 24, 0.42, 1.0)])
     shown = run("vector", "info", "v.safetensors")
-    assert "  cars: gain -0.0200 [-0.0298, -0.0102], n 100, accuracy -0.34 points, alpha 1 - FAILED" in shown
-    assert "  flowers: gain +0.0400 [+0.0282, +0.0518]" in shown
+    assert "  cars: gain -0.0200 [-0.0299, -0.0101], n 100, accuracy -0.34 points, alpha 1 - FAILED" in shown
+    assert "  flowers: gain +0.0400 [+0.0276, +0.0524]" in shown
     said = run("bake", "--target", "cars", "--vector", "v.safetensors", "--out", "baked.safetensors")
     assert "warning: the vector was measured to fail on 'cars': heatmaps got worse" in said
     bake = ("bake", "--target", "cars", "--vector", "imagenet", "--out", "other.safetensors", "--json")
     assert json.loads(run(*bake))["warnings"] == []
+
+
+def test_names_work_folders_and_half_precision_are_what_was_asked_for(run: Run, source: Path, tmp_path: Path) -> None:
+    label = ("vector", "label", "--model", "model.safetensors", "--data", "pictures", "--pairs", "3", "--side", "5")
+    made = []
+    for out, options in (("a", ("--work", "kept")), ("b", ("--work", "kept", "--name", "mine"))):
+        run(*label, *options, "--out", f"{out}.safetensors")
+        made.append([(path, path.stat().st_mtime_ns) for path in sorted((tmp_path / "kept" / "labels").iterdir())])
+    assert made[0]
+    assert made[0] == made[1], "labels that lie there are used, not made again"
+    assert not list(tmp_path.glob("*.work"))
+    names = [json.loads(run("inspect", f"{out}.safetensors", "--json"))["metadata"]["name"] for out in ("a", "b")]
+    assert names == ["a", "mine"]
+
+    train = ("vector", "train", "--model", "model.safetensors", "--labels", "b.safetensors", *WEIGHTS)
+    train = (*train, "--class-loss", "labels", "--learning-rate", "1e-3", "--work", "kept")
+    run(*train, "--out", "whole.safetensors")
+    run(*train, "--half", "--name", "small", "--out", "half.safetensors")
+    assert not list(tmp_path.glob("*.work"))
+    shown = json.loads(run("vector", "info", "half.safetensors", "--json"))
+    assert (shown["metadata"]["name"], shown["dtypes"]) == ("small", ["float16"])
+    assert json.loads(run("vector", "info", "whole.safetensors", "--json"))["dtypes"] == ["float32"]
+    (whole, card), (stored, _) = (load_vector(tmp_path / f"{out}.safetensors") for out in ("whole", "half"))
+    assert card.name == "whole"
+    assert whole.keys() == stored.keys()
+    assert all(torch.equal(stored[name], delta.half().float()) for name, delta in whole.items())
+
+
+@pytest.mark.parametrize("command", ["label", "train"])
+@pytest.mark.parametrize("device", ["abacus", "meta", "cuda:x"])
+def test_devices_that_are_none_are_refused(run: Run, source: Path, tmp_path: Path, command: str, device: str) -> None:
+    asked = ("vector", command, "--model", "model.safetensors", "--data", "pictures", "--out", "o.safetensors")
+    message = run(*asked, "--device", device, code=2)
+    assert f"expected device auto, cpu or cuda[:<n>], found '{device}'" in message
+    if not torch.cuda.is_available():
+        assert "torch sees no GPU here: use --device cpu" in run(*asked, "--device", "cuda", code=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.safetensors", "pictures"]

@@ -16,7 +16,7 @@ from edgex.baselines import Method
 from edgex.checkpoint import ModelCard, save_model
 from edgex.comparison import ON_ORIGINAL, Comparison, Plan
 from edgex.errors import UsageError
-from edgex.evaluate import Estimate
+from edgex.estimate import Estimate
 from edgex.faithfulness import faithfulness
 from edgex.model import Head, SelfExplainingViT, normalise
 from pictures import COLOURS, picture_folder

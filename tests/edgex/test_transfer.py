@@ -12,12 +12,10 @@ import pytest
 import torch
 
 from edgex.artefact import TensorFile
-from edgex.backbones import Architecture
-from edgex.checkpoint import Base
 from edgex.errors import ArtefactError
-from edgex.model import Evidence
 from edgex.transfer import TransferRecord, records_of, warnings_for, write_records
-from edgex.vector import VectorCard, load_vector_card, save_vector
+from edgex.vector import load_vector_card, save_vector
+from vectors import CARD
 
 GOOD = TransferRecord("flowers", 0.03, 0.006, 50, -0.4, 1.0)
 WORSE = TransferRecord("dtd", -0.01, 0.004, 50, 0.0, 1.0, similarity=0.2)
@@ -27,7 +25,10 @@ COSTLY = TransferRecord("Cars", 0.02, 0.004, 50, -1.2, 2.0)
 def test_a_failure_is_a_loss_beyond_doubt_or_more_than_a_point_of_accuracy() -> None:
     assert GOOD.failure is None
     assert dataclasses.replace(WORSE, standard_error=0.006).failure is None
-    assert WORSE.interval == (pytest.approx(-0.01784), pytest.approx(-0.00216))
+    assert dataclasses.replace(WORSE, n=4).failure is None, "four pictures leave more doubt than fifty"
+    assert dataclasses.replace(WORSE, n=1).failure is None
+    # Student's t with 49 degrees of freedom: 2.0096.
+    assert WORSE.interval == (pytest.approx(-0.01804, abs=2e-5), pytest.approx(-0.00196, abs=2e-5))
     assert "heatmaps got worse (gain -0.0100 ± 0.0040, n = 50)" in str(WORSE.failure)
     assert COSTLY.failure == "accuracy changed by -1.20 points"
     assert dataclasses.replace(COSTLY, accuracy_change=-1.0).failure is None
@@ -67,18 +68,7 @@ def test_warnings_are_for_failed_targets_of_the_same_name(random_model: Callable
 
 def test_records_change_the_header_and_no_tensor(tmp_path: Path) -> None:
     path = tmp_path / "v.safetensors"
-    card = VectorCard(
-        name="imagenet",
-        architecture=Architecture("timm/test_vit", (160, 160), "token"),
-        base=Base("deit", "ab" * 32),
-        source="imagenet",
-        supervision="shapley",
-        evidence=Evidence("class-attention", 4, 0.45),
-        alpha=1.5,
-        unchanged=("cls_token",),
-        metrics={"best_step": 400},
-    )
-    save_vector(path, {"w": torch.randn(4, 4), "b": torch.tensor([-0.0, 1.0])}, card, dtype=torch.int8)
+    save_vector(path, {"w": torch.randn(4, 4), "b": torch.tensor([-0.0, 1.0])}, CARD, dtype=torch.int8)
 
     def contents() -> dict[str, bytes]:
         with TensorFile(path) as file:
@@ -91,8 +81,8 @@ def test_records_change_the_header_and_no_tensor(tmp_path: Path) -> None:
     assert contents() == before
     read, _ = load_vector_card(path)
     assert records_of(read.metrics) == (GOOD, WORSE)
-    assert dataclasses.replace(read, metrics=card.metrics) == card
-    assert read.metrics["best_step"] == 400
+    assert dataclasses.replace(read, metrics=CARD.metrics) == CARD
+    assert read.metrics["pair_error"] == 0.866
 
 
 def test_a_damaged_vector_is_left_as_it_was(tmp_path: Path) -> None:

@@ -12,24 +12,9 @@ import torch
 
 from edgex import artefact
 from edgex.artefact import TensorFile
-from edgex.backbones import Architecture
-from edgex.checkpoint import Base
 from edgex.errors import ArtefactError
-from edgex.model import Evidence
-from edgex.vector import VectorCard, difference, load_vector, load_vector_card, save_vector
-
-CARD = VectorCard(
-    name="imagenet",
-    architecture=Architecture("timm/test_vit", (160, 160), "token"),
-    base=Base("deit", "ab" * 32),
-    source="imagenet",
-    supervision="shapley",
-    evidence=Evidence("class-attention", 4, 0.45),
-    alpha=1.5,
-    unchanged=("cls_token", "pos_embed"),
-    provenance=({"step": "vector", "seed": 0},),
-    metrics={"pair_error": 0.866},
-)
+from edgex.vector import difference, load_vector, load_vector_card, save_vector
+from vectors import CARD
 
 
 def test_difference_is_exact_and_names_what_stayed() -> None:

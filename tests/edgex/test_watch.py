@@ -93,7 +93,8 @@ def test_all_sinks_at_once(watch: Watch, pictures: Path, tmp_path: Path) -> None
         code, _, err = watch("--source", "pictures", *option)
         assert code == 2
         assert "--force" in error_line(err)
-    assert watch("--source", "pictures", *sinks, "--force")[0] == 0
+    assert watch("--source", "pictures", *sinks, "--force", "--limit", "2")[0] == 0
+    assert sorted(path.name for path in Path("frames").iterdir()) == ["000000.red-thing.jpg", "000001.green-thing.jpg"]
     # What was written is a source again.
     code, out, _ = watch("--source", "out/a.mp4", "--limit", "2")
     assert code == 0

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from edgex.runtime import ArtefactError, Session, Stream, UsageError, decode_heatmap
-from edgex.runtime.sinks import FolderSink, JsonLinesSink, VideoSink, captioned, check_new
+from edgex.runtime.sinks import FolderSink, JsonLinesSink, VideoSink, captioned, check_empty, check_new
 from edgex.runtime.stream import Seen
 from streams import LABELS, Script, coloured
 
@@ -55,6 +55,45 @@ def test_a_folder_of_pictures(seen: list[Seen], tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "a" / "b").iterdir()) == names
     found = np.asarray(Image.open(tmp_path / "a" / "b" / names[1])).astype(int)
     assert np.abs(found - captioned(seen[1], 0.5)).mean() < 6
+
+
+def test_only_what_an_earlier_run_wrote_is_replaced(seen: list[Seen], tmp_path: Path) -> None:
+    first = FolderSink(tmp_path / "out")
+    for entry in seen:
+        first.write(entry)
+    folder = tmp_path / "out"
+    green = (folder / "000001.green-thing.jpg").read_bytes()
+    Image.fromarray(coloured(0)).save(folder / "000009.cat.jpg")
+    for name in ("12.green-thing.jpg", "000009.cat.copy.jpg", "notes.txt"):
+        (folder / name).write_bytes(green)
+    (tmp_path / "elsewhere.jpg").write_bytes(green)
+    (folder / "000010.link.jpg").symlink_to(tmp_path / "elsewhere.jpg")
+    (folder / "000011.folder.jpg").mkdir()
+    (folder / "000012.empty.jpg").touch()
+    (folder / "000005..jpg").write_bytes(green)
+    (folder / "1234567.ours_too-ñ.jpg").write_bytes(green)
+    kept = {
+        "000009.cat.copy.jpg",
+        "000009.cat.jpg",
+        "000010.link.jpg",
+        "000011.folder.jpg",
+        "000012.empty.jpg",
+        "12.green-thing.jpg",
+        "notes.txt",
+    }
+    before = {path.name for path in folder.iterdir()}
+    FolderSink(folder).close()
+    sink = FolderSink(folder, replace=True)
+    assert {path.name for path in folder.iterdir()} == before, "nothing goes before something comes"
+    sink.write(seen[2])
+    assert {path.name for path in folder.iterdir()} == kept | {"000002.blue-thing.jpg"}
+    sink.write(seen[0])
+    assert {path.name for path in folder.iterdir()} == kept | {"000000.red-thing.jpg", "000002.blue-thing.jpg"}
+    for place in (folder, tmp_path / "absent"):
+        check_empty(place, "--folder", force=True)
+    check_empty(tmp_path / "absent", "--folder", force=False)
+    with pytest.raises(UsageError, match="--folder: .*out holds pictures of an earlier run"):
+        check_empty(folder, "--folder", force=False)
 
 
 def test_a_video(seen: list[Seen], tmp_path: Path) -> None:
