@@ -8,6 +8,7 @@ one class: the class that the model it is measured on predicts. Metrics lie in `
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,8 +19,9 @@ import torch
 from torch import Tensor
 
 from edgex import baselines, compute, data, evaluate, localisation
+from edgex.artefact import save_state
 from edgex.baselines import Explanations, Method
-from edgex.checkpoint import ModelCard, load_model
+from edgex.checkpoint import ModelCard, load_card, load_model
 from edgex.errors import UsageError
 from edgex.estimate import Estimate
 from edgex.faithfulness import FILLS, STEPS, Fill, check_steps, faithfulness
@@ -29,6 +31,8 @@ from edgex.progress import Progress
 ON_ORIGINAL = "on the original model"
 SMALLEST_REFERENCE = 2 * baselines.FEWEST_PASSES
 _REFERENCE_SEEDS = (101, 102)
+_FORMAT = 1
+"""Counts up when the same heatmaps would get other scores, so that older caches are not read."""
 _BATCH = 16
 
 
@@ -161,8 +165,9 @@ def compare(
     """Measures a model (name, file) on labelled pictures, beside the `original` it was baked from and plan.methods.
 
     Other methods explain the original, the user's own model, or `model` where no original is given; the model's
-    heatmaps are then measured on the original too, of the original's predicted class. cache: folder of other
-    methods' heatmaps. Raises UsageError where the two models do not take the same pictures to the same classes.
+    heatmaps are then measured on the original too, of the original's predicted class, unless both make the same class
+    scores of the same weights, as they do after a bake with a readout. cache: folder of other methods' heatmaps and of
+    what was measured. Raises UsageError where the two models do not take the same pictures to the same classes.
     """
     first, *others = (load_model(path) for _, path in ([model] if original is None else [model, original]))
     if others:
@@ -179,15 +184,21 @@ def compare(
     marked = localisation.objects(folder, paths, first[1].preprocessing, grid)
     images = torch.from_numpy(data.load_batch(paths, first[1].preprocessing))
 
-    subjects = []
+    subjects: list[Subject] = []
+    unchanged = bool(others) and same_classes(first[0], others[0][0])
     for (name, path), (loaded, card) in zip([model, original] if original else [model], [first, *others], strict=True):
-        hits = evaluate.correct(loaded, pictures, card.preprocessing, device=plan.device, title=f"accuracy of {name}")
+        if subjects and unchanged:
+            hits = subjects[0].correct
+            loaded.to(compute.device_of(plan.device))
+        else:
+            title = f"accuracy of {name}"
+            hits = evaluate.correct(loaded, pictures, card.preprocessing, device=plan.device, title=title)
         subjects.append(Subject(name, path, loaded, card, hits))
     references = {s.name: _reference(s, paths, plan, cache) for s in subjects} if plan.reference else {}
 
     def row(name: str, on: Subject, made: tuple[Explanations, np.ndarray | None]) -> Row:
         explanations, sum_error = made
-        values = scores(on, images, explanations, plan, name)
+        values = cached_scores(on, images, explanations, plan, name, cache)
         if sum_error is not None:
             values["sum_error"] = sum_error
         if plan.reference is not None:
@@ -200,7 +211,7 @@ def compare(
 
     rows = [row(subject.name, subject, own_heatmaps(subject, images)) for subject in subjects]
     owner = subjects[-1]
-    if original is not None:
+    if original is not None and not unchanged:
         classes = rows[-1].explanations.classes
         rows.append(row(f"{model[0]} {ON_ORIGINAL}", owner, (own_heatmaps(subjects[0], images, classes)[0], None)))
     for method in plan.methods:
@@ -258,6 +269,30 @@ def scores(
                     found.setdefault(f"{key}:{fill}", []).append(getattr(areas, key))
                 progress.advance(steps=len(shown))
     return {key: np.concatenate(parts).astype(np.float64) for key, parts in found.items()}
+
+
+def cached_scores(
+    subject: Subject, images: Tensor, explanations: Explanations, plan: Plan, title: str, cache: Path
+) -> dict[str, np.ndarray]:
+    """`scores`, from the cache folder where the same heatmaps were measured before with the same plan."""
+    settings = f"{_FORMAT} {load_card(subject.path)[1]} {plan.fills} {plan.steps} {plan.precision}"
+    key = hashlib.sha256(settings.encode())
+    for part in (images, explanations.classes, explanations.heatmaps):
+        key.update(part.numpy().tobytes())
+    stored = cache / f"scores-{key.hexdigest()[:24]}.pt"
+    if not stored.is_file():
+        found = scores(subject, images, explanations, plan, title)
+        save_state(stored, {name: torch.from_numpy(values) for name, values in found.items()})
+    return {name: values.numpy() for name, values in torch.load(stored, weights_only=True).items()}
+
+
+def same_classes(first: SelfExplainingViT, second: SelfExplainingViT) -> bool:
+    """Whether two models make their class scores of the same weights, bit for bit."""
+    pairs = ((first.backbone.tensors(), second.backbone.tensors()), (first.head.state_dict(), second.head.state_dict()))
+    return all(
+        one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+        for one, other in pairs
+    )
 
 
 def correlation(heatmaps: Tensor, others: Tensor, players: Method) -> np.ndarray:

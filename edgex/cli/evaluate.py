@@ -45,7 +45,9 @@ def evaluate(
         str | None, typer.Option(help="Shapley reference to correlate with, for example kernel-shap:4000.")
     ] = None,
     sheet: Annotated[Path | None, typer.Option(help="PNG file with pictures and heatmaps side by side.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="Folder that keeps other methods' heatmaps.")] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder that keeps other methods' heatmaps and what was measured.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<n>.")] = "auto",
     precision: Annotated[str, typer.Option(help="Of masked passes: auto, fp32 or bf16.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print JSON, every picture's values included.")] = False,

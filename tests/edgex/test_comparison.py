@@ -13,12 +13,13 @@ import torch
 
 from edgex import baselines, comparison
 from edgex.baselines import Method
-from edgex.checkpoint import ModelCard, save_model
+from edgex.checkpoint import ModelCard, load_model, save_model
 from edgex.comparison import ON_ORIGINAL, Comparison, Plan
 from edgex.errors import UsageError
 from edgex.estimate import Estimate
 from edgex.faithfulness import faithfulness
 from edgex.model import Head, SelfExplainingViT, normalise
+from edgex.vector_training import with_evidence
 from pictures import COLOURS, picture_folder
 
 COUNT = 4
@@ -91,6 +92,33 @@ def test_heatmaps_and_values_are_those_of_the_models(found: Comparison, made: Ma
     assert torch.allclose(moved.explanations.heatmaps, asked.heatmap, atol=1e-5)
     assert (baked.values["sum_error"] < 1e-4).all()
     assert "sum_error" not in moved.values
+
+
+def test_a_readout_is_measured_once_and_nothing_twice(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It makes the class scores of the unbaked model: its heatmaps on that one would be the first row again."""
+    original, card = load_model(made.original)
+    read = with_evidence(original, 2, readout=True)
+    assert read.readout is not None
+    with torch.no_grad():
+        for tensor in read.readout.tensors().values():
+            tensor.add_(tensor.std() * torch.randn(tensor.shape, generator=torch.Generator().manual_seed(3)))
+    save_model(tmp_path / "read.safetensors", read, dataclasses.replace(card, evidence=read.evidence))
+    plan = Plan(explained=3, methods=(Method.parse("rollout"),), fills=("mean",), steps=5, precision="fp32")
+
+    def compared() -> Comparison:
+        pair = ("read", tmp_path / "read.safetensors"), ("original", made.original)
+        return comparison.compare(*pair, made.folder, plan, tmp_path / "cache")
+
+    first = compared()
+    assert [row.name for row in first.rows] == ["read", "original", "rollout"]
+    assert (first.subjects[0].correct == first.subjects[1].correct).all()
+    assert not np.array_equal(first.rows[0].values["difference:mean"], first.rows[1].values["difference:mean"])
+    monkeypatch.setattr(comparison, "scores", None)
+    again = compared()
+    for row, other in zip(first.rows, again.rows, strict=True):
+        assert all(np.array_equal(values, other.values[key]) for key, values in row.values.items())
 
 
 def test_the_report_is_json_with_estimates_and_paired_intervals(found: Comparison) -> None:
