@@ -114,8 +114,8 @@ class Readout(nn.Module):
     def _copies(self, backbone: Backbone) -> list[_Copied]:
         copies = []
         for block, (weight, bias, project) in zip(backbone.blocks[-len(self.names) :], self.names, strict=True):
-            query, key, value = self.copies[_key(weight)].chunk(3)
-            query_bias, _, value_bias = (None, None, None) if bias is None else self.copies[_key(bias)].chunk(3)
+            query, key, value = _thirds(self.copies[_key(weight)])
+            query_bias, _, value_bias = (None, None, None) if bias is None else _thirds(self.copies[_key(bias)])
             gamma = block.gamma1()
             outgoing = self.copies[_key(project)]
             # The block's layer scale is the model's own; written into the projection, it costs nothing.
@@ -155,6 +155,12 @@ class Readout(nn.Module):
         """Each block's tokens along each head's vector: [L, h, N, D] -> [N, T, L h]."""
         columns = vectors.permute(0, 2, 3, 1)
         return torch.cat([tokens @ columns[index] for index, tokens in enumerate(normed)], dim=2)
+
+
+def _thirds(packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Query, key and value of packed weights; by slices, which the exporter folds into constants."""
+    size = len(packed) // 3
+    return packed[:size], packed[size : 2 * size], packed[2 * size :]
 
 
 def _names(backbone: Backbone, block: Block) -> _Names:

@@ -1,0 +1,85 @@
+"""Models with a readout in the form of devices: the heatmap of the copies, the classes of the model."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from edgex.export import export_onnx, export_tensorrt
+from edgex.model import normalise
+from edgex.runtime.metadata import load
+from edgex.vector_training import with_evidence
+from export_checks import centred_of, session
+
+
+def read(model, card, blocks=3):
+    """The model with copies that moved away from its own weights, and its card."""
+    made = with_evidence(model, blocks, readout=True)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for tensor in made.readout.tensors().values():
+            tensor.add_(0.5 * tensor.std() * torch.randn(tensor.shape, generator=generator))
+    return made, dataclasses.replace(card, evidence=made.evidence)
+
+
+@pytest.fixture(scope="module")
+def reading(small):
+    return read(*small)
+
+
+@pytest.mark.parametrize("kind", ["fp32", "fp16", "dynamic", "static"])
+def test_every_precision_passes_the_gate(reading, small_pictures, tmp_path, kind):
+    model, card = reading
+    report = export_onnx(
+        model,
+        card,
+        tmp_path / "m.onnx",
+        pictures=small_pictures,
+        model_sha256="ab" * 32,
+        precision="int8" if kind in ("dynamic", "static") else kind,
+        thresholds={"top1_agreement": 0.7} if kind in ("dynamic", "static") else None,
+        calibration=small_pictures[:4] if kind == "static" else None,
+    )
+    assert report.gate.passed
+    file = session(report.path)
+    for count in (1, 2, 7):
+        explain = (np.arange(count) % 8 - 1).astype(np.int64)
+        logits, heatmap, base = file.run(None, {"image": small_pictures[:count], "explain_class": explain})
+        assert heatmap.shape == (count, 10, 10)
+        assert np.abs(heatmap.sum((1, 2)) + base - centred_of(logits, explain)).max() < 1e-4
+    together = file.run(None, {"image": small_pictures[:1], "explain_class": np.array([-1, 4, 0])})
+    for index, number in enumerate((-1, 4, 0)):
+        alone = file.run(None, {"image": small_pictures[:1], "explain_class": np.array([number])})
+        assert np.allclose(together[1][index], alone[1][0], atol=1e-5)
+    pixels = normalise(torch.from_numpy(small_pictures[:3]), card.preprocessing.mean, card.preprocessing.std)
+    if kind == "fp32":
+        found = file.run(None, {"image": small_pictures[:3], "explain_class": np.array([2, 2, 0])})
+        for one, other in zip(found, model(pixels, torch.tensor([2, 2, 0])), strict=True):
+            assert np.allclose(one, other.numpy(), atol=1e-4)
+
+
+def test_a_clip_tower_has_a_readout(random_model, natural_pictures, tmp_path):
+    model, card = read(*random_model("open_clip/ViT-S-32", classes=4))
+    pictures = natural_pictures(3, card.preprocessing.image_size)
+    report = export_onnx(model, card, tmp_path / "m.onnx", pictures=pictures, model_sha256="0" * 64, max_batch=3)
+    assert report.gate["heatmap_error"].value < 1e-4
+
+
+def test_an_engine_is_built(reading, small_pictures, tmp_path):
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed: engines are not built for real")
+    model, card = reading
+    report = export_tensorrt(
+        model,
+        card,
+        tmp_path / "m.engine",
+        pictures=small_pictures,
+        model_sha256="cd" * 32,
+        precision="fp16",
+        max_batch=4,
+        compute_capabilities=["8.9"],
+    )
+    metadata, plan = load(report.path)
+    assert plan is not None
+    assert metadata.evidence["readout"] is True
+    assert "MATRIX_MULTIPLY HALF" in metadata.tensorrt["layers"]
