@@ -6,8 +6,8 @@ Relevance mass inside the boxes, pointing game and IoU at matched area, as `edge
 and unbaked heatmaps, Kernel SHAP with 150 passes on 49 superpixels, Grad-CAM and rollout; paired differences with 95%
 intervals on test pictures. neu has its predictor from WORK (trained where there is none); on tinyimagenet
 --predictor, an imported ImageNet classifier, explains its own predictions: its classes are known by the WordNet
-numbers in file names, sorted as ImageNet sorts its classes (DATA/imagenet has one picture of each). Alpha is chosen by
-the rule of ten_targets.py on pictures held out of train. Pointing game and IoU depend on the order of the patches
+numbers in file names, sorted as ImageNet sorts its classes (DATA/imagenet has one picture of each). Alpha is the one
+that the vector recommends. Pointing game and IoU depend on the order of the patches
 alone; relevance mass counts positive values, so it also depends on the additive correction that makes a heatmap add up
 to the class's score, and thereby on the vector's scale. Results go to results/localisation.json and .md.
 """
@@ -27,13 +27,11 @@ from targets import (
     against,
     baked_file,
     bracketed,
-    choose,
     described,
     folder_of,
     identity_of,
     methods_of,
     parser,
-    pictures_of,
     plus_minus,
     remembered,
     trained,
@@ -45,6 +43,7 @@ from edgex.checkpoint import load_card
 from edgex.errors import DataError
 from edgex.localisation import METRICS
 from edgex.timing import machine
+from edgex.vector import load_vector_card
 
 SETS = ("neu", "tinyimagenet")
 WORDNET_DIGITS = 9
@@ -76,25 +75,24 @@ def boxed(name: str, vector: Path, arguments: argparse.Namespace) -> dict[str, A
         folder = with_names(setting.data / name, imagenet_names(path, setting.data), setting.work / "folders" / name)
     else:
         path, folder = trained(name, setting), folder_of(name, setting)
-    choice = choose(path, vector, pictures_of(folder, path, "train"), setting)
+    alpha = load_vector_card(vector)[0].alpha
     settings = {
         "predictor": load_card(path)[1],
         "vector": identity_of(vector),
-        "alpha": choice["alpha"],
+        "alpha": alpha,
         "methods": arguments.against,
         "explained": arguments.explained,
         "precision": arguments.precision,
     }
 
     def measure() -> dict[str, Any]:
-        baked = baked_file(path, vector, choice["alpha"], setting.work)
+        baked = baked_file(path, vector, alpha, setting.work)
         rounds = ((arguments.against, arguments.explained),)
         return against(baked, path, folder / "test", rounds, ("mean",), setting)
 
     return {
         "predictor_sha256": settings["predictor"],
-        "alpha": choice["alpha"],
-        "chosen_on": choice,
+        "alpha": alpha,
         **remembered(setting.work, f"boxed-{name}", settings, measure),
     }
 

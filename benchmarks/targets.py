@@ -1,4 +1,4 @@
-"""What the benchmarks of several targets share: their folders, predictors, alpha by one rule, what is kept in WORK.
+"""What the benchmarks of several targets share: their folders, predictors, one rule for alpha, what is kept in WORK.
 
 DATA holds cars, flowers, gtsrb, ... each as <name>/{train,test}/<class>/*.jpg, and is never written to. WORK keeps
 trained predictors as <name>.safetensors, heatmaps of other methods, baked models and figures, each named by what it
@@ -39,16 +39,10 @@ UPRIGHT = ("gtsrb", "mnist")
 RENAMED = {"grocery": {"brown_cap_mushroom": "mushroom"}}
 """Class folders that are called otherwise in train than in test: folder -> the class's one name."""
 BASE = "timm/deit_tiny_patch16_224"
-ALPHAS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
-MAX_DROP = 0.5
 HELD_OUT = 0.1
-TUNED_ON = 40
 METRIC = "difference:mean"
 METRIC_IN_WORDS = "insertion minus deletion of the predicted class's probability, mean-colour fill, 14 steps"
-RULE = (
-    f"alpha: the best of {', '.join(f'{alpha:g}' for alpha in ALPHAS)} by mean insertion minus deletion on "
-    f"{TUNED_ON} held-out training pictures, among those that lose at most {MAX_DROP:g} points of accuracy there"
-)
+RULE = "alpha: the vector's own recommended one, the same for every target"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,34 +207,6 @@ def same_classifier(unbaked: Path, baked: Path) -> bool:
             and one.read_bytes(name) == other.read_bytes(name)
             for name, spec in one.tensors.items()
         )
-
-
-def choose(path: Path, vector: Path, held: Pictures, setting: Setting) -> dict[str, Any]:
-    """Alpha by RULE, from pictures held out of train only, and the curve that it was chosen from."""
-    settings = {
-        "predictor": load_card(path)[1],
-        "vector": identity_of(vector),
-        "rule": RULE,
-        "pictures": len(held),
-        "precision": setting.precision,
-    }
-    return remembered(setting.work, "alpha", settings, lambda: _choice(path, vector, held, setting))
-
-
-def _choice(path: Path, vector: Path, held: Pictures, setting: Setting) -> dict[str, Any]:
-    unbaked = own(path, held, TUNED_ON, setting.precision)
-    curve = [_point(0.0, unbaked)]
-    for alpha in ALPHAS:
-        baked = baked_file(path, vector, alpha, setting.work)
-        curve.append(_point(alpha, own(baked, held, TUNED_ON, setting.precision, (path, unbaked.correct))))
-    allowed = [row for row in curve[1:] if 100 * (curve[0]["accuracy"] - row["accuracy"]) <= MAX_DROP + 1e-9]
-    best = max(allowed, key=lambda row: row[METRIC])["alpha"] if allowed else ALPHAS[0]
-    pictures = len(unbaked.values)
-    return {"alpha": best, "within_limit": bool(allowed), "pictures": pictures, "n": len(held), "curve": curve}
-
-
-def _point(alpha: float, found: Own) -> dict[str, float]:
-    return {"alpha": alpha, METRIC: float(found.values.mean()), "accuracy": float(found.correct.mean())}
 
 
 def against(

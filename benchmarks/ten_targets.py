@@ -5,9 +5,8 @@
 DATA holds cars, flowers, gtsrb, ... each as <name>/{train,test}/<class>/*.jpg. Predictors are trained as by
 `edgex train` where WORK has none yet (`cars` is the built-in one); heatmaps of other methods are kept in
 WORK/heatmaps and every finished target in WORK/kept, so an interrupted run goes on. The same rule for every target:
-alpha is the one of ALPHAS with the highest mean insertion - deletion on pictures held out of train, among those that
-cost at most MAX_DROP points of accuracy there. Test pictures are looked at once, at the end. Both fills of the metric
-are measured; alpha, the table and the plot go by the mean colour. Results go to results/ten_targets.json, .md, .png.
+alpha is the one that the vector recommends, chosen on pictures held out of training (built_in/RECORD.md). Both fills of
+the metric are measured; table and plot go by the mean colour. Results go to results/ten_targets.json, .md and .png.
 """
 
 from __future__ import annotations
@@ -26,13 +25,11 @@ from targets import (
     against,
     baked_file,
     bracketed,
-    choose,
     described,
     folder_of,
     identity_of,
     methods_of,
     parser,
-    pictures_of,
     plus_minus,
     remembered,
     trained,
@@ -42,6 +39,7 @@ from edgex import zoo
 from edgex.checkpoint import load_card
 from edgex.faithfulness import FILLS
 from edgex.timing import machine
+from edgex.vector import load_vector_card
 
 
 def main() -> None:
@@ -69,26 +67,25 @@ def target(name: str, vector: Path, arguments: argparse.Namespace) -> dict[str, 
     path = trained(name, setting)
     folder = folder_of(name, setting)
     card, digest = load_card(path)
-    choice = choose(path, vector, pictures_of(folder, path, "train"), setting)
+    alpha = load_vector_card(vector)[0].alpha
     rounds = ((arguments.against, arguments.explained), (arguments.costly, arguments.costly_explained))
     settings = {
         "predictor": digest,
         "vector": identity_of(vector),
-        "alpha": choice["alpha"],
+        "alpha": alpha,
         "rounds": rounds,
         "fills": FILLS,
         "precision": arguments.precision,
     }
 
     def measure() -> dict[str, Any]:
-        baked = baked_file(path, vector, choice["alpha"], setting.work)
+        baked = baked_file(path, vector, alpha, setting.work)
         return against(baked, path, folder / "test", rounds, FILLS, setting)
 
     return {
         "predictor_sha256": digest,
         "classes": len(card.classes),
-        "alpha": choice["alpha"],
-        "chosen_on": choice,
+        "alpha": alpha,
         **remembered(setting.work, f"target-{name}", settings, measure),
     }
 
@@ -108,7 +105,7 @@ def table(report: dict[str, Any]) -> str:
     changes = [t["accuracy_change"] for t in report["targets"].values()]
     return "\n".join(
         [
-            f"Metric: {report['metric']}; mean ± standard error. Rule of {report['rule']}.",
+            f"Metric: {report['metric']}; mean ± standard error. {report['rule'].capitalize()}.",
             "",
             *lines,
             "",
