@@ -178,35 +178,25 @@ class Own:
 
 
 def own(
-    path: Path, pictures: Pictures, explained: int, precision: str, before: tuple[Path, np.ndarray] | None = None
+    path: Path, pictures: Pictures, explained: int, setting: Setting, before: tuple[Path, np.ndarray] | None = None
 ) -> Own:
     """Measures a model's own heatmaps with METRIC, on at most `explained` of the pictures, evenly spread.
 
-    before: the model that it was baked from, and what that was right on. Where baking left everything that classes
-    are made of as it was, that is not measured again.
+    What WORK/heatmaps holds is not measured again. before: the model that it was baked from, and what that was right
+    on; a baked model that makes its classes of the same weights is right on the same.
     """
     model, card = load_model(path)
     model.to(compute.device_of("auto")).freeze()
-    if before is not None and same_classifier(before[0], path):
+    if before is not None and comparison.same_classes(load_model(before[0])[0], model):
         correct = before[1]
     else:
         correct = evaluate.correct(model, pictures, card.preprocessing, title=f"accuracy of {path.stem}")
     subject = comparison.Subject(path.stem, path, model, card, correct)
     images = torch.from_numpy(data.load_batch(data.spread(pictures.paths, explained), card.preprocessing))
     made, _ = comparison.own_heatmaps(subject, images)
-    values = comparison.scores(subject, images, made, Plan(fills=("mean",), precision=precision), path.stem)[METRIC]
+    plan = Plan(fills=("mean",), precision=setting.precision)
+    values = comparison.cached_scores(subject, images, made, plan, path.stem, setting.work / "heatmaps")[METRIC]
     return Own(correct, values, made.heatmaps)
-
-
-def same_classifier(unbaked: Path, baked: Path) -> bool:
-    """Whether every tensor of the unbaked model stands in the baked one, equal to the last bit."""
-    with TensorFile(unbaked) as one, TensorFile(baked) as other:
-        return all(
-            name in other.tensors
-            and (spec.dtype, spec.shape) == (other.tensors[name].dtype, other.tensors[name].shape)
-            and one.read_bytes(name) == other.read_bytes(name)
-            for name, spec in one.tensors.items()
-        )
 
 
 def against(
@@ -240,7 +230,7 @@ def against(
                 continue
             rows[row.name] = {key: Estimate.of(values).to_dict() for key, values in row.values.items()}
             if row is not first:
-                paired[row.name] = {key: with_interval(e) for key, e in made.paired(first, row).items()}
+                paired[row.name] = {key: e.with_interval() for key, e in made.paired(first, row).items()}
     change = 100 * (accuracy["baked"]["mean"] - accuracy["unbaked"]["mean"])
     return {"accuracy": accuracy, "accuracy_change": change, "methods": rows, "baked_minus": paired}
 
@@ -248,11 +238,6 @@ def against(
 def methods_of(found: Mapping[str, Any], key: str) -> list[str]:
     """What was measured on any target, without the crossed rows (heatmaps of one model on another)."""
     return list(dict.fromkeys(m for t in found.values() for m in t[key] if comparison.ON_ORIGINAL not in m))
-
-
-def with_interval(estimate: Estimate) -> dict[str, Any]:
-    """Mean, standard error, n and 95% interval."""
-    return {**estimate.to_dict(), "interval": list(estimate.interval)}
 
 
 def plus_minus(estimate: Mapping[str, Any], digits: int = 3, sign: str = "") -> str:

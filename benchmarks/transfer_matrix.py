@@ -36,7 +36,6 @@ from targets import (
     plus_minus,
     remembered,
     trained,
-    with_interval,
 )
 
 from edgex import backbones, compute, data, importer, zoo
@@ -94,7 +93,7 @@ def pair(name: str, vector: Path, target: str, setting: Setting, arguments: argp
         pictures = pictures_of(folder, path, arguments.split)
 
         def alone() -> dict[str, Any]:
-            found = own(path, pictures, arguments.explained, setting.precision)
+            found = own(path, pictures, arguments.explained, setting)
             return {"values": found.values.tolist(), "correct": found.correct.tolist()}
 
         unbaked = remembered(setting.work, f"unbaked-{target}", settings, alone)
@@ -102,10 +101,10 @@ def pair(name: str, vector: Path, target: str, setting: Setting, arguments: argp
         with tempfile.TemporaryDirectory(dir=setting.work) as place:
             baked = Path(place) / f"{name}-{target}.safetensors"
             bake(path, vector, baked, alpha=alpha)
-            found = own(baked, pictures, arguments.explained, setting.precision, (path, correct))
+            found = own(baked, pictures, arguments.explained, setting, (path, correct))
         before, after = float(correct.mean()), float(found.correct.mean())
         return {
-            "gain": with_interval(Estimate.of(found.values - np.array(unbaked["values"]))),
+            "gain": Estimate.of(found.values - np.array(unbaked["values"])).with_interval(),
             "unbaked": Estimate.of(unbaked["values"]).to_dict(),
             "accuracy": {"unbaked": before, "baked": after, "n": len(pictures)},
             "accuracy_change": 100 * (after - before),

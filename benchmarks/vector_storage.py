@@ -34,7 +34,6 @@ from targets import (
     plus_minus,
     remembered,
     trained,
-    with_interval,
 )
 
 from edgex import zoo
@@ -109,21 +108,21 @@ def measured(
 
     def measure() -> dict[str, Any]:
         pictures = pictures_of(folder_of(target, setting), path, "train")
-        unbaked = own(path, pictures, arguments.explained, setting.precision)
+        unbaked = own(path, pictures, arguments.explained, setting)
         found: dict[str, Own] = {}
         with tempfile.TemporaryDirectory(dir=setting.work) as place:
             for name, file in files.items():
                 log(f"{target}: {name}")
                 baked = Path(place) / f"{target}-{file.name}"
                 bake(path, file, baked, alpha=alpha)
-                found[name] = own(baked, pictures, arguments.explained, setting.precision, (path, unbaked.correct))
+                found[name] = own(baked, pictures, arguments.explained, setting, (path, unbaked.correct))
         reference = found[REFERENCE]
         return {
             "accuracy_unbaked": {"mean": float(unbaked.correct.mean()), "n": len(pictures)},
             "variants": {
                 name: {
-                    "gain": with_interval(Estimate.of(one.values - unbaked.values)),
-                    "minus_fp32": with_interval(Estimate.of(one.values - reference.values)),
+                    "gain": Estimate.of(one.values - unbaked.values).with_interval(),
+                    "minus_fp32": Estimate.of(one.values - reference.values).with_interval(),
                     "heatmap_correlation": float(correlation(one.heatmaps, reference.heatmaps).mean()),
                     "accuracy_change": 100 * float(one.correct.mean() - unbaked.correct.mean()),
                 }

@@ -1,7 +1,7 @@
 """Choosing alpha: the largest one that a labelled validation set allows.
 
-A vector with a readout cannot cost accuracy, so nothing limits it: it is taken at the alpha that it recommends. Baking
-with a known alpha is `edgex.bake`.
+A vector with a readout cannot cost accuracy: it is taken at the alpha that it recommends, or at the largest one to try
+where that is smaller. Baking with a known alpha is `edgex.bake`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def choose(
     """The largest alpha up to `max_alpha`, in steps of 0.25, that costs at most `max_drop` points of accuracy.
 
     The walk goes up from 0 and ends at the first alpha that costs more. max_drop is in percentage points. A readout's
-    recommended alpha is chosen as it is, with one measurement.
+    recommended alpha needs no walk.
     """
     if not max_drop >= 0:
         raise UsageError(f"expected a largest drop of at least 0 points, found {max_drop}")
@@ -52,7 +52,8 @@ def choose(
     scan = _Scan(target, vector)
     if scan.tau.evidence.readout:
         accuracy = scan.accuracy(pictures, 0.0, device)
-        return Choice(scan.tau.alpha, tuple((a, accuracy) for a in sorted({0.0, scan.tau.alpha})), len(pictures))
+        alpha = min(scan.tau.alpha, max_alpha)
+        return Choice(alpha, tuple((a, accuracy) for a in sorted({0.0, alpha})), len(pictures))
     curve: list[tuple[float, float]] = []
     for index in range(int(max_alpha / STEP) + 1):
         curve.append((index * STEP, scan.accuracy(pictures, index * STEP, device)))

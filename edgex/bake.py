@@ -11,9 +11,9 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import math
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -55,7 +55,7 @@ def bake(
     if not math.isfinite(alpha):
         raise UsageError(f"alpha must be a finite number, found {alpha}")
     with TensorFile(target) as model_file, TensorFile(vector) as vector_file:
-        card, tau = _checked(model_file, vector_file, force=force)
+        card, tau, copies = _checked(model_file, vector_file, force=force)
         baked = dataclasses.replace(
             card,
             evidence=tau.evidence,
@@ -63,7 +63,7 @@ def bake(
             provenance=(*card.provenance, _step(card, model_file, tau, vector_file, alpha, forced=force)),
             metrics={"target": card.metrics.get("target", card.metrics), **(metrics or {})},
         )
-        summands = _summands(model_file, vector_file, tau)
+        summands = _summands(model_file, vector_file, copies)
         specs = {
             name: (model_file.tensors[own].dtype, model_file.tensors[own].shape) for name, (own, _) in summands.items()
         }
@@ -72,12 +72,20 @@ def bake(
 
 
 def check(target: Path, vector: Path, *, force: bool = False) -> None:
-    """Raises MismatchError where `bake` would refuse this vector for this target; reads headers only."""
+    """Raises MismatchError where `bake` would refuse this vector for this target; reads no tensor."""
     with TensorFile(target) as model_file, TensorFile(vector) as vector_file:
         _checked(model_file, vector_file, force=force)
 
 
-def _checked(model_file: TensorFile, vector_file: TensorFile, *, force: bool) -> tuple[ModelCard, VectorCard]:
+class _Checked(NamedTuple):
+    """Cards that fit together, and the names of the tensors that the baked model's readout consists of."""
+
+    card: ModelCard
+    tau: VectorCard
+    copies: tuple[str, ...]
+
+
+def _checked(model_file: TensorFile, vector_file: TensorFile, *, force: bool) -> _Checked:
     target, vector = model_file.path, vector_file.path
     card = ModelCard.from_metadata(model_file.metadata, target)
     tau = VectorCard.from_metadata(vector_file.metadata, vector)
@@ -90,43 +98,41 @@ def _checked(model_file: TensorFile, vector_file: TensorFile, *, force: bool) ->
             f"target {target} is {card.architecture}, vector {vector} explains by {tau.evidence.kind}: "
             "take a vector of the same pooling"
         )
-    if card.evidence.readout and not _same_blocks(card, tau):
+    copies = _copied(tau)
+    if card.evidence.readout and (not copies or card.evidence.blocks != tau.evidence.blocks):
         raise MismatchError(
             f"target {target} has a readout of its last {card.evidence.blocks} blocks from an earlier bake, vector "
             f"{vector} explains by {tau.evidence}: bake the model that it was baked from"
         )
-    if tau.evidence.readout and (stray := set(delta_shapes(vector_file)) - set(_copied(tau))):
+    own = {name for name in model_file.tensors if name.startswith(READOUT_PREFIX)}
+    if card.evidence.readout and (missing := {READOUT_PREFIX + name for name in copies} - own):
+        raise MismatchError(f"{target}: missing tensor '{min(missing)}' of its readout: bake it again")
+    if copies and (stray := set(delta_shapes(vector_file)) - set(copies)):
         raise MismatchError(f"{vector}: tensor '{min(stray)}' has a delta, but no place in its readout")
-    return card, tau
+    return _Checked(card, tau, copies)
 
 
-def _same_blocks(card: ModelCard, tau: VectorCard) -> bool:
-    return tau.evidence.readout and card.evidence.blocks == tau.evidence.blocks
+def _copied(tau: VectorCard) -> tuple[str, ...]:
+    """Names of the tensors that a vector's readout consists of, none without a readout."""
+    if not tau.evidence.readout:
+        return ()
+    with torch.device("meta"):
+        return tuple(Readout(build(tau.architecture), tau.evidence.blocks).tensors())
 
 
-def _summands(model_file: TensorFile, vector_file: TensorFile, tau: VectorCard) -> dict[str, tuple[str, str | None]]:
+def _summands(
+    model_file: TensorFile, vector_file: TensorFile, copies: Sequence[str]
+) -> dict[str, tuple[str, str | None]]:
     """Baked tensor -> the target's tensor that it starts from, and the delta added to it, if any."""
     deltas = delta_shapes(vector_file)
-    prefix = READOUT_PREFIX if tau.evidence.readout else BACKBONE_PREFIX
+    prefix = READOUT_PREFIX if copies else BACKBONE_PREFIX
     found: dict[str, tuple[str, str | None]] = {}
     for name in model_file.tensors:
         key = name.removeprefix(prefix)
         found[name] = (name, key if name.startswith(prefix) and key in deltas else None)
-    if tau.evidence.readout:
-        names = [READOUT_PREFIX + key for key in _copied(tau)]
-        found |= {name: _first_copy(name, deltas) for name in names if name not in found}
+    for key in copies:
+        found.setdefault(READOUT_PREFIX + key, (BACKBONE_PREFIX + key, key if key in deltas else None))
     return found
-
-
-def _first_copy(name: str, deltas: Container[str]) -> tuple[str, str | None]:
-    key = name.removeprefix(READOUT_PREFIX)
-    return BACKBONE_PREFIX + key, key if key in deltas else None
-
-
-def _copied(tau: VectorCard) -> list[str]:
-    """Names of the tensors that a vector's readout consists of."""
-    with torch.device("meta"):
-        return list(Readout(build(tau.architecture), tau.evidence.blocks).tensors())
 
 
 def _sums(

@@ -117,7 +117,8 @@ def cached_heatmaps(
     model, card = load_model(model_path)
     where = compute.device_of(device)
     model.to(where).freeze()
-    settings = f"{_FORMAT} {load_card(model_path)[1]} {dataclasses.astuple(method)} {precision}"
+    computed = f"{where.type} {compute.precision_of(where, precision)}"
+    settings = f"{_FORMAT} {load_card(model_path)[1]} {dataclasses.astuple(method)} {computed}"
     folder = cache / hashlib.sha256(settings.encode()).hexdigest()[:24]
     classes, heatmaps = [], []
     with Progress(str(method), total=len(paths)) as progress:

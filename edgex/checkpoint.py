@@ -153,23 +153,28 @@ def load_model(path: Path) -> tuple[SelfExplainingViT, ModelCard]:
         raise MismatchError(f"{path}: missing tensor 'head.weight' (the class weights)")
     if head["weight"].shape[0] != len(card.classes):
         raise MismatchError(f"{path}: {head['weight'].shape[0]} rows of class weights for {len(card.classes)} classes")
-    model = assemble_model(card, backbone, head, source=str(path))
-    _load_readout(model, readout, source=str(path))
-    return model.freeze(), card
+    return assemble_model(card, backbone, head, readout, source=str(path)).freeze(), card
 
 
 def assemble_model(
-    card: ModelCard, backbone: Mapping[str, Tensor], head: Mapping[str, Tensor], *, source: str
+    card: ModelCard,
+    backbone: Mapping[str, Tensor],
+    head: Mapping[str, Tensor],
+    readout: Mapping[str, Tensor] | None = None,
+    *,
+    source: str,
 ) -> SelfExplainingViT:
     """A model from its card and its tensors, matched strictly; `source` names them in errors.
 
-    A readout, where the card has one, is a copy of the backbone's own weights.
+    readout: under the backbone's names; {} or None where the card says that there is none.
     """
     built = build(card.architecture)
     load_backbone(built, backbone, source=source, prefix=BACKBONE_PREFIX)
     check_tensors(head, source=source, prefix=HEAD_PREFIX)
     classes = Head(head["weight"], head.get("bias"), kind=card.head_kind, scale=card.head_scale)
-    return SelfExplainingViT(built, classes, card.evidence)
+    model = SelfExplainingViT(built, classes, card.evidence)
+    _load_readout(model, readout or {}, source=source)
+    return model
 
 
 def _load_readout(model: SelfExplainingViT, tensors: Mapping[str, Tensor], *, source: str) -> None:

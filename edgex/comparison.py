@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from edgex import baselines, compute, data, evaluate, localisation
-from edgex.artefact import save_state
+from edgex.artefact import encode, save_state
 from edgex.baselines import Explanations, Method
-from edgex.checkpoint import ModelCard, load_card, load_model
+from edgex.checkpoint import ModelCard, load_model
 from edgex.errors import UsageError
 from edgex.estimate import Estimate
 from edgex.faithfulness import FILLS, STEPS, Fill, check_steps, faithfulness
@@ -134,7 +134,7 @@ class Comparison:
             },
             "paired": {
                 row.name: {
-                    other.name: {key: _with_interval(e) for key, e in self.paired(row, other).items()}
+                    other.name: {key: e.with_interval() for key, e in self.paired(row, other).items()}
                     for other in self.rows
                     if other is not row
                 }
@@ -145,9 +145,9 @@ class Comparison:
         if len(self.subjects) > 1:
             second = self.subjects[1]
             change = Estimate.of(first.correct.astype(float) - second.correct)
-            report["paired_accuracy"] = _with_interval(change)
+            report["paired_accuracy"] = change.with_interval()
             gain = self.paired(self.rows[0], self.rows[1])[f"difference:{plan.fills[0]}"]
-            report["paired_gain"] = _with_interval(gain)
+            report["paired_gain"] = gain.with_interval()
         if plan.reference is not None:
             report["reference"] = {
                 "method": str(plan.reference),
@@ -194,7 +194,10 @@ def compare(
             title = f"accuracy of {name}"
             hits = evaluate.correct(loaded, pictures, card.preprocessing, device=plan.device, title=title)
         subjects.append(Subject(name, path, loaded, card, hits))
-    references = {s.name: _reference(s, paths, plan, cache) for s in subjects} if plan.reference else {}
+    references: dict[str, Tensor] = {}
+    for subject in reversed(subjects if plan.reference else []):
+        known = references.get(subjects[-1].name) if unchanged else None
+        references[subject.name] = _reference(subject, paths, plan, cache) if known is None else known
 
     def row(name: str, on: Subject, made: tuple[Explanations, np.ndarray | None]) -> Row:
         explanations, sum_error = made
@@ -274,20 +277,29 @@ def scores(
 def cached_scores(
     subject: Subject, images: Tensor, explanations: Explanations, plan: Plan, title: str, cache: Path
 ) -> dict[str, np.ndarray]:
-    """`scores`, from the cache folder where the same heatmaps were measured before with the same plan."""
-    settings = f"{_FORMAT} {load_card(subject.path)[1]} {plan.fills} {plan.steps} {plan.precision}"
-    key = hashlib.sha256(settings.encode())
-    for part in (images, explanations.classes, explanations.heatmaps):
-        key.update(part.numpy().tobytes())
-    stored = cache / f"scores-{key.hexdigest()[:24]}.pt"
-    if not stored.is_file():
-        found = scores(subject, images, explanations, plan, title)
-        save_state(stored, {name: torch.from_numpy(values) for name, values in found.items()})
-    return {name: values.numpy() for name, values in torch.load(stored, weights_only=True).items()}
+    """`scores`, from the cache folder where the same heatmaps were measured with the same fill and steps before."""
+    where = subject.model.head.weight.device
+    computed = f"{where.type} {compute.precision_of(where, plan.precision)}"
+    digest = hashlib.sha256(f"{_FORMAT} {subject.model.head.kind} {subject.model.head.scale}".encode())
+    digest.update(f"{subject.card.preprocessing} {plan.steps} {computed}".encode())
+    # Whatever class scores are made of; two models that differ in their readout alone share what was measured.
+    weights = [*subject.model.backbone.tensors().values(), *subject.model.head.state_dict().values()]
+    for part in (*weights, images, explanations.classes, explanations.heatmaps):
+        digest.update(encode(part))
+    found: dict[str, np.ndarray] = {}
+    for fill in plan.fills:
+        stored = cache / f"scores-{digest.hexdigest()[:24]}-{fill}.pt"
+        if not stored.is_file():
+            measured = scores(subject, images, explanations, dataclasses.replace(plan, fills=(fill,)), title)
+            save_state(stored, {name: torch.from_numpy(values) for name, values in measured.items()})
+        found |= {name: values.numpy() for name, values in torch.load(stored, weights_only=True).items()}
+    return found
 
 
 def same_classes(first: SelfExplainingViT, second: SelfExplainingViT) -> bool:
     """Whether two models make their class scores of the same weights, bit for bit."""
+    if (first.head.kind, first.head.scale) != (second.head.kind, second.head.scale):
+        return False
     pairs = ((first.backbone.tensors(), second.backbone.tensors()), (first.head.state_dict(), second.head.state_dict()))
     return all(
         one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
@@ -347,8 +359,3 @@ def _check_alike(name: str, card: ModelCard, other_name: str, other: ModelCard) 
 def _estimate(values: np.ndarray, *, values_too: bool = False) -> dict[str, Any]:
     report = Estimate.of(values).to_dict()
     return report | ({"values": [round(float(v), 6) for v in values]} if values_too else {})
-
-
-def _with_interval(estimate: Estimate) -> dict[str, Any]:
-    low, high = estimate.interval
-    return {**estimate.to_dict(), "interval": [low, high] if math.isfinite(low) else None}

@@ -29,10 +29,17 @@ def device_of(name: str) -> torch.device:
 
 def mixed_precision(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
     """Autocast for "fp32" (none), "bf16", or "auto": bf16 where the hardware multiplies it fast."""
+    use_bf16 = precision_of(device, precision) == "bf16"
+    return torch.autocast(device.type, dtype=torch.bfloat16) if use_bf16 else contextlib.nullcontext()
+
+
+def precision_of(device: torch.device, precision: str) -> str:
+    """What "auto" stands for on a device: "fp32" or "bf16"; UsageError for another precision."""
     if precision not in ("auto", "fp32", "bf16"):
         raise UsageError(f"expected precision auto, fp32 or bf16, found '{precision}'")
-    use_bf16 = precision == "bf16" or (precision == "auto" and _fast_bf16(device))
-    return torch.autocast(device.type, dtype=torch.bfloat16) if use_bf16 else contextlib.nullcontext()
+    if precision == "auto":
+        return "bf16" if _fast_bf16(device) else "fp32"
+    return precision
 
 
 def _fast_bf16(device: torch.device) -> bool:

@@ -44,6 +44,11 @@ class Estimate:
         """JSON-ready form; a single picture's standard error is None."""
         return dict(finite(dataclasses.asdict(self)))
 
+    def with_interval(self) -> dict[str, Any]:
+        """`to_dict` and the 95% interval, None for a single picture."""
+        low, high = self.interval
+        return {**self.to_dict(), "interval": [low, high] if math.isfinite(low) else None}
+
     def __str__(self) -> str:
         return f"{self.mean:+.4f} ± {self.standard_error:.4f} (n = {self.n})"
 

@@ -131,8 +131,6 @@ def learn(
     its checkpoint. group: the processes that share the work; `options.device` is theirs already. The model itself
     is left with the weights of the run with explanations.
     """
-    if options.class_loss == "labels" and model.readout is not None:
-        raise UsageError("a readout leaves the classes alone: class loss 'labels' is for --learn weights")
     if options.class_loss == "labels" and truth is None:
         raise UsageError("class loss 'labels' needs pictures in class folders that the model knows: use 'hold'")
     if options.batch_size % group.count:

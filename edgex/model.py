@@ -1,7 +1,7 @@
 """The self-explaining forward: one pass gives class scores and a heatmap that adds up to the score.
 
-Everything that turns tokens into logits and evidence lives here, once, for both families and both poolings.
-Reading weights and metadata from files lives in `edgex.checkpoint`; the graph for devices in `edgex.export`.
+Everything that turns tokens into logits and evidence lives here, once, for both families and both poolings; weights
+that only heatmaps are read with, in `edgex.readout`; files, in `edgex.checkpoint`; device graphs, in `edgex.export`.
 
 Definitions (c is the explained class, p a patch, logits centred over classes):
 
@@ -91,9 +91,9 @@ class Head(nn.Module):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Pooled features [N, D] -> logits [N, C]."""
-        return F.linear(self.read(pooled), self.weight, self.bias)
+        return F.linear(self.scaled(pooled), self.weight, self.bias)
 
-    def read(self, pooled: Tensor) -> Tensor:
+    def scaled(self, pooled: Tensor) -> Tensor:
         """What the class weights are multiplied with, [N, D]: the features, or CLIP's of fixed length."""
         return self.scale * F.normalize(pooled, dim=-1) if self.kind == "cosine" else pooled
 
@@ -199,8 +199,7 @@ class SelfExplainingViT(nn.Module):
 
         Raises UsageError where `start` lies behind the first block that the evidence is made of.
         """
-        if start > len(self.backbone.blocks) - self.evidence.blocks:
-            raise UsageError(f"evidence of the last {self.evidence.blocks} blocks cannot start at block {start}")
+        self._check_start(start)
         encoded = self._encode(tokens, keep_attention=True, start=start)
         logits = self.head(encoded.features)
         evidence = [self._evidence(encoded, column) for column in classes.unbind(dim=1)]
@@ -212,6 +211,7 @@ class SelfExplainingViT(nn.Module):
         """
         if self.readout is None:
             raise UsageError("expected a model with a readout")
+        self._check_start(start)
         backbone = self.backbone
         encoded = self._encode(tokens, keep_attention=True, start=start)
         written = self.readout.written(backbone, encoded.normed)
@@ -219,12 +219,12 @@ class SelfExplainingViT(nn.Module):
         sigma = torch.sqrt(at.var(dim=-1, keepdim=True, unbiased=False) + backbone.norm.eps)[:, None]
         seen = (written - written.mean(dim=-1, keepdim=True)) / sigma * backbone.norm.weight
         evidence = self._project(seen) * self.head.slope(encoded.features)[:, None]
-        empty = self.head.read(self._empty_features())[0]
-        return self.head.read(encoded.features), evidence.mT, empty
+        empty = self.head.scaled(self._empty_features())[0]
+        return self.head.scaled(encoded.features), evidence.mT, empty
 
     def features(self, tokens: Tensor) -> Tensor:
         """What the head reads [N, D] from the first block's input; patch tokens may have been dropped."""
-        return self.head.read(self._encode(tokens, keep_attention=False).features)
+        return self.head.scaled(self._encode(tokens, keep_attention=False).features)
 
     def logits_from(self, tokens: Tensor, start: int) -> Tensor:
         """Class scores [N, C] from the input of block `start`."""
@@ -270,6 +270,10 @@ class SelfExplainingViT(nn.Module):
             self._empty = self.empty_logits()
         return self
 
+    def _check_start(self, start: int) -> None:
+        if start > len(self.backbone.blocks) - self.evidence.blocks:
+            raise UsageError(f"evidence of the last {self.evidence.blocks} blocks cannot start at block {start}")
+
     def _project(self, features: Tensor) -> Tensor:
         projection = self.backbone.projection
         return features if projection is None else features @ projection
@@ -278,7 +282,7 @@ class SelfExplainingViT(nn.Module):
         backbone = self.backbone
         blocks = backbone.blocks
         attended: list[_Attended] = []
-        read: list[Tensor] = []
+        kept_normed: list[Tensor] = []
         token_pooling = backbone.pooling == "token"
         first_kept = len(blocks) - self.evidence.blocks if keep_attention and token_pooling else len(blocks)
         for index in range(start, len(blocks)):
@@ -287,7 +291,7 @@ class SelfExplainingViT(nn.Module):
             only_class_token = token_pooling and index == len(blocks) - 1
             normed = blocks[index].norm1(tokens)
             if index >= first_kept and self.readout is not None:
-                read.append(normed)
+                kept_normed.append(normed)
             if only_class_token or (index >= first_kept and self.readout is None):
                 tokens, kept = _run_attended(blocks[index], tokens, normed, only_class_token)
                 if index >= first_kept and self.readout is None:
@@ -296,12 +300,12 @@ class SelfExplainingViT(nn.Module):
                 tokens = _run(blocks[index], tokens, normed)
         if token_pooling:
             unnormalised = tokens[:, 0]
-            return _Encoded(self._project(backbone.norm(unnormalised)), unnormalised, attended, read)
+            return _Encoded(self._project(backbone.norm(unnormalised)), unnormalised, attended, kept_normed)
         patches = tokens[:, backbone.prefix_tokens :]
         if backbone.norm_after_pool:
-            return _Encoded(self._project(backbone.norm(patches.mean(dim=1))), patches, attended, read)
+            return _Encoded(self._project(backbone.norm(patches.mean(dim=1))), patches, attended, kept_normed)
         patches = backbone.norm(patches)
-        return _Encoded(self._project(patches.mean(dim=1)), patches, attended, read)
+        return _Encoded(self._project(patches.mean(dim=1)), patches, attended, kept_normed)
 
     def _evidence(self, encoded: _Encoded, explained: Tensor) -> Tensor:
         """Unscaled evidence [N, P]: the class direction folded backwards, so that no [N, P, C] is made."""

@@ -53,6 +53,11 @@ class _Stacked(NamedTuple):
     shift: Tensor | None
 
 
+def has_readout(backbone: Backbone) -> bool:
+    """Whether a backbone's heatmap can be read with weights of its own."""
+    return backbone.pooling == "token" and not any(block.normalises_qk for block in backbone.blocks)
+
+
 class Readout(nn.Module):
     """Copies of a backbone's last `blocks` blocks' attention weights, under the library's own tensor names.
 
@@ -63,7 +68,9 @@ class Readout(nn.Module):
         super().__init__()
         chosen = backbone.blocks[-blocks:]
         if any(block.normalises_qk for block in chosen):
-            raise UnsupportedError(f"{backbone.architecture.name} normalises its queries and keys: it has no readout")
+            raise UnsupportedError(
+                f"{backbone.architecture.name} normalises its queries and keys and has no readout: learn weights"
+            )
         self.names = [_names(backbone, block) for block in chosen]
         own = backbone.tensors()
         self.copies = nn.ParameterDict(

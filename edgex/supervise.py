@@ -153,10 +153,12 @@ def label(
     )
     files, chunks = [], [paths[first : first + CHUNK] for first in range(0, len(paths), CHUNK)]
     for number, chunk in enumerate(chunks):
-        key = json.dumps([str(p.resolve()) for p in chunk]) + json.dumps(dataclasses.asdict(options))
+        # Labels with features serve those who want none: the same file either way.
+        settings = {name: value for name, value in dataclasses.asdict(options).items() if name != "features"}
+        key = json.dumps([str(p.resolve()) for p in chunk]) + json.dumps(settings)
         name = hashlib.sha256(f"{model_digest}{preprocessing}{precision}{number}{key}".encode()).hexdigest()[:24]
         files.append(cache / f"labels-{name}.pt")
-    made = [_is_made(*both) for both in zip(files, chunks, strict=True)]
+    made = [_is_made(*both, _rows(options)) for both in zip(files, chunks, strict=True)]
     missing = torch.tensor([number for number, done in enumerate(made) if not done], dtype=torch.int64)
     # Everybody has looked before anybody writes: all share the same list.
     group.wait()
@@ -179,12 +181,13 @@ def _rows(options: LabelOptions) -> tuple[str, ...]:
     return ("classes", "coalitions", "differences", *(["features"] if options.features else []))
 
 
-def _is_made(file: Path, pictures: Sequence[Path]) -> bool:
-    """Whether a chunk's cache file is there and of the pictures as they are now."""
+def _is_made(file: Path, pictures: Sequence[Path], rows: Sequence[str]) -> bool:
+    """Whether a chunk's cache file is there, with all that is asked for, of the pictures as they are now."""
     if not file.is_file():
         return False
-    digests = torch.load(file, weights_only=True, mmap=True).get(_PICTURES)
-    return digests is None or digests == [data.digest_of(picture) for picture in pictures]
+    content = torch.load(file, weights_only=True, mmap=True)
+    digests = content.get(_PICTURES)
+    return all(row in content for row in rows) and digests in (None, [data.digest_of(picture) for picture in pictures])
 
 
 def totals(

@@ -45,7 +45,8 @@ class Term(Protocol):
     ) -> tuple[Tensor, Tensor]:
         """Error of each view and that of a uniform heatmap, both [N].
 
-        evidence: unscaled, [N, K, P]. total: what the heatmap adds up to, [N, K]. Both in logit units.
+        evidence: unscaled, [N, K, P]. total: what the heatmap adds up to, [N, K]. Both in logit units; or of D
+        features in place of K classes, see `of_features`.
         """
         ...
 
@@ -117,7 +118,8 @@ class FeatureTerm(PairTerm):
                 "pictures with --features"
             )
         self.features = labels.features
-        self.centred = centred.detach().clone()
+        # Kept where the labels are; batches are brought to the device.
+        self.centred = centred.detach().cpu().clone()
         squares = [self._squares(part.float(), own) for part, own in self._parts(256)]
         self.sizes = torch.cat(squares, dim=1).mean(dim=1)
 

@@ -27,6 +27,7 @@ from edgex.learn import Learned, LearnOptions, learn
 from edgex.masks import masked_views
 from edgex.model import SelfExplainingViT
 from edgex.processes import Processes
+from edgex.readout import has_readout
 from edgex.resume import Checkpoint
 from edgex.supervise import LabelOptions, Labels, reliability, totals
 from edgex.terms import FeatureTerm, PairTerm, ShapeTerm, Term
@@ -36,6 +37,8 @@ from edgex.views import Folder, gather
 SUPERVISIONS = ("shapley", "masks")
 PARTS = ("readout", "weights")
 """What a vector can change: copies that only heatmaps are read with, or the weights that classes are made of."""
+_FOR_WEIGHTS = ("blocks", "class_weight", "class_loss")
+"""Options that mean nothing to a readout."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,8 +91,8 @@ def train(
     """Learns a vector from `source` with the predictor at `model_path`; returns its card.
 
     source_name: of the domain; defaults to the first folder's. evidence_blocks: of how many last blocks the heatmap
-    is made. part: what is learned, one of PARTS; by default a readout, or weights where patches are averaged. alpha:
-    recommended factor, recorded. work: folder for label caches and checkpoints; an interrupted run goes on from there.
+    is made. part: what is learned, one of PARTS; by default a readout where the model can have one. alpha: recommended
+    factor, recorded. work: folder for label caches and checkpoints; an interrupted run goes on from there.
     model_out: also write the self-explaining source model. dtype: how the vector is stored.
     Several processes work together where a launcher started them; the first one writes and reports.
     """
@@ -103,7 +106,9 @@ def train(
                 if path is not None:
                     check_writable(path)
         model, card, digest = load_predictor(model_path)
-        readout = part == "readout" or (part is None and model.backbone.pooling == "token")
+        readout = part == "readout" or (part is None and has_readout(model.backbone))
+        if readout and options.class_loss == "labels":
+            raise UsageError("a readout leaves the classes alone: class loss 'labels' is for --learn weights")
         model = with_evidence(model, evidence_blocks, readout=readout)
         tell = report if group.is_main else _silent
 
@@ -142,7 +147,8 @@ def train(
 
         deltas, unchanged = difference(explained.tensors, without.tensors if without else before)
         seconds = {"supervision": round(supervising, 1), "learning": round(learning, 1)}
-        step = _step(card, digest, source, supervised, options, seconds, trained_twin=without is not None)
+        part = "readout" if readout else "weights"
+        step = _step(card, digest, source, supervised, options, seconds, part, trained_twin=without is not None)
         vector = VectorCard(
             name=name,
             architecture=card.architecture,
@@ -240,9 +246,13 @@ def _step(
     supervised: _Supervised,
     options: LearnOptions,
     seconds: dict[str, float],
+    part: str,
     *,
     trained_twin: bool,
 ) -> dict[str, Any]:
+    used = dataclasses.asdict(options)
+    if part == "readout":
+        used = {name: value for name, value in used.items() if name not in _FOR_WEIGHTS}
     return {
         "step": "vector",
         "inputs": [{"role": "predictor", "name": card.name, "sha256": digest}, *supervised.inputs],
@@ -253,7 +263,8 @@ def _step(
             "limit": source.limit,
         },
         **supervised.described,
-        "options": dataclasses.asdict(options),
+        "learned": part,
+        "options": used,
         "twin": "trained on the same batches" if trained_twin else "the predictor itself (its gradient is zero)",
         "seconds": seconds,
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",

@@ -61,7 +61,8 @@ def at_image_size(
     if expected[name] != tensors[name].shape:
         raise UnsupportedError(f"{card.architecture.name}: positions {list(tensors[name].shape)} do not fit its size")
     head = {key.removeprefix(HEAD_PREFIX): value for key, value in model.head.state_dict().items()}
-    return assemble_model(resized, tensors, head, source=card.name).freeze(), resized
+    readout = None if model.readout is None else model.readout.tensors()
+    return assemble_model(resized, tensors, head, readout, source=card.name).freeze(), resized
 
 
 def resized_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:

@@ -25,7 +25,9 @@ def bake(
     val: Annotated[
         Path | None, typer.Option(help="Labelled pictures in class folders, for --alpha auto or to record accuracy.")
     ] = None,
-    max_drop: Annotated[float, typer.Option(help="auto: accuracy that may be lost, in points.")] = 0.5,
+    max_drop: Annotated[
+        float, typer.Option(help="auto: accuracy that may be lost, in points; a readout loses none.")
+    ] = 0.5,
     max_alpha: Annotated[float, typer.Option(help="auto: the largest alpha to try.")] = 2.0,
     out: Annotated[Path | None, typer.Option(help="File to write; default: <target>-baked in the local zoo.")] = None,
     force: Annotated[

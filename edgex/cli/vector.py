@@ -116,8 +116,13 @@ def train(
     batch_size: Annotated[int, typer.Option(help="Pictures per step, over all processes.")] = 32,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-4,
     explain_weight: Annotated[float, typer.Option(help="Weight of the explanation term.")] = 1.0,
-    class_weight: Annotated[float, typer.Option(help="Weight of the class term.")] = 2.0,
-    class_loss: Annotated[str, typer.Option(help="hold (the predictor's own outputs) or labels.")] = "hold",
+    class_weight: Annotated[
+        float | None, typer.Option(help="With --learn weights: weight of the class term. Default: 2.")
+    ] = None,
+    class_loss: Annotated[
+        str | None,
+        typer.Option(help="With --learn weights: hold (the predictor's own outputs, the default) or labels."),
+    ] = None,
     alpha: Annotated[float, typer.Option(help="Recommended alpha to record in the vector.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<n>.")] = "auto",
@@ -136,8 +141,10 @@ def train(
         raise UsageError(f"the labels of {labels} are made already: leave out --{refused[0]}")
     if supervision == "masks" and given:
         raise UsageError(f"--{next(iter(given))} is for Shapley labels: leave it out with --supervision masks")
-    if blocks is not None and learn != "weights":
-        raise UsageError("--blocks is for --learn weights: add that, or leave it out (a readout has --evidence-blocks)")
+    for_weights = _given(blocks=blocks, class_weight=class_weight, class_loss=class_loss)
+    if for_weights and learn != "weights":
+        option = next(iter(for_weights)).replace("_", "-")
+        raise UsageError(f"--{option} is for --learn weights: add that, or leave it out")
     from torch import float16, float32
 
     from edgex import vector_training, zoo
@@ -159,13 +166,11 @@ def train(
         name=name or out.name.removesuffix(".safetensors"),
         source_name=source,
         options=LearnOptions(
-            **_given(blocks=blocks),
+            **for_weights,
             steps=steps,
             batch_size=batch_size,
             learning_rate=learning_rate,
             explain_weight=explain_weight,
-            class_weight=class_weight,
-            class_loss=class_loss,
             seed=seed,
             device=device,
             precision=precision,

@@ -53,6 +53,7 @@ def test_labels_teach_a_vector_twice_the_same(run: Run, source: Path, tmp_path: 
 def test_a_readout_is_learned_unless_weights_are_asked_for(run: Run, source: Path, tmp_path: Path) -> None:
     train = ("vector", "train", "--model", "model.safetensors", *SMALL, "--out", "v.safetensors")
     label = ("vector", "label", "--model", "model.safetensors", "--data", "pictures", "--pairs", "3", "--side", "5")
+    label = (*label, "--precision", "fp32")
     run(*label, "--out", "labels.safetensors")
     said = run(*train, "--labels", "labels.safetensors", "--learning-rate", "1e-3", "--model-out", "m.safetensors")
     assert "class-attention of the last 3 blocks with a readout" in said
@@ -74,7 +75,13 @@ def test_a_readout_is_learned_unless_weights_are_asked_for(run: Run, source: Pat
     labels = ("--data", "pictures", "--pairs", "3", "--side", "5", "--force")
     assert "for --learn weights" in run(*train, *labels, "--blocks", "2", code=2)
     assert "expected to learn readout or weights" in run(*train, *labels, "--learn", "head", code=2)
-    assert "leaves the classes alone" in run(*train, *labels, "--class-loss", "labels", code=2)
+    assert "--class-loss is for --learn weights" in run(*train, *labels, "--class-loss", "labels", code=2)
+    small = ("--model", "model.safetensors", "--data", "pictures", *SMALL, "--learning-rate", "1e-3")
+    run("vector", "train", *small, "--pairs", "3", "--side", "5", "--out", "whole.safetensors")
+    again, whole = load_vector(tmp_path / "whole.safetensors")
+    assert all(torch.equal(again[name], deltas[name]) for name in again | deltas), "labels made on the way"
+    assert whole.provenance[-1]["learned"] == "readout"
+    assert "blocks" not in whole.provenance[-1]["options"]
 
 
 def test_masks_teach_the_heatmaps_shape(run: Run, source: Path, tmp_path: Path) -> None:
@@ -147,6 +154,7 @@ def test_bake_warns_of_a_target_that_the_vector_failed_on(run: Run, tmp_path: Pa
 
 def test_names_work_folders_and_half_precision_are_what_was_asked_for(run: Run, source: Path, tmp_path: Path) -> None:
     label = ("vector", "label", "--model", "model.safetensors", "--data", "pictures", "--pairs", "3", "--side", "5")
+    label = (*label, "--precision", "fp32")
     made = []
     for out, options in (("a", ("--work", "kept")), ("b", ("--work", "kept", "--name", "mine"))):
         run(*label, *options, "--out", f"{out}.safetensors")

@@ -203,13 +203,20 @@ def test_what_does_not_belong_to_a_readout_is_refused(
     )
     with pytest.raises(MismatchError, match="'norm.weight' has a delta, but no place in its readout"):
         bake(target, other, tmp_path / "x.safetensors", alpha=1.0)
+    with TensorFile(out) as file:
+        metadata, tensors = dict(file.metadata), {name: file.read(name) for name in file.tensors}
+    lost = next(name for name in tensors if name.startswith(READOUT_PREFIX))
+    artefact.write_tensors(out, metadata, {name: tensor for name, tensor in tensors.items() if name != lost})
+    with pytest.raises(MismatchError, match=f"missing tensor '{lost}' of its readout"):
+        bake(out, vector, tmp_path / "x.safetensors", alpha=1.0)
     assert not (tmp_path / "x.safetensors").exists()
 
 
 def test_accuracy_limits_no_readout(pair: tuple[Path, Path, dict[str, torch.Tensor]], tmp_path: Path) -> None:
     target, vector, _ = pair
     pictures = data.labelled(picture_folder(tmp_path / "pictures", {"": 4}))
-    choice = alpha.choose(target, vector, pictures, max_drop=0.0, max_alpha=0.5)
+    assert alpha.choose(target, vector, pictures, max_drop=0.0, max_alpha=0.5).alpha == 0.5
+    choice = alpha.choose(target, vector, pictures, max_drop=0.0, max_alpha=4.0)
     assert choice.alpha == 2.0, "the recommended one"
     assert len({accuracy for _, accuracy in choice.curve}) == 1
     baked = tmp_path / "baked.safetensors"

@@ -154,6 +154,21 @@ def test_labels_resume_from_their_cache(
     assert len(made) == 7
 
 
+def test_labels_with_features_serve_without_them(
+    random_model: Callable[..., Any], pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, card = random_model("timm/test_vit", classes=4)
+    few, more = (LabelOptions(pairs=2, side=5, features=features) for features in (False, True))
+    plain = labels_of(model, card, pictures, few, tmp_path)
+    rich = labels_of(model, card, pictures, more, tmp_path)
+    assert plain.features is None
+    assert rich.features is not None
+    assert torch.equal(rich.differences, plain.differences)
+    monkeypatch.setattr(supervise, "coalition_features", None)
+    assert torch.equal(labels_of(model, card, pictures, few, tmp_path).differences, plain.differences)
+    assert torch.equal(labels_of(model, card, pictures, more, tmp_path).features, rich.features)
+
+
 def test_reliability_is_high_for_additive_games_and_low_for_noise(random_model: Callable[..., Any]) -> None:
     generator = np.random.default_rng(0)
     coalitions = torch.from_numpy(np.stack([shapley.draw_coalitions(9, 200, generator) for _ in range(20)]))

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 from timm.layers import resample_abs_pos_embed
@@ -5,6 +7,7 @@ from timm.layers import resample_abs_pos_embed
 from edgex.errors import UsageError
 from edgex.export import at_image_size, export_onnx
 from edgex.export.resize import resized_positions
+from edgex.vector_training import with_evidence
 
 
 def test_positions_are_timms_own_interpolation():
@@ -23,6 +26,17 @@ def test_a_resized_model_exports_and_adds_up(small, natural_pictures, tmp_path):
         model, card, tmp_path / "m.onnx", pictures=natural_pictures(3, (96, 128)), model_sha256="0" * 64, max_batch=2
     )
     assert report.gate.passed
+
+
+def test_a_readout_is_taken_along(small):
+    model = with_evidence(small[0], 2, readout=True)
+    with torch.no_grad():
+        for tensor in model.readout.tensors().values():
+            tensor.add_(1.0)
+    card = dataclasses.replace(small[1], evidence=model.evidence)
+    resized, _ = at_image_size(model, card, (96, 128))
+    for name, tensor in model.readout.tensors().items():
+        assert torch.equal(resized.readout.tensors()[name], tensor)
 
 
 def test_clip_and_average_pooling_resize(random_model):
