@@ -70,7 +70,9 @@ def test_a_table_for_people_and_a_sheet(run: Eval, tmp_path: Path, capsys: pytes
     # Input, unbaked, baked and Kernel SHAP of three pictures.
     picture = np.asarray(Image.open("sheet.png"))
     assert picture.shape == (8 + 22 + 3 * (22 + 208), 8 + 4 * 208, 3)
-    assert len(list((tmp_path / "home/cache/heatmaps").rglob("*.pt"))) == 3 * (2 + 2 * 2)
+    cache = tmp_path / "home/cache/heatmaps"
+    assert len(list(cache.glob("*/*.pt"))) == 3 * (2 + 2 * 2), "heatmaps of two methods and of two halves per model"
+    assert len(list(cache.glob("scores-*.pt"))) == 5 * 2, "rows, fills"
 
 
 def test_json_for_programs(run: Eval, capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,7 +83,8 @@ def test_json_for_programs(run: Eval, capsys: pytest.CaptureFixture[str]) -> Non
     assert report["fills"] == ["blur"]
     assert report["methods_explain"] == "baked.safetensors"
     assert len(report["heatmaps"]["rollout"]["difference:blur"]["values"]) == 3
-    assert len(list(Path("kept").rglob("*.pt"))) == 3
+    assert len(list(Path("kept").glob("*/*.pt"))) == 3
+    assert len(list(Path("kept").glob("scores-*-blur.pt"))) == 2
 
 
 @pytest.mark.parametrize(
