@@ -13,11 +13,15 @@ little; a ratio is the median over rounds of a file's time over its peer's in th
 The heatmap's cost is also added up operator by operator, from onnxruntime's profile: the least time of each operator
 that the graph without a heatmap does not have, as a share of the others'. Fit for busy machines, where ratios of whole
 runs scatter by more than the heatmap costs; the profiler's own time per operator makes it an upper bound.
+
+The heatmap is read as the built-in vector has it, with a readout of the last four blocks; --own-weights reads it with
+the model's own weights instead, as after a vector of `--learn weights`.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import logging
 import math
@@ -38,6 +42,7 @@ from edgex.export.int8 import Budget
 from edgex.export.report import Stages
 from edgex.plain import export_plain, plain_int8
 from edgex.timing import Summary, machine, ratio
+from edgex.vector_training import with_evidence
 
 MODELS = ("timm/deit_tiny_patch16_224", "open_clip/ViT-B-32", "timm/vit_base_patch16_224")
 PLAIN, PLAIN_INT8, BARE = "plain", "plain dynamic int8", " without its heatmap"
@@ -126,8 +131,10 @@ def cpu_times(sessions: dict[str, Any], pictures: np.ndarray, rounds: int) -> di
     return times
 
 
-def compare(name: str, rounds: int, batches: tuple[int, ...]) -> list[dict[str, Any]]:
+def compare(name: str, rounds: int, batches: tuple[int, ...], *, readout: bool) -> list[dict[str, Any]]:
     model, card, weights = load(name)
+    model = with_evidence(model, 4, readout=readout)
+    card = dataclasses.replace(card, evidence=model.evidence)
     pictures = test_support()._natural_pictures(max(batches), card.preprocessing.image_size)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -150,6 +157,7 @@ def compare(name: str, rounds: int, batches: tuple[int, ...]) -> list[dict[str, 
             row = {
                 "model": name,
                 "weights": weights,
+                "evidence": str(model.evidence),
                 "batch": batch,
                 "file": label,
                 "cpu_ms": Summary.of(values).to_dict(),
@@ -172,11 +180,12 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 4])
+    parser.add_argument("--own-weights", action="store_true", help="no readout")
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
     result: dict[str, Any] = {"machine": machine(PACKAGES), "rounds": arguments.rounds, "rows": []}
     for name in arguments.models:
-        result["rows"] += compare(name, arguments.rounds, tuple(arguments.batches))
+        result["rows"] += compare(name, arguments.rounds, tuple(arguments.batches), readout=not arguments.own_weights)
         arguments.out.write_text(json.dumps(result, indent=2))
 
 

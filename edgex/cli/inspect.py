@@ -42,7 +42,8 @@ def show(path: Path, *, as_json: bool) -> None:
     rows = [
         ("file", f"{path} ({described['bytes'] / 1e6:.1f} MB)"),
         ("kind", described["file_kind"]),
-        ("sha256", described["whole_file_sha256"]),
+        ("sha256 of the file", described["whole_file_sha256"]),
+        ("sha256 in provenance", metadata.get("sha256")),
         ("name", metadata.get("name")),
         ("architecture", _architecture(metadata)),
         ("classes", _classes(metadata.get("classes"))),

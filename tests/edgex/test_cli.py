@@ -101,7 +101,8 @@ def test_train_learn_bake_and_evaluate_ones_own(run: Run, tmp_path: Path) -> Non
     assert "accuracy on val" in done.stdout
     run("import", "base.pt", "--arch", "timm/test_vit", "--classes", "a,b,c,d,e,f,g", "--out", "source.safetensors")
     learn = ("vector", "train", "--model", "source.safetensors", "--data", str(data / "train"), "--side", "5")
-    small = ("--pairs", "4", "--steps", "4", "--blocks", "2", "--batch-size", "8", "--precision", "fp32")
+    small = ("--pairs", "4", "--steps", "4", "--learn", "weights", "--blocks", "2", "--batch-size", "8")
+    small = (*small, "--precision", "fp32")
     weights = ("--explain-weight", "0.5", "--class-weight", "1.5", "--evidence-blocks", "3")
     run(*learn, *small, *weights, "--out", "my-vector.safetensors", "--model-out", "self.safetensors")
     learned = json.loads(run("vector", "info", "my-vector.safetensors", "--json").stdout)["metadata"]
@@ -234,7 +235,8 @@ def test_bad_export_arguments(
         (("train", "--weights", "absent.pt"), "found nothing", 1),
         (("train", "--out", "file/below.safetensors"), "cannot write", 1),
         (("vector", "--limit", "0"), "limit of at least 1", 2),
-        (("vector", "--blocks", "99"), "at most 6 blocks", 2),
+        (("vector", "--learn", "weights", "--blocks", "99"), "at most 6 blocks", 2),
+        (("vector", "--evidence-blocks", "99"), "evidence of 99 blocks, but the model has 6", 2),
         (("vector", "--alpha", "nan"), "finite alpha", 2),
         (("vector", "--data", "absent"), "folder of pictures at absent", 1),
         (("vector", "--out", "file/below.safetensors"), "cannot write", 1),
