@@ -338,7 +338,7 @@ def test_baking_twice_needs_a_place_of_its_own(run: Run, tmp_path: Path) -> None
     assert "was baked already" in error_line(run(*again, code=2))
     assert "alpha in all: 2" in run(*again, "--out", "twice.safetensors").stdout
     described = json.loads(run("inspect", "twice.safetensors", "--json").stdout)["metadata"]
-    assert described["alpha"] == 2.0
+    assert described["alpha"] == 2 * 1.25, "twice the recommended one"
     assert "accuracy_test" not in described["metrics"]
     assert described["metrics"]["target"]["accuracy_test"]["n"] == 1176
 

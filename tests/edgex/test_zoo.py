@@ -31,7 +31,7 @@ def test_the_built_in_zoo_holds_real_models_of_one_base() -> None:
     assert len(set(source.classes)) == 1000
     assert cars.base.fingerprint == vector.base.fingerprint == source.base.fingerprint
     assert cars.alpha is None
-    assert source.alpha == 1.0
+    assert source.alpha == vector.alpha
     assert source.evidence == vector.evidence
     assert cars.metrics["accuracy_test"]["n"] == 1176
 
