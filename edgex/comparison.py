@@ -8,6 +8,7 @@ one class: the class that the model it is measured on predicts. Metrics lie in `
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import math
 from collections.abc import Sequence
@@ -76,6 +77,15 @@ class Subject:
     model: SelfExplainingViT
     card: ModelCard
     correct: np.ndarray
+
+    @functools.cached_property
+    def classifier(self) -> str:
+        """Digest of whatever class scores are made of; models that differ in their readout alone share it."""
+        head = self.model.head
+        digest = hashlib.sha256(f"{head.kind} {head.scale}".encode())
+        for tensor in (*self.model.backbone.tensors().values(), *head.state_dict().values()):
+            digest.update(encode(tensor))
+        return digest.hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -280,11 +290,9 @@ def cached_scores(
     """`scores`, from the cache folder where the same heatmaps were measured with the same fill and steps before."""
     where = subject.model.head.weight.device
     computed = f"{where.type} {compute.precision_of(where, plan.precision)}"
-    digest = hashlib.sha256(f"{_FORMAT} {subject.model.head.kind} {subject.model.head.scale}".encode())
-    digest.update(f"{subject.card.preprocessing} {plan.steps} {computed}".encode())
-    # Whatever class scores are made of; two models that differ in their readout alone share what was measured.
-    weights = [*subject.model.backbone.tensors().values(), *subject.model.head.state_dict().values()]
-    for part in (*weights, images, explanations.classes, explanations.heatmaps):
+    described = f"{_FORMAT} {subject.classifier} {subject.card.preprocessing} {plan.steps} {computed}"
+    digest = hashlib.sha256(described.encode())
+    for part in (images, explanations.classes, explanations.heatmaps):
         digest.update(encode(part))
     found: dict[str, np.ndarray] = {}
     for fill in plan.fills:

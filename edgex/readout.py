@@ -40,19 +40,6 @@ class _Copied(NamedTuple):
     project: Tensor
 
 
-class _Stacked(NamedTuple):
-    """L blocks' weights: query [L, D, h d] with bias [L, 1, h d], key (over the square root of d) and value
-    [L, h, d, D], output [D, L h d], and what the value's bias adds along a direction [D, L h].
-    """
-
-    query: Tensor
-    query_bias: Tensor | None
-    key: Tensor
-    value: Tensor
-    project: Tensor
-    shift: Tensor | None
-
-
 def has_readout(backbone: Backbone) -> bool:
     """Whether a backbone's heatmap can be read with weights of its own."""
     return backbone.pooling == "token" and not any(block.normalises_qk for block in backbone.blocks)
@@ -91,12 +78,20 @@ class Readout(nn.Module):
 
         normed: output [N, T, D] of each block's first norm. direction: [N, D], before the final norm.
         """
-        stacked = self._stacked(backbone)
-        seen = self._projected(normed, self._queries(normed, stacked)).softmax(dim=1)
-        per_head = (direction @ stacked.project).unflatten(1, stacked.value.shape[:3]).permute(1, 2, 0, 3)
-        written = self._projected(normed, per_head @ stacked.value)
-        if stacked.shift is not None:
-            written = written + (direction @ stacked.shift)[:, None]
+        copies, heads = self._copies(backbone), _head_shape(backbone)
+        seen = self._attention(normed, copies, heads)
+        # All blocks' weights side by side, so that one product serves them all: constants, once exported.
+        project = torch.cat([copied.project for copied in copies], dim=1)
+        value = torch.stack([copied.value.unflatten(0, heads) for copied in copies])
+        per_head = (direction @ project).unflatten(1, value.shape[:3]).permute(1, 2, 0, 3)
+        written = _projected(normed, per_head @ value)
+        shifts = [
+            (copied.project * copied.value_bias).unflatten(1, heads).sum(dim=2)
+            for copied in copies
+            if copied.value_bias is not None
+        ]
+        if shifts:
+            written = written + (direction @ torch.cat(shifts, dim=1))[:, None]
         return (seen * written).sum(dim=2)[:, backbone.prefix_tokens :]
 
     def written(self, backbone: Backbone, normed: Sequence[Tensor]) -> Tensor:
@@ -104,14 +99,11 @@ class Readout(nn.Module):
 
         The whole of which `evidence` is one direction.
         """
-        stacked = self._stacked(backbone)
-        prefix = backbone.prefix_tokens
-        seen = self._projected(normed, self._queries(normed, stacked)).softmax(dim=1)[:, prefix:]
+        copies, prefix = self._copies(backbone), backbone.prefix_tokens
+        seen = self._attention(normed, copies, _head_shape(backbone))[:, prefix:]
         total: Tensor | None = None
-        for index, (copied, part) in enumerate(
-            zip(self._copies(backbone), seen.chunk(len(normed), dim=2), strict=True)
-        ):
-            values = F.linear(normed[index][:, prefix:], copied.value, copied.value_bias)
+        for tokens, copied, part in zip(normed, copies, seen.chunk(len(normed), dim=2), strict=True):
+            values = F.linear(tokens[:, prefix:], copied.value, copied.value_bias)
             carried = (values.unflatten(2, (part.shape[2], -1)) * part[..., None]).flatten(2)
             contribution = F.linear(carried, copied.project)
             total = contribution if total is None else total + contribution
@@ -130,38 +122,27 @@ class Readout(nn.Module):
             copies.append(_Copied(query, query_bias, key, value, value_bias, outgoing))
         return copies
 
-    def _stacked(self, backbone: Backbone) -> _Stacked:
-        """All blocks' weights side by side, so that one product serves them all: constants, once exported."""
-        copies, block = self._copies(backbone), backbone.blocks[-1]
-        heads = (block.heads, block.head_dim)
-        query_biases = [copied.query_bias for copied in copies if copied.query_bias is not None]
-        shifts = [
-            (copied.project * copied.value_bias).unflatten(1, heads).sum(dim=2)
-            for copied in copies
-            if copied.value_bias is not None
-        ]
-        return _Stacked(
-            query=torch.stack([copied.query.T for copied in copies]),
-            query_bias=torch.stack(query_biases)[:, None] if query_biases else None,
-            key=torch.stack([copied.key.unflatten(0, heads) for copied in copies]) * block.head_dim**-0.5,
-            value=torch.stack([copied.value.unflatten(0, heads) for copied in copies]),
-            project=torch.cat([copied.project for copied in copies], dim=1),
-            shift=torch.cat(shifts, dim=1) if shifts else None,
-        )
-
     @staticmethod
-    def _queries(normed: Sequence[Tensor], stacked: _Stacked) -> Tensor:
-        """The class token's queries seen from the tokens, [L, h, N, D]."""
-        own = torch.cat([tokens[:, :1] for tokens in normed], dim=1).transpose(0, 1)
-        query = own @ stacked.query
-        query = query if stacked.query_bias is None else query + stacked.query_bias
-        return query.unflatten(2, stacked.key.shape[1:3]).transpose(1, 2) @ stacked.key
+    def _attention(normed: Sequence[Tensor], copies: Sequence[_Copied], heads: tuple[int, int]) -> Tensor:
+        """The class token's attention to all tokens, of all blocks' heads side by side: [N, T, L h]."""
+        weight = torch.stack([copied.query.T for copied in copies])
+        biases = [copied.query_bias for copied in copies if copied.query_bias is not None]
+        key = torch.stack([copied.key.unflatten(0, heads) for copied in copies]) * heads[1] ** -0.5
+        query = torch.cat([tokens[:, :1] for tokens in normed], dim=1).transpose(0, 1) @ weight
+        query = query + torch.stack(biases)[:, None] if biases else query
+        return _projected(normed, query.unflatten(2, heads).transpose(1, 2) @ key).softmax(dim=1)
 
-    @staticmethod
-    def _projected(normed: Sequence[Tensor], vectors: Tensor) -> Tensor:
-        """Each block's tokens along each head's vector: [L, h, N, D] -> [N, T, L h]."""
-        columns = vectors.permute(0, 2, 3, 1)
-        return torch.cat([tokens @ columns[index] for index, tokens in enumerate(normed)], dim=2)
+
+def _head_shape(backbone: Backbone) -> tuple[int, int]:
+    """Number of heads and their size, which all blocks share."""
+    block = backbone.blocks[-1]
+    return block.heads, block.head_dim
+
+
+def _projected(normed: Sequence[Tensor], vectors: Tensor) -> Tensor:
+    """Each block's tokens along each head's vector: [L, h, N, D] -> [N, T, L h]."""
+    columns = vectors.permute(0, 2, 3, 1)
+    return torch.cat([tokens @ columns[index] for index, tokens in enumerate(normed)], dim=2)
 
 
 def _thirds(packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:

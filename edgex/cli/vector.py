@@ -105,7 +105,7 @@ def train(
         str | None,
         typer.Option(
             help="readout (copies that only heatmaps are read with; classes stay as they are) or weights; default: "
-            "readout, or weights for average pooling."
+            "readout, or weights where a model can have none."
         ),
     ] = None,
     blocks: Annotated[

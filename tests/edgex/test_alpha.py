@@ -11,8 +11,9 @@ from edgex import alpha, data, evaluate
 from edgex.bake import bake
 from edgex.checkpoint import load_model, save_model
 from edgex.errors import UsageError
-from edgex.vector import VectorCard, save_vector
+from edgex.vector import save_vector
 from pictures import picture_folder
+from vectors import fitting
 
 
 @pytest.fixture
@@ -27,16 +28,7 @@ def pair(random_model: Callable[..., Any], tmp_path: Path) -> tuple[Path, Path, 
         for name, tensor in model.backbone.tensors().items()
         if name.startswith("blocks.5") and tensor.ndim > 1
     }
-    described = VectorCard(
-        name="noise",
-        architecture=card.architecture,
-        base=card.base,
-        source="noise",
-        supervision="none",
-        evidence=card.evidence,
-        alpha=1.0,
-        unchanged=tuple(name for name in model.backbone.tensors() if name not in deltas),
-    )
+    described = fitting(model, card, deltas, name="noise", evidence=card.evidence, alpha=1.0)
     save_vector(vector, deltas, described, dtype=torch.float32)
     pictures = data.labelled(picture_folder(tmp_path / "pictures", {"": 12}))
     return target, vector, pictures

@@ -22,6 +22,7 @@ from edgex.checkpoint import Base, load_card, load_model, save_model
 from edgex.errors import ArtefactError, MismatchError, UsageError
 from edgex.model import Evidence
 from edgex.vector import VectorCard, load_vector, save_vector
+from vectors import fitting
 
 pytestmark = pytest.mark.usefixtures("tiny_clips")
 
@@ -77,17 +78,9 @@ def make_pair(
     # The last blocks change, everything else stays.
     changed = [key for key in tensors if "blocks.4" in key or "blocks.2" in key or key.startswith(("norm", "ln_post"))]
     deltas = {key: 0.01 * torch.randn(tensors[key].shape, generator=generator) for key in changed}
-    tau = VectorCard(
-        name="imagenet",
-        architecture=card.architecture,
-        base=card.base,
-        source="imagenet",
-        supervision="shapley",
-        evidence=dataclasses.replace(card.evidence, scale=0.4),
-        alpha=1.0,
-        unchanged=tuple(key for key in tensors if key not in deltas),
-        provenance=({"step": "vector", "seed": 5},),
-    )
+    evidence = dataclasses.replace(card.evidence, scale=0.4)
+    provenance = ({"step": "vector", "seed": 5},)
+    tau = fitting(model, card, deltas, evidence=evidence, alpha=1.0, provenance=provenance)
     target, vector = folder / "target.safetensors", folder / "vector.safetensors"
     save_model(target, model, card, dtype=target_dtype)
     save_vector(vector, deltas, tau, dtype=vector_dtype)

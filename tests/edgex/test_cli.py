@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -71,6 +72,9 @@ def test_the_main_job_as_the_readme_has_it(run: Run, tmp_path: Path) -> None:
     text = run("inspect", "cars-baked").stdout
     assert "vector imagenet" in text
     assert "target cars" in text
+    digest = json.loads(run("inspect", "cars", "--json").stdout)["metadata"]["sha256"]
+    assert f"target cars {digest}" in text
+    assert re.search(rf"sha256 in provenance +{digest}", run("inspect", "cars").stdout)
     assert "alpha" in text
 
 

@@ -21,9 +21,10 @@ from edgex.processes import Processes
 from edgex.shapley import solve_pairs
 from edgex.supervise import LabelOptions, label
 from edgex.terms import FeatureTerm
-from edgex.vector import VectorCard, load_vector, save_vector
+from edgex.vector import load_vector, save_vector
 from edgex.vector_training import with_evidence
 from pictures import draw, picture_folder
+from vectors import fitting
 
 pytestmark = pytest.mark.usefixtures("tiny_clips")
 
@@ -147,16 +148,7 @@ def pair(random_model: Callable[..., Any], tmp_path: Path) -> tuple[Path, Path, 
         for name, tensor in read.readout.tensors().items()
         if name.endswith("weight")
     }
-    tau = VectorCard(
-        name="tau",
-        architecture=card.architecture,
-        base=card.base,
-        source="shapes",
-        supervision="shapley",
-        evidence=dataclasses.replace(read.evidence, scale=0.5),
-        alpha=2.0,
-        unchanged=tuple(name for name in model.backbone.tensors() if name not in deltas),
-    )
+    tau = fitting(model, card, deltas, evidence=dataclasses.replace(read.evidence, scale=0.5), alpha=2.0)
     save_vector(vector, deltas, tau, dtype=torch.float32)
     return target, vector, deltas
 

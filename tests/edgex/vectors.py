@@ -1,6 +1,10 @@
-"""What a vector says of itself, for tests that need no model that it fits."""
+"""What a vector says of itself: without a model, or fitting one."""
 
 from __future__ import annotations
+
+import dataclasses
+from collections.abc import Container
+from typing import Any
 
 from edgex.backbones import Architecture
 from edgex.checkpoint import Base
@@ -19,3 +23,11 @@ CARD = VectorCard(
     provenance=({"step": "vector", "seed": 0},),
     metrics={"pair_error": 0.866},
 )
+
+
+def fitting(model: Any, card: Any, deltas: Container[str], **changes: Any) -> VectorCard:
+    """The card of a vector with these deltas that fits a model; changes: what it says otherwise than CARD."""
+    unchanged = tuple(name for name in model.backbone.tensors() if name not in deltas)
+    return dataclasses.replace(
+        CARD, architecture=card.architecture, base=card.base, unchanged=unchanged, metrics={}, **changes
+    )
