@@ -28,7 +28,7 @@ from edgex import data
 from edgex.checkpoint import load_model
 from edgex.estimate import Estimate
 from edgex.faithfulness import faithfulness
-from edgex.model import SelfExplainingViT, normalise, through_norm
+from edgex.model import SelfExplainingViT, normalise
 from edgex.timing import machine
 
 CHOSEN = "last 4"
@@ -96,8 +96,10 @@ def candidates(model: SelfExplainingViT, pixels: Tensor) -> tuple[Tensor, dict[s
         tokens = block.module(tokens)
     normed = backbone.norm(tokens)
     classes = head(normed[:, 0]).argmax(dim=-1)
-    direction = head.direction(normed[:, 0], classes)
-    folded = through_norm(backbone.norm, tokens[:, 0], direction)
+    direction = F.embedding(classes, head.centred()) * head.slope(normed[:, 0])
+    sigma = torch.sqrt(tokens[:, 0].var(dim=1, keepdim=True, unbiased=False) + backbone.norm.eps)
+    weighted = direction * backbone.norm.weight
+    folded = (weighted - weighted.mean(dim=1, keepdim=True)) / sigma
     patches = slice(backbone.prefix_tokens, None)
     direct, without = [], []
     for block, seen, value in zip(backbone.blocks, attention, values, strict=True):

@@ -53,13 +53,14 @@ class Masks:
 class Annotations:
     """What is known of the objects in one folder of pictures.
 
-    root: the folder. masks: a parallel folder of PNG masks, or None. boxes: by path from `boxes_root`.
+    root: the folder. masks: a parallel folder of PNG masks, or None. boxes: by path from where they were found, in
+    which the folder lies at `inside`.
     """
 
     root: Path
     masks: Path | None
     boxes: Mapping[str, Boxes]
-    boxes_root: Path
+    inside: Path
 
     def mask(self, path: Path) -> Image.Image | None:
         """The object in a picture as a grey picture of 0 and 255; None where nothing is known.
@@ -82,7 +83,7 @@ class Annotations:
         for place in (parallel, beside):
             if place is not None and place.is_file():
                 return _read_mask(place, path, size)
-        boxes = self.boxes.get(path.resolve().relative_to(self.boxes_root).as_posix()) if self.boxes else None
+        boxes = self.boxes.get((self.inside / path.relative_to(self.root)).as_posix()) if self.boxes else None
         return None if boxes is None else _draw(boxes, size)
 
 
@@ -95,8 +96,8 @@ def annotations_of(root: Path, masks: Path | None = None) -> Annotations:
         raise DataError(f"expected a folder of masks at {masks}, found nothing: check the path")
     for folder in (root.resolve(), root.resolve().parent):
         if (folder / BOXES).is_file():
-            return Annotations(root, masks, _read_boxes(folder / BOXES), folder)
-    return Annotations(root, masks, {}, root.resolve())
+            return Annotations(root, masks, _read_boxes(folder / BOXES), root.resolve().relative_to(folder))
+    return Annotations(root, masks, {}, Path())
 
 
 def masked_views(

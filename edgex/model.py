@@ -1,7 +1,8 @@
 """The self-explaining forward: one pass gives class scores and a heatmap that adds up to the score.
 
-Everything that turns tokens into logits and evidence lives here, once, for both families and both poolings; weights
-that only heatmaps are read with, in `edgex.readout`; files, in `edgex.checkpoint`; device graphs, in `edgex.export`.
+Everything that turns tokens into logits and evidence lives here, once, for both families and both poolings; one
+block's forward, in `edgex.attention`; weights that only heatmaps are read with, in `edgex.readout`; files, in
+`edgex.checkpoint`; device graphs, in `edgex.export`.
 
 Definitions (c is the explained class, p a patch, logits centred over classes):
 
@@ -21,9 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgex.backbones import Backbone, Block
+from edgex.attention import Attended, run, run_attended
+from edgex.backbones import Backbone
 from edgex.errors import UsageError
-from edgex.readout import Readout
+from edgex.readout import Along, Readout
 
 HeadKind = Literal["linear", "cosine"]
 
@@ -101,19 +103,12 @@ class Head(nn.Module):
         """Class weights less their mean over classes [C, D]: they give centred logits."""
         return self.weight - self.weight.mean(dim=0, keepdim=True)
 
-    def direction(self, pooled: Tensor, explained: Tensor) -> Tensor:
-        """Gradient [N, D] of each picture's centred logit `explained` [N] with respect to its features.
+    def slope(self, pooled: Tensor) -> Tensor | float:
+        """Factor [N, 1] from pooled features to what the class weights are multiplied with.
 
         CLIP's length is linearised at its actual value: it is taken as a constant of the picture.
         """
-        rows = F.embedding(explained, self.centred())
-        return rows * self.slope(pooled) if self.kind == "cosine" else rows
-
-    def slope(self, pooled: Tensor) -> Tensor:
-        """Factor [N, 1] from pooled features to what the class weights are multiplied with, taken as a constant."""
-        if self.kind == "cosine":
-            return self.scale / pooled.norm(dim=-1, keepdim=True)
-        return pooled.new_ones(len(pooled), 1)
+        return self.scale / pooled.norm(dim=-1, keepdim=True) if self.kind == "cosine" else 1.0
 
 
 class Explained(NamedTuple):
@@ -124,14 +119,6 @@ class Explained(NamedTuple):
     base: Tensor
 
 
-class _Attended(NamedTuple):
-    """What one block keeps for the evidence: class token's attention [N, h, 1, T] and values [N, h, T, d]."""
-
-    block: Block
-    attention: Tensor
-    values: Tensor
-
-
 class _Encoded(NamedTuple):
     """Features that the head reads, what enters the final norm, and of the blocks that evidence is made of either
     what they attended or, for a readout, the outputs [N, T, D] of their first norms.
@@ -139,7 +126,7 @@ class _Encoded(NamedTuple):
 
     features: Tensor
     unnormalised: Tensor
-    attended: list[_Attended]
+    attended: list[Attended]
     normed: list[Tensor]
 
 
@@ -165,6 +152,7 @@ class SelfExplainingViT(nn.Module):
         self.evidence = evidence
         self.readout = Readout(backbone, evidence.blocks) if evidence.readout else None
         self.register_buffer("_empty", None, persistent=False)
+        self._folded: Along | None = None
 
     _empty: Tensor | None
 
@@ -215,10 +203,8 @@ class SelfExplainingViT(nn.Module):
         backbone = self.backbone
         encoded = self._encode(tokens, keep_attention=True, start=start)
         written = self.readout.written(backbone, encoded.normed)
-        at = encoded.unnormalised
-        sigma = torch.sqrt(at.var(dim=-1, keepdim=True, unbiased=False) + backbone.norm.eps)[:, None]
-        seen = (written - written.mean(dim=-1, keepdim=True)) / sigma * backbone.norm.weight
-        evidence = self._project(seen) * self.head.slope(encoded.features)[:, None]
+        seen = (written - written.mean(dim=-1, keepdim=True)) * backbone.norm.weight * self._slope(encoded)[:, None]
+        evidence = self._project(seen)
         empty = self.head.scaled(self._empty_features())[0]
         return self.head.scaled(encoded.features), evidence.mT, empty
 
@@ -233,7 +219,7 @@ class SelfExplainingViT(nn.Module):
     def run_blocks(self, tokens: Tensor, stop: int) -> Tensor:
         """The first `stop` blocks only: [N, T, D] -> [N, T, D]."""
         for block in self.backbone.blocks[:stop]:
-            tokens = _run(block, tokens, block.norm1(tokens))
+            tokens = run(block, tokens, block.norm1(tokens))
         return tokens
 
     def empty_logits(self) -> Tensor:
@@ -257,9 +243,9 @@ class SelfExplainingViT(nn.Module):
         return self._encode(prefix, keep_attention=False).features
 
     def train(self, mode: bool = True) -> SelfExplainingViT:
-        """As for any module; training forgets the empty-picture scores that `freeze` computed."""
+        """As for any module; training forgets what `freeze` and `fold_classes` computed."""
         if mode:
-            self._empty = None
+            self._empty = self._folded = None
         return super().train(mode)
 
     def freeze(self) -> SelfExplainingViT:
@@ -268,6 +254,13 @@ class SelfExplainingViT(nn.Module):
         self._empty = None
         with torch.inference_mode(False), torch.no_grad():
             self._empty = self.empty_logits()
+        return self
+
+    def fold_classes(self) -> SelfExplainingViT:
+        """For devices: computes once what every class is to a readout, where there are so few that it pays."""
+        if self.readout is not None and self.readout.folds_well(self.backbone, self.head.classes):
+            with torch.no_grad():
+                self._folded = self.readout.along(self.backbone, self._directions(self.head.centred()))
         return self
 
     def _check_start(self, start: int) -> None:
@@ -281,7 +274,7 @@ class SelfExplainingViT(nn.Module):
     def _encode(self, tokens: Tensor, *, keep_attention: bool, start: int = 0) -> _Encoded:
         backbone = self.backbone
         blocks = backbone.blocks
-        attended: list[_Attended] = []
+        attended: list[Attended] = []
         kept_normed: list[Tensor] = []
         token_pooling = backbone.pooling == "token"
         first_kept = len(blocks) - self.evidence.blocks if keep_attention and token_pooling else len(blocks)
@@ -293,11 +286,11 @@ class SelfExplainingViT(nn.Module):
             if index >= first_kept and self.readout is not None:
                 kept_normed.append(normed)
             if only_class_token or (index >= first_kept and self.readout is None):
-                tokens, kept = _run_attended(blocks[index], tokens, normed, only_class_token)
+                tokens, kept = run_attended(blocks[index], tokens, normed, only_class_token)
                 if index >= first_kept and self.readout is None:
                     attended.append(kept)
             else:
-                tokens = _run(blocks[index], tokens, normed)
+                tokens = run(blocks[index], tokens, normed)
         if token_pooling:
             unnormalised = tokens[:, 0]
             return _Encoded(self._project(backbone.norm(unnormalised)), unnormalised, attended, kept_normed)
@@ -307,20 +300,39 @@ class SelfExplainingViT(nn.Module):
         patches = backbone.norm(patches)
         return _Encoded(self._project(patches.mean(dim=1)), patches, attended, kept_normed)
 
+    def _directions(self, rows: Tensor) -> Tensor:
+        """Class weights [N, D'] folded backwards through projection and final norm, but for `_slope`: [N, D]."""
+        backbone = self.backbone
+        if backbone.projection is not None:
+            rows = rows @ backbone.projection.T
+        if backbone.pooling == "avg" and not backbone.norm_after_pool:
+            return rows
+        # LN(x) = (x - mean(x)) / sigma * w + b; with sigma held at its value the map is linear and symmetric up to w.
+        weighted = rows * backbone.norm.weight
+        return weighted - weighted.mean(dim=-1, keepdim=True)
+
+    def _slope(self, encoded: _Encoded) -> Tensor | float:
+        """Factor [N, 1] of each picture on `_directions`: the head's, over the final norm's sigma."""
+        slope, at = self.head.slope(encoded.features), encoded.unnormalised
+        if self.backbone.pooling == "avg":
+            if not self.backbone.norm_after_pool:
+                return slope
+            at = at.mean(dim=1)
+        centred = at - at.mean(dim=-1, keepdim=True)
+        return slope / torch.sqrt(centred.square().mean(dim=-1, keepdim=True) + self.backbone.norm.eps)
+
     def _evidence(self, encoded: _Encoded, explained: Tensor) -> Tensor:
         """Unscaled evidence [N, P]: the class direction folded backwards, so that no [N, P, C] is made."""
         backbone = self.backbone
-        direction = self.head.direction(encoded.features, explained)
-        if backbone.projection is not None:
-            direction = direction @ backbone.projection.T
+        if self._folded is not None and self.readout is not None:
+            evidence = self.readout.evidence(backbone, encoded.normed, self._folded.of(explained))
+            return evidence * self._slope(encoded)
+        direction = self._directions(F.embedding(explained, self.head.centred())) * self._slope(encoded)
         if backbone.pooling == "avg":
             patches = encoded.unnormalised
-            if backbone.norm_after_pool:
-                direction = through_norm(backbone.norm, patches.mean(dim=1), direction)
             return (patches @ direction[:, :, None])[:, :, 0] / patches.shape[1]
-        direction = through_norm(backbone.norm, encoded.unnormalised, direction)
         if self.readout is not None:
-            return self.readout.evidence(backbone, encoded.normed, direction)
+            return self.readout.evidence(backbone, encoded.normed, self.readout.along(backbone, direction))
         written = []
         for block, _, values in encoded.attended:
             gamma = block.gamma1()
@@ -331,66 +343,6 @@ class SelfExplainingViT(nn.Module):
         # by block, which is most of what a heatmap costs.
         seen = torch.cat([attended.attention for attended in encoded.attended], dim=1).squeeze(2)
         return (seen * torch.cat(written, dim=1).squeeze(3)).sum(dim=1)[:, backbone.prefix_tokens :]
-
-
-def through_norm(norm: nn.LayerNorm, at: Tensor, direction: Tensor) -> Tensor:
-    """Folds directions [N, D] backwards through a LayerNorm whose statistics are taken at `at` [N, D].
-
-    LN(x) = (x - mean(x)) / sigma * w + b; with sigma held at its value the map is linear and symmetric up to w.
-    """
-    centred = at - at.mean(dim=-1, keepdim=True)
-    sigma = torch.sqrt(centred.square().mean(dim=-1, keepdim=True) + norm.eps)
-    weighted = direction * norm.weight
-    return (weighted - weighted.mean(dim=-1, keepdim=True)) / sigma
-
-
-def _heads(packed: Tensor, block: Block) -> Tensor:
-    """[N, T, h * d] -> [N, h, T, d]."""
-    return packed.unflatten(2, (block.heads, block.head_dim)).transpose(1, 2)
-
-
-def _attend(block: Block, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attention and output projection, scaled by the block's layer scale: [N, Tq, D]."""
-    mixed = F.scaled_dot_product_attention(query, key, value)
-    written = block.project(mixed.transpose(1, 2).flatten(2))
-    gamma = block.gamma1()
-    return written if gamma is None else written * gamma
-
-
-def _run(block: Block, tokens: Tensor, normed: Tensor) -> Tensor:
-    """One whole block over all tokens; normed: the output of its first norm."""
-    weight, bias = block.packed_projection()
-    packed = F.linear(normed, weight, bias)
-    query, key, value = (_heads(part, block) for part in packed.chunk(3, dim=-1))
-    query, key = block.normalise_qk(query, key)
-    tokens = tokens + _attend(block, query, key, value)
-    return tokens + block.feed_forward(tokens)
-
-
-def _run_attended(block: Block, tokens: Tensor, normed: Tensor, only_class_token: bool) -> tuple[Tensor, _Attended]:
-    """Like `_run`; also returns the class token's attention to all tokens and their values.
-
-    With `only_class_token` the result is [N, 1, D]: the other tokens' outputs are not computed.
-    """
-    weight, bias = block.packed_projection()
-    if only_class_token:
-        size = block.heads * block.head_dim
-        query_bias, rest_bias = (None, None) if bias is None else (bias[:size], bias[size:])
-        query = _heads(F.linear(normed[:, :1], weight[:size], query_bias), block)
-        packed = F.linear(normed, weight[size:], rest_bias)
-        key, value = (_heads(part, block) for part in packed.chunk(2, dim=-1))
-        tokens = tokens[:, :1]
-    else:
-        packed = F.linear(normed, weight, bias)
-        query, key, value = (_heads(part, block) for part in packed.chunk(3, dim=-1))
-    query, key = block.normalise_qk(query, key)
-    # The class token's row again, beside the fused attention: one row of T costs nothing, and the fused
-    # kernel stays fused.
-    scores = query[:, :, :1] @ key.transpose(-2, -1) * block.head_dim**-0.5
-    attention = scores.softmax(dim=-1)
-    tokens = tokens + _attend(block, query, key, value)
-    tokens = tokens + block.feed_forward(tokens)
-    return tokens, _Attended(block, attention, value)
 
 
 def normalise(image: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

@@ -40,6 +40,21 @@ class _Copied(NamedTuple):
     project: Tensor
 
 
+class Along(NamedTuple):
+    """M directions as a readout's values see them.
+
+    vectors: of each block [M, D, h], which tokens are multiplied with. shift: what the values' bias adds, [M, L h].
+    """
+
+    vectors: tuple[Tensor, ...]
+    shift: Tensor | None
+
+    def of(self, chosen: Tensor) -> Along:
+        """Some of them, by their numbers [N]."""
+        vectors = tuple(vector.index_select(0, chosen) for vector in self.vectors)
+        return Along(vectors, None if self.shift is None else self.shift.index_select(0, chosen))
+
+
 def has_readout(backbone: Backbone) -> bool:
     """Whether a backbone's heatmap can be read with weights of its own."""
     return backbone.pooling == "token" and not any(block.normalises_qk for block in backbone.blocks)
@@ -73,25 +88,34 @@ class Readout(nn.Module):
         for name in self.tensors():
             self.copies[_key(name)] = nn.Parameter(tensors[name])
 
-    def evidence(self, backbone: Backbone, normed: Sequence[Tensor], direction: Tensor) -> Tensor:
-        """What each patch writes into the class token along a direction, [N, P].
-
-        normed: output [N, T, D] of each block's first norm. direction: [N, D], before the final norm.
-        """
+    def along(self, backbone: Backbone, directions: Tensor) -> Along:
+        """What directions [M, D] before the final norm are to the copies' values."""
         copies, heads = self._copies(backbone), _head_shape(backbone)
-        seen = self._attention(normed, copies, heads)
         # All blocks' weights side by side, so that one product serves them all: constants, once exported.
         project = torch.cat([copied.project for copied in copies], dim=1)
         value = torch.stack([copied.value.unflatten(0, heads) for copied in copies])
-        per_head = (direction @ project).unflatten(1, value.shape[:3]).permute(1, 2, 0, 3)
-        written = _projected(normed, per_head @ value)
+        per_head = (directions @ project).unflatten(1, value.shape[:3]).permute(1, 2, 0, 3)
         shifts = [
             (copied.project * copied.value_bias).unflatten(1, heads).sum(dim=2)
             for copied in copies
             if copied.value_bias is not None
         ]
-        if shifts:
-            written = written + (direction @ torch.cat(shifts, dim=1))[:, None]
+        shift = directions @ torch.cat(shifts, dim=1) if shifts else None
+        return Along((per_head @ value).permute(0, 2, 3, 1).unbind(), shift)
+
+    def folds_well(self, backbone: Backbone, classes: int) -> bool:
+        """Whether `along` of all classes is at most twice as large as the weights that it is made of."""
+        return classes <= 4 * _head_shape(backbone)[1]
+
+    def evidence(self, backbone: Backbone, normed: Sequence[Tensor], along: Along) -> Tensor:
+        """What each patch writes into the class token along a direction, [N, P].
+
+        normed: output [N, T, D] of each block's first norm. along: of one direction per picture.
+        """
+        seen = self._attention(normed, self._copies(backbone), _head_shape(backbone))
+        written = _projected(normed, along.vectors)
+        if along.shift is not None:
+            written = written + along.shift[:, None]
         return (seen * written).sum(dim=2)[:, backbone.prefix_tokens :]
 
     def written(self, backbone: Backbone, normed: Sequence[Tensor]) -> Tensor:
@@ -130,7 +154,9 @@ class Readout(nn.Module):
         key = torch.stack([copied.key.unflatten(0, heads) for copied in copies]) * heads[1] ** -0.5
         query = torch.cat([tokens[:, :1] for tokens in normed], dim=1).transpose(0, 1) @ weight
         query = query + torch.stack(biases)[:, None] if biases else query
-        return _projected(normed, query.unflatten(2, heads).transpose(1, 2) @ key).softmax(dim=1)
+        # [L, h, N, D] to one [N, D, h] for each block.
+        columns = (query.unflatten(2, heads).transpose(1, 2) @ key).permute(0, 2, 3, 1)
+        return _projected(normed, columns.unbind()).softmax(dim=1)
 
 
 def _head_shape(backbone: Backbone) -> tuple[int, int]:
@@ -139,10 +165,9 @@ def _head_shape(backbone: Backbone) -> tuple[int, int]:
     return block.heads, block.head_dim
 
 
-def _projected(normed: Sequence[Tensor], vectors: Tensor) -> Tensor:
-    """Each block's tokens along each head's vector: [L, h, N, D] -> [N, T, L h]."""
-    columns = vectors.permute(0, 2, 3, 1)
-    return torch.cat([tokens @ columns[index] for index, tokens in enumerate(normed)], dim=2)
+def _projected(normed: Sequence[Tensor], vectors: Sequence[Tensor]) -> Tensor:
+    """Each block's tokens [N, T, D] along its heads' vectors [N, D, h], side by side: [N, T, L h]."""
+    return torch.cat([tokens @ part for tokens, part in zip(normed, vectors, strict=True)], dim=2)
 
 
 def _thirds(packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -26,7 +26,7 @@ class FusedModel(nn.Module):
 
     def __init__(self, model: SelfExplainingViT, preprocessing: Preprocessing) -> None:
         super().__init__()
-        self.model = model.freeze()
+        self.model = model.freeze().fold_classes()
         weight, bias = folded_projection(model.backbone.patch_projection, preprocessing)
         self.register_buffer("patch_weight", weight)
         self.register_buffer("patch_bias", bias)

@@ -60,6 +60,16 @@ def test_boxes_follow_resize_and_crop(tmp_path: Path) -> None:
     assert np.allclose(found.coverage[1], in_the_centre_crop((5, 40, 70, 130), (100, 170)), atol=0.02)
 
 
+def test_pictures_may_be_links_to_elsewhere(tmp_path: Path) -> None:
+    kept, folder = picture(tmp_path / "kept" / "1.png"), tmp_path / "chosen"
+    (folder / "train").mkdir(parents=True)
+    (folder / "train" / "a.png").symlink_to(kept)
+    (folder / "boxes.json").write_text(json.dumps({"train/a.png": [list(BOX)]}))
+    assert np.allclose(masked(folder / "train").coverage[0], in_the_centre_crop(BOX, (140, 120)), atol=0.02)
+    (tmp_path / "linked").symlink_to(folder / "train", target_is_directory=True)
+    assert torch.equal(masked(tmp_path / "linked").coverage, masked(folder / "train").coverage)
+
+
 def test_random_crops_and_mirrors_move_the_box_with_the_picture(tmp_path: Path) -> None:
     """A picture that is white inside its box: its own views show where the box went."""
     pixels = np.zeros((120, 140, 3), np.uint8)

@@ -96,6 +96,29 @@ def test_the_heatmap_is_what_the_copies_write(random_model: Callable[..., Any], 
     assert float(outputs.heatmap.sum() + outputs.base[0]) == pytest.approx(float(centred), abs=1e-4)
 
 
+@pytest.mark.parametrize("name", ["timm/test_vit", "open_clip/ViT-S-32"])
+def test_folded_classes_give_the_same_heatmap(random_model: Callable[..., Any], name: str) -> None:
+    model, _ = random_model(name, classes=5)
+    read = with_readout(model, noise=0.5)
+    images, explained = images_for(read, 3), torch.tensor([-1, 4, 0])
+    plain = read(images, explained)
+    folded = read.freeze().fold_classes()
+    assert folded._folded is not None
+    assert torch.allclose(folded(images, explained).heatmap, plain.heatmap, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        for tensor in read.train().readout.tensors().values():  # type: ignore[union-attr]
+            tensor.zero_()
+    assert not torch.allclose(read(images, explained).heatmap, plain.heatmap, atol=1e-3), "training folds nothing"
+
+
+def test_many_classes_are_not_folded(random_model: Callable[..., Any]) -> None:
+    """The table would be larger than what it is made of: 4 * 64 * blocks * heads * width numbers at 4 * 64 classes."""
+    for classes, folds in ((4 * 64, True), (4 * 64 + 1, False)):
+        model, _ = random_model("open_clip/ViT-S-32", classes=classes)
+        read = with_readout(model).freeze().fold_classes()
+        assert (read._folded is not None) is folds
+
+
 def test_classes_are_made_without_the_readout(random_model: Callable[..., Any]) -> None:
     model, _ = random_model("timm/test_vit")
     images = images_for(model)

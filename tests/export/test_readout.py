@@ -66,6 +66,18 @@ def test_a_clip_tower_has_a_readout(random_model, natural_pictures, tmp_path):
     assert report.gate["heatmap_error"].value < 1e-4
 
 
+def test_so_many_classes_that_they_are_not_folded(random_model, natural_pictures, tmp_path):
+    model, card = read(*random_model("open_clip/ViT-S-32", classes=300))
+    pictures = natural_pictures(3, card.preprocessing.image_size)
+    report = export_onnx(model, card, tmp_path / "m.onnx", pictures=pictures, model_sha256="0" * 64, max_batch=3)
+    assert report.gate["heatmap_error"].value < 1e-4
+    explain = np.array([-1, 299, 7])
+    together = session(report.path).run(None, {"image": pictures[:1], "explain_class": explain})
+    for index, number in enumerate(explain):
+        alone = session(report.path).run(None, {"image": pictures[:1], "explain_class": explain[index : index + 1]})
+        assert np.allclose(together[1][index], alone[1][0], atol=1e-5), number
+
+
 def test_an_engine_is_built(reading, small_pictures, tmp_path):
     pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed: engines are not built for real")
     model, card = reading
