@@ -7,6 +7,7 @@ where that is smaller. Baking with a known alpha is `edgex.bake`.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -51,9 +52,8 @@ def choose(
         raise UsageError(f"expected a largest alpha from {STEP} to 100, found {max_alpha}")
     scan = _Scan(target, vector)
     if scan.tau.evidence.readout:
-        accuracy = scan.accuracy(pictures, 0.0, device)
         alpha = min(scan.tau.alpha, max_alpha)
-        return Choice(alpha, tuple((a, accuracy) for a in sorted({0.0, alpha})), len(pictures))
+        return Choice(alpha, scan.curve(pictures, sorted({0.0, alpha}), device), len(pictures))
     curve: list[tuple[float, float]] = []
     for index in range(int(max_alpha / STEP) + 1):
         curve.append((index * STEP, scan.accuracy(pictures, index * STEP, device)))
@@ -63,9 +63,11 @@ def choose(
     return Choice(max(allowed), tuple(curve), len(pictures))
 
 
-def accuracy_at(target: Path, vector: Path, pictures: Pictures, alpha: float, *, device: str = "auto") -> float:
-    """Top-1 accuracy in [0, 1] of the target with alpha times the vector added."""
-    return _Scan(target, vector).accuracy(pictures, alpha, device)
+def accuracies(
+    target: Path, vector: Path, pictures: Pictures, alphas: Sequence[float], *, device: str = "auto"
+) -> tuple[tuple[float, float], ...]:
+    """(alpha, top-1 accuracy in [0, 1]) of the target with each alpha times the vector added."""
+    return _Scan(target, vector).curve(pictures, alphas, device)
 
 
 class _Scan:
@@ -77,6 +79,12 @@ class _Scan:
         if self.tau.evidence.readout:
             self.deltas = {}  # Classes are made without them.
         self.start = {n: t.clone() for n, t in self.model.backbone.tensors().items() if n in self.deltas}
+
+    def curve(self, pictures: Pictures, alphas: Sequence[float], device: str) -> tuple[tuple[float, float], ...]:
+        if not self.start:
+            accuracy = self.accuracy(pictures, 0.0, device)
+            return tuple((alpha, accuracy) for alpha in alphas)
+        return tuple((alpha, self.accuracy(pictures, alpha, device)) for alpha in alphas)
 
     def accuracy(self, pictures: Pictures, alpha: float, device: str) -> float:
         tensors = self.model.backbone.tensors()

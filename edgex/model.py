@@ -103,12 +103,12 @@ class Head(nn.Module):
         """Class weights less their mean over classes [C, D]: they give centred logits."""
         return self.weight - self.weight.mean(dim=0, keepdim=True)
 
-    def slope(self, pooled: Tensor) -> Tensor | float:
-        """Factor [N, 1] from pooled features to what the class weights are multiplied with.
+    def slope(self, pooled: Tensor) -> Tensor:
+        """Factor [N, 1] from pooled features to what the class weights are multiplied with; 1 of linear heads, [1, 1].
 
         CLIP's length is linearised at its actual value: it is taken as a constant of the picture.
         """
-        return self.scale / pooled.norm(dim=-1, keepdim=True) if self.kind == "cosine" else 1.0
+        return self.scale / pooled.norm(dim=-1, keepdim=True) if self.kind == "cosine" else pooled.new_ones(1, 1)
 
 
 class Explained(NamedTuple):
@@ -311,7 +311,7 @@ class SelfExplainingViT(nn.Module):
         weighted = rows * backbone.norm.weight
         return weighted - weighted.mean(dim=-1, keepdim=True)
 
-    def _slope(self, encoded: _Encoded) -> Tensor | float:
+    def _slope(self, encoded: _Encoded) -> Tensor:
         """Factor [N, 1] of each picture on `_directions`: the head's, over the final norm's sigma."""
         slope, at = self.head.slope(encoded.features), encoded.unnormalised
         if self.backbone.pooling == "avg":

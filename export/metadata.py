@@ -13,6 +13,7 @@ from typing import Any
 
 import edgex
 from edgex.checkpoint import ModelCard
+from edgex.json_values import finite
 from edgex.model import SelfExplainingViT
 from edgex.runtime.metadata import FORMAT
 
@@ -56,7 +57,7 @@ def describe(
 def encode(metadata: dict[str, Any]) -> str:
     """JSON text of the metadata, not sealed yet; the digest comes last, so it is the last of its name in the file."""
     ordered = {key: value for key, value in metadata.items() if key != "file_sha256"}
-    return json.dumps(ordered | {"file_sha256": NO_DIGEST}, ensure_ascii=False)
+    return json.dumps(finite(ordered) | {"file_sha256": NO_DIGEST}, ensure_ascii=False, allow_nan=False)
 
 
 def seal(path: Path) -> str:

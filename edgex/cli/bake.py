@@ -98,7 +98,7 @@ def _measured(
 ) -> tuple[float, dict[str, object]]:
     """The factor to use and what was measured on the validation pictures."""
     from edgex import data
-    from edgex.alpha import accuracy_at, choose
+    from edgex.alpha import accuracies, choose
     from edgex.checkpoint import load_card
 
     pictures = data.aligned(data.labelled(val), load_card(target)[0].classes, val)
@@ -107,7 +107,7 @@ def _measured(
         factor, curve = choice.alpha, choice.curve
     else:
         factor = _number(alpha) if alpha is not None else recommended
-        curve = tuple((a, accuracy_at(target, vector, pictures, a, device=device)) for a in sorted({0.0, factor}))
+        curve = accuracies(target, vector, pictures, sorted({0.0, factor}), device=device)
     note(f"accuracy on {len(pictures)} pictures of {val}:")
     for value, accuracy in curve:
         mark = " <- chosen" if value == factor else ""

@@ -190,6 +190,8 @@ def train(
     best = card.metrics["best_step"]
     first, last = card.metrics["history"][0], next(r for r in card.metrics["history"] if r["step"] == best)
     print(f"held-out error: {first['held_out']:.4f} -> {last['held_out']:.4f} of the null (step {best})")
+    if best == 0:
+        note("warning: no step was better than the start, so this vector changes nothing: use more pictures or steps")
 
 
 def combine(

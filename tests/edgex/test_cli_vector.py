@@ -84,6 +84,14 @@ def test_a_readout_is_learned_unless_weights_are_asked_for(run: Run, source: Pat
     assert "blocks" not in whole.provenance[-1]["options"]
 
 
+def test_a_run_that_only_got_worse_is_said_to_change_nothing(run: Run, source: Path, tmp_path: Path) -> None:
+    small = ("--model", "model.safetensors", "--data", str(source), *SMALL, "--pairs", "3", "--side", "5")
+    said = run("vector", "train", *small, "--learning-rate", "1e3", "--out", "v.safetensors")
+    assert "(step 0)" in said
+    assert "warning: no step was better than the start, so this vector changes nothing" in said
+    assert not any(delta.any() for delta in load_vector(tmp_path / "v.safetensors")[0].values())
+
+
 def test_masks_teach_the_heatmaps_shape(run: Run, source: Path, tmp_path: Path) -> None:
     names = [path.relative_to(source).as_posix() for path in sorted(source.rglob("*.png"))]
     boxes = {name: [[20, 20, 70, 70]] for name in names[:-2]}

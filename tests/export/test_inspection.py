@@ -32,6 +32,11 @@ def whole(request: pytest.FixtureRequest, exported: Callable[[str], Any], engine
     return exported("fp32")[0] if request.param == "onnx" else engine
 
 
+def test_numbers_that_json_does_not_know_are_none(exported):
+    described = inspect(exported("fp32")[0])["metadata"] | {"extra": {"budget": [float("inf"), float("nan"), 1.5]}}
+    assert json.loads(metadata.encode(described))["extra"] == {"budget": [None, None, 1.5]}
+
+
 def test_every_kind_says_what_it_is(exported, engine, small):
     model, card = small
     for path, kind in ((exported("fp32")[0], "onnx"), (engine, "engine")):
