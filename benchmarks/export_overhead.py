@@ -14,6 +14,9 @@ The heatmap's cost is also added up operator by operator, from onnxruntime's pro
 that the graph without a heatmap does not have, as a share of the others'. Fit for busy machines, where ratios of whole
 runs scatter by more than the heatmap costs; the profiler's own time per operator makes it an upper bound.
 
+Models are names of timm or open_clip, or of built-in ones: `cars` has few enough classes (196) for the export to fold
+them into the readout, an ImageNet classifier has not.
+
 The heatmap is read as the built-in vector has it, with a readout of the last four blocks; --own-weights reads it with
 the model's own weights instead, as after a vector of `--learn weights`.
 """
@@ -36,6 +39,8 @@ import onnx_ir as ir
 import onnxruntime
 from export_families import PACKAGES, load, test_support
 
+from edgex import zoo
+from edgex.checkpoint import load_model
 from edgex.export.build import Recipe, build_graph
 from edgex.export.graph import remove_dead
 from edgex.export.int8 import Budget
@@ -44,7 +49,7 @@ from edgex.plain import export_plain, plain_int8
 from edgex.timing import Summary, machine, ratio
 from edgex.vector_training import with_evidence
 
-MODELS = ("timm/deit_tiny_patch16_224", "open_clip/ViT-B-32", "timm/vit_base_patch16_224")
+MODELS = ("cars", "timm/deit_tiny_patch16_224", "open_clip/ViT-B-32", "timm/vit_base_patch16_224")
 PLAIN, PLAIN_INT8, BARE = "plain", "plain dynamic int8", " without its heatmap"
 FREE = Budget(math.inf, math.inf)
 RECIPES = {
@@ -132,7 +137,7 @@ def cpu_times(sessions: dict[str, Any], pictures: np.ndarray, rounds: int) -> di
 
 
 def compare(name: str, rounds: int, batches: tuple[int, ...], *, readout: bool) -> list[dict[str, Any]]:
-    model, card, weights = load(name)
+    model, card, weights = load(name) if "/" in name else (*load_model(zoo.resolve(name, "model")), "built in")
     model = with_evidence(model, 4, readout=readout)
     card = dataclasses.replace(card, evidence=model.evidence)
     pictures = test_support()._natural_pictures(max(batches), card.preprocessing.image_size)

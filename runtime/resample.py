@@ -194,9 +194,9 @@ def _resample_columns(region: Region, axis: _Axis, top: int, bottom: int) -> np.
     result = np.empty((bottom - top, width), np.uint8)
     for start in range(top, bottom, step):
         stop = min(start + step, bottom)
-        strip = np.ascontiguousarray(region(start, stop, axis.first, axis.last)).reshape(stop - start, -1)
-        values = _workspace.array("values", strip.shape)
-        np.copyto(values, strip)
+        strip = region(start, stop, axis.first, axis.last)
+        values = _workspace.array("values", (stop - start, strip.shape[1] * 3))
+        np.copyto(values.reshape(strip.shape), strip)
         sums = _workspace.array("sums", (stop - start, len(axis.block_starts) * outputs))
         for block, first in enumerate(axis.block_starts):
             columns = values[:, first * 3 : first * 3 + inputs]
@@ -206,8 +206,8 @@ def _resample_columns(region: Region, axis: _Axis, top: int, bottom: int) -> np.
         if len(undecided):
             row, column = np.divmod(undecided, width)
             output, channel = np.divmod(column, 3)
-            positions = axis.positions(output) * 3 + channel[:, np.newaxis]
-            target[row, column] = _fixed_point(strip[row[:, np.newaxis], positions], axis.taps[output])
+            pixels = strip[row[:, np.newaxis], axis.positions(output), channel[:, np.newaxis]]
+            target[row, column] = _fixed_point(pixels, axis.taps[output])
     return result.reshape(bottom - top, -1, 3)
 
 
