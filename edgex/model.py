@@ -16,6 +16,7 @@ attributions (Lundberg and Lee, 2017, arXiv 1705.07874, section 3) in one forwar
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -261,6 +262,14 @@ class SelfExplainingViT(nn.Module):
         if self.readout is not None and self.readout.folds_well(self.backbone, self.head.classes):
             with torch.no_grad():
                 self._folded = self.readout.along(self.backbone, self._directions(self.head.centred()))
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SelfExplainingViT:
+        """As for any module, `to` and its like: what `fold_classes` computed goes along."""
+        super()._apply(fn, recurse)
+        if self._folded is not None:
+            shift = self._folded.shift
+            self._folded = Along(tuple(map(fn, self._folded.vectors)), None if shift is None else fn(shift))
         return self
 
     def _check_start(self, start: int) -> None:

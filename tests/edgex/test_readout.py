@@ -105,6 +105,9 @@ def test_folded_classes_give_the_same_heatmap(random_model: Callable[..., Any], 
     folded = read.freeze().fold_classes()
     assert folded._folded is not None
     assert torch.allclose(folded(images, explained).heatmap, plain.heatmap, rtol=1e-4, atol=1e-5)
+    double = folded.double()(images.double(), explained)
+    assert torch.allclose(double.heatmap.float(), plain.heatmap, rtol=1e-4, atol=1e-5), "it moves with the model"
+    folded.float()
     with torch.no_grad():
         for tensor in read.train().readout.tensors().values():  # type: ignore[union-attr]
             tensor.zero_()
