@@ -215,10 +215,10 @@ def write_files(folder: Path, dtype: Any) -> int:
 
 
 def print_table(report: dict[str, Any]) -> None:
-    """A markdown table of the medians."""
+    """A markdown table: median times, largest memory."""
     print(
         f"{report['architecture']}, {report['backbone_parameters'] / 1e6:.0f} M backbone parameters, "
-        f"median of {report['repeats']} paired runs, {report['machine']}, "
+        f"median time and largest memory of {report['repeats']} paired runs, {report['machine']}, "
         f"load average {report['load_average_at_start']:.1f} at the start\n"
     )
     print("| type | job | files read | time | over copying the target | peak memory | of it the job's own |")

@@ -95,15 +95,20 @@ def candidates(model: SelfExplainingViT, pixels: Tensor) -> tuple[Tensor, dict[s
         values.append(value)
         tokens = block.module(tokens)
     normed = backbone.norm(tokens)
-    classes = head(normed[:, 0]).argmax(dim=-1)
-    direction = F.embedding(classes, head.centred()) * head.slope(normed[:, 0])
+    read = normed if backbone.projection is None else normed @ backbone.projection
+    classes = head(read[:, 0]).argmax(dim=-1)
+    direction = F.embedding(classes, head.centred()) * head.slope(read[:, 0])
     sigma = torch.sqrt(tokens[:, 0].var(dim=1, keepdim=True, unbiased=False) + backbone.norm.eps)
-    weighted = direction * backbone.norm.weight
+    before = direction if backbone.projection is None else direction @ backbone.projection.T
+    weighted = before * backbone.norm.weight
     folded = (weighted - weighted.mean(dim=1, keepdim=True)) / sigma
     patches = slice(backbone.prefix_tokens, None)
     direct, without = [], []
     for block, seen, value in zip(backbone.blocks, attention, values, strict=True):
-        per_head = (folded @ block.project.weight).unflatten(1, (block.heads, block.head_dim, 1))
+        gamma = block.gamma1()
+        per_head = ((folded if gamma is None else folded * gamma) @ block.project.weight).unflatten(
+            1, (block.heads, block.head_dim, 1)
+        )
         written = (value @ per_head)[..., 0]
         mean = (seen * written).sum(dim=-1, keepdim=True)
         direct.append((seen * written).sum(dim=1)[:, patches])
@@ -111,7 +116,7 @@ def candidates(model: SelfExplainingViT, pixels: Tensor) -> tuple[Tensor, dict[s
     found = {f"last {n}": torch.stack(direct[-n:]).sum(dim=0) for n in (1, 2, 4, 6, 12)}
     found |= {f"without {n}": torch.stack(without[-n:]).sum(dim=0) for n in (4, 6)}
     found["smooth"] = smooth(found[CHOSEN].unflatten(1, backbone.grid), 0.7).flatten(1)
-    found["patch tokens"] = (normed[:, patches] @ direction[:, :, None])[..., 0]
+    found["patch tokens"] = (read[:, patches] @ direction[:, :, None])[..., 0]
     return classes, found
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+from common import RESULTS
 from onnx import TensorProto, helper, numpy_helper
 
 from edgex.timing import machine
@@ -115,8 +116,8 @@ def least_time(kernel: Any, rows: int, k: int, m: int, rounds: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("export_int8_kernels.json"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=RESULTS / "export_int8_kernels.json")
     parser.add_argument("--rounds", type=int, default=20)
     arguments = parser.parse_args()
     rows = []

@@ -37,6 +37,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import onnxruntime
+from common import RESULTS
 from export_families import PACKAGES, load, test_support
 
 from edgex import zoo
@@ -180,8 +181,8 @@ def compare(name: str, rounds: int, batches: tuple[int, ...], *, readout: bool) 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("export_overhead.json"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=RESULTS / "export_overhead.json")
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 4])

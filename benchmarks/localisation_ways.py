@@ -7,8 +7,9 @@ Relevance mass counts positive values, so it depends on how large evidence is be
 on every patch alike. Hence each vector is measured at its own scale, at others, and without any correction in the
 picture: the mass of a heatmap whose mean was removed depends on neither. Pointing game and IoU never did.
 
-Pictures that neither predictors nor vectors were trained on, and that no report is made of: of neu those held out of
-train, of tinyimagenet every tenth of train (vectors given here must have left them out). Paired differences to unbaked.
+Pictures that no report is made of: of neu those held out of train, of tinyimagenet every tenth of train. The built-in
+vector was learned on those too, without their boxes; a vector taught by boxes must have left them out. Paired
+differences to unbaked.
 Results go to results/localisation_ways.json and .md.
 """
 
@@ -33,7 +34,7 @@ from edgex.timing import machine
 from edgex.vector import load_vector_card
 
 HELD = slice(5, None, 10)
-"""The pictures of tinyimagenet/train, sorted, that no vector saw."""
+"""The pictures of tinyimagenet/train, sorted, whose boxes no vector saw."""
 CENTRED = "centred_mass"
 METRICS = (*localisation.METRICS, CENTRED)
 
@@ -102,8 +103,8 @@ def measured(name: str, vectors: Sequence[Path], arguments: argparse.Namespace) 
 def table(report: dict[str, Any]) -> str:
     """Markdown per set: one row per heatmap, its mean and the paired difference to unbaked."""
     lines = [
-        "Pictures held out of train; mean, and paired difference to unbaked with its 95% interval. centred_mass is the "
-        "relevance mass of a heatmap less its mean, which no scale changes.",
+        "Pictures that no report is made of; mean, and paired difference to unbaked with its 95% interval. "
+        "centred_mass is the relevance mass of a heatmap less its mean, which no scale changes.",
         "",
     ]
     for name, found in report["sets"].items():

@@ -39,12 +39,13 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=100_000)
     parser.add_argument("--model", type=Path, help="an exported file; by default cars is exported")
     parser.add_argument("--precision", choices=("fp32", "int8"), default="fp32", help="of the exported cars")
+    parser.add_argument("--image-size", type=int, default=224, help="of the exported cars, in pixels")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--allowed", type=float, default=4.0, help="growth that counts as flat, in MB")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "soak.json")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="edgex-soak-") as folder:
-        model = arguments.model or export_cars(Path(folder), arguments.precision)
+        model = arguments.model or export_cars(Path(folder), arguments.precision, arguments.image_size)
         report = soak(model, Path(folder), arguments.frames, arguments.threads, arguments.allowed)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
@@ -53,22 +54,23 @@ def main() -> None:
     sys.exit(0 if report["flat"] else 1)
 
 
-def export_cars(folder: Path, precision: str) -> Path:
+def export_cars(folder: Path, precision: str, side: int) -> Path:
     """In a process of its own: torch and the exporter must not count as the session's memory."""
     import subprocess
 
     program = (
         "import sys; from pathlib import Path; from edgex import data, samples, zoo;"
         "from edgex.checkpoint import load_model; from edgex.export import export_onnx;"
-        "model, card = load_model(zoo.BUILT_IN / 'cars.safetensors');"
+        "from edgex.export.resize import at_image_size;"
+        "model, card = at_image_size(*load_model(zoo.BUILT_IN / 'cars.safetensors'), (int(sys.argv[3]),) * 2);"
         "pictures = data.load_batch(samples.paths(), card.preprocessing);"
         "thresholds = {'top1_agreement': 0.0} if sys.argv[2] == 'int8' else {};"
         "export_onnx(model, card, Path(sys.argv[1]), pictures=pictures, model_sha256='0' * 64, precision=sys.argv[2],"
         " thresholds=thresholds)"
     )
-    path = folder / "cars.onnx"
+    path = folder / f"cars at {side} px.onnx"
     print(f"exporting cars in {precision}", file=sys.stderr)
-    subprocess.run([sys.executable, "-c", program, str(path), precision], check=True)
+    subprocess.run([sys.executable, "-c", program, str(path), precision, str(side)], check=True)
     return path
 
 

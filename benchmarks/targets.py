@@ -26,7 +26,7 @@ from edgex.artefact import TensorFile, atomic_output
 from edgex.bake import bake
 from edgex.baselines import Method
 from edgex.checkpoint import load_card, load_model
-from edgex.comparison import Plan
+from edgex.comparison import Plan, classifier_digest
 from edgex.data import Pictures
 from edgex.estimate import Estimate
 from edgex.faithfulness import Fill
@@ -140,6 +140,7 @@ def described(vector: Path) -> dict[str, Any]:
     return {
         "name": card.name,
         "sha256": digest,
+        "tensors_sha256": identity_of(vector),
         "source": card.source,
         "alpha": card.alpha,
         "evidence": card.evidence.to_dict(),
@@ -187,7 +188,8 @@ def own(
     """
     model, card = load_model(path)
     model.to(compute.device_of("auto")).freeze()
-    if before is not None and comparison.same_classes(load_model(before[0])[0], model):
+    start = load_model(before[0])[0] if before is not None else None
+    if before is not None and start is not None and classifier_digest(start) == classifier_digest(model):
         correct = before[1]
     else:
         correct = evaluate.correct(model, pictures, card.preprocessing, title=f"accuracy of {path.stem}")

@@ -80,12 +80,8 @@ class Subject:
 
     @functools.cached_property
     def classifier(self) -> str:
-        """Digest of whatever class scores are made of; models that differ in their readout alone share it."""
-        head = self.model.head
-        digest = hashlib.sha256(f"{head.kind} {head.scale}".encode())
-        for tensor in (*self.model.backbone.tensors().values(), *head.state_dict().values()):
-            digest.update(encode(tensor))
-        return digest.hexdigest()
+        """`classifier_digest` of the model."""
+        return classifier_digest(self.model)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,7 +191,7 @@ def compare(
     images = torch.from_numpy(data.load_batch(paths, first[1].preprocessing))
 
     subjects: list[Subject] = []
-    unchanged = bool(others) and same_classes(first[0], others[0][0])
+    unchanged = bool(others) and classifier_digest(first[0]) == classifier_digest(others[0][0])
     for (name, path), (loaded, card) in zip([model, original] if original else [model], [first, *others], strict=True):
         if subjects and unchanged:
             hits = subjects[0].correct
@@ -304,15 +300,14 @@ def cached_scores(
     return found
 
 
-def same_classes(first: SelfExplainingViT, second: SelfExplainingViT) -> bool:
-    """Whether two models make their class scores of the same weights, bit for bit."""
-    if (first.head.kind, first.head.scale) != (second.head.kind, second.head.scale):
-        return False
-    pairs = ((first.backbone.tensors(), second.backbone.tensors()), (first.head.state_dict(), second.head.state_dict()))
-    return all(
-        one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
-        for one, other in pairs
-    )
+def classifier_digest(model: SelfExplainingViT) -> str:
+    """Digest of whatever class scores are made of; models that differ in their readout alone share it."""
+    digest = hashlib.sha256(f"{model.head.kind} {model.head.scale}".encode())
+    for tensors in (model.backbone.tensors(), model.head.state_dict()):
+        for name, tensor in tensors.items():
+            digest.update(name.encode())
+            digest.update(encode(tensor))
+    return digest.hexdigest()
 
 
 def correlation(heatmaps: Tensor, others: Tensor, players: Method) -> np.ndarray:

@@ -252,7 +252,7 @@ class SelfExplainingViT(nn.Module):
     def freeze(self) -> SelfExplainingViT:
         """Switches to inference: eval mode, no gradients, the empty-picture scores computed once."""
         self.eval().requires_grad_(False)
-        self._empty = None
+        self._empty = self._folded = None
         with torch.inference_mode(False), torch.no_grad():
             self._empty = self.empty_logits()
         return self

@@ -47,7 +47,7 @@ def superpixels(height: int, width: int, players: int) -> np.ndarray:
 
 
 def mean_colour(preprocessing: Preprocessing) -> np.ndarray:
-    """The colour that normalisation makes 0, uint8 [3]: captum's default baseline, and the fill of `edgex.evaluate`."""
+    """The colour that normalisation makes 0, uint8 [3]: captum's default and `edgex.faithfulness`'s fill."""
     return np.round(255 * np.asarray(preprocessing.mean)).astype(np.uint8)
 
 

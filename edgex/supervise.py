@@ -119,12 +119,8 @@ def coalition_features(model: SelfExplainingViT, tokens: Tensor, visible: Tensor
     return model.features(tokens[:, kept]).float()
 
 
-def coalition_scores(model: SelfExplainingViT, tokens: Tensor, visible: Tensor, classes: Tensor) -> Tensor:
-    """Centred logits [N, K] of `classes` [N, K] with only some patches visible; see `coalition_features`."""
-    return _scores(model, coalition_features(model, tokens, visible), classes)
-
-
 def _scores(model: SelfExplainingViT, features: Tensor, classes: Tensor) -> Tensor:
+    """Centred logits [N, K] of `classes` [N, K] from what the class weights are multiplied with, [N, D]."""
     logits = F.linear(features, model.head.weight, model.head.bias).float()
     return logits.gather(1, classes) - logits.mean(dim=1, keepdim=True)
 

@@ -40,7 +40,7 @@ def local_path(name: str) -> Path:
 
 
 def entries() -> list[Entry]:
-    """Every artefact that can be named, local ones first; files that are no artefacts are left out."""
+    """Every artefact that can be named, local ones first; files that are neither models nor vectors are left out."""
     found = []
     for origin, folder in (("local", home() / "zoo"), ("built in", BUILT_IN)):
         for path in sorted(folder.glob(f"*{SUFFIX}")):
@@ -49,7 +49,7 @@ def entries() -> list[Entry]:
                     kind = file.metadata.get("kind")
             except ArtefactError:
                 continue
-            if kind:
+            if kind in ("model", "vector"):
                 found.append(Entry(path.name.removesuffix(SUFFIX), kind, origin, path))
     return found
 
@@ -77,6 +77,8 @@ def resolve(name: str, kind: str) -> Path:
 
 def resolve_any(name: str) -> Path:
     """The file that a name stands for, of whichever kind; UsageError with the nearest known names."""
+    if name.startswith("hf://"):
+        return hub.weights_file(name)
     path = Path(name)
     if path.suffix or os.sep in name:
         raise ArtefactError(f"expected a file at {name}, found nothing: check the path")

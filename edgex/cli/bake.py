@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgex.cli.console import note, print_json
+from edgex.cli.console import note, print_json, refuse_to_overwrite
 from edgex.runtime.errors import UsageError
 
 
@@ -26,24 +26,28 @@ def bake(
         Path | None, typer.Option(help="Labelled pictures in class folders, for --alpha auto or to record accuracy.")
     ] = None,
     max_drop: Annotated[
-        float, typer.Option(help="auto: accuracy that may be lost, in points; a readout loses none.")
-    ] = 0.5,
-    max_alpha: Annotated[float, typer.Option(help="auto: the largest alpha to try.")] = 2.0,
+        float | None,
+        typer.Option(help="auto: accuracy that may be lost, in points; a readout loses none. Default: 0.5."),
+    ] = None,
+    max_alpha: Annotated[float | None, typer.Option(help="auto: the largest alpha to try. Default: 2.")] = None,
     out: Annotated[Path | None, typer.Option(help="File to write; default: <target>-baked in the local zoo.")] = None,
     force: Annotated[
         bool, typer.Option(help="Bake across bases where shapes agree; overwrite an existing --out.")
     ] = False,
-    device: Annotated[str, typer.Option(help="auto: where to measure: auto, cpu, cuda.")] = "auto",
+    device: Annotated[str | None, typer.Option(help="With --val: where to measure, auto, cpu or cuda.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Add a vector to a model: theta_baked = theta_target + alpha * tau.
 
     Without --out the result goes to the local zoo, replacing an earlier bake of the same target.
     """
-    if out is not None and out.exists() and not force:
-        raise UsageError(f"{out} exists: choose another --out, or --force to overwrite it")
+    refuse_to_overwrite(out, force=force)
     if alpha == "auto" and val is None:
         raise UsageError("--alpha auto needs labelled pictures: add --val FOLDER")
+    if alpha != "auto" and (max_drop is not None or max_alpha is not None):
+        raise UsageError("--max-drop and --max-alpha choose the alpha: add --alpha auto, or leave them out")
+    if val is None and device is not None:
+        raise UsageError("--device is where accuracy is measured: add --val FOLDER, or leave it out")
     from edgex import zoo
     from edgex.bake import bake as add_vector
     from edgex.bake import check
@@ -92,22 +96,30 @@ def _measured(
     target: Path,
     vector: Path,
     val: Path,
-    max_drop: float,
-    max_alpha: float,
-    device: str,
+    max_drop: float | None,
+    max_alpha: float | None,
+    device: str | None,
 ) -> tuple[float, dict[str, object]]:
     """The factor to use and what was measured on the validation pictures."""
     from edgex import data
     from edgex.alpha import accuracies, choose
     from edgex.checkpoint import load_card
 
+    where, allowed = device or "auto", 0.5 if max_drop is None else max_drop
     pictures = data.aligned(data.labelled(val), load_card(target)[0].classes, val)
     if alpha == "auto":
-        choice = choose(target, vector, pictures, max_drop=max_drop, max_alpha=max_alpha, device=device)
+        choice = choose(
+            target,
+            vector,
+            pictures,
+            max_drop=allowed,
+            max_alpha=2.0 if max_alpha is None else max_alpha,
+            device=where,
+        )
         factor, curve = choice.alpha, choice.curve
     else:
         factor = _number(alpha) if alpha is not None else recommended
-        curve = accuracies(target, vector, pictures, sorted({0.0, factor}), device=device)
+        curve = accuracies(target, vector, pictures, sorted({0.0, factor}), device=where)
     note(f"accuracy on {len(pictures)} pictures of {val}:")
     for value, accuracy in curve:
         mark = " <- chosen" if value == factor else ""
@@ -115,7 +127,7 @@ def _measured(
     return factor, {
         "accuracy_curve": [list(point) for point in curve],
         "n": len(pictures),
-        "max_drop_points": max_drop if alpha == "auto" else None,
+        "max_drop_points": allowed if alpha == "auto" else None,
     }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgex.json_values import finite
-from edgex.runtime.errors import ArtefactError
+from edgex.runtime.errors import ArtefactError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +26,13 @@ def print_error(error: BaseException) -> None:
 def note(text: str) -> None:
     """A line for people on standard error."""
     print(text, file=sys.stderr, flush=True)
+
+
+def refuse_to_overwrite(*paths: Path | None, force: bool) -> None:
+    """UsageError for the first of these files that is there already, unless `force`; None stands for no file."""
+    for path in paths:
+        if path is not None and path.exists() and not force:
+            raise UsageError(f"{path} exists: choose another file, or --force to overwrite it")
 
 
 def save_picture(pixels: np.ndarray, path: Path) -> None:

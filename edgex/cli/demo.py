@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the models and the pictures.")] = Path("demo-output"),
-    rounds: Annotated[int, typer.Option(help="Paired rounds of the timing; the medians count.")] = 3,
+    rounds: Annotated[int, typer.Option(min=1, help="Paired rounds of the timing; the medians count.")] = 3,
 ) -> None:
     """Bake cars with imagenet, export it, run it on the sample pictures, draw and time it."""
     import numpy as np

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from edgex.cli.console import refuse_to_overwrite
 from edgex.runtime.errors import UsageError
 
 
@@ -42,6 +43,9 @@ def import_weights(
     """Bring a model from elsewhere: every tensor's name and shape must fit the architecture."""
     if (weights is None) == (pretrained is None):
         raise UsageError("expected either a weights FILE or --pretrained TAG")
+    if pretrained is not None and base_weights is not None:
+        raise UsageError("--pretrained weights are their own base: leave out --base-weights")
+    refuse_to_overwrite(out, force=force)
     import torch
 
     from edgex import backbones, hub, importer
@@ -74,7 +78,6 @@ def import_weights(
             resize=resize,
         )
     target = out or Path(f"{chosen}.safetensors")
-    if target.exists() and not force:
-        raise UsageError(f"{target} exists: choose another --out, or --force to overwrite it")
+    refuse_to_overwrite(target, force=force)
     digest = save_model(target, model, card, dtype=torch.float16 if half else torch.float32)
     print(f"{target}: {card.architecture}, {len(card.classes)} classes, {card.head_kind} head, sha256 {digest[:12]}…")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgex.cli.console import note
+from edgex.cli.console import note, refuse_to_overwrite
 from edgex.runtime.errors import UsageError
 
 
@@ -43,8 +43,7 @@ def train(
     """
     if (weights is None) == (not pretrained):
         raise UsageError("expected either --weights FILE or --pretrained for the base's weights")
-    if out.exists() and not force:
-        raise UsageError(f"{out} exists: choose another --out, or --force to overwrite it")
+    refuse_to_overwrite(out, force=force)
     from edgex import predictor
     from edgex.train import TrainOptions
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgex.cli.console import note, print_json
+from edgex.cli.console import note, print_json, refuse_to_overwrite
 from edgex.runtime.errors import UsageError
 
 _PAIRS = "Paired coalitions per picture."
@@ -52,7 +52,7 @@ def label(
 
     Interrupted, it goes on from its cache when the same command is given again.
     """
-    _refuse_to_overwrite(out, force=force)
+    refuse_to_overwrite(out, force=force)
     from edgex import labelling, zoo
     from edgex.supervise import LabelOptions
 
@@ -135,7 +135,7 @@ def train(
     No human labels are needed. Interrupted, it goes on from its label cache and its last checkpoint when the
     same command is given again. Several processes share the work: accelerate launch -m edgex vector train ...
     """
-    _refuse_to_overwrite(out, model_out, force=force)
+    refuse_to_overwrite(out, model_out, force=force)
     given = _given(pairs=pairs, side=side, classes=classes)
     if labels is not None and (refused := [*given, *_given(crops=crops, limit=limit)]):
         raise UsageError(f"the labels of {labels} are made already: leave out --{refused[0]}")
@@ -204,7 +204,9 @@ def combine(
     keep: Annotated[
         float | None, typer.Option(help="Trim: share of entries to keep, largest magnitudes first.")
     ] = None,
-    scope: Annotated[str, typer.Option(help="Where that share is counted: tensor or vector.")] = "tensor",
+    scope: Annotated[
+        str | None, typer.Option(help="With --keep: where that share is counted, tensor (the default) or vector.")
+    ] = None,
     block_alpha: Annotated[
         str | None, typer.Option(help="Factors of single blocks, from 0: '6=0.5,7=1' or a ramp '6..11=0.5..1'.")
     ] = None,
@@ -220,7 +222,9 @@ def combine(
 
     The vectors must share architecture, base and the blocks that their heatmaps are made of.
     """
-    _refuse_to_overwrite(out, force=force)
+    refuse_to_overwrite(out, force=force)
+    if scope is not None and keep is None:
+        raise UsageError("--scope says where --keep counts: add --keep, or leave it out")
     from edgex import arithmetic, zoo
 
     card = arithmetic.combine(
@@ -231,7 +235,7 @@ def combine(
         options=arithmetic.CombineOptions(
             method=method,
             keep=keep,
-            scope=scope,
+            scope=scope or "tensor",
             block_alpha=arithmetic.parse_block_alpha(block_alpha) if block_alpha is not None else {},
         ),
         alpha=alpha,
@@ -258,12 +262,6 @@ def info(
     path = zoo.resolve(vector, "vector")
     load_vector_card(path)
     show(path, as_json=json)
-
-
-def _refuse_to_overwrite(*paths: Path | None, force: bool) -> None:
-    for path in paths:
-        if path is not None and path.exists() and not force:
-            raise UsageError(f"{path} exists: choose another file, or --force to overwrite it")
 
 
 def _work_of(out: Path) -> Path:

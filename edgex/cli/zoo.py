@@ -20,11 +20,12 @@ def register(app: typer.Typer) -> None:
 def list_(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List everything that has a name."""
     from edgex import zoo
-    from edgex.inspection import inspect
+    from edgex.artefact import TensorFile
 
     rows = []
     for entry in zoo.entries():
-        metadata = inspect(entry.path)["metadata"]
+        with TensorFile(entry.path) as file:
+            metadata = file.metadata
         rows.append(
             {
                 "name": entry.name,

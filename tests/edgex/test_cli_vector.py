@@ -123,6 +123,9 @@ def test_what_programs_read_is_json(run: Run) -> None:
 
 
 def test_combine_scales_trims_and_stores(run: Run, tmp_path: Path) -> None:
+    assert "add --keep, or leave it out" in run(
+        "vector", "combine", "imagenet", "--scope", "vector", "--out", "o.safetensors", code=2
+    )
     done = run("vector", "combine", "imagenet", "--store", "int8", "--out", "small.safetensors", "--json")
     assert json.loads(done)["relative_error"] < 0.01
     trim = ("--method", "ties", "--keep", "0.2", "--scope", "vector", "--weight", "2", "--weight", "0.5")
