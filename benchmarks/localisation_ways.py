@@ -83,10 +83,10 @@ def measured(name: str, vectors: Sequence[Path], arguments: argparse.Namespace) 
     rows: dict[str, Any] = {"unbaked": {key: {"value": Estimate.of(unbaked[key]).to_dict()} for key in METRICS}}
     cases: list[tuple[str, Path, float | None]] = []
     for vector in vectors:
-        alpha = load_vector_card(vector)[0].alpha
-        file = baked_file(path, vector, alpha, setting.work)
-        own = load_vector_card(vector)[0].evidence.scale
-        cases += [(f"{vector.stem}, scale {scale:.3g}", file, scale) for scale in (own, *arguments.scales)]
+        tau = load_vector_card(vector)[0]
+        file = baked_file(path, vector, tau.alpha, setting.work)
+        scales = (tau.evidence.scale, *arguments.scales)
+        cases += [(f"{vector.stem}, scale {scale:.3g}", file, scale) for scale in scales]
     cases += [(f"unbaked, scale {scale:.3g}", path, scale) for scale in arguments.scales if scale != 1]
     for label, file, scale in cases:
         values = metrics(file, scale)

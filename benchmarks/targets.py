@@ -188,8 +188,7 @@ def own(
     """
     model, card = load_model(path)
     model.to(compute.device_of("auto")).freeze()
-    start = load_model(before[0])[0] if before is not None else None
-    if before is not None and start is not None and classifier_digest(start) == classifier_digest(model):
+    if before is not None and classifier_digest(load_model(before[0])[0]) == classifier_digest(model):
         correct = before[1]
     else:
         correct = evaluate.correct(model, pictures, card.preprocessing, title=f"accuracy of {path.stem}")

@@ -223,6 +223,21 @@ def test_bad_export_arguments(
     assert not list(tmp_path.glob(".*part"))
 
 
+def test_options_that_would_do_nothing_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = ("import", "--arch", "timm/test_vit", "--classes", "a,b", "--pretrained", "default")
+    for arguments, message in (
+        ((*known, "--base-weights", "weights.pt"), "leave out --base-weights"),
+        (("demo", "--rounds", "0"), "greater than or equal to 1"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["edgex", *arguments])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        assert exit_.value.code == 2
+        assert message in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message", "code"),
     [

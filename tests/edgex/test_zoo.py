@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from edgex import data, samples, zoo
+from edgex import artefact, data, samples, zoo
 from edgex.checkpoint import load_card, load_model, save_model
 from edgex.errors import ArtefactError, UsageError
 from edgex.model import normalise
@@ -78,10 +78,18 @@ def test_a_damaged_file_in_the_local_zoo_does_not_hide_the_rest(home: Path) -> N
     assert "cars" in {entry.name for entry in zoo.entries()}
 
 
+def test_labels_in_the_local_zoo_are_neither_model_nor_vector(home: Path) -> None:
+    (home / "zoo").mkdir(parents=True)
+    artefact.write(home / "zoo" / "labels.safetensors", {"kind": "labels"}, {}, [])
+    assert {entry.name for entry in zoo.entries()} == {"cars", "imagenet", "imagenet-1k"}
+
+
 @pytest.mark.parametrize("name", ["hf://", "hf://organisation", "hf://organisation/repository"])
 def test_incomplete_hub_names_are_refused(name: str) -> None:
     with pytest.raises(UsageError, match="expected hf://organisation/repository/file"):
         zoo.resolve(name, "model")
+    with pytest.raises(UsageError, match="expected hf://organisation/repository/file"):
+        zoo.resolve_any(name)
 
 
 @pytest.mark.parametrize("name", ["cars", "imagenet-1k"])
