@@ -36,7 +36,7 @@ class Subject:
         model, card = load_model(path)
         found = data.spread(data.loose([calibration]), PICTURES) if calibration else samples.paths()
         pictures = data.load_batch(found, card.preprocessing)
-        return cls(name, path, load_card(path)[1], model, card, pictures, calibration is not None)
+        return cls(path.stem, path, load_card(path)[1], model, card, pictures, calibration is not None)
 
     def describe(self) -> dict[str, Any]:
         """How a report begins: the model, int8's form, the machine and the versions."""
@@ -51,8 +51,8 @@ class Subject:
             "machine": machine(PACKAGES),
         }
 
-    def export(self, precision: str, out: Path, max_batch: int = 8) -> Any:
-        """Writes the fused file, gated; returns the export's report."""
+    def export(self, precision: str, out: Path, max_batch: int = 8, int8_form: str | None = None) -> Any:
+        """Writes the fused file, gated; returns the export's report. int8_form: None for the export's own choice."""
         from edgex.export import export_onnx
 
         log(f"exporting {precision}")
@@ -64,6 +64,7 @@ class Subject:
             model_sha256=self.sha256,
             precision=precision,  # type: ignore[arg-type]
             calibration=self.pictures if self.calibrated and precision == "int8" else None,
+            int8_form=int8_form,  # type: ignore[arg-type]
             max_batch=max_batch,
         )
 

@@ -7,7 +7,13 @@ by captum and shap through the fused file's session (called as `edgex.shap_libra
 in the best batch; in fp32, fp16 and int8 (onnxruntime's own tools make the plain int8 and fp16), on 1 thread and on
 all; Grad-CAM and attention rollout of `edgex.baselines` in PyTorch fp32. Within a thread count everything takes turns
 in one process, so that ratios are paired, across precisions too. Times are wall-clock ms per picture; the JSON holds
-CPU time beside them. A CUDA GPU adds the providers cuda and tensorrt, and the PyTorch methods on it.
+CPU time beside them.
+
+Other providers of onnxruntime join where they are at hand, or with --providers: "cuda", "cuda-graph" (passes captured
+and replayed, the default of `Session`) and "tensorrt" with the PyTorch methods on the GPU; "openvino", and
+"openvino-bf16" that lets it compute in bfloat16, each beside the same files on onnxruntime's own CPU provider. Every
+file is put to the export's gate on every provider that it is timed on. int8 is in the form for CPUs on "cpu" and with
+Q/DQ nodes elsewhere.
 
 Cold start is the time from starting a Python process to its first result, steady memory its resident memory after 50
 more; each in fresh processes. Quality is read from --quality, insertion minus deletion per target and method, as
@@ -18,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import logging
 import statistics
 import subprocess
@@ -31,8 +38,38 @@ from common import RESULTS, Subject, log, save
 from kernel_shap_report import as_markdown, draw, read_quality, targets
 
 PRECISIONS = ("fp32", "fp16", "int8")
-MAX_BATCH = 32
 STEADY_FRAMES = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where files run. provider, options: as of `Session`; precisions: those that are of use there.
+
+    coarse: it computes fp32 files with fewer bits, so that fp16's bounds of the gate apply to them. graph: passes are
+    replayed as CUDA graphs, which is `Session`'s default there; the plain classifier's too.
+    """
+
+    provider: str
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    precisions: tuple[str, ...] = PRECISIONS
+    coarse: bool = False
+    graph: bool = False
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.provider in ("cuda", "tensorrt")
+
+
+BFLOAT16 = {"load_config": {"CPU": {"INFERENCE_PRECISION_HINT": "bf16"}}}
+PLACES = {
+    "cpu": Place("cpu"),
+    "openvino": Place("openvino", precisions=("fp32", "int8")),
+    "openvino-bf16": Place("openvino", BFLOAT16, precisions=("fp32", "int8"), coarse=True),
+    # TensorFloat-32 is the default of both.
+    "cuda": Place("cuda", precisions=("fp32", "fp16"), coarse=True),
+    "cuda-graph": Place("cuda", precisions=("fp32", "fp16"), coarse=True, graph=True),
+    "tensorrt": Place("tensorrt", precisions=("fp32", "fp16"), coarse=True),
+}
 
 _RESULT = """
 print("ready", flush=True)
@@ -85,12 +122,14 @@ def main() -> None:
     parser.add_argument("--calibration", type=Path, help="pictures for the gate and int8's ranges; else the samples")
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 0], help="0: one per core")
+    parser.add_argument("--providers", nargs="+", choices=PLACES, help="default: all at hand")
+    parser.add_argument("--max-batch", type=int, default=32, help="largest batch of the many-pass methods")
     parser.add_argument("--batch", type=int, default=8, help="pictures of the one-pass rows beside batch 1")
     parser.add_argument("--players", nargs="+", type=int, default=[49, 196])
     parser.add_argument("--passes", type=int, default=150)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--starts", type=int, default=5, help="fresh processes per cold start")
+    parser.add_argument("--starts", type=int, default=5, help="fresh processes per cold start; 0: none")
     parser.add_argument("--quality", type=Path, default=RESULTS / "ten_targets.json")
     parser.add_argument("--out", type=Path, default=RESULTS / "kernel_shap.json")
     arguments = parser.parse_args()
@@ -107,6 +146,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Exports, times and weighs everything; returns the JSON report."""
     from edgex import samples
     from edgex.bench import Options
+    from edgex.export.parity import reference
     from edgex.timing import machine
 
     subject = Subject.load(arguments.model, arguments.calibration)
@@ -119,64 +159,94 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         batch=arguments.batch,
     )
     report = {**subject.describe(), "passes": options.passes, "rounds": options.rounds}
+    places = arguments.providers or at_hand()
+    expected = reference(subject.model, subject.card.preprocessing, subject.pictures)
     with tempfile.TemporaryDirectory() as folder:
-        files = export_all(subject, arguments.precisions, report, Path(folder))
+        files = export_all(subject, arguments, places, report, Path(folder))
         report["groups"] = [
-            time_group(files, subject, options, provider, threads)
-            for provider in providers()
-            for threads in (arguments.threads if provider == "cpu" else [0])
+            time_group(files, subject, expected, options, name, threads)
+            for name in places
+            for threads in ([0] if PLACES[name].on_gpu else arguments.threads)
         ]
-        report["session_overhead_ms"] = session_overhead(files[arguments.precisions[0]]["fused"], picture)
+        own = files["cpu"]
+        report["session_overhead_ms"] = session_overhead(own[arguments.precisions[0]]["fused"], picture)
         sample = str(samples.paths(arguments.model)[0])
         report["footprint"] = {
             f"{kind} {precision}": footprint(kind, file, sample, arguments.starts)
-            for precision, own in files.items()
-            for kind, file in own.items()
-        } | {"pytorch fp32": footprint("pytorch", subject.path, sample, arguments.starts)}
+            for precision, kinds in own.items()
+            for kind, file in kinds.items()
+            if arguments.starts
+        }
+        if arguments.starts:
+            report["footprint"]["pytorch fp32"] = footprint("pytorch", subject.path, sample, arguments.starts)
     report["machine"]["load_average_at_end"] = machine(())["load_average"]
     report["targets"] = targets(report)
     return report
 
 
-def export_all(
-    subject: Subject, precisions: list[str], report: dict[str, Any], folder: Path
-) -> dict[str, dict[str, Path]]:
-    """precision -> {"plain", "fused"} -> file; the gates' figures go into the report."""
-    from edgex.plain import export_plain, plain_fp16, plain_int8
-
-    export_plain(subject.model, subject.card.preprocessing.image_size, folder / "plain-fp32.onnx")
-    report["gates"], files = {}, {}
-    for precision in precisions:
-        files[precision] = {"plain": folder / f"plain-{precision}.onnx", "fused": folder / f"fused-{precision}.onnx"}
-        if precision != "fp32":
-            convert = plain_int8 if precision == "int8" else plain_fp16
-            convert(folder / "plain-fp32.onnx", files[precision]["plain"])
-        done = subject.export(precision, files[precision]["fused"], MAX_BATCH)
-        report["gates"][precision] = done.gate.to_dict() if done.gate else None
-    return files
-
-
-def providers() -> list[str]:
-    """The CPU, and what an NVIDIA GPU adds where onnxruntime and torch both see one."""
+def at_hand() -> list[str]:
+    """The places whose provider this onnxruntime has and whose device is there."""
     import onnxruntime
     import torch
 
-    available = onnxruntime.get_available_providers() if torch.cuda.is_available() else []
-    named = {"cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
-    return ["cpu", *(name for name, full in named.items() if full in available)]
+    from edgex.runtime.backend_onnxruntime import PROVIDERS
+
+    available = onnxruntime.get_available_providers()
+    return [
+        name
+        for name, place in PLACES.items()
+        if PROVIDERS[place.provider] in available and (not place.on_gpu or torch.cuda.is_available())
+    ]
 
 
-def time_group(
-    files: dict[str, dict[str, Path]], subject: Subject, options: Any, provider: str, threads: int
-) -> dict[str, Any]:
-    """Everything of one provider and thread count, interleaved; 0 threads are one per core."""
+Files = dict[str, dict[str, dict[str, Path]]]
+"""place -> precision -> "plain" and "fused" -> file; "cpu" is always among the places."""
+
+
+def export_all(
+    subject: Subject, arguments: argparse.Namespace, places: list[str], report: dict[str, Any], folder: Path
+) -> Files:
+    """Exports each file once; the gates' figures go into the report."""
+    from edgex.plain import export_plain, plain_fp16, plain_int8
+
+    export_plain(subject.model, subject.card.preprocessing.image_size, folder / "plain-fp32.onnx")
+    report["gates"] = {}
+    own: dict[str, dict[str, Path]] = {}
+    for precision in arguments.precisions:
+        own[precision] = {kind: folder / f"{kind}-{precision}.onnx" for kind in ("plain", "fused")}
+        if precision != "fp32":
+            convert = plain_int8 if precision == "int8" else plain_fp16
+            convert(folder / "plain-fp32.onnx", own[precision]["plain"])
+        done = subject.export(precision, own[precision]["fused"], arguments.max_batch)
+        report["gates"][precision] = done.gate.to_dict() if done.gate else None
+    files = {"cpu": own}
+    for name in places:
+        files[name] = {precision: own[precision] for precision in PLACES[name].precisions if precision in own}
+    if "int8" in own and any(name != "cpu" and "int8" in PLACES[name].precisions for name in places):
+        with_nodes = folder / "fused-qdq.onnx"
+        done = subject.export("int8", with_nodes, arguments.max_batch, "qdq")
+        report["gates"]["int8, Q/DQ"] = done.gate.to_dict() if done.gate else None
+        for name in places:
+            if name != "cpu" and "int8" in files[name]:
+                files[name]["int8"] = {"plain": own["int8"]["plain"], "fused": with_nodes}
+    return files
+
+
+def time_group(files: Files, subject: Subject, expected: Any, options: Any, name: str, threads: int) -> dict[str, Any]:
+    """Everything of one place and thread count, interleaved; 0 threads are one per core.
+
+    expected: the gate's reference. "over_plain_fp32" of each row is over the plain classifier of onnxruntime's CPU
+    provider on CPUs, over the same provider's on GPUs.
+    """
     import torch
 
     from edgex import bench
+    from edgex.errors import ProviderError
     from edgex.runtime import Session
     from edgex.timing import machine, ratio
 
-    log(f"timing on {provider}, {threads or 'all'} threads")
+    place, count = PLACES[name], threads or None
+    log(f"timing on {name}, {threads or 'all'} threads")
     # Torch counts its threads for the whole process.
     torch.set_num_threads(threads or machine(())["cores"])
     picture = subject.pictures[0]
@@ -184,9 +254,21 @@ def time_group(
     skipped: list[Any] = []
     checks: dict[str, Any] = {}
     with contextlib.ExitStack() as stack:
-        for precision, own in files.items():
-            session = stack.enter_context(Session(own["fused"], provider=provider, threads=threads or None))
-            plain = bench.PlainSession(own["plain"], session, threads or None, precision)
+
+        def opened(own: dict[str, Path], provider: str, provider_options: dict[str, Any]) -> Session:
+            return stack.enter_context(
+                Session(
+                    own["fused"], provider, threads=count, provider_options=provider_options, io_binding=place.graph
+                )
+            )
+
+        for precision, own in files[name].items():
+            session = opened(own, place.provider, place.options)
+            plain: bench.PlainSession | bench.Skipped
+            try:
+                plain = bench.PlainSession(own["plain"], session, count, precision, place.options, place.graph)
+            except ProviderError as error:
+                plain = bench.Skipped("plain classifier", str(error).replace(str(own["plain"].parent), ""))
             batches = bench.bare_batches(session, picture, options)
             best = min(batches, key=batches.__getitem__)
             more, missing = bench.tasks_of(session, plain, picture, options, best_batch=best, label=precision)
@@ -194,12 +276,21 @@ def time_group(
             skipped += [{"precision": precision, "name": entry.name, "reason": entry.reason} for entry in missing]
             checks[precision] = {
                 "ms_per_picture_by_batch": {str(size): round(ms, 3) for size, ms in batches.items()},
-                "plain_logits_difference": bench.logits_difference(session, plain, picture),
+                "gate": gate_of(session, expected, place),
             }
-        if "fp32" in files:
-            tasks += torch_tasks(subject, options, "cpu" if provider == "cpu" else "cuda")
+            if not isinstance(plain, bench.Skipped):
+                checks[precision]["plain_logits_difference"] = bench.logits_difference(session, plain, picture)
+        if "fp32" in files[name] and place.provider != "openvino":
+            tasks += torch_tasks(subject, options, "cuda" if place.on_gpu else "cpu")
+        baseline = "fp32"
+        if place.provider == "openvino" and "fp32" in files["cpu"]:
+            baseline = "onnxruntime's CPU provider, fp32"
+            session = opened(files["cpu"]["fp32"], "cpu", {})
+            plain = bench.PlainSession(files["cpu"]["fp32"]["plain"], session, count, baseline)
+            own_tasks = bench.single_passes(session, plain, picture, options, baseline)
+            tasks += [dataclasses.replace(task, precision=baseline) for task in own_tasks]
         rows = bench.measure(tasks, options.rounds, log)
-    plain_fp32 = next((r for r in rows if (r.task.method, r.task.label, r.task.batch) == ("plain", "fp32", 1)), None)
+    plain_fp32 = next((r for r in rows if (r.task.method, r.task.label, r.task.batch) == ("plain", baseline, 1)), None)
     found = []
     for row in rows:
         entry = row.to_dict()
@@ -207,8 +298,26 @@ def time_group(
             entry["over_plain_fp32"] = ratio(row.samples.wall, plain_fp32.samples.wall).to_dict()
             entry["cpu_over_plain_fp32"] = ratio(row.samples.cpu, plain_fp32.samples.cpu).to_dict()
         found.append(entry)
-    group = {"provider": provider, "threads": threads or "all", "models": checks, "rows": found, "skipped": skipped}
-    return group if provider == "cpu" else {**group, "gpu": torch.cuda.get_device_name()}
+    group = {"provider": name, "threads": threads or "all", "models": checks, "rows": found, "skipped": skipped}
+    return {**group, "gpu": torch.cuda.get_device_name()} if place.on_gpu else group
+
+
+def gate_of(session: Any, expected: Any, place: Place) -> dict[str, Any]:
+    """The export's gate on the provider that a session really runs on."""
+    from edgex.export.parity import Outputs, run_gate
+
+    precision = session.metadata.precision
+    found = run_gate(
+        lambda image, explain: Outputs(*session.run(image, explain)),
+        expected,
+        precision="fp16" if place.coarse and precision == "fp32" else precision,
+        max_batch=min(session.metadata.max_batch, 8),
+        runtime=session.provider,
+        shares_classes=session.shares_classes,
+    )
+    broken = [metric.name for metric in found.metrics if not metric.passed]
+    log(f"{precision} on {session.provider}: the gate " + (f"breaks {', '.join(broken)}" if broken else "passes"))
+    return found.to_dict()
 
 
 def torch_tasks(subject: Subject, options: Any, device: str) -> list[Any]:

@@ -21,10 +21,11 @@ def targets(report: dict[str, Any]) -> list[dict[str, Any]]:
     found = []
     for group in report["groups"]:
         entry: dict[str, Any] = {"provider": group["provider"], "threads": group["threads"]}
-        for precision in report["gates"]:
+        for precision in group["models"]:
             for row in rows_of(group, precision, "fused"):
-                entry[f"fused {precision} over plain {precision}, batch {row['batch']}"] = row["over_plain"]
-                if precision != "fp32" and row["batch"] == 1 and "over_plain_fp32" in row:
+                if "over_plain" in row:
+                    entry[f"fused {precision} over plain {precision}, batch {row['batch']}"] = row["over_plain"]
+                if row["batch"] == 1 and "over_plain_fp32" in row and row["over_plain_fp32"] != row.get("over_plain"):
                     entry[f"fused {precision} over plain fp32"] = row["over_plain_fp32"]
             serial = {row["batch"]: row for row in rows_of(group, precision, "passes")}
             entry[f"{report['passes']} bare passes over fused {precision}, best"] = min(
@@ -59,12 +60,12 @@ def read_quality(path: Path) -> dict[str, Any] | None:
 
 
 def quality_and_latency(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """One point per method: quality, and ms on the CPU in fp32, with the thread count that was measured last.
+    """One point per method: quality, and ms in fp32 where the PyTorch methods ran too, with the last thread count.
 
     Kernel SHAP's time is that of the bare passes in the best batch, below which no library goes, up to the slowest
     library call; other budgets than the measured one are scaled with their passes, and say so.
     """
-    group = [group for group in report["groups"] if group["provider"] == "cpu"][-1]
+    group = [group for group in report["groups"] if group["provider"] == "cpu" or "gpu" in group][-1]
     single = {"unbaked": "fused", "baked": "fused", "grad-cam": "grad-cam", "rollout": "rollout"}
     points = []
     for name, quality in (report["quality"] or {}).items():
@@ -99,7 +100,7 @@ def as_markdown(report: dict[str, Any]) -> str:
     for group in report["groups"]:
         lines += [
             "",
-            f"## {group['provider']}, {group['threads']} threads",
+            f"## {group['provider']}, " + (group.get("gpu") or f"{group['threads']} threads"),
             "",
             "| what | passes | ms per picture | quartiles | p95 | over fused | over plain fp32 |",
             "|---|---|---|---|---|---|---|",
@@ -111,6 +112,14 @@ def as_markdown(report: dict[str, Any]) -> str:
                 f"{ms['quartiles'][0]:.4g} to {ms['quartiles'][1]:.4g} | {ms['p95']:.4g} | "
                 f"{row['over_fused']['median']:.3g} | {plain['median'] if plain else math.nan:.3g} |"
             )
+        for precision, model in group["models"].items():
+            metrics = model["gate"]["metrics"]
+            values = ", ".join(
+                f"{name} {metrics[name]['value']:.3g}"
+                for name in ("top1_agreement", "logits_max_abs", "heatmap_pearson_worst")
+            )
+            verdict = "passes" if model["gate"]["passed"] else "**fails**"
+            lines.append(f"\nThe gate here, {precision}: {verdict} ({values}).")
         lines += [f"\nSkipped: {e['precision']}, {e['name']}: {e['reason']}." for e in group["skipped"]]
     lines += ["", "## Start, memory, size", ""]
     lines += ["| file | first result, s | steady memory, MB | file, MB |", "|---|---|---|---|"]
@@ -158,7 +167,8 @@ def draw(report: dict[str, Any], path: Path) -> None:
             axes.plot(row["ms"]["median"], index, "o", color="tab:blue")
         axes.set_yticks(range(len(group["rows"])), [row["name"] for row in reversed(group["rows"])], fontsize=6)
     axes.set_xscale("log")
-    axes.set_xlabel(f"ms per picture, {report['machine']['processor']}")
+    gpus = [group["gpu"] for group in report["groups"] if "gpu" in group]
+    axes.set_xlabel(f"ms per picture, {gpus[-1] if gpus else report['machine']['processor']}")
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=150)
     pyplot.close(figure)

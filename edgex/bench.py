@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgex.errors import ArtefactError, ProviderError, UsageError
+from edgex.errors import ArtefactError, UsageError
 from edgex.runtime import Session
-from edgex.runtime.backend_onnxruntime import PROVIDERS
+from edgex.runtime.backend_onnxruntime import import_onnxruntime, open_session
+from edgex.runtime.binding import CudaBinding
 from edgex.shap_libraries import LIBRARIES, Library, kernel_shap, mean_colour, superpixels
 from edgex.timing import Contender, Samples, Summary, machine, ratio, take_turns
 
@@ -25,7 +26,7 @@ Method = str
 """What a row is: "plain", "fused", "captum", "shap", "passes" (bare ones), or what a script adds."""
 
 PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "torch", "captum", "shap", "scikit-learn")
-BATCHES = (1, 2, 4, 8, 16, 32)
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 _PREDICTED = -1
 # Enough evaluations to load and compile all that a library runs, few enough not to be waited for.
 _WARM_EVALUATIONS = 16
@@ -137,34 +138,27 @@ class PlainSession:
     """A plain classifier's ONNX file: one input float32 [N, 3, H, W], normalised, first output logits [N, C].
 
     Opened as `Session` opens a fused one: same provider, same threads. precision: what is known of it, since such a
-    file does not say. Raises ArtefactError for another contract, ProviderError and UsageError where onnxruntime does
-    not run it on that provider.
+    file does not say. cuda_graph: replayed as a fused file is with io_binding on "cuda". Raises ArtefactError for
+    another contract, ProviderError and UsageError where onnxruntime does not run it on that provider.
     """
 
-    def __init__(self, path: Path, session: Session, threads: int | None = None, precision: str | None = None) -> None:
-        import onnxruntime
-
+    def __init__(
+        self,
+        path: Path,
+        session: Session,
+        threads: int | None = None,
+        precision: str | None = None,
+        provider_options: Mapping[str, Any] | None = None,
+        cuda_graph: bool = False,
+    ) -> None:
         self.precision = precision
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        provider = PROVIDERS.get(session.provider, session.provider)
-        if provider not in onnxruntime.get_available_providers():
+        if session.metadata.tensorrt is not None:
             raise UsageError(
-                f"expected a fused ONNX file to compare the plain classifier {path} with, found one that runs on "
-                f"{session.provider}, which onnxruntime does not have here"
+                f"expected a fused ONNX file to compare the plain classifier {path} with, "
+                f"found the engine {session.path}"
             )
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=[provider], enable_fallback=0)
-        except Exception as error:
-            # onnxruntime has no common base class for its errors.
-            raise ArtefactError(f"{path}: onnxruntime cannot load it: {' '.join(str(error).split())[:300]}") from error
-        if self._session.get_providers()[0] != provider:
-            raise ProviderError(
-                f"expected the plain classifier on {session.provider}, found that onnxruntime fell back to "
-                f"{', '.join(self._session.get_providers())}; see `edgex doctor`"
-            )
+        graph = {"enable_cuda_graph": 1} if cuda_graph else {}
+        self._session = open_session(path, session.provider, threads, graph | dict(provider_options or {}))
         height, width = session.preprocessing.image_size
         inputs = [(value.type, value.shape) for value in self._session.get_inputs()]
         fits = len(inputs) == 1 and inputs[0][0] == "tensor(float)" and inputs[0][1][1:] == [3, height, width]
@@ -173,10 +167,16 @@ class PlainSession:
                 f"{path}: expected a plain classifier with one input float [N, 3, {height}, {width}], found {inputs}"
             )
         self._input = self._session.get_inputs()[0].name
+        self._binding = None
+        if cuda_graph:
+            output = self._session.get_outputs()[0]
+            shapes = {output.name: tuple(output.shape[1:])}
+            self._binding = CudaBinding(import_onnxruntime(), shapes, session.metadata.max_batch)
 
     def run(self, pictures: np.ndarray) -> np.ndarray:
         """Normalised pictures float32 [N, 3, H, W] -> logits float32 [N, C]."""
-        return self._session.run(None, {self._input: pictures})[0]
+        inputs = {self._input: pictures}
+        return (self._binding.run(self._session, inputs) if self._binding else self._session.run(None, inputs))[0]
 
 
 class _Scorer:
@@ -222,7 +222,7 @@ def tasks_of(
 ) -> tuple[list[Task], list[Skipped]]:
     """All that can be timed of one model, and what cannot be. best_batch: for the many-pass methods."""
     check_options(session, options)
-    tasks = _single_passes(session, plain, picture, options, label)
+    tasks = single_passes(session, plain, picture, options, label)
     skipped = [plain] if isinstance(plain, Skipped) else []
     sizes = [1] if best_batch == 1 else [1, best_batch]
     if len(sizes) == 1:
@@ -268,7 +268,8 @@ def measure(tasks: Sequence[Task], rounds: int, progress: Callable[[str], None] 
 def bare_batches(session: Session, picture: np.ndarray, options: Options, rounds: int = 3) -> dict[int, float]:
     """Batch size -> median ms per picture of a bare pass, for the sizes that the file and `passes` allow."""
     largest = min(session.metadata.max_batch, options.passes)
-    tasks = [_bare_task(session, picture, size, size, "") for size in BATCHES if size <= largest]
+    sizes = {size for size in BATCHES if size <= largest} | ({largest} if largest == options.passes else set())
+    tasks = [_bare_task(session, picture, size, size, "") for size in sorted(sizes)]
     samples = take_turns([task.contender for task in tasks], rounds)
     # One call is `size` evaluations for one explanation: what counts here is the time of each.
     return {task.batch: float(np.median(samples[task.contender.name].wall)) / task.batch for task in tasks}
@@ -296,9 +297,10 @@ def normalised(session: Session, picture: np.ndarray, batch: int) -> np.ndarray:
     return np.ascontiguousarray(np.repeat(one[np.newaxis], batch, axis=0))
 
 
-def _single_passes(
+def single_passes(
     session: Session, plain: PlainSession | Skipped, picture: np.ndarray, options: Options, label: str
 ) -> list[Task]:
+    """One pass of the plain classifier and of the fused file, over one picture and over a batch."""
     tasks = []
     for batch in sorted({1, options.batch}):
         images, explain = np.repeat(picture[np.newaxis], batch, axis=0), np.full(batch, _PREDICTED)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import threading
+import contextlib
+import io
+import json
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgex.runtime.binding import CudaBinding, HostBinding
 from edgex.runtime.errors import ArtefactError, MissingExtraError, ProviderError, UsageError
 
 if TYPE_CHECKING:
@@ -37,6 +41,12 @@ AUTOMATIC = ("cuda", "migraphx", "rocm", "directml", "coreml", "openvino", "cpu"
 """What "auto" tries, best first. The TensorRT providers compile for seconds to minutes at the first start,
 so they run only when asked for."""
 
+_ON_CUDA = ("cuda", "tensorrt", "nv_tensorrt_rtx")
+
+_HEAVY = ("MatMul", "Gemm", "Conv", "Attention")
+"""Parts of the names of operators that multiply matrices. A provider that leaves one of them to the CPU does not run
+the model; shape arithmetic may stay there."""
+
 OUTPUTS = ["logits", "heatmap", "base"]
 _CONTRACT = {
     "image": "tensor(uint8) [N, H, W, 3]",
@@ -55,6 +65,7 @@ class OnnxRuntimeBackend:
     shares_classes: bool
     """Whether the file gives explain_class a size of its own."""
     _session: Any
+    _binding: HostBinding | CudaBinding | None = None
 
     def __init__(
         self,
@@ -63,31 +74,54 @@ class OnnxRuntimeBackend:
         provider: str = "auto",
         threads: int | None = None,
         provider_options: Mapping[str, Any] | None = None,
-        io_binding: bool = False,
+        io_binding: bool | None = None,
     ) -> None:
-        onnxruntime = _import_onnxruntime()
-        provider = _SHORT.get(provider, provider)
-        available = onnxruntime.get_available_providers()
-        if provider == "auto":
-            candidates = [name for name in AUTOMATIC if PROVIDERS[name] in available]
-        else:
-            candidates = [provider]
-            if PROVIDERS.get(provider, provider) not in available:
-                raise ProviderError(_unavailable(provider, available))
-        for candidate in candidates:
-            last = candidate == candidates[-1]
-            try:
-                self._session = _open(onnxruntime, path, candidate, threads, provider_options)
-            except ProviderError:
-                if last:
-                    raise
-                continue
-            self.provider = candidate
-            break
+        onnxruntime = import_onnxruntime()
         self._path = path
-        _check_contract(self._session, metadata, path)
-        self.shares_classes = _shares_classes(self._session)
-        self._bound = _Bound(onnxruntime, metadata) if io_binding else None
+        candidates = [_SHORT.get(provider, provider)]
+        if provider == "auto":
+            available = onnxruntime.get_available_providers()
+            candidates = [name for name in AUTOMATIC if PROVIDERS[name] in available]
+        for candidate in candidates:
+            try:
+                self._open(metadata, candidate, threads, dict(provider_options or {}), io_binding)
+                break
+            except ProviderError:
+                if candidate == candidates[-1]:
+                    raise
+
+    def _open(
+        self,
+        metadata: Metadata,
+        provider: str,
+        threads: int | None,
+        provider_options: dict[str, Any],
+        io_binding: bool | None,
+    ) -> None:
+        """Opens the file on one provider; on "cuda" with a captured graph if that can be had and is wanted."""
+        onnxruntime = import_onnxruntime()
+        outputs = {"logits": (len(metadata.classes),), "heatmap": metadata.grid, "base": ()}
+        if provider == "cuda" and io_binding is not False:
+            with_graph = {"enable_cuda_graph": 1, **provider_options}
+            device = int(provider_options.get("device_id", 0))
+            try:
+                self._use(open_session(self._path, provider, threads, with_graph), metadata)
+                self._binding = CudaBinding(onnxruntime, outputs, metadata.max_batch, device)
+                self.provider = provider
+                self.run(np.zeros((1, *metadata.preprocessing.image_size, 3), np.uint8), np.full(1, -1))
+                return
+            except ProviderError:
+                # Some operator of this file cannot be captured; without a graph it may still run on the GPU.
+                if io_binding:
+                    raise
+        self._use(open_session(self._path, provider, threads, provider_options), metadata)
+        self._binding = HostBinding(onnxruntime, outputs) if io_binding else None
+        self.provider = provider
+
+    def _use(self, session: Any, metadata: Metadata) -> None:
+        _check_contract(session, metadata, self._path)
+        self.shares_classes = _shares_classes(session)
+        self._session = session
 
     def run(self, image: np.ndarray, explain_class: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """image uint8 [N, H, W, 3] and explain_class int64 [M] -> logits, heatmap and base.
@@ -98,45 +132,20 @@ class OnnxRuntimeBackend:
         if session is None:
             raise UsageError(f"expected an open session, found one that was closed ({self._path})")
         inputs = {"image": image, "explain_class": explain_class}
-        bound = self._bound
+        binding = self._binding
         try:
-            logits, heatmap, base = session.run(OUTPUTS, inputs) if bound is None else bound.run(session, inputs)
+            logits, heatmap, base = session.run(OUTPUTS, inputs) if binding is None else binding.run(session, inputs)
         except Exception as error:
             raise ProviderError(f"onnxruntime could not run the model on {self.provider}: {_line(error)}") from error
         return logits, heatmap, base
 
     def close(self) -> None:
         """Releases the model once the calls that are running have ended."""
-        self._session = self._bound = None
+        self._session = self._binding = None
 
 
-class _Bound(threading.local):
-    """Runs a session with inputs and outputs bound to memory; each thread has its own, per batch size."""
-
-    def __init__(self, onnxruntime: ModuleType, metadata: Metadata) -> None:
-        self._onnxruntime = onnxruntime
-        self._shapes = {"logits": (len(metadata.classes),), "heatmap": metadata.grid, "base": ()}
-        self._ready: dict[tuple[int, int], tuple[Any, list[Any]]] = {}
-
-    def run(self, session: Any, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """As `session.run`; the results are copies, since the next call writes to the same memory."""
-        pictures, classes = sizes = len(inputs["image"]), len(inputs["explain_class"])
-        if sizes not in self._ready:
-            binding = session.io_binding()
-            outputs = []
-            for name in OUTPUTS:
-                values = np.empty((pictures if name == "logits" else classes, *self._shapes[name]), np.float32)
-                outputs.append(self._onnxruntime.OrtValue.ortvalue_from_numpy(values))
-                binding.bind_ortvalue_output(name, outputs[-1])
-            self._ready[sizes] = binding, outputs
-        binding, outputs = self._ready[sizes]
-        for name, value in inputs.items():
-            binding.bind_cpu_input(name, np.ascontiguousarray(value))
-        session.run_with_iobinding(binding)
-        return [output.numpy().copy() for output in outputs]
-
-
-def _import_onnxruntime() -> ModuleType:
+def import_onnxruntime() -> ModuleType:
+    """The package, or MissingExtraError with the extra that brings it."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -147,41 +156,92 @@ def _import_onnxruntime() -> ModuleType:
     return onnxruntime
 
 
-def _open(
-    onnxruntime: ModuleType,
+def open_session(
     path: Path,
     provider: str,
-    threads: int | None,
-    provider_options: Mapping[str, Any] | None,
+    threads: int | None = None,
+    provider_options: Mapping[str, Any] | None = None,
 ) -> Any:
+    """Any ONNX file as an onnxruntime session that runs on `provider` and nowhere else.
+
+    Arguments as of `Session`. Raises ArtefactError for a file that onnxruntime cannot load, ProviderError where it
+    would run elsewhere, MissingExtraError without onnxruntime.
+    """
+    onnxruntime = import_onnxruntime()
+    provider = _SHORT.get(provider, provider)
+    name = PROVIDERS.get(provider, provider)
+    available = onnxruntime.get_available_providers()
+    if name not in available:
+        raise ProviderError(_unavailable(provider, available))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if threads is not None:
         options.intra_op_num_threads = threads
-    name = PROVIDERS.get(provider, provider)
-    providers: list[Any] = [(name, dict(provider_options or {}))]
+    providers: list[Any] = [(name, _provider_options(provider, threads, provider_options))]
     if provider != "cpu":
-        # Shape arithmetic of a graph may stay on the CPU; the heavy work may not: see the check below.
+        # Shape arithmetic of a graph may stay on the CPU; the heavy work may not: see the checks below.
         providers.append(PROVIDERS["cpu"])
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    if provider in _ON_CUDA and hasattr(onnxruntime, "preload_dlls"):
+        # Finds CUDA where pip put it; its advice on what it misses would be in the way of results on standard output.
+        with contextlib.redirect_stdout(io.StringIO()):
+            onnxruntime.preload_dlls()
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
     except Exception as error:
+        # onnxruntime has no common base class for its errors.
         if provider == "cpu":
             raise ArtefactError(f"{path}: onnxruntime cannot load it: {_line(error)}") from error
         raise ProviderError(f"provider {provider!r} cannot run {path}: {_line(error)}") from error
     used = session.get_providers()
     if used[0] != name:
+        hint = " (CUDA's libraries: pip install 'onnxruntime-gpu[cuda,cudnn]')" if provider in _ON_CUDA else ""
         raise ProviderError(
             f"expected onnxruntime to run on {provider!r}, found that it fell back to {', '.join(used)}; "
-            "the provider's libraries or its device are missing, see `edgex doctor`"
+            f"the provider's libraries{hint} or its device are missing, see `edgex doctor`"
         )
+    if provider != "cpu":
+        _check_assignment(session, name, provider, path)
     return session
+
+
+def _provider_options(provider: str, threads: int | None, provider_options: Mapping[str, Any] | None) -> dict[str, str]:
+    """What onnxruntime's provider gets: texts, objects as JSON; OpenVINO counts its threads itself."""
+    options = {
+        key: json.dumps(v) if isinstance(v, (dict, list)) else str(v) for key, v in (provider_options or {}).items()
+    }
+    if provider == "openvino" and threads is not None:
+        options.setdefault("num_of_threads", str(threads))
+    return options
+
+
+def _check_assignment(session: Any, name: str, provider: str, path: Path) -> None:
+    """Raises ProviderError where onnxruntime leaves matrix products to the CPU instead of the provider.
+
+    onnxruntime 1.24 and newer tell which provider computes what; of older ones only the list of providers is known.
+    """
+    assignments = getattr(session, "get_provider_graph_assignment_info", None)
+    if assignments is None:
+        return
+    left = Counter(
+        node.op_type
+        for part in assignments()
+        if part.ep_name == PROVIDERS["cpu"] != name
+        for node in part.get_nodes()
+        if any(word in node.op_type for word in _HEAVY)
+    )
+    if left:
+        found = ", ".join(f"{count} {kind}" for kind, count in left.most_common())
+        raise ProviderError(
+            f"{path}: expected every matrix product on {provider!r}, found that onnxruntime leaves {found} to the CPU; "
+            "export it in fp32 or fp16, or in int8 with --int8-form qdq, or run it on 'cpu'"
+        )
 
 
 def _unavailable(provider: str, available: list[str]) -> str:
     names = ", ".join(_SHORT.get(name, name) for name in available)
     message = f"expected one of the providers {names} that this onnxruntime has, found provider={provider!r}"
-    if provider in ("cuda", "tensorrt", "nv_tensorrt_rtx"):
+    if provider in _ON_CUDA:
         message += "; onnxruntime for NVIDIA GPUs comes with pip install 'edgex[gpu]'"
     return message
 

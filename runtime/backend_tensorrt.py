@@ -1,7 +1,8 @@
 """Runs a TensorRT or TensorRT-RTX engine file without torch: checks it, loads the plan, copies, executes.
 
-Written against tensorrt_rtx 1.7 and cuda-bindings 13. The checks before loading run anywhere; loading and
-executing need an NVIDIA GPU and were not run on one yet: their tests replace CUDA and TensorRT by stand-ins.
+Written against tensorrt_rtx 1.7 and cuda-bindings 13. The checks before loading run anywhere. On a GPU the CUDA calls
+and the validity check were run, on an H100, which TensorRT-RTX does not support; no engine was executed yet: the tests
+of that replace CUDA and TensorRT by stand-ins.
 """
 
 from __future__ import annotations
@@ -97,8 +98,10 @@ class TensorRTBackend:
             validity, diagnostics = self._runtime.get_engine_validity(plan)
             if validity == trt.EngineValidity.INVALID:
                 raise ArtefactError(
-                    f"{self._path}: expected an engine that runs on this GPU, found one that TensorRT calls "
-                    f"invalid ({_reasons(trt, diagnostics)}); build it again here with `edgex export --trt`"
+                    f"{self._path}: expected an engine that runs on this GPU of compute capability "
+                    f"{self._cuda.compute_capability()}, found one that TensorRT calls invalid "
+                    f"({_reasons(trt, diagnostics)}); build it again here with `edgex export --trt`, or, if this "
+                    "TensorRT does not support the GPU, run the ONNX file with provider='cuda'"
                 )
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:

@@ -61,10 +61,12 @@ class Session:
     warmup: inferences at opening, so that the first frame takes no longer than the others and a broken model
         is found at once. Defaults to 1.
     verify: compare the file's sha256 with the one recorded at export (about 1.5 ms per MB). Defaults to True.
-    provider_options: handed to the onnxruntime provider, such as {"device_id": 1}.
-    io_binding: let onnxruntime write results to memory that is allocated once per thread and batch size. Defaults to
-        False: on CPUs the copy that keeps results apart costs what the allocation did (36 and 38 microseconds for a
-        model that does next to nothing).
+    provider_options: handed to the onnxruntime provider, such as {"device_id": 1}; objects become JSON.
+    io_binding: keep inputs and results in memory that is allocated once per batch size. On "cuda" that is the GPU's,
+        and a pass is captured once and replayed as one CUDA graph, while callers in several threads take turns; on
+        other providers results are written to memory of the calling thread. Defaults to None: on "cuda" True, unless
+        the file cannot be captured, elsewhere False, since on CPUs the copy that keeps results apart costs what the
+        allocation did (36 and 38 microseconds for a model that does next to nothing).
 
     Raises ArtefactError for a file that is no intact fused model, ProviderError for a provider that is not
     there, MissingExtraError where the package that runs it is not installed.
@@ -79,7 +81,7 @@ class Session:
         warmup: int = 1,
         verify: bool = True,
         provider_options: Mapping[str, Any] | None = None,
-        io_binding: bool = False,
+        io_binding: bool | None = None,
     ) -> None:
         if threads is not None and threads < 1:
             raise UsageError(f"threads: expected at least 1, or None for one per core, found {threads!r}")
@@ -242,7 +244,7 @@ def _open_backend(
     provider: str,
     threads: int | None,
     provider_options: Mapping[str, Any] | None,
-    io_binding: bool,
+    io_binding: bool | None,
 ) -> Backend:
     if plan is not None:
         if threads is not None or provider_options is not None or io_binding:

@@ -208,7 +208,7 @@ def test_nan_is_an_error_and_not_a_class(
 
 
 def test_context_manager_closes(model_path: Path, frame: np.ndarray) -> None:
-    with Session(model_path) as session:
+    with Session(model_path, "cpu") as session:
         result = session(frame)
     with pytest.raises(UsageError, match="expected an open session, found one that was closed"):
         session(frame)
@@ -225,7 +225,7 @@ def test_eight_threads_give_what_one_gives(session: Session, model_path: Path, i
     jobs: list[tuple[Any, Any]] = [(frames[i % 16], names[i % 5]) for i in range(400)]
     jobs += [(frames[i : i + 1 + i % 4], names[i % 5]) for i in range(12)]
     serial = [session(frame, explain=name) for frame, name in jobs]
-    shared = Session(model_path, threads=1, io_binding=io_binding)
+    shared = Session(model_path, "cpu", threads=1, io_binding=io_binding)
     start = threading.Barrier(8)
 
     def work(worker: int) -> list[tuple[int, Any]]:
@@ -244,7 +244,7 @@ def test_eight_threads_give_what_one_gives(session: Session, model_path: Path, i
 
 
 def test_bound_results_stay_when_the_next_picture_comes(model_path: Path, frame: np.ndarray) -> None:
-    with Session(model_path, threads=1, io_binding=True) as session, Session(model_path, threads=1) as plain:
+    with Session(model_path, "cpu", threads=1, io_binding=True) as session, Session(model_path, "cpu", threads=1) as plain:
         first = session(frame)
         session(frame[::-1], explain="nothing")
         np.testing.assert_array_equal(first.heatmap, plain(frame).heatmap)
@@ -278,10 +278,10 @@ def test_closing_under_load_raises_only_our_error(session: Session, frame: np.nd
 
 def test_files_are_not_kept_open(model_path: Path, frame: np.ndarray, tmp_path: Path) -> None:
     Image.fromarray(frame).save(tmp_path / "frame.png")
-    Session(model_path, threads=1)(tmp_path / "frame.png")
+    Session(model_path, "cpu", threads=1)(tmp_path / "frame.png")
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
     for _ in range(5):
-        with Session(model_path, threads=1) as session:
+        with Session(model_path, "cpu", threads=1) as session:
             for _ in range(5):
                 session(tmp_path / "frame.png")
     assert len(os.listdir("/proc/self/fd")) <= before  # noqa: PTH208
@@ -318,7 +318,7 @@ def test_every_error_is_one_line(tmp_path: Path, model_path: Path, frame: np.nda
             function()
         return str(error.value)
 
-    session = Session(model_path)
+    session = Session(model_path, "cpu")
     messages = [
         call(lambda: Session(tmp_path / "none")),
         call(lambda: Session(tmp_path)),
