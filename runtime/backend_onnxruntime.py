@@ -243,6 +243,8 @@ def _unavailable(provider: str, available: list[str]) -> str:
     message = f"expected one of the providers {names} that this onnxruntime has, found provider={provider!r}"
     if provider in _ON_CUDA:
         message += "; onnxruntime for NVIDIA GPUs comes with pip install 'edgex[gpu]'"
+    if provider == "openvino":
+        message += "; onnxruntime with OpenVINO comes with pip install 'edgex[openvino]'"
     return message
 
 

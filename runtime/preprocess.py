@@ -16,7 +16,7 @@ from PIL import Image
 
 from edgex.runtime.errors import ArtefactError, UsageError
 from edgex.runtime.frames import Frame, as_frame
-from edgex.runtime.resample import Interpolation, resample
+from edgex.runtime.resample import Interpolation, resample, resample_unrounded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -137,10 +137,11 @@ class Preprocessing:
         """
         return Image.fromarray(self.array(image))
 
-    def array(self, image: Image.Image | np.ndarray | Frame) -> np.ndarray:
+    def array(self, image: Image.Image | np.ndarray | Frame, *, exact: bool = True) -> np.ndarray:
         """As `crop`, as uint8 [H, W, 3] RGB in [0, 255].
 
         image: a PIL picture, a uint8 RGB array [H, W, 3] or whatever else `frames.as_frame` takes.
+        exact: False for `resample_unrounded`: about half the time, rarely more than one grey level off.
         """
         frame = as_frame(image)
         view = self.view(frame.height, frame.width)
@@ -151,7 +152,8 @@ class Preprocessing:
             min(top + height, view.resized[0]) - max(top, 0),
             min(left + width, view.resized[1]) - max(left, 0),
         )
-        pixels = resample(frame.region, view.frame_size, view.resized, visible, self.interpolation)
+        scale = resample if exact else resample_unrounded
+        pixels = scale(frame.region, view.frame_size, view.resized, visible, self.interpolation)
         if frame.color == "bgr":
             pixels = pixels[..., ::-1]
         if visible[2:] == (height, width):

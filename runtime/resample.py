@@ -1,4 +1,4 @@
-"""Pillow's antialiased resize of one window of a picture: equal to the last bit, and faster.
+"""Pillow's antialiased resize of one window of a picture: equal to the last bit and faster, or faster still and nearly.
 
 Pillow resamples in two passes, columns and rows, in fixed-point arithmetic with 22 bits, and rounds to uint8
 after each. Only the crop is wanted here, so only its window is computed, and as matrix products: float32 sums
@@ -24,11 +24,13 @@ Region: TypeAlias = "Callable[[int, int, int, int], np.ndarray]"
 _BITS = 22
 """Fixed-point precision of Pillow's 8-bit resample: 32 bits less 8 of the pixel and 2 of overshoot."""
 _COLUMNS_PER_BLOCK = 4
-_ROWS_PER_BLOCK = 8
-_ROWS_PER_STRIP = 256
+_ROWS_PER_BLOCK = 4
+_ROWS_PER_STRIP = 540
 _COLUMNS_PER_STRIP = 1024
 _MAX_VALUES = 1 << 20
 """float32 pixels in work at once when rows are resampled."""
+_MAX_UNROUNDED = 4 << 20
+"""float32 values between the two passes of `resample_unrounded`."""
 _MAX_PRODUCT = (1 << 19) - 1
 """Multiplications per matrix product. OpenBLAS computes smaller ones on the calling thread; larger ones would wake
 threads that get in the way of the inference's own."""
@@ -62,6 +64,62 @@ def resample(
         return _resample_columns(_part_of(short, 0, columns.first), columns, 0, height)
     narrow = _resample_columns(region, columns, rows.first, rows.last)
     return _resample_rows(_part_of(narrow, rows.first, 0), rows, 0, width)
+
+
+def resample_unrounded(
+    region: Region,
+    size: tuple[int, int],
+    resized: tuple[int, int],
+    window: tuple[int, int, int, int],
+    interpolation: Interpolation,
+) -> np.ndarray:
+    """As `resample`, in about half of its time: rounded once, at the end, instead of after each pass as Pillow does.
+
+    Rows go first, so that columns are resampled in far fewer rows. The same weights, so the difference from Pillow's
+    pixels is its rounding between the passes: rarely more than one grey level (benchmarks/preprocess.py measures it).
+    """
+    top, left, height, width = window
+    if size == resized:
+        return region(top, top + height, left, left + width).copy()
+    columns = _axis(size[1], resized[1], left, width, interpolation, _COLUMNS_PER_BLOCK, 3)
+    if width > 1 and height * (columns.last - columns.first) * 3 > _MAX_UNROUNDED:
+        half = width // 2
+        parts = ((top, left, height, half), (top, left + half, height, width - half))
+        return np.hstack([resample_unrounded(region, size, resized, part, interpolation) for part in parts])
+    rows = _axis(size[0], resized[0], top, height, interpolation, _ROWS_PER_BLOCK, 1)
+    short = _row_sums(region, rows, columns.first, columns.last)
+    _, inputs, outputs = columns.weights.shape
+    sums = _workspace.array("sums", (height, len(columns.block_starts) * outputs))
+    step = max(1, _MAX_PRODUCT // (inputs * outputs))
+    for start in range(0, height, step):
+        stop = min(start + step, height)
+        for block, first in enumerate(columns.block_starts):
+            target = sums[start:stop, block * outputs : (block + 1) * outputs]
+            np.matmul(short[start:stop, first * 3 : first * 3 + inputs], columns.weights[block], out=target)
+    np.clip(sums, 0.0, 255.0, out=sums)
+    sums += np.float32(0.5)
+    return sums[:, : width * 3].astype(np.uint8).reshape(height, width, 3)
+
+
+def _row_sums(region: Region, axis: _Axis, left: int, right: int) -> np.ndarray:
+    """Columns left..right-1 of a picture, resampled in height: float32 [outputs, columns * 3], in the workspace."""
+    _, inputs, outputs = axis.weights.shape
+    width = (right - left) * 3
+    sums = _workspace.array("rows", (len(axis.block_starts) * outputs, width))
+    step = max(1, _MAX_PRODUCT // (inputs * outputs))
+    for blocks in _groups(axis, _MAX_VALUES // width):
+        first = axis.block_starts[blocks[0]]
+        last = axis.block_starts[blocks[-1]] + inputs
+        strip = region(axis.first + first, axis.first + last, left, right)
+        values = _workspace.array("values", (last - first, width))
+        np.copyto(values.reshape(strip.shape), strip)
+        for block in blocks:
+            top = axis.block_starts[block] - first
+            weights, target = axis.weights[block].T, sums[block * outputs : (block + 1) * outputs]
+            for start in range(0, width, step):
+                part = slice(start, start + step)
+                np.matmul(weights, values[top : top + inputs, part], out=target[:, part])
+    return sums
 
 
 def _part_of(pixels: np.ndarray, top: int, left: int) -> Region:

@@ -67,6 +67,8 @@ class Session:
         other providers results are written to memory of the calling thread. Defaults to None: on "cuda" True, unless
         the file cannot be captured, elsewhere False, since on CPUs the copy that keeps results apart costs what the
         allocation did (36 and 38 microseconds for a model that does next to nothing).
+    exact_resize: resample frames to the pixels of training to the last bit. False takes about half the time (a 1080p
+        frame: about 3 ms less) for pixels that are rarely more than one grey level off. Defaults to True.
 
     Raises ArtefactError for a file that is no intact fused model, ProviderError for a provider that is not
     there, MissingExtraError where the package that runs it is not installed.
@@ -82,12 +84,14 @@ class Session:
         verify: bool = True,
         provider_options: Mapping[str, Any] | None = None,
         io_binding: bool | None = None,
+        exact_resize: bool = True,
     ) -> None:
         if threads is not None and threads < 1:
             raise UsageError(f"threads: expected at least 1, or None for one per core, found {threads!r}")
         if warmup < 0:
             raise UsageError(f"warmup: expected a number of inferences of at least 0, found {warmup!r}")
         self.path = Path(path)
+        self._exact_resize = exact_resize
         self.metadata, plan = contract.load(self.path, verify)
         self._backend: Backend = _open_backend(
             self.path, self.metadata, plan, provider, threads, provider_options, io_binding
@@ -197,6 +201,9 @@ class Session:
     ) -> None:
         self.close()
 
+    def _pixels(self, frame: Frame) -> np.ndarray:
+        return self.preprocessing.array(frame, exact=self._exact_resize)
+
     def _numbers(self, names: Sequence[ExplainClass]) -> list[int]:
         return [_PREDICTED if name is None else self._index.number(name) for name in names]
 
@@ -205,12 +212,12 @@ class Session:
         step = self.metadata.max_batch
         for start in range(0, len(frames), step):
             chunk = [as_frame(frame, color) for frame in frames[start : start + step]]
-            images = np.stack([self.preprocessing.array(frame) for frame in chunk])
+            images = np.stack([self._pixels(frame) for frame in chunk])
             results += self._results(images, chunk, wanted[start : start + step], color)
         return results
 
     def _run_frame(self, frame: Frame, wanted: list[int], color: ColorOrder) -> list[Result]:
-        image = self.preprocessing.array(frame)[np.newaxis]
+        image = self._pixels(frame)[np.newaxis]
         if self.shares_classes and wanted:
             return self._results(image, [frame] * len(wanted), wanted, color)
         results: list[Result] = []

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgex.cli.console import note, print_json
+from edgex.cli.console import note, print_json, provider_options
 from edgex.runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from edgex.bench import Options, Report
+    import numpy as np
+
+    from edgex.bench import PlainSession, Skipped
     from edgex.runtime import Session
 
 # What an exported benchmark file takes, so that the many-pass methods find their best batch.
@@ -37,6 +39,10 @@ def bench(
         Path | None, typer.Option(help="int8: folder of pictures to calibrate with and to gate on.")
     ] = None,
     provider: Annotated[str, typer.Option(help="What to run on: auto, cpu, cuda, ...")] = "auto",
+    provider_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="An option of onnxruntime's provider; may be repeated."),
+    ] = None,
     plain: Annotated[
         Path | None,
         typer.Option(help="Exported files: the plain classifier's ONNX file, to compare with; bench exports fp32."),
@@ -46,6 +52,7 @@ def bench(
 ) -> None:
     """Time an explanation on this machine: fused, by Kernel SHAP (captum, shap), and without any."""
     from edgex.bench import Options
+    from edgex.bench import bench as time_it
 
     options = Options(passes=passes, players=_numbers(players), rounds=rounds, repeats=repeats, batch=batch)
     exported = Path(model).suffix in (".onnx", ".engine")
@@ -58,9 +65,15 @@ def bench(
     with contextlib.ExitStack() as stack:
         fused = Path(model)
         if not exported:
-            fused, plain = _export(model, precision, calibration, stack)
+            # The integer kernels of the default form are the CPU provider's own.
+            form = "qdq" if precision == "int8" and provider not in ("auto", "cpu") else None
+            fused, plain = _export(model, precision, form, calibration, stack)
         # The plain classifier is what runs without edgex: fp32, whatever the fused file is.
-        report, session = _run(fused, plain, None if exported else "fp32", options, threads, provider, picture, stack)
+        plain_precision = None if exported else "fp32"
+        session, classifier = _open(
+            fused, plain, plain_precision, provider, threads, provider_options(provider_option), stack
+        )
+        report = time_it(session, classifier, _pixels(session, picture), options, note)
         found = {
             "model": model,
             "architecture": session.metadata.architecture,
@@ -85,7 +98,9 @@ def _numbers(text: str) -> tuple[int, ...]:
         raise UsageError(f"expected --players with square numbers such as 49,196, found '{text}'") from error
 
 
-def _export(model: str, precision: str, calibration: Path | None, stack: contextlib.ExitStack) -> tuple[Path, Path]:
+def _export(
+    model: str, precision: str, int8_form: str | None, calibration: Path | None, stack: contextlib.ExitStack
+) -> tuple[Path, Path]:
     """The fused file and the plain classifier's, in a temporary folder that lasts as long as the stack."""
     import tempfile
 
@@ -109,35 +124,40 @@ def _export(model: str, precision: str, calibration: Path | None, stack: context
         calibration=pictures if calibration else None,
         model_sha256=load_card(path)[1],
         precision=precision,  # type: ignore[arg-type]  # export_onnx refuses others by name
+        int8_form=int8_form,  # type: ignore[arg-type]
         max_batch=MAX_BATCH,
     )
     export_plain(loaded, card.preprocessing.image_size, plain)
     return fused, plain
 
 
-def _run(
+def _open(
     fused: Path,
     plain: Path | None,
     plain_precision: str | None,
-    options: Options,
-    threads: int | None,
     provider: str,
-    picture: Path | None,
+    threads: int | None,
+    provider_options: dict[str, str] | None,
     stack: contextlib.ExitStack,
-) -> tuple[Report, Session]:
-    from edgex import samples
+) -> tuple[Session, PlainSession | Skipped]:
+    """The fused file, and the plain classifier opened alike or the reason why there is none."""
     from edgex.bench import PlainSession, Skipped
-    from edgex.bench import bench as time_it
     from edgex.runtime import Session
+
+    session = stack.enter_context(Session(fused, provider, threads=threads, provider_options=provider_options))
+    if plain is None:
+        reason = "an exported file holds none: name its ONNX file with --plain, or bench the model it was made of"
+        return session, Skipped("plain classifier", reason)
+    graph = session.provider == "cuda"
+    return session, PlainSession(plain, session, threads, plain_precision, provider_options, graph)
+
+
+def _pixels(session: Session, picture: Path | None) -> np.ndarray:
+    """The picture, or a sample, as the model sees it."""
+    from edgex import samples
     from edgex.runtime.frames import as_frame
 
-    session = stack.enter_context(Session(fused, provider=provider, threads=threads))
-    pixels = session.preprocessing.array(as_frame(picture or samples.paths()[0]))
-    reason = "an exported file holds none: name its ONNX file with --plain, or bench the model it was made of"
-    classifier = (
-        PlainSession(plain, session, threads, plain_precision) if plain else Skipped("plain classifier", reason)
-    )
-    return time_it(session, classifier, pixels, options, note), session
+    return session.preprocessing.array(as_frame(picture or samples.paths()[0]))
 
 
 def _print(found: dict[str, Any]) -> None:

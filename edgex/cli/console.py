@@ -28,6 +28,17 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def provider_options(entries: list[str] | None) -> dict[str, str] | None:
+    """What --provider-option was given, each KEY=VALUE; None where it was not. Raises UsageError for anything else."""
+    options = {}
+    for entry in entries or []:
+        key, equals, value = entry.partition("=")
+        if not key or not equals:
+            raise UsageError(f"expected --provider-option as KEY=VALUE, such as device_id=1, found '{entry}'")
+        options[key] = value
+    return options or None
+
+
 def refuse_to_overwrite(*paths: Path | None, force: bool) -> None:
     """UsageError for the first of these files that is there already, unless `force`; None stands for no file."""
     for path in paths:

@@ -18,6 +18,7 @@ _PACKAGES = (
     ("pillow", "PIL", "", "pictures"),
     ("onnxruntime", "onnxruntime", "cpu", "running ONNX files on a CPU"),
     ("onnxruntime-gpu", "onnxruntime", "gpu", "running ONNX files on a GPU"),
+    ("onnxruntime-openvino", "onnxruntime", "openvino", "running ONNX files on Intel hardware"),
     ("torch", "torch", "bake", "training, baking, exporting"),
     ("timm", "timm", "bake", "timm models"),
     ("open_clip_torch", "open_clip", "bake", "CLIP models"),
@@ -57,7 +58,7 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = F
     print(f"edgex {found['edgex']}, Python {found['python']}, {found['platform']}")
     for name, _, extra, purpose in _PACKAGES:
         state = packages[name] or f"not installed (pip install 'edgex[{extra}]')"
-        print(f"  {name:<18}{state:<44}{purpose}")
+        print(f"  {name:<22}{state:<44}{purpose}")
     print(f"execution providers: {', '.join(found['providers']) or 'none'}")
     print(f"GPUs that torch sees: {', '.join(found['gpus']) or 'none'}")
     for line in found["advice"]:
@@ -96,10 +97,9 @@ def _gpus() -> list[str]:
 
 def _advice(packages: dict[str, Any]) -> list[str]:
     advice = []
-    if packages["onnxruntime"] and packages["onnxruntime-gpu"]:
-        advice.append(
-            "onnxruntime and onnxruntime-gpu overwrite each other's files: pip uninstall both, then install one"
-        )
+    runtimes = [name for name, module, *_ in _PACKAGES if module == "onnxruntime" and packages[name]]
+    if len(runtimes) > 1:
+        advice.append(f"{' and '.join(runtimes)} overwrite each other's files: pip uninstall all, then install one")
     if importlib.util.find_spec("onnxruntime") is None:
         advice.append("nothing runs ONNX files yet: pip install 'edgex[cpu]' (or 'edgex[gpu]' with a CUDA GPU)")
     if packages["torch"] is None:

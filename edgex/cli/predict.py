@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgex.cli.console import note, print_error, print_json, save_picture
+from edgex.cli.console import note, print_error, print_json, provider_options, save_picture
 from edgex.names import PICTURE_SUFFIXES
 from edgex.runtime.errors import ImageError, UsageError
 
@@ -29,11 +29,15 @@ def predict(
     top: Annotated[int, typer.Option(min=1, help="How many classes to print per picture.")] = 3,
     overlay: Annotated[Path | None, typer.Option(help="Folder to write overlay pictures (PNG) to.")] = None,
     provider: Annotated[str, typer.Option(help="Exported files: what to run on.")] = "auto",
+    provider_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="An option of onnxruntime's provider; may be repeated."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, heatmaps included.")] = False,
 ) -> None:
     """Classify pictures and say why."""
     paths = _pictures(images)
-    run = _runner(model, provider)
+    run = _runner(model, provider, provider_options(provider_option))
     results: list[tuple[Path, Result]] = []
     failed = False
     for path in paths:
@@ -69,15 +73,15 @@ def _pictures(images: list[Path]) -> list[Path]:
     return paths
 
 
-def _runner(model: str, provider: str) -> Callable[[Path, str | None], Result]:
+def _runner(model: str, provider: str, options: dict[str, str] | None) -> Callable[[Path, str | None], Result]:
     """Exported files run in the runtime; models and zoo names run in PyTorch."""
     if Path(model).suffix in (".onnx", ".engine"):
         from edgex.runtime import Session
 
-        session = Session(model, provider=provider)
+        session = Session(model, provider, provider_options=options)
         return lambda path, explain: session(path, explain=explain)
-    if provider != "auto":
-        raise UsageError(f"--provider is for exported files, found the model {model}: export it first")
+    if provider != "auto" or options:
+        raise UsageError(f"--provider and its options are for exported files, found the model {model}: export it first")
     from edgex import zoo
     from edgex.torch_session import TorchSession
 

@@ -320,3 +320,12 @@ def test_nobody_reads_standard_output(watch: Watch, pictures: Path, tmp_path: Pa
     assert process.wait(60) == 0
     assert len(noise.splitlines()) == 1
     assert "frames in" in noise
+
+
+def test_options_of_the_provider_and_fast_resizing(watch: Watch, pictures: Path) -> None:
+    code, out, _ = watch("--source", "pictures", "--fast-resize", "--provider", "cpu")
+    assert code == 0
+    assert len(out.splitlines()) == 3
+    code, _, err = watch("--source", "pictures", "--provider-option", "device_id")
+    assert code == 2
+    assert "expected --provider-option as KEY=VALUE, such as device_id=1, found 'device_id'" in error_line(err)

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgex.runtime import ArtefactError, MissingExtraError, ProviderError, Session, UsageError
-from edgex.runtime.backend_onnxruntime import AUTOMATIC, PROVIDERS, OnnxRuntimeBackend
+from edgex.runtime.backend_onnxruntime import AUTOMATIC, PROVIDERS, OnnxRuntimeBackend, _provider_options, open_session
 from edgex.runtime.metadata import load
 
 
@@ -143,3 +143,26 @@ def test_missing_and_extra_inputs_and_outputs_are_named(
     model.graph.input.append(helper.make_tensor_value_info("mask", TensorProto.FLOAT, ["N"]))
     with pytest.raises(ArtefactError, match=r"inputs image, explain_class of a fused model, found .*mask"):
         Session(make_model(model=model))
+
+
+def test_provider_options_are_texts_and_json(monkeypatch: pytest.MonkeyPatch, model_path: Path) -> None:
+    seen: list[Any] = []
+    real = onnxruntime.InferenceSession
+    monkeypatch.setattr(
+        onnxruntime, "InferenceSession", lambda *args, **kwargs: (seen.append(kwargs["providers"]), real(*args))[1]
+    )
+    open_session(model_path, "cpu", provider_options={"use_arena": 1, "config": {"CPU": {"HINT": "bf16"}}})
+    assert seen == [[("CPUExecutionProvider", {"use_arena": "1", "config": '{"CPU": {"HINT": "bf16"}}'})]]
+
+
+def test_openvino_counts_its_threads_itself() -> None:
+    assert _provider_options("openvino", 3, None) == {"num_of_threads": "3"}
+    assert _provider_options("openvino", 3, {"num_of_threads": 2}) == {"num_of_threads": "2"}
+    assert _provider_options("openvino", None, None) == _provider_options("cpu", 3, None) == {}
+
+
+def test_any_onnx_file_opens_alike(model_path: Path, tmp_path: Path) -> None:
+    assert open_session(model_path, "CPUExecutionProvider", 1).get_providers() == ["CPUExecutionProvider"]
+    (tmp_path / "bad.onnx").write_bytes(b"no model")
+    with pytest.raises(ArtefactError, match=r"bad.onnx: onnxruntime cannot load it"):
+        open_session(tmp_path / "bad.onnx", "cpu")

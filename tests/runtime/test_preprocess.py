@@ -101,12 +101,13 @@ def test_exif_rotation_is_applied(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "height, width", [(1, 30_000), (30_000, 1), (2, 40_001), (40_001, 3), (20_000, 20_000), (20_000, 9_000)]
 )
-def test_extreme_sizes_in_bounded_memory(height: int, width: int) -> None:
+@pytest.mark.parametrize("exact", [True, False])
+def test_extreme_sizes_in_bounded_memory(height: int, width: int, exact: bool) -> None:
     columns = np.linspace(0, 255, width).astype(np.uint8)
     pixels = np.broadcast_to(columns[None, :, None], (height, width, 3))
     tracemalloc.start()
     try:
-        found = make().array(pixels)
+        found = make().array(pixels, exact=exact)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

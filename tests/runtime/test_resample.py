@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from edgex.runtime import resample as module
-from edgex.runtime.resample import resample
+from edgex.runtime.resample import resample, resample_unrounded
 
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
@@ -107,3 +107,52 @@ def test_large_buffers_are_not_kept() -> None:
     assert workspace.array("a", (1, 2)).base is workspace.buffers["a"]
     workspace.array("b", (1, module._Workspace.LARGEST))
     assert "b" not in workspace.buffers
+
+
+def smooth(size: tuple[int, int]) -> np.ndarray:
+    """A picture without the overshoot that hard edges give, with the noise of a sensor."""
+    rng = np.random.default_rng(size[0])
+    small = rng.integers(40, 216, (max(2, size[0] // 40), max(2, size[1] // 40), 3), dtype=np.uint8)
+    large = np.asarray(Image.fromarray(small).resize(size[::-1], Image.Resampling.BICUBIC)).astype(int)
+    return np.clip(large + rng.integers(-6, 7, large.shape), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("how", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("size, resized", [((540, 960), (224, 398)), ((700, 300), (522, 224)), ((90, 160), (224, 398))])
+def test_one_rounding_is_a_grey_level_from_two(size: tuple[int, int], resized: tuple[int, int], how: str) -> None:
+    pixels, window = smooth(size), (0, 0, 224, 224)
+    region = lambda top, bottom, left, right: pixels[top:bottom, left:right]  # noqa: E731
+    found = resample_unrounded(region, size, resized, window, how)  # type: ignore[arg-type]
+    exact = resample(region, size, resized, window, how)  # type: ignore[arg-type]
+    difference = np.abs(found.astype(int) - exact)
+    assert (found.shape, found.dtype) == ((224, 224, 3), np.uint8)
+    assert difference.max() <= 1
+    assert difference.mean() < 0.2
+
+
+def test_one_rounding_is_the_nearest_to_exact_arithmetic() -> None:
+    """Against the same weights in double precision: at most half a grey level, where Pillow's pixels may be further."""
+    size, resized = (300, 420), (224, 313)
+    pixels, window = smooth(size), (0, 0, 224, 313)
+    region = lambda top, bottom, left, right: pixels[top:bottom, left:right]  # noqa: E731
+    matrices = []
+    for before, after in zip(size, resized, strict=True):
+        starts, _, taps = module._pillow_weights(before, after, 0, after, "bicubic")
+        matrix = np.zeros((after, before + taps.shape[1]))
+        for output, start in enumerate(starts):
+            matrix[output, start : start + taps.shape[1]] = taps[output] / (1 << 22)
+        matrices.append(matrix[:, :before])
+    precise = np.einsum("yh,hwc,xw->yxc", matrices[0], pixels.astype(np.float64), matrices[1], optimize=True)
+    found = resample_unrounded(region, size, resized, window, "bicubic")
+    assert np.abs(found - np.clip(precise, 0, 255)).max() <= 0.501
+
+
+def test_one_rounding_in_parts_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels, size = smooth((300, 700)), (300, 700)
+    region = lambda top, bottom, left, right: pixels[top:bottom, left:right]  # noqa: E731
+    whole = resample_unrounded(region, size, (128, 299), (3, 5, 100, 200), "bicubic")
+    monkeypatch.setattr(module, "_MAX_UNROUNDED", 20_000)
+    parts = resample_unrounded(region, size, (128, 299), (3, 5, 100, 200), "bicubic")
+    # Sums in other blocks are added in another order.
+    assert np.abs(whole.astype(int) - parts).max() <= 1
+    assert (whole != parts).mean() < 1e-3

@@ -244,7 +244,10 @@ def test_eight_threads_give_what_one_gives(session: Session, model_path: Path, i
 
 
 def test_bound_results_stay_when_the_next_picture_comes(model_path: Path, frame: np.ndarray) -> None:
-    with Session(model_path, "cpu", threads=1, io_binding=True) as session, Session(model_path, "cpu", threads=1) as plain:
+    with (
+        Session(model_path, "cpu", threads=1, io_binding=True) as session,
+        Session(model_path, "cpu", threads=1) as plain,
+    ):
         first = session(frame)
         session(frame[::-1], explain="nothing")
         np.testing.assert_array_equal(first.heatmap, plain(frame).heatmap)
@@ -328,3 +331,14 @@ def test_every_error_is_one_line(tmp_path: Path, model_path: Path, frame: np.nda
         call(lambda: session(frame, color="rbg")),  # type: ignore[call-overload]
     ]
     assert all("\n" not in message and "found" in message for message in messages)
+
+
+def test_fast_resizing_gives_nearly_the_same(model_path: Path) -> None:
+    rows, columns = np.mgrid[0:540, 0:960]
+    frame = np.stack([rows % 256, columns % 200, (rows + columns) % 256], axis=-1).astype(np.uint8)
+    with Session(model_path, "cpu") as exact, Session(model_path, "cpu", exact_resize=False) as fast:
+        one, other = exact(frame), fast(frame)
+        assert not np.array_equal(one.logits, other.logits)
+        np.testing.assert_allclose(one.logits, other.logits, atol=0.02)
+        np.testing.assert_array_equal(exact([frame])[0].logits, one.logits)
+        np.testing.assert_array_equal(fast([frame])[0].logits, other.logits)

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +10,8 @@ import numpy as np
 import pytest
 
 from edgex.runtime import Session
+from environments import install, run
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import json, sys, time
 import numpy, PIL.Image, onnxruntime
@@ -39,30 +35,7 @@ print(json.dumps({
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of a fresh environment that holds what `pip install 'edgex[cpu]'` brings."""
-    folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"
-    # Built from a copy, so that no build folder is left in the repository.
-    skip = shutil.ignore_patterns("__pycache__", "*.egg-info")
-    source.mkdir()
-    for name in ("edgex", "export", "runtime"):
-        shutil.copytree(REPOSITORY / name, source / name, ignore=skip)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(REPOSITORY / name, source / name)
-    subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
-    interpreter = folder / "venv" / "bin" / "python"
-    pip = [str(interpreter), "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", str(folder), str(source)], check=True)
-    (wheel,) = folder.glob("edgex-*.whl")
-    subprocess.run([*pip, "install", f"edgex[cpu] @ {wheel.as_uri()}"], check=True)
-    return interpreter
-
-
-def run(python: Path, *arguments: object) -> str:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    command = [str(python), *map(str, arguments)]
-    return subprocess.run(
-        command, check=True, capture_output=True, text=True, env=environment, cwd=python.parent
-    ).stdout
+    return install(tmp_path_factory.mktemp("wheel"), "cpu")
 
 
 def test_the_wheel_runs_without_torch(python: Path, model_path: Path, frame: np.ndarray, tmp_path: Path) -> None:
