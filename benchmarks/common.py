@@ -51,8 +51,15 @@ class Subject:
             "machine": machine(PACKAGES),
         }
 
-    def export(self, precision: str, out: Path, max_batch: int = 8, int8_form: str | None = None) -> Any:
-        """Writes the fused file, gated; returns the export's report. int8_form: None for the export's own choice."""
+    def export(
+        self,
+        precision: str,
+        out: Path,
+        max_batch: int = 8,
+        int8_form: str | None = None,
+        attention: str | None = None,
+    ) -> Any:
+        """Writes the fused file, gated; returns the export's report. int8_form, attention: None for its choice."""
         from edgex.export import export_onnx
 
         log(f"exporting {precision}")
@@ -65,6 +72,7 @@ class Subject:
             precision=precision,  # type: ignore[arg-type]
             calibration=self.pictures if self.calibrated and precision == "int8" else None,
             int8_form=int8_form,  # type: ignore[arg-type]
+            attention=attention,  # type: ignore[arg-type]
             max_batch=max_batch,
         )
 

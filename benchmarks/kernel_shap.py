@@ -124,6 +124,9 @@ def main() -> None:
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 0], help="0: one per core")
     parser.add_argument("--providers", nargs="+", choices=PLACES, help="default: all at hand")
     parser.add_argument("--max-batch", type=int, default=32, help="largest batch of the many-pass methods")
+    parser.add_argument(
+        "--attention", nargs="+", metavar="PRECISION=FORM", help="forms of attention, as of edgex export --attention"
+    )
     parser.add_argument("--batch", type=int, default=8, help="pictures of the one-pass rows beside batch 1")
     parser.add_argument("--players", nargs="+", type=int, default=[49, 196])
     parser.add_argument("--passes", type=int, default=150)
@@ -133,6 +136,7 @@ def main() -> None:
     parser.add_argument("--quality", type=Path, default=RESULTS / "ten_targets.json")
     parser.add_argument("--out", type=Path, default=RESULTS / "kernel_shap.json")
     arguments = parser.parse_args()
+    arguments.attention = dict(entry.split("=") for entry in arguments.attention or ())
     logging.disable(logging.WARNING)
     report = measure(arguments)
     report["quality"] = read_quality(arguments.quality)
@@ -159,6 +163,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         batch=arguments.batch,
     )
     report = {**subject.describe(), "passes": options.passes, "rounds": options.rounds}
+    report["attention"] = arguments.attention
     places = arguments.providers or at_hand()
     expected = reference(subject.model, subject.card.preprocessing, subject.pictures)
     with tempfile.TemporaryDirectory() as folder:
@@ -217,7 +222,9 @@ def export_all(
         if precision != "fp32":
             convert = plain_int8 if precision == "int8" else plain_fp16
             convert(folder / "plain-fp32.onnx", own[precision]["plain"])
-        done = subject.export(precision, own[precision]["fused"], arguments.max_batch)
+        done = subject.export(
+            precision, own[precision]["fused"], arguments.max_batch, attention=arguments.attention.get(precision)
+        )
         report["gates"][precision] = done.gate.to_dict() if done.gate else None
     files = {"cpu": own}
     for name in places:

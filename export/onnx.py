@@ -19,6 +19,7 @@ from edgex.checkpoint import ModelCard
 from edgex.errors import UnsupportedError
 from edgex.export import graph, metadata
 from edgex.export.build import DEFAULT_MAX_BATCH, DEFAULT_OPSET, Recipe, build_graph, check_arguments, notes
+from edgex.export.graph import AttentionForm
 from edgex.export.int8 import Budget, Damage, Int8Form
 from edgex.export.parity import Precision, reference, run_gate
 from edgex.export.report import ExportReport, Progress, Stages
@@ -41,6 +42,7 @@ def export_onnx(
     max_batch: int = DEFAULT_MAX_BATCH,
     calibration: np.ndarray | None = None,
     int8_form: Int8Form | None = None,
+    attention: AttentionForm | None = None,
     budget: Budget | None = None,
     opset: int = DEFAULT_OPSET,
     thresholds: Mapping[str, float] | None = None,
@@ -52,14 +54,16 @@ def export_onnx(
     pictures: uint8 [N, H, W, 3] at the model's size, real ones, for the gate. model_sha256: of the artefact that
     the model came from. calibration: pictures for int8's ranges; without any, int8 is dynamic and the gate's
     pictures serve to measure damage. int8_form: defaults to "static" with calibration pictures, else "dynamic",
-    the only form that needs none. budget: damage that int8 may do. thresholds: gate metrics to override. force:
-    replace an existing file.
+    the only form that needs none. attention: "fused" is onnxruntime's own operator, for its CPU and CUDA providers
+    alone; "plain" runs everywhere; "onnx" is the operator of opset 23. Defaults to "fused" in int8's forms for
+    onnxruntime's CPU kernels, else "plain". budget: damage that int8 may do. thresholds: gate metrics to override.
+    force: replace an existing file.
 
     Raises UsageError for a bad argument, ParityError where the file differs from the model (nothing is
     written), ArtefactError where the file cannot be written.
     """
     form: Int8Form = int8_form or ("dynamic" if calibration is None else "static")
-    recipe = Recipe(precision, int8_form=form, opset=opset, budget=budget or Budget())
+    recipe = Recipe(precision, int8_form=form, opset=opset, attention=attention, budget=budget or Budget())
     check_arguments(
         card,
         out,

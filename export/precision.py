@@ -20,6 +20,7 @@ from edgex.export.quantise import products
 _HALF_OPERATORS = {
     "MatMul",
     "Attention",
+    "MultiHeadAttention",
     "Add",
     "Mul",
     "Div",
@@ -31,6 +32,7 @@ _HALF_OPERATORS = {
     "Reshape",
     "Transpose",
 }
+_PRODUCTS = {"MatMul", "Attention", "MultiHeadAttention"}
 _HALF, _FLOAT = ir.DataType.FLOAT16, ir.DataType.FLOAT
 
 
@@ -66,7 +68,7 @@ def half_nodes(model: ir.Model) -> set[ir.Node]:
         if node.op_type == "Add" and len(sources) == 2:
             continue  # the residual stream
         # Half precision begins at a product; shapes, biases and activations follow the type of what they read.
-        if node.op_type in ("MatMul", "Attention") or all(value.producer() in half for value in sources):
+        if node.op_type in _PRODUCTS or all(value.producer() in half for value in sources):
             half.add(node)
     return half
 

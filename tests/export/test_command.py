@@ -68,6 +68,9 @@ def test_a_missing_or_empty_folder_is_an_error(tmp_path):
         ({"onnx": "fp32", "sm": "86"}, "--sm is for --trt"),
         ({"trt": "fp32", "sm": "86,,89"}, "expected --sm with compute capabilities"),
         ({"trt": "fp32", "opset": 20}, "--opset is for --onnx"),
+        ({"trt": "fp16", "attention": "fused"}, "--attention is for --onnx"),
+        ({"onnx": "int8", "int8_form": "qdq", "attention": "fused"}, "--int8-form qdq is for other runtimes"),
+        ({"onnx": "fp16", "attention": "flash"}, "expected --attention plain or fused, found 'flash'"),
         ({}, "expected one of --onnx PRECISION and --trt PRECISION"),
     ],
 )

@@ -1,6 +1,8 @@
 import onnx
 import onnx_ir as ir
+import pytest
 
+from edgex.export import export_onnx
 from edgex.export.graph import weight_shares
 
 
@@ -33,3 +35,17 @@ def test_half_is_half_the_size_and_close(exported):
     full, half = exported("fp32")[1], exported("fp16")[1]
     assert half.size < 0.7 * full.size
     assert 0 < half.gate["heatmap_error"].value < 0.01
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_onnxruntimes_own_attention(random_model, natural_pictures, tmp_path, precision):
+    """Where no heatmap reads a block's heads, its attention is one operator, in the precision of the products."""
+    model, card = random_model("timm/vit_tiny_patch16_224", classes=7, image_size=96, alpha=1.0)
+    pictures = natural_pictures(6, (96, 96))
+    options = {"pictures": pictures, "model_sha256": "ab" * 32, "precision": precision, "max_batch": 4}
+    report = export_onnx(model, card, tmp_path / "m.onnx", attention="fused", **options)
+    found = [n for n in ir.load(report.path).graph.all_nodes() if n.op_type == "MultiHeadAttention"]
+    assert len(found) == 12 - 4
+    wanted = ir.DataType.FLOAT16 if precision == "fp16" else ir.DataType.FLOAT
+    assert {value.dtype for node in found for value in node.outputs} == {wanted}
+    assert report.gate.passed

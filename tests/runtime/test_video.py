@@ -1,4 +1,4 @@
-"""Real FFmpeg on real files and sockets; cameras only as far as a machine without one shows."""
+"""Real FFmpeg on real files and sockets, and on the camera that FFmpeg makes up: none is at hand in tests."""
 
 from __future__ import annotations
 
@@ -284,6 +284,29 @@ def test_an_rtsp_camera_that_is_unplugged_and_comes_back(
     assert stream.meter.reading().reconnections == 1
     assert len(notices) == 4 - 1
     assert session(coloured(1)).label == "green thing"
+
+
+@pytest.mark.skipif("lavfi" not in av.formats_available, reason="this FFmpeg has no virtual camera")
+def test_a_virtual_camera_of_ffmpeg_drops_what_is_late_and_is_opened_again(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device that FFmpeg makes up delivers pictures in real time, as a camera's driver does, and then is gone."""
+    monkeypatch.setattr(stream_module, "FIRST_WAIT", 0.01)
+    source = VideoSource(
+        "smptebars=size=1280x720:rate=60:duration=0.6,realtime", "camera:virtual", live=True, device="lavfi"
+    )
+    notices: list[str] = []
+    stream = Stream(session, source, policy="latest", limit=12, notice=notices.append)
+    names = []
+    for entry in stream:
+        assert (entry.shot.frame.height, entry.shot.frame.width) == (720, 1280)
+        names.append(entry.shot.name)
+        time.sleep(0.08)
+    reading = stream.meter.reading()
+    assert reading.frames == len(names) == 12
+    assert reading.reconnections >= 1
+    assert reading.dropped >= 12
+    assert any("camera:virtual" in text and "opening it again" in text for text in notices)
 
 
 def test_without_pyav_the_error_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
