@@ -90,10 +90,15 @@ def measured_on(report: dict[str, Any]) -> str:
 
 def save(report: dict[str, Any], text: str, out: Path) -> None:
     """Writes the JSON report and, beside it, its Markdown; prints the latter."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    save_json(report, out)
     out.with_suffix(".md").write_text(text, encoding="utf-8")
     print(text)
+
+
+def save_json(report: dict[str, Any], out: Path) -> None:
+    """The figures alone: before anything is made of them, so that a slip there costs no measurement."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 def log(text: str) -> None:

@@ -13,7 +13,8 @@ Other providers of onnxruntime join where they are at hand, or with --providers:
 and replayed, the default of `Session`) and "tensorrt" with the PyTorch methods on the GPU; "openvino", and
 "openvino-bf16" that lets it compute in bfloat16, each beside the same files on onnxruntime's own CPU provider. Every
 file is put to the export's gate on every provider that it is timed on. int8 is in the form for CPUs on "cpu" and with
-Q/DQ nodes elsewhere.
+Q/DQ nodes elsewhere. OpenVINO prepares a pass anew, for about half of its time, when a session's batch size changes:
+--batch 1 times it as a stream of single pictures meets it.
 
 Cold start is the time from starting a Python process to its first result, steady memory its resident memory after 50
 more; each in fresh processes. Quality is read from --quality, insertion minus deletion per target and method, as
@@ -34,7 +35,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import RESULTS, Subject, log, save
+from common import RESULTS, Subject, log, save, save_json
 from kernel_shap_report import as_markdown, draw, read_quality, targets
 
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -139,6 +140,8 @@ def main() -> None:
     arguments.attention = dict(entry.split("=") for entry in arguments.attention or ())
     logging.disable(logging.WARNING)
     report = measure(arguments)
+    save_json(report, arguments.out)
+    report["targets"] = targets(report)
     report["quality"] = read_quality(arguments.quality)
     if report["quality"] is None:
         log(f"no {arguments.quality.name} yet: the table and the plot go without quality")
@@ -185,7 +188,6 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         if arguments.starts:
             report["footprint"]["pytorch fp32"] = footprint("pytorch", subject.path, sample, arguments.starts)
     report["machine"]["load_average_at_end"] = machine(())["load_average"]
-    report["targets"] = targets(report)
     return report
 
 

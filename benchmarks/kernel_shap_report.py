@@ -23,8 +23,9 @@ def targets(report: dict[str, Any]) -> list[dict[str, Any]]:
         entry: dict[str, Any] = {"provider": group["provider"], "threads": group["threads"]}
         for precision in group["models"]:
             for row in rows_of(group, precision, "fused"):
-                if "over_plain" in row:
-                    entry[f"fused {precision} over plain {precision}, batch {row['batch']}"] = row["over_plain"]
+                same = row.get("over_plain" if row["batch"] == 1 else "over_plain_of_same_batch")
+                if same is not None:
+                    entry[f"fused {precision} over plain {precision}, batch {row['batch']}"] = same
                 if row["batch"] == 1 and "over_plain_fp32" in row and row["over_plain_fp32"] != row.get("over_plain"):
                     entry[f"fused {precision} over plain fp32"] = row["over_plain_fp32"]
             serial = {row["batch"]: row for row in rows_of(group, precision, "passes")}
@@ -65,7 +66,8 @@ def quality_and_latency(report: dict[str, Any]) -> list[dict[str, Any]]:
     Kernel SHAP's time is that of the bare passes in the best batch, below which no library goes, up to the slowest
     library call; other budgets than the measured one are scaled with their passes, and say so.
     """
-    group = [group for group in report["groups"] if group["provider"] == "cpu" or "gpu" in group][-1]
+    groups = report["groups"]
+    group = ([group for group in groups if group["provider"] == "cpu" or "gpu" in group] or groups)[-1]
     single = {"unbaked": "fused", "baked": "fused", "grad-cam": "grad-cam", "rollout": "rollout"}
     points = []
     for name, quality in (report["quality"] or {}).items():
@@ -121,8 +123,9 @@ def as_markdown(report: dict[str, Any]) -> str:
             verdict = "passes" if model["gate"]["passed"] else "**fails**"
             lines.append(f"\nThe gate here, {precision}: {verdict} ({values}).")
         lines += [f"\nSkipped: {e['precision']}, {e['name']}: {e['reason']}." for e in group["skipped"]]
-    lines += ["", "## Start, memory, size", ""]
-    lines += ["| file | first result, s | steady memory, MB | file, MB |", "|---|---|---|---|"]
+    if report["footprint"]:
+        lines += ["", "## Start, memory, size", ""]
+        lines += ["| file | first result, s | steady memory, MB | file, MB |", "|---|---|---|---|"]
     for name, found in report["footprint"].items():
         start, memory, size = found["cold_start_s"], found["steady_memory_mb"], found["file_bytes"] / 1e6
         lines.append(f"| {name} | {start:.2f} | {memory:.0f} | {size:.1f} |")

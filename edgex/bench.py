@@ -18,14 +18,23 @@ import numpy as np
 from edgex.errors import ArtefactError, UsageError
 from edgex.runtime import Session
 from edgex.runtime.backend_onnxruntime import import_onnxruntime, open_session
-from edgex.runtime.binding import CudaBinding
+from edgex.runtime.binding import DeviceBinding
 from edgex.shap_libraries import LIBRARIES, Library, kernel_shap, mean_colour, superpixels
 from edgex.timing import Contender, Samples, Summary, machine, ratio, take_turns
 
 Method = str
 """What a row is: "plain", "fused", "captum", "shap", "passes" (bare ones), or what a script adds."""
 
-PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "torch", "captum", "shap", "scikit-learn")
+PACKAGES = (
+    "numpy",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnxruntime-openvino",
+    "torch",
+    "captum",
+    "shap",
+    "scikit-learn",
+)
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 _PREDICTED = -1
 # Enough evaluations to load and compile all that a library runs, few enough not to be waited for.
@@ -82,7 +91,8 @@ class Skipped:
 class Row:
     """A timed task: ms per picture, and its samples' paired ratios to one pass of its label.
 
-    over: "fused" and, where there is one, "plain" -> that pass's samples.
+    over: "fused" and, where there is one, "plain" -> that pass's samples; of a fused pass over a batch also
+    "plain_of_same_batch".
     """
 
     task: Task
@@ -171,7 +181,8 @@ class PlainSession:
         if cuda_graph:
             output = self._session.get_outputs()[0]
             shapes = {output.name: tuple(output.shape[1:])}
-            self._binding = CudaBinding(import_onnxruntime(), shapes, session.metadata.max_batch)
+            device = int((provider_options or {}).get("device_id", 0))
+            self._binding = DeviceBinding(import_onnxruntime(), shapes, session.metadata.max_batch, "cuda", device)
 
     def run(self, pictures: np.ndarray) -> np.ndarray:
         """Normalised pictures float32 [N, 3, H, W] -> logits float32 [N, C]."""
@@ -259,6 +270,10 @@ def measure(tasks: Sequence[Task], rounds: int, progress: Callable[[str], None] 
     for task in tasks:
         singles = [t for t in tasks if t.label == task.label and t.batch == 1 and t.method in ("fused", "plain")]
         over: dict[str, Samples] = {t.method: samples[t.contender.name] for t in singles}
+        if task.method == "fused" and task.batch > 1:
+            for other in tasks:
+                if (other.label, other.batch, other.method) == (task.label, task.batch, "plain"):
+                    over["plain_of_same_batch"] = samples[other.contender.name]
         if "fused" not in over:
             raise UsageError(f"expected a fused pass with the label '{task.label}' to compare with, found none")
         rows.append(Row(task, samples[task.contender.name], over))
@@ -342,7 +357,11 @@ def _bare_task(session: Session, picture: np.ndarray, passes: int, batch: int, l
         for size in sizes:
             session.run(images[:size], np.full(size, _PREDICTED))
 
-    contender = Contender(_named(f"{passes} bare passes", batch, label), run, warm=lambda: None)
+    def warm() -> None:
+        for size in set(sizes):
+            session.run(images[:size], np.full(size, _PREDICTED))
+
+    contender = Contender(_named(f"{passes} bare passes", batch, label), run, warm=warm)
     return Task(contender, "passes", lambda: passes, batch, label=label, precision=session.metadata.precision)
 
 

@@ -144,6 +144,14 @@ def check_arguments(
         raise UsageError(f"expected precision {', '.join(PRECISIONS)}, found '{recipe.precision}'")
     if recipe.int8_form not in INT8_FORMS:
         raise UsageError(f"expected an int8 form {', '.join(INT8_FORMS)}, found '{recipe.int8_form}'")
+    if recipe.attention not in (None, *graph.ATTENTION_FORMS):
+        forms = ", ".join(graph.ATTENTION_FORMS)
+        raise UsageError(f"expected a form of attention of {forms}, found '{recipe.attention}'")
+    if recipe.attention == "fused" and recipe.precision == "int8" and recipe.int8_form == "qdq":
+        raise UsageError(
+            "expected another form of attention than onnxruntime's own for int8 with Q/DQ nodes, which is for other "
+            "runtimes, found fused"
+        )
     if max_batch < 1:
         raise UsageError(f"expected a max batch of at least 1, found {max_batch}")
     if not MIN_OPSET <= recipe.opset <= MAX_OPSET:

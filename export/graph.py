@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 AttentionForm = Literal["plain", "onnx", "fused"]
+ATTENTION_FORMS: tuple[AttentionForm, ...] = ("plain", "onnx", "fused")
 """plain: MatMul, Softmax, MatMul. onnx: the operator of opset 23. fused: onnxruntime's MultiHeadAttention, except
 in the blocks whose heads the heatmap reads too: they would be split twice, so they stay plain."""
 

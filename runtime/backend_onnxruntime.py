@@ -6,11 +6,12 @@ import contextlib
 import io
 import json
 from collections import Counter
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgex.runtime.binding import CudaBinding, HostBinding
+from edgex.runtime.binding import DeviceBinding, HostBinding
 from edgex.runtime.errors import ArtefactError, MissingExtraError, ProviderError, UsageError
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class OnnxRuntimeBackend:
     shares_classes: bool
     """Whether the file gives explain_class a size of its own."""
     _session: Any
-    _binding: HostBinding | CudaBinding | None = None
+    _binding: HostBinding | DeviceBinding | None = None
 
     def __init__(
         self,
@@ -78,13 +79,20 @@ class OnnxRuntimeBackend:
     ) -> None:
         onnxruntime = import_onnxruntime()
         self._path = path
-        candidates = [_SHORT.get(provider, provider)]
+        provider = _SHORT.get(provider, provider)
+        candidates = [provider]
         if provider == "auto":
             available = onnxruntime.get_available_providers()
             candidates = [name for name in AUTOMATIC if PROVIDERS[name] in available]
+        options = dict(provider_options or {})
+        if options and provider in ("auto", "cpu"):
+            raise UsageError(
+                f"expected provider_options with the provider that they are for, found provider={provider!r}, "
+                "which takes none"
+            )
         for candidate in candidates:
             try:
-                self._open(metadata, candidate, threads, dict(provider_options or {}), io_binding)
+                self._open(metadata, candidate, threads, options, io_binding)
                 break
             except ProviderError:
                 if candidate == candidates[-1]:
@@ -95,28 +103,29 @@ class OnnxRuntimeBackend:
         metadata: Metadata,
         provider: str,
         threads: int | None,
-        provider_options: dict[str, Any],
+        options: dict[str, Any],
         io_binding: bool | None,
     ) -> None:
-        """Opens the file on one provider; on "cuda" with a captured graph if that can be had and is wanted."""
+        """Opens the file on one provider; on "cuda" replayed as a graph if that can be had and is wanted."""
         onnxruntime = import_onnxruntime()
+        self.provider = provider
         outputs = {"logits": (len(metadata.classes),), "heatmap": metadata.grid, "base": ()}
         if provider == "cuda" and io_binding is not False:
-            with_graph = {"enable_cuda_graph": 1, **provider_options}
-            device = int(provider_options.get("device_id", 0))
+            device = _device_id(options)
             try:
-                self._use(open_session(self._path, provider, threads, with_graph), metadata)
-                self._binding = CudaBinding(onnxruntime, outputs, metadata.max_batch, device)
-                self.provider = provider
+                self._use(open_session(self._path, provider, threads, {"enable_cuda_graph": 1, **options}), metadata)
+                self._binding = DeviceBinding(onnxruntime, outputs, metadata.max_batch, "cuda", device)
                 self.run(np.zeros((1, *metadata.preprocessing.image_size, 3), np.uint8), np.full(1, -1))
                 return
             except ProviderError:
                 # Some operator of this file cannot be captured; without a graph it may still run on the GPU.
+                self.close()
                 if io_binding:
                     raise
-        self._use(open_session(self._path, provider, threads, provider_options), metadata)
+        elif "enable_cuda_graph" in options:
+            raise UsageError("expected io_binding with the option enable_cuda_graph, found provider_options without it")
+        self._use(open_session(self._path, provider, threads, options), metadata)
         self._binding = HostBinding(onnxruntime, outputs) if io_binding else None
-        self.provider = provider
 
     def _use(self, session: Any, metadata: Metadata) -> None:
         _check_contract(session, metadata, self._path)
@@ -128,20 +137,30 @@ class OnnxRuntimeBackend:
 
         float32 [N, C], [M, rows, columns] and [M].
         """
-        session = self._session
+        # The binding first: `close` takes it away last.
+        binding, session = self._binding, self._session
         if session is None:
             raise UsageError(f"expected an open session, found one that was closed ({self._path})")
         inputs = {"image": image, "explain_class": explain_class}
-        binding = self._binding
         try:
             logits, heatmap, base = session.run(OUTPUTS, inputs) if binding is None else binding.run(session, inputs)
         except Exception as error:
+            if self._session is None:
+                raise UsageError(f"expected an open session, found one that was closed ({self._path})") from None
             raise ProviderError(f"onnxruntime could not run the model on {self.provider}: {_line(error)}") from error
         return logits, heatmap, base
 
     def close(self) -> None:
         """Releases the model once the calls that are running have ended."""
-        self._session = self._binding = None
+        self._session = None
+        binding, self._binding = self._binding, None
+        if binding is not None:
+            binding.close()
+
+    @property
+    def captured(self) -> bool:
+        """Whether passes are replayed as CUDA graphs."""
+        return isinstance(self._binding, DeviceBinding)
 
 
 def import_onnxruntime() -> ModuleType:
@@ -174,7 +193,8 @@ def open_session(
     if name not in available:
         raise ProviderError(_unavailable(provider, available))
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    # Errors come back as exceptions; said on standard error too, they would read as if nothing had handled them.
+    options.log_severity_level = 4
     if threads is not None:
         options.intra_op_num_threads = threads
     providers: list[Any] = [(name, _provider_options(provider, threads, provider_options))]
@@ -182,10 +202,8 @@ def open_session(
         # Shape arithmetic of a graph may stay on the CPU; the heavy work may not: see the checks below.
         providers.append(PROVIDERS["cpu"])
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    if provider in _ON_CUDA and hasattr(onnxruntime, "preload_dlls"):
-        # Finds CUDA where pip put it; its advice on what it misses would be in the way of results on standard output.
-        with contextlib.redirect_stdout(io.StringIO()):
-            onnxruntime.preload_dlls()
+    if provider in _ON_CUDA:
+        _preload_cuda()
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
     except Exception as error:
@@ -201,8 +219,26 @@ def open_session(
             f"the provider's libraries{hint} or its device are missing, see `edgex doctor`"
         )
     if provider != "cpu":
-        _check_assignment(session, name, provider, path)
+        _check_assignment(session, provider, path)
     return session
+
+
+@lru_cache(maxsize=1)
+def _preload_cuda() -> None:
+    """Finds CUDA's libraries where pip put them. Once: it tells standard output, where results go, what it misses."""
+    import onnxruntime
+
+    if hasattr(onnxruntime, "preload_dlls"):
+        with contextlib.redirect_stdout(io.StringIO()):
+            onnxruntime.preload_dlls()
+
+
+def _device_id(options: Mapping[str, Any]) -> int:
+    value = options.get("device_id", 0)
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        raise UsageError(f"expected device_id as the number of a GPU, found {value!r}") from None
 
 
 def _provider_options(provider: str, threads: int | None, provider_options: Mapping[str, Any] | None) -> dict[str, str]:
@@ -215,7 +251,7 @@ def _provider_options(provider: str, threads: int | None, provider_options: Mapp
     return options
 
 
-def _check_assignment(session: Any, name: str, provider: str, path: Path) -> None:
+def _check_assignment(session: Any, provider: str, path: Path) -> None:
     """Raises ProviderError where onnxruntime leaves matrix products to the CPU instead of the provider.
 
     onnxruntime 1.24 and newer tell which provider computes what; of older ones only the list of providers is known.
@@ -226,15 +262,18 @@ def _check_assignment(session: Any, name: str, provider: str, path: Path) -> Non
     left = Counter(
         node.op_type
         for part in assignments()
-        if part.ep_name == PROVIDERS["cpu"] != name
+        if part.ep_name == PROVIDERS["cpu"]
         for node in part.get_nodes()
         if any(word in node.op_type for word in _HEAVY)
     )
     if left:
+        advice = "export it in fp32 or fp16, or in int8 with --int8-form qdq"
+        if any("Attention" in kind for kind in left):
+            advice = "export it with --attention plain, in int8 with --int8-form qdq"
         found = ", ".join(f"{count} {kind}" for kind, count in left.most_common())
         raise ProviderError(
             f"{path}: expected every matrix product on {provider!r}, found that onnxruntime leaves {found} to the CPU; "
-            "export it in fp32 or fp16, or in int8 with --int8-form qdq, or run it on 'cpu'"
+            f"{advice}, or run it on 'cpu'"
         )
 
 

@@ -35,6 +35,7 @@ class TensorRTBackend:
     provider: str
     """"tensorrt" or "nv_tensorrt_rtx"."""
     shares_classes = False
+    captured = False
     _runtime: Any
     _engine: Any
     _context: Any

@@ -1,12 +1,13 @@
 """Memory that inputs and results of an onnxruntime session are bound to, so that no call has to allocate any.
 
-In the host's memory each thread has its own. In a GPU's memory the addresses never change, which is what lets CUDA
+In the host's memory each thread has its own. In a device's memory the addresses never change, which is what lets CUDA
 replay a whole pass as one captured graph instead of launching its kernels one by one.
 """
 
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,8 +20,11 @@ Shapes = dict[str, tuple[int, ...]]
 """Name of an output -> its shape without the first dimension."""
 
 _Inputs = dict[str, tuple[tuple[tuple[int, ...], np.dtype], Any]]
-"""Name of an input -> (shape, type) and its place in the GPU's memory."""
+"""Name of an input -> (shape, type) and its place in the device's memory."""
 _NO_GRAPH = -1
+
+_turns = threading.Lock()
+"""Held while a device works for any binding: what one thread does on a GPU can spoil a graph that another captures."""
 
 
 class HostBinding(threading.local):
@@ -47,54 +51,71 @@ class HostBinding(threading.local):
         session.run_with_iobinding(binding)
         return [output.numpy().copy() for output in outputs]
 
+    def close(self) -> None:
+        """Nothing to end: the memory goes with the threads."""
 
-class CudaBinding:
-    """Inputs and float32 results in a GPU's memory, one set per batch size; callers in several threads take turns.
+
+class DeviceBinding:
+    """Inputs and float32 results in a device's memory, one set per batch size; callers in several threads take turns.
 
     outputs: of the session, in the order wanted. largest: batches that get memory and a graph of their own; others,
-    and calls whose inputs differ in length, run as without a binding. device_id: of the GPU that the session runs on.
+    and calls whose inputs differ in length, run as without a binding. device, device_id: where the session runs, as
+    onnxruntime calls it.
 
-    The session must have been opened with the CUDA provider's option enable_cuda_graph: a batch size's first call
-    captures the graph that its later calls replay.
+    With the CUDA provider's option enable_cuda_graph, a batch size's first call captures the graph that its later
+    calls replay. onnxruntime keeps a thread's graphs for that thread alone, so one thread of the binding's own does
+    all the work.
     """
 
-    def __init__(self, onnxruntime: ModuleType, outputs: Shapes, largest: int, device_id: int = 0) -> None:
-        self._onnxruntime, self._shapes, self._largest, self._device_id = onnxruntime, outputs, largest, device_id
-        self._lock = threading.Lock()
+    def __init__(
+        self, onnxruntime: ModuleType, outputs: Shapes, largest: int, device: str = "cuda", device_id: int = 0
+    ) -> None:
+        self._onnxruntime, self._shapes, self._largest = onnxruntime, outputs, largest
+        self._device = device, device_id
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="edgex device")
         self._ready: dict[int, tuple[Any, Any, _Inputs, list[Any]]] = {}
 
     def run(self, session: Any, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        """As `session.run` for the outputs of this binding."""
+        """As `session.run` for the outputs of this binding. Raises RuntimeError after `close`."""
+        return self._worker.submit(self._run, session, inputs).result()
+
+    def close(self) -> None:
+        """Ends its thread once the calls that wait for it are done."""
+        self._worker.shutdown(wait=False)
+
+    def _run(self, session: Any, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         lengths = {len(value) for value in inputs.values()}
         count = max(lengths)
-        with self._lock:
+        with _turns:
             if len(lengths) > 1 or not 1 <= count <= self._largest:
                 return session.run(list(self._shapes), inputs, self._options(_NO_GRAPH))
-            if count not in self._ready:
-                self._ready[count] = self._bind(session, inputs, count)
-            binding, options, bound, outputs = self._ready[count]
+            place = self._ready.get(count) or self._bind(session, inputs, count)
+            binding, options, bound, outputs = place
+            if any((value.shape, value.dtype) != bound[name][0] for name, value in inputs.items()):
+                # Not what this model takes: onnxruntime says so.
+                return session.run(list(self._shapes), inputs, self._options(_NO_GRAPH))
             for name, value in inputs.items():
-                kind = (value.shape, value.dtype)
-                if kind != bound[name][0]:
-                    raise ValueError(f"expected {name} of {bound[name][0]}, found {kind}")
                 bound[name][1].update_inplace(np.ascontiguousarray(value))
             session.run_with_iobinding(binding, options)
-            return [output.numpy() for output in outputs]
+            # Kept only once it ran: inputs of a wrong type or shape fail above.
+            self._ready[count] = place
+            return [output.numpy().copy() for output in outputs]
 
     def _bind(self, session: Any, inputs: Mapping[str, np.ndarray], count: int) -> tuple[Any, Any, _Inputs, list[Any]]:
-        on_gpu = self._onnxruntime.OrtValue
         binding = session.io_binding()
         bound: _Inputs = {}
         for name, value in inputs.items():
-            place = on_gpu.ortvalue_from_numpy(np.ascontiguousarray(value), "cuda", self._device_id)
-            binding.bind_ortvalue_input(name, place)
-            bound[name] = (value.shape, value.dtype), place
+            memory = self._allocate(value.shape, value.dtype)
+            binding.bind_ortvalue_input(name, memory)
+            bound[name] = (value.shape, value.dtype), memory
         outputs = []
         for name, shape in self._shapes.items():
-            place = on_gpu.ortvalue_from_shape_and_type((count, *shape), np.float32, "cuda", self._device_id)
-            binding.bind_ortvalue_output(name, place)
-            outputs.append(place)
+            outputs.append(self._allocate((count, *shape), np.dtype(np.float32)))
+            binding.bind_ortvalue_output(name, outputs[-1])
         return binding, self._options(count), bound, outputs
+
+    def _allocate(self, shape: tuple[int, ...], dtype: np.dtype) -> Any:
+        return self._onnxruntime.OrtValue.ortvalue_from_shape_and_type(shape, dtype.type, *self._device)
 
     def _options(self, graph: int) -> Any:
         """graph: the number by which onnxruntime tells captured graphs apart, -1 for none."""

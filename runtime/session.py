@@ -35,6 +35,10 @@ class Backend(Protocol):
     shares_classes: bool
     """Whether one picture may come with several classes: image [1, ...], explain_class [M]."""
 
+    @property
+    def captured(self) -> bool:
+        """Whether passes are replayed as CUDA graphs."""
+
     def run(self, image: np.ndarray, explain_class: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """image uint8 [N, H, W, 3] and explain_class int64 [M] -> logits, heatmap and base.
 
@@ -61,14 +65,16 @@ class Session:
     warmup: inferences at opening, so that the first frame takes no longer than the others and a broken model
         is found at once. Defaults to 1.
     verify: compare the file's sha256 with the one recorded at export (about 1.5 ms per MB). Defaults to True.
-    provider_options: handed to the onnxruntime provider, such as {"device_id": 1}; objects become JSON.
+    provider_options: handed to the onnxruntime provider that was asked for by name, such as {"device_id": 1}; objects
+        become JSON. "cpu" takes none.
     io_binding: keep inputs and results in memory that is allocated once per batch size. On "cuda" that is the GPU's,
-        and a pass is captured once and replayed as one CUDA graph, while callers in several threads take turns; on
-        other providers results are written to memory of the calling thread. Defaults to None: on "cuda" True, unless
-        the file cannot be captured, elsewhere False, since on CPUs the copy that keeps results apart costs what the
-        allocation did (36 and 38 microseconds for a model that does next to nothing).
-    exact_resize: resample frames to the pixels of training to the last bit. False takes about half the time (a 1080p
-        frame: about 3 ms less) for pixels that are rarely more than one grey level off. Defaults to True.
+        and a pass is captured once and replayed as one CUDA graph by a thread of its own, while callers take turns, of
+        other such sessions too; say False where other code of the process works on the GPU at the same time. On other
+        providers results are written to memory of the calling thread. Defaults to None: on "cuda" True, unless the
+        file cannot be captured (see `captured`), elsewhere False, since on CPUs the copy that keeps results apart
+        costs what the allocation did (36 and 38 microseconds for a model that does next to nothing).
+    exact_resize: resample frames to the pixels of training to the last bit. False takes half to two thirds of the
+        time (benchmarks/preprocess.py) for pixels that are rarely more than one grey level off. Defaults to True.
 
     Raises ArtefactError for a file that is no intact fused model, ProviderError for a provider that is not
     there, MissingExtraError where the package that runs it is not installed.
@@ -120,6 +126,11 @@ class Session:
         files run one pass per class.
         """
         return self._backend.shares_classes
+
+    @property
+    def captured(self) -> bool:
+        """Whether passes are replayed as CUDA graphs, see `io_binding`."""
+        return self._backend.captured
 
     def class_number(self, name: str | int) -> int:
         """Position of a class in `classes`, by its name (if need be in other capitals) or by that position.
@@ -174,8 +185,10 @@ class Session:
         image: uint8 [N, H, W, 3] RGB at the model's size, N at most max_batch. explain_class: int64 [M], -1 for the
             predicted class; M is N, or anything for one picture where `shares_classes`.
 
-        Returns logits float32 [N, C], heatmap float32 [M, rows, columns] and base float32 [M].
+        Returns logits float32 [N, C], heatmap float32 [M, rows, columns] and base float32 [M]. Raises UsageError for
+        other inputs.
         """
+        self._check_inputs(image, explain_class)
         logits, heatmap, base = outputs = self._backend.run(image, explain_class)
         count = len(explain_class)
         expected = ((len(image), len(self.classes)), (count, *self.metadata.grid), (count,))
@@ -200,6 +213,20 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def _check_inputs(self, image: np.ndarray, explain_class: np.ndarray) -> None:
+        size, most = self.preprocessing.image_size, self.metadata.max_batch
+        if image.dtype != np.uint8 or image.shape[1:] != (*size, 3) or not 1 <= len(image) <= most:
+            raise UsageError(
+                f"expected an image of uint8 [N, {size[0]}, {size[1]}, 3] with N from 1 to {most}, "
+                f"found {image.dtype} {list(image.shape)}"
+            )
+        fits = len(explain_class) == len(image) or (len(image) == 1 and self.shares_classes and len(explain_class) > 0)
+        if explain_class.dtype != np.int64 or explain_class.ndim != 1 or not fits:
+            raise UsageError(
+                f"expected explain_class of int64 [{len(image)}], found {explain_class.dtype} "
+                f"{list(explain_class.shape)}"
+            )
 
     def _pixels(self, frame: Frame) -> np.ndarray:
         return self.preprocessing.array(frame, exact=self._exact_resize)

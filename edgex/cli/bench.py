@@ -65,9 +65,7 @@ def bench(
     with contextlib.ExitStack() as stack:
         fused = Path(model)
         if not exported:
-            # The integer kernels of the default form are the CPU provider's own.
-            form = "qdq" if precision == "int8" and provider not in ("auto", "cpu") else None
-            fused, plain = _export(model, precision, form, calibration, stack)
+            fused, plain = _export(model, precision, _forms(precision, provider), calibration, stack)
         # The plain classifier is what runs without edgex: fp32, whatever the fused file is.
         plain_precision = None if exported else "fp32"
         session, classifier = _open(
@@ -98,8 +96,17 @@ def _numbers(text: str) -> tuple[int, ...]:
         raise UsageError(f"expected --players with square numbers such as 49,196, found '{text}'") from error
 
 
+def _forms(precision: str, provider: str) -> dict[str, Any]:
+    """The export's options for what a provider runs best: the defaults are for onnxruntime's CPU provider."""
+    if precision == "int8" and provider not in ("auto", "cpu", "CPUExecutionProvider"):
+        return {"int8_form": "qdq"}
+    if precision == "fp16" and provider in ("cuda", "CUDAExecutionProvider"):
+        return {"attention": "fused"}
+    return {}
+
+
 def _export(
-    model: str, precision: str, int8_form: str | None, calibration: Path | None, stack: contextlib.ExitStack
+    model: str, precision: str, forms: dict[str, Any], calibration: Path | None, stack: contextlib.ExitStack
 ) -> tuple[Path, Path]:
     """The fused file and the plain classifier's, in a temporary folder that lasts as long as the stack."""
     import tempfile
@@ -124,7 +131,7 @@ def _export(
         calibration=pictures if calibration else None,
         model_sha256=load_card(path)[1],
         precision=precision,  # type: ignore[arg-type]  # export_onnx refuses others by name
-        int8_form=int8_form,  # type: ignore[arg-type]
+        **forms,
         max_batch=MAX_BATCH,
     )
     export_plain(loaded, card.preprocessing.image_size, plain)
@@ -148,8 +155,7 @@ def _open(
     if plain is None:
         reason = "an exported file holds none: name its ONNX file with --plain, or bench the model it was made of"
         return session, Skipped("plain classifier", reason)
-    graph = session.provider == "cuda"
-    return session, PlainSession(plain, session, threads, plain_precision, provider_options, graph)
+    return session, PlainSession(plain, session, threads, plain_precision, provider_options, session.captured)
 
 
 def _pixels(session: Session, picture: Path | None) -> np.ndarray:

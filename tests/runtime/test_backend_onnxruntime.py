@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgex.runtime import ArtefactError, MissingExtraError, ProviderError, Session, UsageError
+from edgex.runtime import backend_onnxruntime as module
 from edgex.runtime.backend_onnxruntime import AUTOMATIC, PROVIDERS, OnnxRuntimeBackend, _provider_options, open_session
 from edgex.runtime.metadata import load
 
@@ -166,3 +169,54 @@ def test_any_onnx_file_opens_alike(model_path: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.onnx").write_bytes(b"no model")
     with pytest.raises(ArtefactError, match=r"bad.onnx: onnxruntime cannot load it"):
         open_session(tmp_path / "bad.onnx", "cpu")
+
+
+@pytest.mark.parametrize("provider", ["cpu", "auto", "CPUExecutionProvider"])
+def test_options_need_the_provider_that_they_are_for(model_path: Path, provider: str) -> None:
+    with pytest.raises(UsageError, match="expected provider_options with the provider that they are for, found"):
+        Session(model_path, provider, provider_options={"device_id": 1})
+
+
+def test_options_that_cuda_cannot_read(model_path: Path) -> None:
+    with pytest.raises(UsageError, match="expected device_id as the number of a GPU, found 'first'"):
+        Session(model_path, "cuda", provider_options={"device_id": "first"})
+    with pytest.raises(UsageError, match="expected io_binding with the option enable_cuda_graph"):
+        Session(model_path, "cuda", provider_options={"enable_cuda_graph": 1}, io_binding=False)
+
+
+def test_what_cannot_be_captured_runs_without_a_graph(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for the GPU: onnxruntime's CPU opens what was to run on CUDA, and has no memory of that name."""
+    opened: list[dict[str, Any]] = []
+
+    def on_the_cpu(path: Path, provider: str, threads: int | None, options: dict[str, Any]) -> Any:
+        opened.append(options)
+        return open_session(path, "cpu", threads)
+
+    monkeypatch.setattr(module, "open_session", on_the_cpu)
+    with Session(model_path, "cuda", provider_options={"device_id": 0}) as session:
+        assert (session.provider, session.captured) == ("cuda", False)
+        assert opened == [{"enable_cuda_graph": 1, "device_id": 0}, {"device_id": 0}]
+        assert session.run(np.zeros((1, 32, 48, 3), np.uint8), np.full(1, -1))[0].shape == (1, 4)
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("edgex device")] == []
+    with pytest.raises(ProviderError, match="could not run the model on cuda"):
+        Session(model_path, "cuda", io_binding=True)
+
+
+def test_closing_while_callers_are_at_work(model_path: Path) -> None:
+    """Each call gives its result or says that the session is closed, whatever it met."""
+    image, explain = np.zeros((1, 32, 48, 3), np.uint8), np.full(1, -1)
+    for io_binding in (False, True):
+        session = Session(model_path, "cpu", threads=1, io_binding=io_binding)
+
+        def call(session: Session = session) -> str:
+            try:
+                return str(session.run(image, explain)[0].shape)
+            except UsageError as error:
+                return "closed" if "closed" in str(error) else str(error)
+
+        with ThreadPoolExecutor(4) as pool:
+            futures = [pool.submit(call) for _ in range(200)]
+            session.close()
+            found = {future.result() for future in futures}
+        assert found <= {"(1, 4)", "closed"}
+        assert call() == "closed"

@@ -57,6 +57,18 @@ def test_results_are_those_of_the_arithmetic(
                 np.testing.assert_allclose(found, wanted, atol=TOLERANCE)
 
 
+def test_threads_that_come_and_go_share_the_graphs(on_cuda: None, model_path: Path, reference: Reference) -> None:
+    """onnxruntime keeps graphs per thread; fifty threads must not mean fifty captures, nor two sessions a quarrel."""
+    with Session(model_path, provider="cuda") as one, Session(model_path, provider="cuda") as other:
+        for number in range(50):
+            images, explain = batch(1 + number % 4)
+            with ThreadPoolExecutor(2) as pool:
+                runs = [pool.submit(session.run, images, explain) for session in (one, other)]
+            for run in runs:
+                for found, wanted in zip(run.result(), reference(images, explain), strict=True):
+                    np.testing.assert_allclose(found, wanted, atol=TOLERANCE)
+
+
 def test_auto_is_cuda(on_cuda: None, model_path: Path) -> None:
     assert Session(model_path).provider == "cuda"
 

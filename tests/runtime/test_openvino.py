@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from edgex.runtime import Session
+from edgex.runtime import ProviderError, Session
 from environments import install, run
 from small_model import WEIGHTS
 
@@ -98,5 +98,5 @@ def test_the_library_that_is_missing_is_named(model_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     if "OpenVINOExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("onnxruntime with OpenVINO is installed")
-    with pytest.raises(Exception, match=r"pip install 'edgex\[openvino\]'"):
+    with pytest.raises(ProviderError, match=r"pip install 'edgex\[openvino\]'"):
         Session(model_path, "openvino")

@@ -342,3 +342,26 @@ def test_fast_resizing_gives_nearly_the_same(model_path: Path) -> None:
         np.testing.assert_allclose(one.logits, other.logits, atol=0.02)
         np.testing.assert_array_equal(exact([frame])[0].logits, one.logits)
         np.testing.assert_array_equal(fast([frame])[0].logits, other.logits)
+
+
+@pytest.mark.parametrize(
+    "image, explain",
+    [
+        (np.zeros((1, 32, 48, 3), np.float32), np.full(1, -1)),
+        (np.zeros((1, 32, 32, 3), np.uint8), np.full(1, -1)),
+        (np.zeros((32, 48, 3), np.uint8), np.full(1, -1)),
+        (np.zeros((0, 32, 48, 3), np.uint8), np.zeros(0, np.int64)),
+        (np.zeros((5, 32, 48, 3), np.uint8), np.full(5, -1)),
+    ],
+)
+def test_run_refuses_other_pictures(session: Session, image: np.ndarray, explain: np.ndarray) -> None:
+    with pytest.raises(UsageError, match=r"expected an image of uint8 \[N, 32, 48, 3\] with N from 1 to 4, found"):
+        session.run(image, explain)
+
+
+@pytest.mark.parametrize(
+    "explain", [np.full(1, -1, np.int32), np.full(2, -1), np.full((1, 1), -1), np.zeros(0, np.int64)]
+)
+def test_run_refuses_other_classes(session: Session, explain: np.ndarray) -> None:
+    with pytest.raises(UsageError, match=r"expected explain_class of int64 \[1\], found"):
+        session.run(np.zeros((1, 32, 48, 3), np.uint8), explain)
