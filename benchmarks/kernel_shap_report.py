@@ -71,13 +71,14 @@ def quality_and_latency(report: dict[str, Any]) -> list[dict[str, Any]]:
     single = {"unbaked": "fused", "baked": "fused", "grad-cam": "grad-cam", "rollout": "rollout"}
     points = []
     for name, quality in (report["quality"] or {}).items():
+        players = 196 if name.endswith("@patches") else 49
         passes = int(name.removeprefix("kernel-shap:").split("@")[0].split("+")[0]) if ":" in name else 0
         methods = ("passes", "captum", "shap") if passes else (single[name],)
         times = [
             row["ms"]["median"]
             for method in methods
             for row in rows_of(group, "fp32", method)
-            if passes or row["batch"] == 1
+            if (row["players"] in (None, players) if passes else row["batch"] == 1)
         ]
         if times:
             scale = passes / report["passes"] if passes else 1

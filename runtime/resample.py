@@ -3,7 +3,8 @@
 Pillow resamples in two passes, columns and rows, in fixed-point arithmetic with 22 bits, and rounds to uint8
 after each. Only the crop is wanted here, so only its window is computed, and as matrix products: float32 sums
 are rounded like Pillow's, and the few values that lie so near a rounding boundary that float32 cannot decide
-are computed again in integers. Which window belongs to which frame is decided in `preprocess`.
+are computed again in integers. `resample_unrounded` gives up that equality for time: rows first, and one
+rounding at the end. Which window belongs to which frame is decided in `preprocess`.
 """
 
 from __future__ import annotations

@@ -41,7 +41,9 @@ def bench(
     provider: Annotated[str, typer.Option(help="What to run on: auto, cpu, cuda, ...")] = "auto",
     provider_option: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="An option of onnxruntime's provider; may be repeated."),
+        typer.Option(
+            metavar="KEY=VALUE", help="An option of onnxruntime's provider, objects as JSON; may be repeated."
+        ),
     ] = None,
     plain: Annotated[
         Path | None,

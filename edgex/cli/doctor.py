@@ -56,8 +56,11 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = F
         print_json(found)
         return
     print(f"edgex {found['edgex']}, Python {found['python']}, {found['platform']}")
-    for name, _, extra, purpose in _PACKAGES:
+    runtimes = _installed_runtimes(packages)
+    for name, module, extra, purpose in _PACKAGES:
         state = packages[name] or f"not installed (pip install 'edgex[{extra}]')"
+        if module == "onnxruntime" and runtimes and not packages[name]:
+            state = f"not installed ({runtimes[0]} is: one at a time)"
         print(f"  {name:<22}{state:<44}{purpose}")
     print(f"execution providers: {', '.join(found['providers']) or 'none'}")
     print(f"GPUs that torch sees: {', '.join(found['gpus']) or 'none'}")
@@ -68,6 +71,11 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = F
 def extra_of(module: str) -> str | None:
     """The extra that brings a module, or None where none does."""
     return next((extra for _, name, extra, _ in _PACKAGES if name == module.partition(".")[0] and extra), None)
+
+
+def _installed_runtimes(packages: dict[str, Any]) -> list[str]:
+    """The packages of onnxruntime that are here; they overwrite each other's files, so one should be."""
+    return [name for name, module, *_ in _PACKAGES if module == "onnxruntime" and packages[name]]
 
 
 def _version(distribution: str) -> str | None:
@@ -97,11 +105,13 @@ def _gpus() -> list[str]:
 
 def _advice(packages: dict[str, Any]) -> list[str]:
     advice = []
-    runtimes = [name for name, module, *_ in _PACKAGES if module == "onnxruntime" and packages[name]]
+    runtimes = _installed_runtimes(packages)
     if len(runtimes) > 1:
         advice.append(f"{' and '.join(runtimes)} overwrite each other's files: pip uninstall all, then install one")
     if importlib.util.find_spec("onnxruntime") is None:
-        advice.append("nothing runs ONNX files yet: pip install 'edgex[cpu]' (or 'edgex[gpu]' with a CUDA GPU)")
+        advice.append(
+            "nothing runs ONNX files yet: pip install 'edgex[cpu]' (or 'edgex[gpu]' with a CUDA GPU, 'edgex[openvino]')"
+        )
     if packages["torch"] is None:
         advice.append("this is a device installation; for train, bake and export: pip install 'edgex[bake]'")
     return advice

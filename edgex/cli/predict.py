@@ -31,7 +31,9 @@ def predict(
     provider: Annotated[str, typer.Option(help="Exported files: what to run on.")] = "auto",
     provider_option: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="An option of onnxruntime's provider; may be repeated."),
+        typer.Option(
+            metavar="KEY=VALUE", help="An option of onnxruntime's provider, objects as JSON; may be repeated."
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, heatmaps included.")] = False,
 ) -> None:

@@ -57,7 +57,9 @@ def watch(
     provider: Annotated[str, typer.Option(help="What to run on.")] = "auto",
     provider_option: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="An option of onnxruntime's provider; may be repeated."),
+        typer.Option(
+            metavar="KEY=VALUE", help="An option of onnxruntime's provider, objects as JSON; may be repeated."
+        ),
     ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of one inference; default: one per core.")] = None,
     fast_resize: Annotated[
