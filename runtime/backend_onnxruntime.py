@@ -217,6 +217,7 @@ def open_session(
         raise ProviderError(
             f"expected onnxruntime to run on {provider!r}, found that it fell back to {', '.join(used)}; "
             f"the provider's libraries{hint} or its device are missing, see `edgex doctor`"
+            + (", or it does not take these provider_options" if provider_options else "")
         )
     if provider != "cpu":
         _check_assignment(session, provider, path)
@@ -268,8 +269,8 @@ def _check_assignment(session: Any, provider: str, path: Path) -> None:
     )
     if left:
         advice = "export it in fp32 or fp16, or in int8 with --int8-form qdq"
-        if any("Attention" in kind for kind in left):
-            advice = "export it with --attention plain, in int8 with --int8-form qdq"
+        if all("Attention" in kind for kind in left):
+            advice = "export it with --attention plain"
         found = ", ".join(f"{count} {kind}" for kind, count in left.most_common())
         raise ProviderError(
             f"{path}: expected every matrix product on {provider!r}, found that onnxruntime leaves {found} to the CPU; "

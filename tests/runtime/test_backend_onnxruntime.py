@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,14 @@ from onnx import TensorProto, helper
 
 from edgex.runtime import ArtefactError, MissingExtraError, ProviderError, Session, UsageError
 from edgex.runtime import backend_onnxruntime as module
-from edgex.runtime.backend_onnxruntime import AUTOMATIC, PROVIDERS, OnnxRuntimeBackend, _provider_options, open_session
+from edgex.runtime.backend_onnxruntime import (
+    AUTOMATIC,
+    PROVIDERS,
+    OnnxRuntimeBackend,
+    _check_assignment,
+    _provider_options,
+    open_session,
+)
 from edgex.runtime.metadata import load
 
 
@@ -220,3 +228,30 @@ def test_closing_while_callers_are_at_work(model_path: Path) -> None:
             found = {future.result() for future in futures}
         assert found <= {"(1, 4)", "closed"}
         assert call() == "closed"
+
+
+@pytest.mark.parametrize(
+    "left, words",
+    [
+        (
+            ["MultiHeadAttention"] * 12,
+            "leaves 12 MultiHeadAttention to the CPU; export it with --attention plain, or run",
+        ),
+        (
+            ["MatMulIntegerToFloat", "MultiHeadAttention", "MatMulIntegerToFloat"],
+            "leaves 2 MatMulIntegerToFloat, 1 MultiHeadAttention to the CPU; export it in fp32 or fp16, or in",
+        ),
+    ],
+)
+def test_products_left_to_the_cpu_are_named(left: list[str], words: str) -> None:
+    """The answer of onnxruntime is made up here; test_openvino.py has a real one."""
+    parts = [
+        SimpleNamespace(ep_name="CPUExecutionProvider", get_nodes=lambda: [SimpleNamespace(op_type=k) for k in left]),
+        SimpleNamespace(ep_name="CUDAExecutionProvider", get_nodes=lambda: [SimpleNamespace(op_type="MatMul")]),
+        SimpleNamespace(ep_name="CPUExecutionProvider", get_nodes=lambda: [SimpleNamespace(op_type="Concat")]),
+    ]
+    session = SimpleNamespace(get_provider_graph_assignment_info=lambda: parts)
+    with pytest.raises(ProviderError, match=words):
+        _check_assignment(session, "cuda", Path("m.onnx"))
+    _check_assignment(SimpleNamespace(get_provider_graph_assignment_info=lambda: parts[1:]), "cuda", Path("m.onnx"))
+    _check_assignment(SimpleNamespace(), "cuda", Path("m.onnx"))
