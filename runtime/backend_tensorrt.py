@@ -89,9 +89,7 @@ class TensorRTBackend:
             # TensorRT wants them released in this order.
             self._context = self._cache = None
             self._engine = self._runtime = None
-            for buffer in self._buffers.values():
-                self._cuda.free(buffer)
-            self._cuda.destroy_stream(self._stream)
+            self._free()
 
     def _load(self, trt: ModuleType, plan: bytes) -> None:
         self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
@@ -131,9 +129,18 @@ class TensorRTBackend:
         sizes |= {name: 4 * math.prod(shape) for name, shape in self._outputs.items()}
         self._stream = self._cuda.create_stream()
         self._buffers: dict[str, int] = {}
-        for name, size in sizes.items():
-            self._buffers[name] = self._cuda.allocate(size * metadata.max_batch)
-            self._context.set_tensor_address(name, self._buffers[name])
+        try:
+            for name, size in sizes.items():
+                self._buffers[name] = self._cuda.allocate(size * metadata.max_batch)
+                self._context.set_tensor_address(name, self._buffers[name])
+        except ProviderError:
+            self._free()
+            raise
+
+    def _free(self) -> None:
+        for buffer in self._buffers.values():
+            self._cuda.free(buffer)
+        self._cuda.destroy_stream(self._stream)
 
     def _save_cache(self) -> None:
         """Writes the compiled kernels beside the engine; a folder that cannot be written costs only time."""

@@ -30,6 +30,7 @@ Reference = Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 class Status(IntEnum):
     cudaSuccess = 0
+    cudaErrorMemoryAllocation = 2
     cudaErrorNoDevice = 100
 
 
@@ -280,6 +281,20 @@ def test_no_gpu(engine_path: Path, cuda: StandInCuda, tensorrt: StandInTensorRT)
     cuda.status = Status.cudaErrorNoDevice
     with pytest.raises(ProviderError, match="a working CUDA driver, found cudaErrorNoDevice in cudaGetDevice"):
         Session(engine_path)
+
+
+def test_a_gpu_without_room_is_left_as_it_was(engine_path: Path, cuda: StandInCuda, tensorrt: StandInTensorRT) -> None:
+    # The first allocation is the picture's; all others are smaller, so the second one is made to fail.
+    allocate, sizes = cuda.cudaMalloc, []
+
+    def second_fails(size: int) -> tuple[Status, int]:
+        sizes.append(size)
+        return allocate(size) if len(sizes) == 1 else (Status.cudaErrorMemoryAllocation, 0)
+
+    cuda.cudaMalloc = second_fails  # type: ignore[method-assign]
+    with pytest.raises(ProviderError, match="found cudaErrorMemoryAllocation in cudaMalloc"):
+        Session(engine_path)
+    assert (cuda.memory, cuda.streams) == ({}, 0)
 
 
 def test_an_inference_that_fails(
