@@ -17,7 +17,7 @@ import numpy as np
 
 from edgex.errors import ArtefactError, UsageError
 from edgex.runtime import Session
-from edgex.runtime.backend_onnxruntime import import_onnxruntime, open_session
+from edgex.runtime.backend_onnxruntime import device_id, import_onnxruntime, open_session
 from edgex.runtime.binding import DeviceBinding
 from edgex.shap_libraries import LIBRARIES, Library, kernel_shap, mean_colour, superpixels
 from edgex.timing import Contender, Samples, Summary, machine, ratio, take_turns
@@ -181,7 +181,7 @@ class PlainSession:
         if cuda_graph:
             output = self._session.get_outputs()[0]
             shapes = {output.name: tuple(output.shape[1:])}
-            device = int((provider_options or {}).get("device_id", 0))
+            device = device_id(provider_options or {})
             self._binding = DeviceBinding(import_onnxruntime(), shapes, session.metadata.max_batch, "cuda", device)
 
     def run(self, pictures: np.ndarray) -> np.ndarray:

@@ -111,7 +111,7 @@ class OnnxRuntimeBackend:
         self.provider = provider
         outputs = {"logits": (len(metadata.classes),), "heatmap": metadata.grid, "base": ()}
         if provider == "cuda" and io_binding is not False:
-            device = _device_id(options)
+            device = device_id(options)
             try:
                 self._use(open_session(self._path, provider, threads, {"enable_cuda_graph": 1, **options}), metadata)
                 self._binding = DeviceBinding(onnxruntime, outputs, metadata.max_batch, "cuda", device)
@@ -234,7 +234,8 @@ def _preload_cuda() -> None:
             onnxruntime.preload_dlls()
 
 
-def _device_id(options: Mapping[str, Any]) -> int:
+def device_id(options: Mapping[str, Any]) -> int:
+    """The GPU that provider_options name, 0 without one; UsageError for what is no number."""
     value = options.get("device_id", 0)
     try:
         return int(value)

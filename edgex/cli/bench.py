@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgex.cli.console import note, print_json, provider_options
+from edgex.cli.console import ProviderOption, note, print_json, provider_options
 from edgex.runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,12 +39,7 @@ def bench(
         Path | None, typer.Option(help="int8: folder of pictures to calibrate with and to gate on.")
     ] = None,
     provider: Annotated[str, typer.Option(help="What to run on: auto, cpu, cuda, ...")] = "auto",
-    provider_option: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY=VALUE", help="An option of onnxruntime's provider, objects as JSON; may be repeated."
-        ),
-    ] = None,
+    provider_option: ProviderOption = None,
     plain: Annotated[
         Path | None,
         typer.Option(help="Exported files: the plain classifier's ONNX file, to compare with; bench exports fp32."),

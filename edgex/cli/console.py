@@ -6,7 +6,9 @@ import contextlib
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from edgex.json_values import finite
 from edgex.runtime.errors import ArtefactError, UsageError
@@ -15,6 +17,12 @@ if TYPE_CHECKING:
     import numpy as np
 
 EXIT_FAILURE = 1
+
+ProviderOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="KEY=VALUE", help="An option of onnxruntime's provider, objects as JSON; may be repeated."),
+]
+"""What `provider_options` reads, the same in every command that opens exported files."""
 
 
 def print_error(error: BaseException) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgex.cli.console import note, print_error, print_json, provider_options, save_picture
+from edgex.cli.console import ProviderOption, note, print_error, print_json, provider_options, save_picture
 from edgex.names import PICTURE_SUFFIXES
 from edgex.runtime.errors import ImageError, UsageError
 
@@ -29,12 +29,7 @@ def predict(
     top: Annotated[int, typer.Option(min=1, help="How many classes to print per picture.")] = 3,
     overlay: Annotated[Path | None, typer.Option(help="Folder to write overlay pictures (PNG) to.")] = None,
     provider: Annotated[str, typer.Option(help="Exported files: what to run on.")] = "auto",
-    provider_option: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY=VALUE", help="An option of onnxruntime's provider, objects as JSON; may be repeated."
-        ),
-    ] = None,
+    provider_option: ProviderOption = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, heatmaps included.")] = False,
 ) -> None:
     """Classify pictures and say why."""

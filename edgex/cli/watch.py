@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from edgex.cli.console import EXIT_FAILURE, note, provider_options
+from edgex.cli.console import EXIT_FAILURE, ProviderOption, note, provider_options
 from edgex.runtime.errors import UsageError
 
 if TYPE_CHECKING:
@@ -55,12 +55,7 @@ def watch(
     top: Annotated[int, typer.Option(min=1, help="How many classes per frame.")] = 3,
     opacity: Annotated[float, typer.Option(help="Of the heatmap in written pictures, 0 to 1.")] = 0.6,
     provider: Annotated[str, typer.Option(help="What to run on.")] = "auto",
-    provider_option: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY=VALUE", help="An option of onnxruntime's provider, objects as JSON; may be repeated."
-        ),
-    ] = None,
+    provider_option: ProviderOption = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of one inference; default: one per core.")] = None,
     fast_resize: Annotated[
         bool, typer.Option("--fast-resize", help="Scale frames in half the time, rarely more than one grey level off.")

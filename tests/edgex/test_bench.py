@@ -235,6 +235,11 @@ def test_the_table_names_the_precision_of_each_row(files: Path) -> None:
         (("fused.onnx", "--passes", "1"), "passes of at least 4, found 1"),
         (("fused.onnx", "--precision", "int8"), "found the file fused.onnx"),
         (("fused.onnx", "--batch", "64"), "a batch of at most 4"),
+        (
+            ("fused.onnx", "--provider-option", "device_id"),
+            "--provider-option as KEY=VALUE, such as device_id=1, found",
+        ),
+        (("fused.onnx", "--provider-option", "device_id=1"), "provider_options with the provider that they are for"),
         (("model.safetensors", "--plain", "plain.onnx"), "--plain is for exported files"),
         (("model.safetensors", "--batch", "64"), "a batch of at most 32, found 64"),
         (("model.safetensors", "--precision", "fp12"), "precision fp32, fp16, int8, found 'fp12'"),
@@ -249,6 +254,23 @@ def test_wrong_usage_is_one_line_and_exits_with_2(files: Path, arguments: tuple[
     assert isinstance(done.exception, UsageError), done.output
     message = str(done.exception).replace(f"{files}/", "")
     assert expected in message
+
+
+@pytest.mark.parametrize(
+    ("precision", "provider", "forms"),
+    [
+        ("int8", "auto", {}),
+        ("int8", "cpu", {}),
+        ("int8", "openvino", {"int8_form": "qdq"}),
+        ("fp16", "cuda", {"attention": "fused"}),
+        ("fp16", "openvino", {}),
+        ("fp32", "cuda", {}),
+    ],
+)
+def test_what_bench_exports_suits_the_provider(precision: str, provider: str, forms: dict[str, str]) -> None:
+    from edgex.cli.bench import _forms
+
+    assert _forms(precision, provider) == forms
 
 
 def test_a_file_that_is_not_there_is_one_line(files: Path) -> None:

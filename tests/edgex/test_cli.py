@@ -266,6 +266,7 @@ def test_options_that_would_do_nothing_are_refused(
         (("import", "--out", "file"), "file exists: choose another file, or --force", 2),
         (("import", "--arch", "timm/tset_vit"), "did you mean test_vit", 2),
         (("predict", "--provider", "tensorrt"), "--provider and its options are for exported files", 2),
+        (("predict", "--provider-option", "device_id=1"), "--provider and its options are for exported files", 2),
         (("predict", "--explain", "class 9"), "expected one of the model's 4 classes", 2),
     ],
 )

@@ -128,6 +128,10 @@ def test_bad_arguments(small, small_pictures, tmp_path):
         export(opset=17)
     with pytest.raises(UsageError, match="precision fp32, fp16, int8, found 'fp8'"):
         export(precision="fp8")
+    with pytest.raises(UsageError, match="form of attention of plain, onnx, fused, found 'flash'"):
+        export(attention="flash")
+    with pytest.raises(UsageError, match="Q/DQ nodes, which is for other runtimes, found fused"):
+        export(precision="int8", int8_form="qdq", attention="fused")
     with pytest.raises(UsageError, match="expected uint8 pictures"):
         export(pictures=small_pictures[:, :96])
     with pytest.raises(UsageError, match="N >= 1"):
