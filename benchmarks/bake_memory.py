@@ -92,7 +92,7 @@ def measure(folder: Path, repeats: int) -> dict[str, Any]:
 
 def run_job(job: str, folder: Path) -> dict[str, float]:
     """One job, measured in this process."""
-    from edgex.bake import bake  # before the measurement: its libraries count as the starting memory
+    from edgex.vectors.bake import bake  # before the measurement: its libraries count as the starting memory
 
     target, vector, out = (folder / f"{name}.safetensors" for name in ("target", "vector", "out"))
     before = resident_peak()
@@ -116,7 +116,7 @@ def run_job(job: str, folder: Path) -> dict[str, float]:
 
 
 def _check_and_copy(target: Path, vector: Path, out: Path) -> None:
-    from edgex.artefact import TensorFile
+    from edgex.files.tensor_file import TensorFile
 
     for path in (target, vector, target):  # the target twice: once as it is read, once as it is written
         with TensorFile(path) as file:
@@ -157,7 +157,7 @@ def _summary(entries: list[dict[str, float]], copies: list[dict[str, float]]) ->
 
 
 def _largest(path: Path) -> int:
-    from edgex.artefact import TensorFile
+    from edgex.files.tensor_file import TensorFile
 
     with TensorFile(path) as file:
         return max(spec.nbytes for spec in file.tensors.values())
@@ -167,11 +167,11 @@ def write_files(folder: Path, dtype: Any) -> int:
     """Streams a random target and a random vector into files; returns the backbone's number of parameters."""
     import torch
 
-    from edgex import artefact
-    from edgex.backbones import architecture, build
-    from edgex.checkpoint import BACKBONE_PREFIX, HEAD_PREFIX, Base, ModelCard
-    from edgex.model import Evidence
-    from edgex.vector import VectorCard
+    from edgex.files import tensor_file
+    from edgex.files.model_file import BACKBONE_PREFIX, HEAD_PREFIX, Base, ModelCard
+    from edgex.files.vector_file import VectorCard
+    from edgex.models.backbones import architecture, build
+    from edgex.models.self_explaining import Evidence
 
     backbone = build(architecture(ARCHITECTURE))
     shapes = {name: tuple(tensor.shape) for name, tensor in backbone.tensors().items()}
@@ -201,7 +201,7 @@ def write_files(folder: Path, dtype: Any) -> int:
 
     def random(sizes: dict[str, tuple[int, ...]], scale: float) -> Iterator[Any]:
         for shape in sizes.values():
-            yield artefact.encode((scale * torch.randn(shape, generator=generator)).to(dtype))
+            yield tensor_file.encode((scale * torch.randn(shape, generator=generator)).to(dtype))
 
     target = {BACKBONE_PREFIX + name: shape for name, shape in shapes.items()}
     target[f"{HEAD_PREFIX}weight"] = (CLASSES, backbone.output_width)
@@ -210,7 +210,7 @@ def write_files(folder: Path, dtype: Any) -> int:
         ("vector", tau.to_metadata(), shapes, 0.001),
     ):
         specs = {key: (dtype, shape) for key, shape in sizes.items()}
-        artefact.write(folder / f"{name}.safetensors", metadata, specs, random(sizes, scale))
+        tensor_file.write(folder / f"{name}.safetensors", metadata, specs, random(sizes, scale))
     return sum(torch.Size(shape).numel() for shape in shapes.values())
 
 

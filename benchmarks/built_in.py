@@ -17,12 +17,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from edgex import comparison, compute, data, evaluate, zoo
-from edgex.bake import bake
-from edgex.checkpoint import load_card, load_model
-from edgex.comparison import Plan, Subject
-from edgex.estimate import Estimate
-from edgex.vector import load_vector_card
+from edgex.data import image_folders
+from edgex.evaluation import classification, comparison
+from edgex.evaluation.comparison import Plan, Subject
+from edgex.files import zoo
+from edgex.files.model_file import load_card, load_model
+from edgex.files.vector_file import load_vector_card
+from edgex.utils import devices
+from edgex.utils.statistics import Estimate
+from edgex.vectors.bake import bake
 
 RESULTS = Path(__file__).parent / "results" / "built_in.json"
 PLAN = Plan(fills=("mean",), precision="fp32")
@@ -64,16 +67,16 @@ def cars(folder: Path, vector: Path, alpha: float, explained: int) -> dict[str, 
         differences = []
         for name, path in (("unbaked", target), ("baked", baked)):
             model, card = load_model(path)
-            pictures = data.aligned(data.labelled(folder), card.classes, folder)
-            value = evaluate.accuracy(model, pictures, card.preprocessing)
+            pictures = image_folders.aligned(image_folders.labelled(folder), card.classes, folder)
+            value = classification.accuracy(model, pictures, card.preprocessing)
             accuracies[f"accuracy_{name}"] = {"value": value, "n": len(pictures)}
-            differences.append(difference(path, data.spread(pictures.paths, explained)))
+            differences.append(difference(path, image_folders.spread(pictures.paths, explained)))
     return compared(*differences) | accuracies
 
 
 def source(folder: Path, predictor: Path, explained: int) -> dict[str, object]:
     """The predictor and the self-explaining source model on pictures without labels."""
-    paths = data.loose([folder])[:explained]
+    paths = image_folders.loose([folder])[:explained]
     report = compared(*(difference(path, paths) for path in (predictor, zoo.BUILT_IN / "imagenet-1k.safetensors")))
     report["predictor_sha256"] = load_card(predictor)[1]
     return report
@@ -82,8 +85,8 @@ def source(folder: Path, predictor: Path, explained: int) -> dict[str, object]:
 def difference(path: Path, pictures: Sequence[Path]) -> np.ndarray:
     """Insertion minus deletion [N] of the heatmap of each picture's predicted class."""
     model, card = load_model(path)
-    subject = Subject(path.stem, path, model.to(compute.device_of("auto")).freeze(), card, np.empty(0))
-    images = torch.from_numpy(data.load_batch(pictures, card.preprocessing))
+    subject = Subject(path.stem, path, model.to(devices.device_of("auto")).freeze(), card, np.empty(0))
+    images = torch.from_numpy(image_folders.load_batch(pictures, card.preprocessing))
     explanations, _ = comparison.own_heatmaps(subject, images)
     return comparison.scores(subject, images, explanations, PLAN, subject.name)["difference:mean"]
 

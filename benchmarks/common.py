@@ -29,19 +29,21 @@ class Subject:
     @classmethod
     def load(cls, name: str, calibration: Path | None) -> Subject:
         """A model file or zoo name, with pictures from a folder or, without one, edgex's samples."""
-        from edgex import data, samples, zoo
-        from edgex.checkpoint import load_card, load_model
+        from edgex import samples
+        from edgex.data import image_folders
+        from edgex.files import zoo
+        from edgex.files.model_file import load_card, load_model
 
         path = zoo.resolve(name, "model")
         model, card = load_model(path)
-        found = data.spread(data.loose([calibration]), PICTURES) if calibration else samples.paths()
-        pictures = data.load_batch(found, card.preprocessing)
+        found = image_folders.spread(image_folders.loose([calibration]), PICTURES) if calibration else samples.paths()
+        pictures = image_folders.load_batch(found, card.preprocessing)
         return cls(path.stem, path, load_card(path)[1], model, card, pictures, calibration is not None)
 
     def describe(self) -> dict[str, Any]:
         """How a report begins: the model, int8's form, the machine and the versions."""
-        from edgex.bench import PACKAGES
-        from edgex.timing import machine
+        from edgex.bench.latency import PACKAGES
+        from edgex.bench.timing import machine
 
         return {
             "model": self.name,

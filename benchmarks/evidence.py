@@ -24,12 +24,12 @@ import torch.nn.functional as F
 from common import RESULTS, log, save
 from torch import Tensor
 
-from edgex import data
-from edgex.checkpoint import load_model
-from edgex.estimate import Estimate
-from edgex.faithfulness import faithfulness
-from edgex.model import SelfExplainingViT, normalise
-from edgex.timing import machine
+from edgex.bench.timing import machine
+from edgex.data import image_folders
+from edgex.evaluation.faithfulness import faithfulness
+from edgex.files.model_file import load_model
+from edgex.models.self_explaining import SelfExplainingViT, normalise
+from edgex.utils.statistics import Estimate
 
 CHOSEN = "last 4"
 BATCH = 12
@@ -58,10 +58,10 @@ def measured(file: Path, pictures: Path, explained: int, precision: str) -> dict
     """Every candidate's mean, and its paired difference to the chosen one."""
     model, card = load_model(file)
     model.freeze()
-    paths = data.spread(data.loose([pictures]), explained)
+    paths = image_folders.spread(image_folders.loose([pictures]), explained)
     values: dict[str, list[np.ndarray]] = {}
     for start in range(0, len(paths), BATCH):
-        images = torch.from_numpy(data.load_batch(paths[start : start + BATCH], card.preprocessing))
+        images = torch.from_numpy(image_folders.load_batch(paths[start : start + BATCH], card.preprocessing))
         pixels = normalise(images, card.preprocessing.mean, card.preprocessing.std)
         with torch.inference_mode():
             classes, found = candidates(model, pixels)

@@ -24,13 +24,13 @@ import onnx
 import onnx_ir as ir
 from export_families import PACKAGES, load, teach, test_support
 
+from edgex.bench.timing import machine
 from edgex.errors import GateError
 from edgex.export import graph
 from edgex.export.build import Recipe, build_graph
-from edgex.export.parity import Reference, reference, run_gate
+from edgex.export.gate import Reference, reference, run_gate
 from edgex.export.report import Stages
 from edgex.export.runners import OnnxRunner
-from edgex.timing import machine
 
 MODELS = ("timm/deit_tiny_patch16_224", "open_clip/ViT-B-32")
 KEPT_FLOAT = ["LayerNormalization", "Softmax", "ReduceMean", "ReduceSum", "Sqrt", "ArgMax", "Cast"]

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from common import RESULTS
 
-from edgex.timing import machine
+from edgex.bench.timing import machine
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = (
@@ -67,7 +67,7 @@ def teach(model: Any, card: Any, pictures: np.ndarray) -> None:
     """
     import torch
 
-    from edgex.model import normalise
+    from edgex.models.self_explaining import normalise
 
     image = normalise(torch.from_numpy(pictures), card.preprocessing.mean, card.preprocessing.std)
     with torch.no_grad():

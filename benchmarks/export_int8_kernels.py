@@ -20,7 +20,7 @@ import onnxruntime
 from common import RESULTS
 from onnx import TensorProto, helper, numpy_helper
 
-from edgex.timing import machine
+from edgex.bench.timing import machine
 
 SHAPES = ((197, 192, 576), (197, 192, 768), (197, 768, 192), (197, 768, 768), (197, 768, 3072), (50, 768, 3072))
 # Products in one graph, so that each finds its weights where the others left them.

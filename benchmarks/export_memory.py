@@ -21,7 +21,7 @@ import numpy as np
 from common import RESULTS
 from export_families import PACKAGES, test_support
 
-from edgex.timing import machine
+from edgex.bench.timing import machine
 
 CLASSES = (10, 1000)
 MODELS = ("timm/deit_tiny_patch16_224", "timm/vit_base_patch16_224")

@@ -40,15 +40,15 @@ import onnxruntime
 from common import RESULTS
 from export_families import PACKAGES, load, test_support
 
-from edgex import zoo
-from edgex.checkpoint import load_model
+from edgex.bench.plain import export_plain, plain_int8
+from edgex.bench.timing import Summary, machine, ratio
 from edgex.export.build import Recipe, build_graph
 from edgex.export.graph import remove_dead
 from edgex.export.int8 import Budget
 from edgex.export.report import Stages
-from edgex.plain import export_plain, plain_int8
-from edgex.timing import Summary, machine, ratio
-from edgex.vector_training import with_evidence
+from edgex.files import zoo
+from edgex.files.model_file import load_model
+from edgex.training.vector_training import with_evidence
 
 MODELS = ("cars", "timm/deit_tiny_patch16_224", "open_clip/ViT-B-32", "timm/vit_base_patch16_224")
 PLAIN, PLAIN_INT8, BARE = "plain", "plain dynamic int8", " without its heatmap"

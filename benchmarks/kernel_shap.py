@@ -3,9 +3,9 @@
     python benchmarks/kernel_shap.py [--model imagenet-1k] [--calibration PICTURES] [--out results/kernel_shap.json]
 
 Plain classifier (the library's model through torch.onnx with its defaults, in onnxruntime), fused model, Kernel SHAP
-by captum and shap through the fused file's session (called as `edgex.shap_libraries` says), bare passes, serial and
+by captum and shap through the fused file's session (called as `edgex.bench.shap_libraries` says), bare passes, serial and
 in the best batch; in fp32, fp16 and int8 (onnxruntime's own tools make the plain int8 and fp16), on 1 thread and on
-all; Grad-CAM and attention rollout of `edgex.baselines` in PyTorch fp32. Within a thread count everything takes turns
+all; Grad-CAM and attention rollout of `edgex.evaluation.baselines` in PyTorch fp32. Within a thread count everything takes turns
 in one process, so that ratios are paired, across precisions too. Times are wall-clock ms per picture; the JSON holds
 CPU time beside them.
 
@@ -107,7 +107,7 @@ run()
 import sys
 from pathlib import Path
 import torch
-from edgex.torch_session import TorchSession
+from edgex.evaluation.torch_session import TorchSession
 torch.set_num_threads(1)
 session = TorchSession(Path(sys.argv[1]))
 run = lambda: session(Path(sys.argv[2])).heatmap
@@ -152,9 +152,9 @@ def main() -> None:
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """Exports, times and weighs everything; returns the JSON report."""
     from edgex import samples
-    from edgex.bench import Options
-    from edgex.export.parity import reference
-    from edgex.timing import machine
+    from edgex.bench.latency import Options
+    from edgex.bench.timing import machine
+    from edgex.export.gate import reference
 
     subject = Subject.load(arguments.model, arguments.calibration)
     picture = subject.pictures[0]
@@ -196,7 +196,7 @@ def at_hand() -> list[str]:
     import onnxruntime
     import torch
 
-    from edgex.runtime.backend_onnxruntime import PROVIDERS
+    from edgex.runtime.backends.onnxruntime import PROVIDERS
 
     available = onnxruntime.get_available_providers()
     return [
@@ -214,7 +214,7 @@ def export_all(
     subject: Subject, arguments: argparse.Namespace, places: list[str], report: dict[str, Any], folder: Path
 ) -> Files:
     """Exports each file once; the gates' figures go into the report."""
-    from edgex.plain import export_plain, plain_fp16, plain_int8
+    from edgex.bench.plain import export_plain, plain_fp16, plain_int8
 
     export_plain(subject.model, subject.card.preprocessing.image_size, folder / "plain-fp32.onnx")
     report["gates"] = {}
@@ -249,10 +249,10 @@ def time_group(files: Files, subject: Subject, expected: Any, options: Any, name
     """
     import torch
 
-    from edgex import bench
+    from edgex.bench import latency
+    from edgex.bench.timing import machine, ratio
     from edgex.errors import ProviderError
     from edgex.runtime import Session
-    from edgex.timing import machine, ratio
 
     place, count = PLACES[name], threads or None
     log(f"timing on {name}, {threads or 'all'} threads")
@@ -273,32 +273,32 @@ def time_group(files: Files, subject: Subject, expected: Any, options: Any, name
 
         for precision, own in files[name].items():
             session = opened(own, place.provider, place.options)
-            plain: bench.PlainSession | bench.Skipped
+            plain: latency.PlainSession | latency.Skipped
             try:
-                plain = bench.PlainSession(own["plain"], session, count, precision, place.options, place.graph)
+                plain = latency.PlainSession(own["plain"], session, count, precision, place.options, place.graph)
             except ProviderError as error:
-                plain = bench.Skipped("plain classifier", str(error).replace(str(own["plain"].parent), ""))
-            batches = bench.bare_batches(session, picture, options)
+                plain = latency.Skipped("plain classifier", str(error).replace(str(own["plain"].parent), ""))
+            batches = latency.bare_batches(session, picture, options)
             best = min(batches, key=batches.__getitem__)
-            more, missing = bench.tasks_of(session, plain, picture, options, best_batch=best, label=precision)
+            more, missing = latency.tasks_of(session, plain, picture, options, best_batch=best, label=precision)
             tasks += more
             skipped += [{"precision": precision, "name": entry.name, "reason": entry.reason} for entry in missing]
             checks[precision] = {
                 "ms_per_picture_by_batch": {str(size): round(ms, 3) for size, ms in batches.items()},
                 "gate": gate_of(session, expected, place),
             }
-            if not isinstance(plain, bench.Skipped):
-                checks[precision]["plain_logits_difference"] = bench.logits_difference(session, plain, picture)
+            if not isinstance(plain, latency.Skipped):
+                checks[precision]["plain_logits_difference"] = latency.logits_difference(session, plain, picture)
         if "fp32" in files[name] and place.provider != "openvino":
             tasks += torch_tasks(subject, options, "cuda" if place.on_gpu else "cpu")
         baseline = "fp32"
         if place.provider == "openvino" and "fp32" in files["cpu"]:
             baseline = "onnxruntime's CPU provider, fp32"
             session = opened(files["cpu"]["fp32"], "cpu", {})
-            plain = bench.PlainSession(files["cpu"]["fp32"]["plain"], session, count, baseline)
-            own_tasks = bench.single_passes(session, plain, picture, options, baseline)
+            plain = latency.PlainSession(files["cpu"]["fp32"]["plain"], session, count, baseline)
+            own_tasks = latency.single_passes(session, plain, picture, options, baseline)
             tasks += [dataclasses.replace(task, precision=baseline) for task in own_tasks]
-        rows = bench.measure(tasks, options.rounds, log)
+        rows = latency.measure(tasks, options.rounds, log)
     plain_fp32 = next((r for r in rows if (r.task.method, r.task.label, r.task.batch) == ("plain", baseline, 1)), None)
     found = []
     for row in rows:
@@ -313,7 +313,7 @@ def time_group(files: Files, subject: Subject, expected: Any, options: Any, name
 
 def gate_of(session: Any, expected: Any, place: Place) -> dict[str, Any]:
     """The export's gate on the provider that a session really runs on."""
-    from edgex.export.parity import Outputs, run_gate
+    from edgex.export.gate import Outputs, run_gate
 
     precision = session.metadata.precision
     found = run_gate(
@@ -333,10 +333,10 @@ def torch_tasks(subject: Subject, options: Any, device: str) -> list[Any]:
     """Grad-CAM and attention rollout of the predicted class, from the pixels to a heatmap on the CPU."""
     import torch
 
-    from edgex import baselines
-    from edgex.bench import Task
-    from edgex.model import normalise
-    from edgex.timing import Contender
+    from edgex.bench.latency import Task
+    from edgex.bench.timing import Contender
+    from edgex.evaluation import baselines
+    from edgex.models.self_explaining import normalise
 
     model, preprocessing = subject.model.to(device).freeze(), subject.card.preprocessing
     pixels = normalise(torch.from_numpy(subject.pictures[:1]).to(device), preprocessing.mean, preprocessing.std)
@@ -365,8 +365,8 @@ def session_overhead(file: Path, picture: Any, calls: int = 200) -> dict[str, An
     import numpy as np
     import onnxruntime
 
+    from edgex.bench.timing import Contender, Summary, take_turns
     from edgex.runtime import Session
-    from edgex.timing import Contender, Summary, take_turns
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1

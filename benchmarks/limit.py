@@ -50,8 +50,8 @@ def main() -> None:
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     import torch
 
-    from edgex.plain import export_plain
-    from edgex.timing import machine
+    from edgex.bench.plain import export_plain
+    from edgex.bench.timing import machine
 
     subject = Subject.load(arguments.model, arguments.calibration)
     image_size = subject.card.preprocessing.image_size
@@ -227,7 +227,7 @@ def torch_gflop(model: Any, image_size: tuple[int, int]) -> float:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from edgex.plain import PlainClassifier
+    from edgex.bench.plain import PlainClassifier
 
     counter = FlopCounterMode(display=False)
     # Torch counts fused attention only where its kernel is known to it: the plain one is made of products.

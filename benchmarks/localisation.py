@@ -38,12 +38,13 @@ from targets import (
     with_names,
 )
 
-from edgex import data, zoo
-from edgex.checkpoint import load_card
+from edgex.bench.timing import machine
+from edgex.data import image_folders
 from edgex.errors import DataError
-from edgex.localisation import METRICS
-from edgex.timing import machine
-from edgex.vector import load_vector_card
+from edgex.evaluation.localisation import METRICS
+from edgex.files import zoo
+from edgex.files.model_file import load_card
+from edgex.files.vector_file import load_vector_card
 
 SETS = ("neu", "tinyimagenet")
 WORDNET_DIGITS = 9
@@ -100,7 +101,7 @@ def boxed(name: str, vector: Path, arguments: argparse.Namespace) -> dict[str, A
 def imagenet_names(path: Path, root: Path) -> dict[str, str]:
     """Folders of tinyimagenet -> class names of an ImageNet model, by their places among the WordNet numbers."""
     classes = load_card(path)[0].classes
-    numbers = sorted({picture.name[:WORDNET_DIGITS] for picture in data.loose([root / "imagenet"])})
+    numbers = sorted({picture.name[:WORDNET_DIGITS] for picture in image_folders.loose([root / "imagenet"])})
     if len(numbers) != len(classes):
         raise DataError(
             f"expected pictures of {len(classes)} WordNet numbers in {root / 'imagenet'}, one per class of "

@@ -27,11 +27,14 @@ from common import RESULTS, log, save
 from localisation import SETS
 from targets import Setting, baked_file, bracketed, described, folder_of, parser, pictures_of, trained
 
-from edgex import comparison, compute, data, localisation, zoo
-from edgex.checkpoint import load_model
-from edgex.estimate import Estimate
-from edgex.timing import machine
-from edgex.vector import load_vector_card
+from edgex.bench.timing import machine
+from edgex.data import image_folders
+from edgex.evaluation import comparison, localisation
+from edgex.files import zoo
+from edgex.files.model_file import load_model
+from edgex.files.vector_file import load_vector_card
+from edgex.utils import devices
+from edgex.utils.statistics import Estimate
 
 HELD = slice(5, None, 10)
 """The pictures of tinyimagenet/train, sorted, whose boxes no vector saw."""
@@ -59,7 +62,7 @@ def measured(name: str, vectors: Sequence[Path], arguments: argparse.Namespace) 
     setting = Setting.of(arguments)
     if name == "tinyimagenet":
         path, folder = arguments.predictor, setting.data / name
-        paths = data.loose([folder / "train"])[HELD]
+        paths = image_folders.loose([folder / "train"])[HELD]
     else:
         path, folder = trained(name, setting), folder_of(name, setting)
         paths = pictures_of(folder, path, "train").paths
@@ -67,13 +70,13 @@ def measured(name: str, vectors: Sequence[Path], arguments: argparse.Namespace) 
     found = localisation.objects(folder, paths, card.preprocessing, model.backbone.grid)
     assert found is not None
     chosen, coverage = found
-    images = torch.from_numpy(data.load_batch([paths[index] for index in chosen], card.preprocessing))
+    images = torch.from_numpy(image_folders.load_batch([paths[index] for index in chosen], card.preprocessing))
 
     def metrics(file: Path, scale: float | None = None) -> dict[str, np.ndarray]:
         model, card = load_model(file)
         if scale is not None:
             model.evidence = dataclasses.replace(model.evidence, scale=scale)
-        model.to(compute.device_of("auto")).freeze()
+        model.to(devices.device_of("auto")).freeze()
         subject = comparison.Subject(file.stem, file, model, card, np.zeros(0))
         heatmaps = comparison.own_heatmaps(subject, images)[0].heatmaps.flatten(1).numpy()
         centred = localisation.relevance_mass(heatmaps - heatmaps.mean(axis=1, keepdims=True), coverage)

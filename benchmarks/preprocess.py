@@ -25,8 +25,8 @@ from common import RESULTS, log, save
 from PIL import Image
 
 from edgex import samples
-from edgex.runtime.preprocess import Preprocessing
-from edgex.timing import Contender, Summary, machine, ratio, take_turns
+from edgex.bench.timing import Contender, Summary, machine, ratio, take_turns
+from edgex.runtime.preprocessing import Preprocessing
 
 FRAMES = {"720p": (720, 1280), "1080p": (1080, 1920), "4K": (2160, 3840)}
 SIDE = 224

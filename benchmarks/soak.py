@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from edgex.bench.timing import machine
 from edgex.runtime import Session
-from edgex.timing import machine
 
 SIZES = ((120, 160), (224, 224), (240, 320), (97, 333), (480, 270))
 READINGS = 200
@@ -60,7 +60,7 @@ def export_cars(folder: Path, precision: str, side: int) -> Path:
 
     program = (
         "import sys; from pathlib import Path; from edgex import data, samples, zoo;"
-        "from edgex.checkpoint import load_model; from edgex.export import export_onnx;"
+        "from edgex.files.model_file import load_model; from edgex.export import export_onnx;"
         "from edgex.export.resize import at_image_size;"
         "model, card = at_image_size(*load_model(zoo.BUILT_IN / 'cars.safetensors'), (int(sys.argv[3]),) * 2);"
         "pictures = data.load_batch(samples.paths(), card.preprocessing);"

@@ -21,17 +21,21 @@ import torch
 from common import log
 from torch import Tensor
 
-from edgex import comparison, compute, data, evaluate, predictor, zoo
-from edgex.artefact import TensorFile, atomic_output
-from edgex.bake import bake
-from edgex.baselines import Method
-from edgex.checkpoint import load_card, load_model
-from edgex.comparison import Plan, classifier_digest
-from edgex.data import Pictures
-from edgex.estimate import Estimate
-from edgex.faithfulness import Fill
-from edgex.train import TrainOptions
-from edgex.vector import VectorCard, load_vector_card
+from edgex.data import image_folders
+from edgex.data.image_folders import Pictures
+from edgex.evaluation import classification, comparison
+from edgex.evaluation.baselines import Method
+from edgex.evaluation.comparison import Plan, classifier_digest
+from edgex.evaluation.faithfulness import Fill
+from edgex.files import zoo
+from edgex.files.model_file import load_card, load_model
+from edgex.files.tensor_file import TensorFile, atomic_output
+from edgex.files.vector_file import VectorCard, load_vector_card
+from edgex.training import predictor
+from edgex.training.fine_tuning import TrainOptions
+from edgex.utils import devices
+from edgex.utils.statistics import Estimate
+from edgex.vectors.bake import bake
 
 TARGETS = ("cars", "flowers", "gtsrb", "mnist", "cifar10", "dtd", "ucmerced", "scenes", "grocery", "neu")
 UPRIGHT = ("gtsrb", "mnist")
@@ -100,7 +104,7 @@ def with_names(folder: Path, names: Mapping[str, str], place: Path) -> Path:
         link = place / split
         link.unlink(missing_ok=True)
         link.symlink_to((folder / split).resolve(), target_is_directory=True)
-    known = {**data.display_names(folder), **names}
+    known = {**image_folders.display_names(folder), **names}
     (place / "names.json").write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     return place
 
@@ -129,9 +133,9 @@ def trained(name: str, setting: Setting) -> Path:
 
 def pictures_of(folder: Path, path: Path, split: str) -> Pictures:
     """The test pictures of a folder, or those held out of train ("train"), with the classes of the model at `path`."""
-    found = data.labelled(folder, split)
+    found = image_folders.labelled(folder, split)
     chosen = found.split(HELD_OUT, 0)[1] if split == "train" else found
-    return data.aligned(chosen, load_card(path)[0].classes, folder)
+    return image_folders.aligned(chosen, load_card(path)[0].classes, folder)
 
 
 def described(vector: Path) -> dict[str, Any]:
@@ -187,13 +191,15 @@ def own(
     on; a baked model that makes its classes of the same weights is right on the same.
     """
     model, card = load_model(path)
-    model.to(compute.device_of("auto")).freeze()
+    model.to(devices.device_of("auto")).freeze()
     if before is not None and classifier_digest(load_model(before[0])[0]) == classifier_digest(model):
         correct = before[1]
     else:
-        correct = evaluate.correct(model, pictures, card.preprocessing, title=f"accuracy of {path.stem}")
+        correct = classification.correct(model, pictures, card.preprocessing, title=f"accuracy of {path.stem}")
     subject = comparison.Subject(path.stem, path, model, card, correct)
-    images = torch.from_numpy(data.load_batch(data.spread(pictures.paths, explained), card.preprocessing))
+    images = torch.from_numpy(
+        image_folders.load_batch(image_folders.spread(pictures.paths, explained), card.preprocessing)
+    )
     made, _ = comparison.own_heatmaps(subject, images)
     plan = Plan(fills=("mean",), precision=setting.precision)
     values = comparison.cached_scores(subject, images, made, plan, path.stem, setting.work / "heatmaps")[METRIC]

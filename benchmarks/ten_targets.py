@@ -35,11 +35,11 @@ from targets import (
     trained,
 )
 
-from edgex import zoo
-from edgex.checkpoint import load_card
-from edgex.faithfulness import FILLS
-from edgex.timing import machine
-from edgex.vector import load_vector_card
+from edgex.bench.timing import machine
+from edgex.evaluation.faithfulness import FILLS
+from edgex.files import zoo
+from edgex.files.model_file import load_card
+from edgex.files.vector_file import load_vector_card
 
 
 def main() -> None:

@@ -38,14 +38,18 @@ from targets import (
     trained,
 )
 
-from edgex import backbones, compute, data, importer, zoo
-from edgex.bake import bake
-from edgex.checkpoint import load_card
-from edgex.estimate import Estimate
-from edgex.model import normalise
-from edgex.timing import machine
-from edgex.transfer import TransferRecord, records_of, write_records
-from edgex.vector import load_vector_card
+from edgex.bench.timing import machine
+from edgex.data import image_folders
+from edgex.files import zoo
+from edgex.files.model_file import load_card
+from edgex.files.vector_file import load_vector_card
+from edgex.importers import assembly
+from edgex.models import backbones
+from edgex.models.self_explaining import normalise
+from edgex.utils import devices
+from edgex.utils.statistics import Estimate
+from edgex.vectors.bake import bake
+from edgex.vectors.transfer import TransferRecord, records_of, write_records
 
 FEATURES_OF = 64
 
@@ -128,14 +132,16 @@ def similarity(source: Path, target: Path, setting: Setting) -> float | None:
 @functools.cache
 def mean_features(folder: Path, setting: Setting) -> np.ndarray:
     """Mean class token behind the base's final norm, float64 [D], over pictures of a folder, or of its train."""
-    backbone, base = importer.load_base(backbones.architecture(BASE), setting.weights)
-    shown = folder / "train" if data.has_split(folder, "train") else folder
+    backbone, base = assembly.load_base(backbones.architecture(BASE), setting.weights)
+    shown = folder / "train" if image_folders.has_split(folder, "train") else folder
 
     def measure() -> dict[str, Any]:
-        where = compute.device_of("auto")
+        where = devices.device_of("auto")
         backbone.module.to(where).eval()
         preprocessing = backbone.preprocessing
-        pictures = data.load_batch(data.spread(data.loose([shown]), FEATURES_OF), preprocessing)
+        pictures = image_folders.load_batch(
+            image_folders.spread(image_folders.loose([shown]), FEATURES_OF), preprocessing
+        )
         with torch.inference_mode():
             images = torch.from_numpy(pictures).to(where)
             tokens = backbone.embed(normalise(images, preprocessing.mean, preprocessing.std))

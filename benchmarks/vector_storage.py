@@ -2,10 +2,10 @@
 
     python benchmarks/vector_storage.py --data DATA --weights DEIT_TINY --work WORK [--vector imagenet]
 
-The vector as it is (in fp32), in fp16, in int8, and trimmed to 50, 20 and 10% of its entries, each made by
-`edgex.arithmetic.combine` and baked into a few targets at the same alpha. On pictures held out of train: the paired
-gain in insertion - deletion over unbaked, the paired difference to fp32, how its heatmaps correlate with those of
-fp32, and accuracy. A trimmed file stores its zeros and only gets smaller when it is compressed: both sizes are given.
+The vector as it is (in fp32), in fp16, in int8, and trimmed to 50, 20 and 10% of its entries, each
+made by `edgex.vectors.arithmetic.combine` and baked into a few targets at the same alpha. On pictures held out of
+train: the paired gain in insertion - deletion over unbaked, the paired difference to fp32, how its heatmaps correlate
+with those of fp32, and accuracy. A trimmed file stores its zeros and only gets smaller when it is compressed: both sizes are given.
 Results go to results/vector_storage.json and .md.
 """
 
@@ -36,14 +36,14 @@ from targets import (
     trained,
 )
 
-from edgex import zoo
-from edgex.arithmetic import CombineOptions, combine
-from edgex.artefact import TensorFile
-from edgex.bake import bake
-from edgex.checkpoint import load_card
-from edgex.estimate import Estimate
-from edgex.timing import machine
-from edgex.vector import load_vector, load_vector_card
+from edgex.bench.timing import machine
+from edgex.files import zoo
+from edgex.files.model_file import load_card
+from edgex.files.tensor_file import TensorFile
+from edgex.files.vector_file import load_vector, load_vector_card
+from edgex.utils.statistics import Estimate
+from edgex.vectors.arithmetic import CombineOptions, combine
+from edgex.vectors.bake import bake
 
 REFERENCE = "fp32"
 VARIANTS: dict[str, tuple[float | None, str]] = {

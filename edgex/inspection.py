@@ -29,10 +29,10 @@ def inspect(path: Path) -> dict[str, Any]:
 
 
 def _artefact(path: Path) -> dict[str, Any]:
-    from edgex.artefact import TensorFile
-    from edgex.checkpoint import ModelCard, check_kind
-    from edgex.label_file import LabelsCard
-    from edgex.vector import VectorCard
+    from edgex.files.model_file import ModelCard, check_kind
+    from edgex.files.tensor_file import TensorFile
+    from edgex.files.vector_file import VectorCard
+    from edgex.shapley.label_file import LabelsCard
 
     readers = {
         "model": ModelCard.from_metadata,

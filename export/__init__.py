@@ -12,9 +12,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from edgex.export.gate import BOUNDS, GateResult, Metric, ParityError
     from edgex.export.int8 import Budget
     from edgex.export.onnx import export_onnx
-    from edgex.export.parity import BOUNDS, GateResult, Metric, ParityError
     from edgex.export.report import ExportReport
     from edgex.export.resize import at_image_size
     from edgex.export.tensorrt import export_tensorrt
@@ -34,12 +34,12 @@ __all__ = [
 ]
 
 _HOMES = {
-    "BOUNDS": "parity",
+    "BOUNDS": "gate",
     "Budget": "int8",
     "ExportReport": "report",
-    "GateResult": "parity",
-    "Metric": "parity",
-    "ParityError": "parity",
+    "GateResult": "gate",
+    "Metric": "gate",
+    "ParityError": "gate",
     "at_image_size": "resize",
     "export_onnx": "onnx",
     "export_tensorrt": "tensorrt",

@@ -16,17 +16,17 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from edgex.checkpoint import ModelCard
 from edgex.errors import UsageError
 from edgex.export import graph, quantise
 from edgex.export.classes import share_pictures
 from edgex.export.flat import flatten_tokens
 from edgex.export.fused import INPUT_NAMES, OUTPUT_NAMES, FusedModel
-from edgex.export.int8 import INT8_FORMS, Budget, Damage, Int8Form, to_int8
-from edgex.export.parity import PRECISIONS, Precision, check_pictures, thresholds
+from edgex.export.gate import PRECISIONS, Precision, check_pictures, thresholds
+from edgex.export.int8 import INT8_FORMS, Budget, Int8Form, to_int8
 from edgex.export.precision import to_fp16
-from edgex.export.report import Stages
-from edgex.model import SelfExplainingViT
+from edgex.export.report import Damage, Stages
+from edgex.files.model_file import ModelCard
+from edgex.models.self_explaining import SelfExplainingViT
 
 # The newest opset whose attention every runtime builds: TensorRT-RTX 1.7 refuses the operator of opset 23 in
 # float32, and onnxruntime's CPU kernels are no faster with it (benchmarks/export_overhead.py).

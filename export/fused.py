@@ -1,7 +1,7 @@
 """The module that is exported: pixels in, class scores and one heatmap out.
 
 Everything that concerns graphs for devices and not the model itself lies here: uint8 NHWC input, mean and
-standard deviation folded into the patch embedding, named outputs. The maths of the heatmap is `edgex.model`'s.
+standard deviation folded into the patch embedding, named outputs. The maths of the heatmap is `edgex.models.self_explaining`'s.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgex.model import Explained, SelfExplainingViT
-from edgex.runtime.preprocess import Preprocessing
+from edgex.models.self_explaining import Explained, SelfExplainingViT
+from edgex.runtime.preprocessing import Preprocessing
 
 INPUT_NAMES = ("image", "explain_class")
 OUTPUT_NAMES = ("logits", "heatmap", "base")

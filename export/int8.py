@@ -19,7 +19,7 @@ from edgex.export import graph, quantise
 from edgex.export.calibrate import Activations, best_range, calibrate
 from edgex.export.fused import INPUT_NAMES, OUTPUT_NAMES
 from edgex.export.quantise import Range, Scheme
-from edgex.export.report import Stages
+from edgex.export.report import Damage, Stages
 from edgex.export.working import working_copy, working_session
 
 Int8Form = Literal["dynamic", "static", "qdq"]
@@ -46,17 +46,6 @@ class Budget:
     def unlimited(self) -> bool:
         """Whether any damage is allowed, so that none needs to be measured."""
         return math.isinf(self.logits) and math.isinf(self.heatmap)
-
-
-@dataclasses.dataclass(frozen=True)
-class Damage:
-    """What int8 in one product alone does; operations: multiplications of one picture that it would make cheaper."""
-
-    product: str
-    logits: float
-    heatmap: float
-    operations: int
-    kept_float: bool = False
 
 
 def to_int8(

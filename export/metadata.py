@@ -11,11 +11,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import edgex
-from edgex.checkpoint import ModelCard
-from edgex.json_values import finite
-from edgex.model import SelfExplainingViT
+from edgex._version import __version__
+from edgex.files.model_file import ModelCard
+from edgex.models.self_explaining import SelfExplainingViT
 from edgex.runtime.metadata import FORMAT
+from edgex.utils.json import finite
 
 NO_DIGEST = "0" * 64
 _PLACE = b'"file_sha256": "'
@@ -35,7 +35,7 @@ def describe(
     """The metadata object of a fused model; "file_sha256" holds zeros until `seal`."""
     return {
         "format": FORMAT,
-        "edgex_version": edgex.__version__,
+        "edgex_version": __version__,
         "name": card.name,
         "classes": list(card.classes),
         "preprocessing": card.preprocessing.to_dict(),

@@ -14,17 +14,17 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from edgex.artefact import atomic_output
-from edgex.checkpoint import ModelCard
 from edgex.errors import UnsupportedError
 from edgex.export import graph, metadata
 from edgex.export.build import DEFAULT_MAX_BATCH, DEFAULT_OPSET, Recipe, build_graph, check_arguments, notes
+from edgex.export.gate import Precision, reference, run_gate
 from edgex.export.graph import AttentionForm
-from edgex.export.int8 import Budget, Damage, Int8Form
-from edgex.export.parity import Precision, reference, run_gate
-from edgex.export.report import ExportReport, Progress, Stages
+from edgex.export.int8 import Budget, Int8Form
+from edgex.export.report import Damage, ExportReport, Progress, Stages
 from edgex.export.runners import OnnxRunner, latency_ms
-from edgex.model import SelfExplainingViT
+from edgex.files.model_file import ModelCard
+from edgex.files.tensor_file import atomic_output
+from edgex.models.self_explaining import SelfExplainingViT
 from edgex.runtime.container import METADATA_KEY
 
 # A protobuf message, and so an ONNX file with its weights inside, cannot be larger.

@@ -7,15 +7,22 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from edgex.export.parity import GateResult, Precision
-
-if TYPE_CHECKING:
-    from edgex.export.int8 import Damage
+from edgex.export.gate import GateResult, Precision
 
 Progress = Callable[[str], None]
 """Called with the name of each stage as it begins."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Damage:
+    """What int8 in one product alone does; operations: multiplications of one picture that it would make cheaper."""
+
+    product: str
+    logits: float
+    heatmap: float
+    operations: int
+    kept_float: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

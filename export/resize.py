@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import edgex
-from edgex.backbones import build
-from edgex.checkpoint import HEAD_PREFIX, ModelCard, assemble_model
+from edgex._version import __version__
 from edgex.errors import UnsupportedError, UsageError
-from edgex.model import SelfExplainingViT
+from edgex.files.model_file import HEAD_PREFIX, ModelCard, assemble_model
+from edgex.models.backbones import build
+from edgex.models.self_explaining import SelfExplainingViT
 
 _POSITIONS = ("pos_embed", "positional_embedding")
 
@@ -48,7 +48,7 @@ def at_image_size(
         "step": "resize",
         "image_size": list(image_size),
         "from": list(old),
-        "edgex": edgex.__version__,
+        "edgex": __version__,
     }
     resized = dataclasses.replace(
         card,

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgex.errors import GateError, MissingExtraError
 from edgex.export.fused import INPUT_NAMES, OUTPUT_NAMES
-from edgex.export.parity import Outputs, Runner
+from edgex.export.gate import Outputs, Runner
 
 
 class OnnxRunner:
@@ -43,7 +43,7 @@ class OnnxRunner:
         self.name = f"onnxruntime {onnxruntime.__version__} CPUExecutionProvider"
 
     def __call__(self, image: np.ndarray, explain_class: np.ndarray) -> Outputs:
-        """See `edgex.export.parity.Runner`."""
+        """See `edgex.export.gate.Runner`."""
         feeds = dict(zip(INPUT_NAMES, (image, explain_class), strict=True))
         try:
             return Outputs(*self._session.run(list(OUTPUT_NAMES), feeds))

@@ -23,19 +23,19 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from edgex.artefact import atomic_output
-from edgex.checkpoint import ModelCard
 from edgex.errors import GateError, MissingExtraError, ProviderError, UnsupportedError, UsageError
 from edgex.export import metadata
 from edgex.export.build import DEFAULT_MAX_BATCH, Recipe, build_graph, check_arguments, notes
 from edgex.export.fused import INPUT_NAMES, OUTPUT_NAMES
+from edgex.export.gate import GateResult, Outputs, Precision, Reference, Runner, reference, run_gate
 from edgex.export.graph import weight_bytes
 from edgex.export.int8 import Budget
 from edgex.export.onnx import describe_int8
-from edgex.export.parity import GateResult, Outputs, Precision, Reference, Runner, reference, run_gate
 from edgex.export.report import ExportReport, Progress, Stages
 from edgex.export.runners import OnnxRunner, latency_ms
-from edgex.model import SelfExplainingViT
+from edgex.files.model_file import ModelCard
+from edgex.files.tensor_file import atomic_output
+from edgex.models.self_explaining import SelfExplainingViT
 
 PACKAGES = ("tensorrt", "tensorrt_rtx")
 # CUdevice_attribute numbers of the CUDA driver API.
@@ -334,7 +334,7 @@ def _check_tensors(found: Mapping[str, tuple[str, tuple[int, ...]]], card: Model
 
 def _engine_runner(plan: bytes, out: Path, described: dict[str, Any]) -> Runner:
     """The engine in the device's own backend."""
-    from edgex.runtime.backend_tensorrt import TensorRTBackend
+    from edgex.runtime.backends.tensorrt import TensorRTBackend
     from edgex.runtime.metadata import Metadata
 
     backend = TensorRTBackend(plan, out, Metadata.from_dict(described))

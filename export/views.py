@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageOps
 
-from edgex.runtime.preprocess import Preprocessing
+from edgex.runtime.preprocessing import Preprocessing
 
 # Pictures from which on each is shown once, as it is.
 ENOUGH = 24

@@ -42,12 +42,12 @@ from edgex.runtime.errors import (
 )
 
 if TYPE_CHECKING:
-    from edgex.runtime.preprocess import Preprocessing, View
+    from edgex.runtime.preprocessing import Preprocessing, View
     from edgex.runtime.regions import Box
     from edgex.runtime.result import Result, decode_heatmap
     from edgex.runtime.session import Session
-    from edgex.runtime.sources import open_source
-    from edgex.runtime.stream import Stream
+    from edgex.runtime.watch.sources import open_source
+    from edgex.runtime.watch.stream import Stream
 
 __all__ = [
     "ArtefactError",
@@ -73,13 +73,13 @@ __all__ = [
 # The errors are all that a command line needs before it knows what to do; the rest brings numpy and pillow along.
 _HOMES = {
     "Box": "regions",
-    "Preprocessing": "preprocess",
+    "Preprocessing": "preprocessing",
     "Result": "result",
     "Session": "session",
-    "Stream": "stream",
-    "View": "preprocess",
+    "Stream": "watch.stream",
+    "View": "preprocessing",
     "decode_heatmap": "result",
-    "open_source": "sources",
+    "open_source": "watch.sources",
 }
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgex.runtime.container import read_engine, read_onnx
 from edgex.runtime.errors import ArtefactError
-from edgex.runtime.preprocess import Preprocessing
+from edgex.runtime.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,7 +16,7 @@ import numpy as np
 from edgex.runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from edgex.runtime.preprocess import View
+    from edgex.runtime.preprocessing import View
 
 # 17 equidistant colours each, interpolated linearly in between (within 7/255 of the full tables).
 # turbo: Anton Mikhailov, Google, Apache-2.0. inferno and viridis: Nathaniel Smith and Stefan van der Walt for

@@ -10,7 +10,7 @@ from edgex.runtime.errors import UsageError
 from edgex.runtime.overlay import bilinear_weights
 
 if TYPE_CHECKING:
-    from edgex.runtime.preprocess import View
+    from edgex.runtime.preprocessing import View
 
 _SMALLEST = 0.02
 """Regions with less than this share of the strongest region's evidence are specks."""

@@ -18,7 +18,7 @@ from edgex.runtime.overlay import overlay, upsample
 from edgex.runtime.regions import Box, find_boxes
 
 if TYPE_CHECKING:
-    from edgex.runtime.preprocess import View
+    from edgex.runtime.preprocessing import View
 
 
 class Result:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from edgex.runtime.metadata import Metadata
-    from edgex.runtime.preprocess import Preprocessing
+    from edgex.runtime.preprocessing import Preprocessing
 
 ExplainClass = str | int | None
 """A class name, its position in `classes`, or None for the predicted class."""
@@ -285,9 +285,9 @@ def _open_backend(
             raise UsageError(
                 f"{path}: expected no threads, provider_options or io_binding for a TensorRT engine, found some"
             )
-        from edgex.runtime.backend_tensorrt import TensorRTBackend
+        from edgex.runtime.backends.tensorrt import TensorRTBackend
 
         return TensorRTBackend(plan, path, metadata, provider)
-    from edgex.runtime.backend_onnxruntime import OnnxRuntimeBackend
+    from edgex.runtime.backends.onnxruntime import OnnxRuntimeBackend
 
     return OnnxRuntimeBackend(path, metadata, provider, threads, provider_options, io_binding)

@@ -72,10 +72,10 @@ def _random_model(
     """
     import torch
 
-    from edgex import checkpoint
-    from edgex.backbones import architecture, build
-    from edgex.checkpoint import Base, ModelCard
-    from edgex.model import Evidence
+    from edgex.files import model_file
+    from edgex.files.model_file import Base, ModelCard
+    from edgex.models.backbones import architecture, build
+    from edgex.models.self_explaining import Evidence
 
     arch = architecture(name, image_size=image_size, pooling=pooling)
     backbone = build(arch)
@@ -96,11 +96,11 @@ def _random_model(
         head_kind=kind,  # type: ignore[arg-type]
         head_scale=100.0 if kind == "cosine" else 1.0,
         evidence=Evidence.default(backbone),
-        base=Base("random", checkpoint.fingerprint(weights)),
+        base=Base("random", model_file.fingerprint(weights)),
         alpha=alpha,
         provenance=({"step": "random weights", "seed": seed},),
     )
-    model = checkpoint.assemble_model(card, weights, tensors, source="random weights")
+    model = model_file.assemble_model(card, weights, tensors, source="random weights")
     return model.freeze(), card
 
 
@@ -131,11 +131,11 @@ def _natural_pictures(count: int, image_size: tuple[int, int] = (224, 224), seed
 
 
 def _deit_tiny(shared: Path) -> Any:
-    from edgex import checkpoint
-    from edgex.backbones import architecture, build
-    from edgex.checkpoint import Base, ModelCard
-    from edgex.model import Evidence
-    from edgex.weights import read_state_dict
+    from edgex.files import model_file
+    from edgex.files.model_file import Base, ModelCard
+    from edgex.importers.weights import read_state_dict
+    from edgex.models.backbones import architecture, build
+    from edgex.models.self_explaining import Evidence
 
     tensors = read_state_dict(shared / "weights" / "deit_tiny_patch16_224.safetensors")
     head = {key.removeprefix("head."): tensors.pop(key) for key in ("head.weight", "head.bias")}
@@ -150,6 +150,6 @@ def _deit_tiny(shared: Path) -> Any:
         head_kind="linear",
         head_scale=1.0,
         evidence=Evidence.default(backbone),
-        base=Base("deit-tiny", checkpoint.fingerprint(tensors)),
+        base=Base("deit-tiny", model_file.fingerprint(tensors)),
     )
-    return checkpoint.assemble_model(card, tensors, head, source="deit-tiny").freeze(), card
+    return model_file.assemble_model(card, tensors, head, source="deit-tiny").freeze(), card

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-import edgex
+from edgex._version import __version__
 from edgex.cli import bake, bench, demo, doctor, evaluate, export, import_, inspect, predict, train, vector, watch, zoo
 from edgex.cli.console import EXIT_FAILURE, print_error
 from edgex.cli.doctor import extra_of
@@ -28,7 +28,7 @@ def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     if version:
-        typer.echo(f"edgex {edgex.__version__}")
+        typer.echo(f"edgex {__version__}")
         raise typer.Exit
 
 

@@ -48,12 +48,12 @@ def bake(
         raise UsageError("--max-drop and --max-alpha choose the alpha: add --alpha auto, or leave them out")
     if val is None and device is not None:
         raise UsageError("--device is where accuracy is measured: add --val FOLDER, or leave it out")
-    from edgex import zoo
-    from edgex.bake import bake as add_vector
-    from edgex.bake import check
-    from edgex.checkpoint import load_card
-    from edgex.transfer import records_of, warnings_for
-    from edgex.vector import load_vector_card
+    from edgex.files import zoo
+    from edgex.files.model_file import load_card
+    from edgex.files.vector_file import load_vector_card
+    from edgex.vectors.bake import bake as add_vector
+    from edgex.vectors.bake import check
+    from edgex.vectors.transfer import records_of, warnings_for
 
     target_path, vector_path = zoo.resolve(target, "model"), zoo.resolve(vector, "vector")
     tau, _ = load_vector_card(vector_path)
@@ -101,12 +101,12 @@ def _measured(
     device: str | None,
 ) -> tuple[float, dict[str, object]]:
     """The factor to use and what was measured on the validation pictures."""
-    from edgex import data
-    from edgex.alpha import accuracies, choose
-    from edgex.checkpoint import load_card
+    from edgex.data import image_folders
+    from edgex.files.model_file import load_card
+    from edgex.vectors.alpha import accuracies, choose
 
     where, allowed = device or "auto", 0.5 if max_drop is None else max_drop
-    pictures = data.aligned(data.labelled(val), load_card(target)[0].classes, val)
+    pictures = image_folders.aligned(image_folders.labelled(val), load_card(target)[0].classes, val)
     if alpha == "auto":
         choice = choose(
             target,

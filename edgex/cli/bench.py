@@ -14,7 +14,7 @@ from edgex.runtime.errors import UsageError
 if TYPE_CHECKING:
     import numpy as np
 
-    from edgex.bench import PlainSession, Skipped
+    from edgex.bench.latency import PlainSession, Skipped
     from edgex.runtime import Session
 
 # What an exported benchmark file takes, so that the many-pass methods find their best batch.
@@ -48,8 +48,8 @@ def bench(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Time an explanation on this machine: fused, by Kernel SHAP (captum, shap), and without any."""
-    from edgex.bench import Options
-    from edgex.bench import bench as time_it
+    from edgex.bench.latency import Options
+    from edgex.bench.latency import bench as time_it
 
     options = Options(passes=passes, players=_numbers(players), rounds=rounds, repeats=repeats, batch=batch)
     exported = Path(model).suffix in (".onnx", ".engine")
@@ -108,17 +108,19 @@ def _export(
     """The fused file and the plain classifier's, in a temporary folder that lasts as long as the stack."""
     import tempfile
 
-    from edgex import data, samples, zoo
-    from edgex.checkpoint import load_card, load_model
+    from edgex import samples
+    from edgex.bench.plain import export_plain
+    from edgex.data import image_folders
     from edgex.export import export_onnx
-    from edgex.plain import export_plain
+    from edgex.files import zoo
+    from edgex.files.model_file import load_card, load_model
 
     path = zoo.resolve(model, "model")
     loaded, card = load_model(path)
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgex-bench-")))
     fused, plain = folder / "fused.onnx", folder / "plain.onnx"
-    found = data.spread(data.loose([calibration]), 64) if calibration else samples.paths()
-    pictures = data.load_batch(found, card.preprocessing)
+    found = image_folders.spread(image_folders.loose([calibration]), 64) if calibration else samples.paths()
+    pictures = image_folders.load_batch(found, card.preprocessing)
     note(f"exporting {model} in {precision} and its plain classifier to temporary files")
     export_onnx(
         loaded,
@@ -145,7 +147,7 @@ def _open(
     stack: contextlib.ExitStack,
 ) -> tuple[Session, PlainSession | Skipped]:
     """The fused file, and the plain classifier opened alike or the reason why there is none."""
-    from edgex.bench import PlainSession, Skipped
+    from edgex.bench.latency import PlainSession, Skipped
     from edgex.runtime import Session
 
     session = stack.enter_context(Session(fused, provider, threads=threads, provider_options=provider_options))

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgex.json_values import finite
 from edgex.runtime.errors import ArtefactError, UsageError
+from edgex.utils.json import finite
 
 if TYPE_CHECKING:
     import numpy as np

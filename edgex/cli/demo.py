@@ -31,10 +31,11 @@ def demo(
     """Bake cars with imagenet, export it, run it on the sample pictures, draw and time it."""
     import numpy as np
 
-    from edgex import samples, zoo
-    from edgex.bake import bake
-    from edgex.sheet import sheet
-    from edgex.vector import load_vector_card
+    from edgex import samples
+    from edgex.evaluation.sheet import sheet
+    from edgex.files import zoo
+    from edgex.files.vector_file import load_vector_card
+    from edgex.vectors.bake import bake
 
     vector = zoo.BUILT_IN / "imagenet.safetensors"
     baked = out / "cars-baked.safetensors"
@@ -63,14 +64,15 @@ def demo(
 
 
 def _export(name: str, model: Path, out: Path, files: list[tuple[str, ...]]) -> Session:
-    from edgex import data, samples
-    from edgex.checkpoint import load_card, load_model
+    from edgex import samples
+    from edgex.data import image_folders
     from edgex.export import export_onnx
+    from edgex.files.model_file import load_card, load_model
     from edgex.runtime import Session
 
     loaded, card = load_model(model)
     target = out / f"{name}.onnx"
-    pictures = data.load_batch(samples.paths(), card.preprocessing)
+    pictures = image_folders.load_batch(samples.paths(), card.preprocessing)
     note(f"exporting {target}")
     report = export_onnx(loaded, card, target, pictures=pictures, model_sha256=load_card(model)[1], force=True)
     files.append((str(model), f"{model.stat().st_size / 1e6:.1f} MB"))

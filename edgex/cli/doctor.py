@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-import edgex
+from edgex._version import __version__
 from edgex.cli.console import print_json
 
 # distribution, module, the extra that brings it, what it is for
@@ -44,7 +44,7 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = F
     """Show versions, execution providers, devices, and what is missing."""
     packages = {name: _version(name) for name, *_ in _PACKAGES}
     found = {
-        "edgex": edgex.__version__,
+        "edgex": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": packages,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from rich.table import Table
 
-    from edgex.comparison import Comparison
+    from edgex.evaluation.comparison import Comparison
 
 _SHEET_ROWS = 8
 _NARROWEST = 120
@@ -57,12 +57,12 @@ def evaluate(
     Values are means with standard errors over pictures; paired differences have 95% intervals. Heatmaps are laid on
     objects where boxes.json or <picture>.mask.png are there.
     """
-    from edgex import zoo
-    from edgex.artefact import check_writable
-    from edgex.baselines import Method
-    from edgex.comparison import Plan
-    from edgex.comparison import compare as measure
-    from edgex.faithfulness import FILLS
+    from edgex.evaluation.baselines import Method
+    from edgex.evaluation.comparison import Plan
+    from edgex.evaluation.comparison import compare as measure
+    from edgex.evaluation.faithfulness import FILLS
+    from edgex.files import zoo
+    from edgex.files.tensor_file import check_writable
 
     for name in (fills := tuple(fill.split(","))):
         if name not in FILLS:
@@ -126,7 +126,7 @@ def _table(found: Comparison, title: str, keys: list[str]) -> Table:
     """Rows are heatmaps; behind the metrics, how far the model's own are better in the last of them."""
     from rich.table import Table
 
-    from edgex.estimate import Estimate
+    from edgex.utils.statistics import Estimate
 
     paired = found.to_dict()["paired"]
     table = Table(title=title, title_justify="left")
@@ -162,17 +162,17 @@ def _sheet(found: Comparison) -> np.ndarray:
     """Input, unbaked, baked and Kernel SHAP of pictures evenly spread over the explained ones, never chosen."""
     import numpy as np
 
-    from edgex import data
+    from edgex.data import image_folders
+    from edgex.evaluation.sheet import grid
     from edgex.runtime.overlay import overlay
-    from edgex.runtime.preprocess import View
-    from edgex.sheet import grid
+    from edgex.runtime.preprocessing import View
 
     own, *others = found.rows
     compared = [row for row in others if row.name in {s.name for s in found.subjects}]
     shap = [row for row in others if row.name.startswith("kernel-shap")][:1]
     shown = [*compared, own, *shap]
     rows = []
-    for path in data.spread(found.paths, _SHEET_ROWS):
+    for path in image_folders.spread(found.paths, _SHEET_ROWS):
         place = found.paths.index(path)
         picture = found.images[place].numpy()
         size = (picture.shape[0], picture.shape[1])

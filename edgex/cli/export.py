@@ -94,9 +94,9 @@ def export(
     if not all(capabilities):
         raise UsageError(f"expected --sm with compute capabilities such as 86,89, found '{sm}'")
     thresholds = _thresholds(threshold or [])
-    from edgex import zoo
-    from edgex.checkpoint import load_card, load_model
     from edgex.export import at_image_size, export_onnx, export_tensorrt
+    from edgex.files import zoo
+    from edgex.files.model_file import load_card, load_model
 
     path = zoo.resolve(model, "model") if model else zoo.newest_bake()
     if model is None:
@@ -142,20 +142,21 @@ def _pictures(
     pictures: Path | None, calibration: Path | None, preprocessing: Preprocessing
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Pictures for the gate and for calibration, uint8 [N, H, W, 3]; the two share none where there are enough."""
-    from edgex import data, samples
+    from edgex import samples
+    from edgex.data import image_folders
     from edgex.export import gate_pictures
 
     calibrated = None
     source, found = "edgex's samples", samples.paths()
     if calibration is not None:
-        available = data.loose([calibration])
-        chosen = data.spread(available, GATE_PICTURES)
-        calibrated = data.load_batch(chosen, preprocessing)
+        available = image_folders.loose([calibration])
+        chosen = image_folders.spread(available, GATE_PICTURES)
+        calibrated = image_folders.load_batch(chosen, preprocessing)
         source, found = str(calibration), tuple(sorted(set(available) - set(chosen))) or chosen
     if pictures is not None:
-        source, found = str(pictures), data.loose([pictures])
-    paths = data.spread(found, GATE_PICTURES)
-    views = gate_pictures([data.open_picture(path) for path in paths], preprocessing)
+        source, found = str(pictures), image_folders.loose([pictures])
+    paths = image_folders.spread(found, GATE_PICTURES)
+    views = gate_pictures([image_folders.open_picture(path) for path in paths], preprocessing)
     note(f"gate: {len(views)} views of {len(paths)} pictures of {source}")
     return views, calibrated
 

@@ -48,15 +48,17 @@ def import_weights(
     refuse_to_overwrite(out, force=force)
     import torch
 
-    from edgex import backbones, hub, importer
-    from edgex.checkpoint import save_model
+    from edgex.files import hub
+    from edgex.files.model_file import save_model
+    from edgex.importers import assembly
+    from edgex.models import backbones
 
     architecture = backbones.architecture(arch, image_size=image_size, pooling=pooling)
-    names = importer.parse_classes(classes)
+    names = assembly.parse_classes(classes)
     if weights is not None:
         path = hub.weights_file(weights)
         chosen = name or path.name.partition(".")[0]
-        model, card = importer.import_model(
+        model, card = assembly.import_model(
             path,
             architecture,
             names,
@@ -68,7 +70,7 @@ def import_weights(
         )
     else:
         chosen = name or architecture.model
-        model, card = importer.import_pretrained(
+        model, card = assembly.import_pretrained(
             architecture,
             names,
             name=chosen,

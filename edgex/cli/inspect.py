@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from edgex.cli.console import print_json
-from edgex.transfer import METRIC, records_of
+from edgex.vectors.transfer import METRIC, records_of
 
 
 def register(app: typer.Typer) -> None:
@@ -24,7 +24,7 @@ def inspect(
     path = Path(file)
     # An existing file needs no zoo, and so no torch: a device can look into what it runs.
     if not path.is_file():
-        from edgex import zoo
+        from edgex.files import zoo
 
         path = zoo.resolve_any(file)
     show(path, as_json=json)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgex.cli.console import ProviderOption, note, print_error, print_json, provider_options, save_picture
-from edgex.names import PICTURE_SUFFIXES
 from edgex.runtime.errors import ImageError, UsageError
+from edgex.utils.names import PICTURE_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,8 +79,8 @@ def _runner(model: str, provider: str, options: dict[str, str] | None) -> Callab
         return lambda path, explain: session(path, explain=explain)
     if provider != "auto" or options:
         raise UsageError(f"--provider and its options are for exported files, found the model {model}: export it first")
-    from edgex import zoo
-    from edgex.torch_session import TorchSession
+    from edgex.evaluation.torch_session import TorchSession
+    from edgex.files import zoo
 
     return TorchSession(zoo.resolve(model, "model"))
 

@@ -44,8 +44,8 @@ def train(
     if (weights is None) == (not pretrained):
         raise UsageError("expected either --weights FILE or --pretrained for the base's weights")
     refuse_to_overwrite(out, force=force)
-    from edgex import predictor
-    from edgex.train import TrainOptions
+    from edgex.training import predictor
+    from edgex.training.fine_tuning import TrainOptions
 
     options = TrainOptions(
         epochs=epochs,

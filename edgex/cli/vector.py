@@ -53,8 +53,9 @@ def label(
     Interrupted, it goes on from its cache when the same command is given again.
     """
     refuse_to_overwrite(out, force=force)
-    from edgex import labelling, zoo
-    from edgex.supervise import LabelOptions
+    from edgex.files import zoo
+    from edgex.shapley import labelling
+    from edgex.shapley.labels import LabelOptions
 
     card = labelling.make(
         zoo.resolve(model, "model"),
@@ -147,9 +148,10 @@ def train(
         raise UsageError(f"--{option} is for --learn weights: add that, or leave it out")
     from torch import float16, float32
 
-    from edgex import vector_training, zoo
-    from edgex.learn import LearnOptions
-    from edgex.supervise import LabelOptions
+    from edgex.files import zoo
+    from edgex.shapley.labels import LabelOptions
+    from edgex.training import vector_training
+    from edgex.training.learning import LearnOptions
 
     card = vector_training.train(
         zoo.resolve(model, "model"),
@@ -225,7 +227,8 @@ def combine(
     refuse_to_overwrite(out, force=force)
     if scope is not None and keep is None:
         raise UsageError("--scope says where --keep counts: add --keep, or leave it out")
-    from edgex import arithmetic, zoo
+    from edgex.files import zoo
+    from edgex.vectors import arithmetic
 
     card = arithmetic.combine(
         [zoo.resolve(vector, "vector") for vector in vectors],
@@ -255,9 +258,9 @@ def info(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what a vector is, what it was learned from and what was measured."""
-    from edgex import zoo
     from edgex.cli.inspect import show
-    from edgex.vector import load_vector_card
+    from edgex.files import zoo
+    from edgex.files.vector_file import load_vector_card
 
     path = zoo.resolve(vector, "vector")
     load_vector_card(path)

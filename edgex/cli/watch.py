@@ -18,9 +18,9 @@ from edgex.runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from edgex.runtime import Session, Stream
-    from edgex.runtime.page import Page
-    from edgex.runtime.sinks import Sink
-    from edgex.runtime.stream import Policy, Seen
+    from edgex.runtime.watch.page import Page
+    from edgex.runtime.watch.sinks import Sink
+    from edgex.runtime.watch.stream import Policy, Seen
 
 _REFRESH = 0.25
 """Seconds between two updates of the line on the screen."""
@@ -103,7 +103,7 @@ def watch(
         with contextlib.ExitStack() as stack:
             sinks: list[Sink] = []
             if http is not None:
-                from edgex.runtime.page import Page
+                from edgex.runtime.watch.page import Page
 
                 page = Page(stream, http, opacity)
                 stack.callback(page.close)
@@ -118,7 +118,7 @@ def watch(
 def _check_files(video: Path | None, folder: Path | None, jsonl: str | None, force: bool) -> None:
     if video is None and folder is None and jsonl in (None, "-"):
         return
-    from edgex.runtime.sinks import check_empty, check_new
+    from edgex.runtime.watch.sinks import check_empty, check_new
 
     if folder is not None:
         check_empty(folder, "--folder", force)
@@ -138,7 +138,7 @@ def _sinks(
     opacity: float,
     force: bool,
 ) -> list[Sink]:
-    from edgex.runtime.sinks import FolderSink, JsonLinesSink, VideoSink
+    from edgex.runtime.watch.sinks import FolderSink, JsonLinesSink, VideoSink
 
     sinks: list[Sink] = []
     if video is not None:
@@ -195,7 +195,7 @@ def _stopped_by_signals(stream: Stream) -> Iterator[None]:
 @contextlib.contextmanager
 def _screen() -> Iterator[Any]:
     """A line that follows the stream, on standard error and only where that is a terminal."""
-    from edgex.progress import stderr
+    from edgex.utils.progress import stderr
 
     if not stderr.is_terminal:
         yield lambda *_: None

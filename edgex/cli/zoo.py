@@ -19,8 +19,8 @@ def register(app: typer.Typer) -> None:
 
 def list_(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List everything that has a name."""
-    from edgex import zoo
-    from edgex.artefact import TensorFile
+    from edgex.files import zoo
+    from edgex.files.tensor_file import TensorFile
 
     rows = []
     for entry in zoo.entries():
@@ -55,6 +55,6 @@ def list_(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = Fa
 
 def path(name: Annotated[str, typer.Argument(help="Name of a model or vector.")]) -> None:
     """Print the path of a named model or vector."""
-    from edgex import zoo
+    from edgex.files import zoo
 
     print(zoo.resolve_any(name))

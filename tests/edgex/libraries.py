@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from edgex.backbones import Architecture
+from edgex.models.backbones import Architecture
 
 CLASSES = ("cat", "traffic light", "teapot")
 TEMPLATES = ("a photo of a {}.", "a blurry picture of the {}, from above.")

@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Container
 from typing import Any
 
-from edgex.backbones import Architecture
-from edgex.checkpoint import Base
-from edgex.model import Evidence
-from edgex.vector import VectorCard
+from edgex.files.model_file import Base
+from edgex.files.vector_file import VectorCard
+from edgex.models.backbones import Architecture
+from edgex.models.self_explaining import Evidence
 
 CARD = VectorCard(
     name="imagenet",

@@ -11,7 +11,7 @@ from PIL import Image
 from edgex import samples
 from edgex.cli.export import GATE_PICTURES, _pictures, export
 from edgex.errors import DataError, UsageError
-from edgex.runtime.preprocess import Preprocessing
+from edgex.runtime.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing(image_size=(8, 8), resize=8, interpolation="bicubic", mean=(0.5,) * 3, std=(0.5,) * 3)
 

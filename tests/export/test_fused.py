@@ -1,7 +1,7 @@
 import torch
 
 from edgex.export.fused import FusedModel, folded_projection
-from edgex.model import normalise
+from edgex.models.self_explaining import normalise
 
 
 def test_folded_projection_is_the_convolution_over_normalised_pixels(random_model, natural_pictures):

@@ -7,9 +7,9 @@ import pytest
 
 from edgex.export.build import Recipe, build_graph
 from edgex.export.calibrate import Activations, best_range
-from edgex.export.int8 import Budget, Damage, choose, level_channels
+from edgex.export.int8 import Budget, choose, level_channels
 from edgex.export.quantise import Range, products, quantised_weight, scheme, split_packed, weight_of
-from edgex.export.report import Stages
+from edgex.export.report import Damage, Stages
 from export_checks import session
 
 

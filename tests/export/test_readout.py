@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from edgex.export import export_onnx, export_tensorrt
-from edgex.model import normalise
+from edgex.models.self_explaining import normalise
 from edgex.runtime.metadata import load
-from edgex.vector_training import with_evidence
+from edgex.training.vector_training import with_evidence
 from export_checks import centred_of, session
 
 

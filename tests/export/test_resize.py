@@ -7,7 +7,7 @@ from timm.layers import resample_abs_pos_embed
 from edgex.errors import UsageError
 from edgex.export import at_image_size, export_onnx
 from edgex.export.resize import resized_positions
-from edgex.vector_training import with_evidence
+from edgex.training.vector_training import with_evidence
 
 
 def test_positions_are_timms_own_interpolation():

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from edgex.export.views import ENOUGH, gate_pictures
-from edgex.runtime.preprocess import Preprocessing
+from edgex.runtime.preprocessing import Preprocessing
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import numpy as np
 
 from edgex.runtime import ImageError, SourceError
 from edgex.runtime.frames import as_frame
-from edgex.runtime.sources import Shot
-from edgex.runtime.video import VideoWriter
+from edgex.runtime.watch.sources import Shot
+from edgex.runtime.watch.video import VideoWriter
 
 COLOURS = ((220, 30, 30), (30, 220, 30), (30, 30, 220))
 """Of the small model's red, green and blue thing."""

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edgex.runtime import Session
-from edgex.runtime.backend_tensorrt import Cuda
+from edgex.runtime.backends.tensorrt import Cuda
 
 Reference = Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]]
 

@@ -1,0 +1,1 @@
+"""Pictures on disk: image folders, crops, object masks, augmentation."""

@@ -1,0 +1,118 @@
+"""Views of pictures: the centre crop that a model sees, and random crops that can be made again from their seeds.
+
+A view is described, not kept: whoever needs its pixels has them decoded, so that ten thousand views cost no memory.
+Labels of views lie in `edgex.shapley.labels`, masks in `edgex.data.masks`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from edgex.data import image_folders
+from edgex.data.augmentation import augment, prefetched
+from edgex.errors import UsageError
+from edgex.runtime.preprocessing import Preprocessing
+
+
+@dataclasses.dataclass(frozen=True)
+class Folder:
+    """Pictures of one folder that a vector is learned from, and how many views of each are made."""
+
+    root: Path
+    paths: tuple[Path, ...]
+    crops: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Views:
+    """V views of pictures.
+
+    paths: the pictures. picture: int64 [V], position in paths. seeds: int64 [V, 4], what a view's crop is drawn
+    from; the last number is 0 for the centre crop. crop_scale: smallest share of its picture's area that a random
+    crop keeps.
+    """
+
+    paths: tuple[Path, ...]
+    picture: Tensor
+    seeds: Tensor
+    preprocessing: Preprocessing
+    crop_scale: float
+
+    def __len__(self) -> int:
+        return len(self.picture)
+
+    def select(self, views: Tensor) -> Views:
+        """These views; the list of pictures stays."""
+        return dataclasses.replace(self, picture=self.picture[views], seeds=self.seeds[views])
+
+    def shown(self, image: Image.Image, view: int) -> np.ndarray:
+        """A picture as this view shows it: uint8 [H, W, 3]; any picture as large as the view's own may be given."""
+        seed = tuple(self.seeds[view].tolist())
+        if seed[-1] == 0:
+            return self.preprocessing.array(image)
+        return augment(image, self.preprocessing, seed, crop_scale=self.crop_scale, mirror=True)
+
+    def batches(self, size: int) -> Iterator[Tensor]:
+        """The views' pixels in order, uint8 [N, H, W, 3]; the next batch is decoded in the background."""
+
+        def load(views: range) -> Tensor:
+            images = [self.shown(image_folders.open_picture(self.paths[int(self.picture[i])]), i) for i in views]
+            return torch.from_numpy(np.stack(images))
+
+        yield from prefetched(load, [range(i, min(i + size, len(self))) for i in range(0, len(self), size)])
+
+
+def views_of(
+    paths: Sequence[Path], preprocessing: Preprocessing, *, crops: int, crop_scale: float, seed: int, chunk: int
+) -> Views:
+    """The centre crop and `crops` - 1 random crops of each picture, ordered by chunk of pictures, then by crop.
+
+    A crop depends on the seed, the chunk, the place in the chunk and its own number alone.
+    """
+    rows = [
+        (number * chunk + place, (seed, number, place, crop))
+        for number in range(-(-len(paths) // chunk))
+        for crop in range(crops)
+        for place in range(min(chunk, len(paths) - number * chunk))
+    ]
+    picture = torch.tensor([index for index, _ in rows])
+    return Views(tuple(paths), picture, torch.tensor([seeds for _, seeds in rows]), preprocessing, crop_scale)
+
+
+def joined_views(parts: Sequence[Views]) -> Views:
+    """Views of several lists of pictures as one."""
+    first, offset, picture = parts[0], 0, []
+    for part in parts:
+        picture.append(part.picture + offset)
+        offset += len(part.paths)
+    paths = tuple(path for part in parts for path in part.paths)
+    return dataclasses.replace(
+        first, paths=paths, picture=torch.cat(picture), seeds=torch.cat([part.seeds for part in parts])
+    )
+
+
+def gather(roots: Sequence[Path], *, crops: Sequence[int], limit: int | None) -> tuple[Folder, ...]:
+    """The pictures of some folders; crops: views per picture, one number for all folders or one for each.
+
+    limit: take that many pictures per folder, evenly spread. Raises UsageError, and DataError for a folder without
+    pictures.
+    """
+    if limit is not None and limit < 1:
+        raise UsageError(f"expected a limit of at least 1 picture, found {limit}")
+    if len(crops) not in (1, len(roots)):
+        raise UsageError(f"expected one number of crops, or one for each of {len(roots)} folders, found {len(crops)}")
+    if min(crops) < 1:
+        raise UsageError(f"expected crops of at least 1, found {min(crops)}")
+    each = list(crops) * len(roots) if len(crops) == 1 else list(crops)
+    found = [image_folders.loose([root]) for root in roots]
+    return tuple(
+        Folder(root, image_folders.spread(paths, limit or len(paths)), count)
+        for root, paths, count in zip(roots, found, each, strict=True)
+    )

@@ -1,0 +1,199 @@
+"""Explanation supervision by people: object masks or boxes beside pictures, brought to the patch grid of every view.
+
+Where a picture's object is, is looked for in this order:
+
+    <masks folder>/<path of the picture>.png    with --masks; the suffix of the picture is replaced
+    <picture>.mask.png                          beside the picture: cat.jpg -> cat.mask.png
+    boxes.json                                  in the data folder or the one above: an object that maps a picture's
+                                                path, from that file's folder, to [[left, top, right, bottom], ...]
+
+Boxes are in pixels of the picture, right and bottom not included. In a mask, as large as its picture, whatever is
+not black belongs to the object. Pictures without either, and views that show the object everywhere or nowhere, have
+no shape to learn and are left out. Labels without people are `edgex.shapley.labels`; the loss is `edgex.training.losses`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from edgex.data import image_folders
+from edgex.data.crops import Folder, Views, joined_views, views_of
+from edgex.errors import DataError, ImageError
+from edgex.runtime.preprocessing import Preprocessing
+from edgex.utils.names import MASK_SUFFIX
+from edgex.utils.progress import Progress
+
+BOXES = "boxes.json"
+CHUNK = 64
+
+Boxes = tuple[tuple[float, float, float, float], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Masks:
+    """Objects of V views of pictures; coverage: float32 [V, P], share of each patch that the object covers, [0, 1]."""
+
+    views: Views
+    coverage: Tensor
+
+    def __len__(self) -> int:
+        return len(self.coverage)
+
+
+@dataclasses.dataclass(frozen=True)
+class Annotations:
+    """What is known of the objects in one folder of pictures.
+
+    root: the folder. masks: a parallel folder of PNG masks, or None. boxes: by path from where they were found, in
+    which the folder lies at `inside`.
+    """
+
+    root: Path
+    masks: Path | None
+    boxes: Mapping[str, Boxes]
+    inside: Path
+
+    def mask(self, path: Path) -> Image.Image | None:
+        """The object in a picture as a grey picture of 0 and 255; None where nothing is known.
+
+        A rotation that the picture's EXIF data asks for goes with the mask, which is drawn in pixels as stored.
+        """
+        try:
+            with Image.open(path) as image:
+                size, exif = image.size, image.info.get("exif")
+        except (OSError, ValueError, SyntaxError) as error:
+            raise ImageError(f"cannot read picture {path} ({error}): replace or remove it") from error
+        mask = self._mask(path, size)
+        if mask is not None and exif:
+            mask.info["exif"] = exif
+        return mask
+
+    def _mask(self, path: Path, size: tuple[int, int]) -> Image.Image | None:
+        beside = path.with_name(path.stem + MASK_SUFFIX)
+        parallel = self.masks / path.relative_to(self.root).with_suffix(".png") if self.masks else None
+        for place in (parallel, beside):
+            if place is not None and place.is_file():
+                return _read_mask(place, path, size)
+        boxes = self.boxes.get((self.inside / path.relative_to(self.root)).as_posix()) if self.boxes else None
+        return None if boxes is None else _draw(boxes, size)
+
+
+def annotations_of(root: Path, masks: Path | None = None) -> Annotations:
+    """The annotations of the pictures below `root`; masks: the parallel folder.
+
+    Raises DataError for a masks folder that is not there and for a boxes.json that is not as described.
+    """
+    if masks is not None and not masks.is_dir():
+        raise DataError(f"expected a folder of masks at {masks}, found nothing: check the path")
+    for folder in (root.resolve(), root.resolve().parent):
+        if (folder / BOXES).is_file():
+            return Annotations(root, masks, _read_boxes(folder / BOXES), root.resolve().relative_to(folder))
+    return Annotations(root, masks, {}, Path())
+
+
+def masked_views(
+    folders: Sequence[Folder],
+    masks: Sequence[Path | None],
+    preprocessing: Preprocessing,
+    grid: tuple[int, int],
+    *,
+    crop_scale: float,
+    seed: int,
+) -> Masks:
+    """The views of all folders' pictures whose object is known, with the object on the patch grid.
+
+    masks: each folder's parallel folder of masks, or None. grid: (rows, columns) of patches. Raises DataError where
+    no picture has a mask or a box.
+    """
+    parts, coverage = [], []
+    with Progress("masks", total=sum(len(folder.paths) for folder in folders)) as progress:
+        for folder, parallel in zip(folders, masks, strict=True):
+            known = annotations_of(folder.root, parallel)
+            views = views_of(
+                folder.paths, preprocessing, crops=folder.crops, crop_scale=crop_scale, seed=seed, chunk=CHUNK
+            )
+            parts.append(views)
+            coverage.append(_coverage(views, known, grid, progress))
+    every, found = joined_views(parts), torch.cat(coverage)
+    # A view without a mask is NaN everywhere, one that shows the object everywhere or nowhere has no spread.
+    kept = ((found.amax(dim=1) - found.amin(dim=1)) > 0).nonzero()[:, 0]
+    if not len(kept):
+        roots = ", ".join(str(folder.root) for folder in folders)
+        raise DataError(
+            f"expected masks or boxes of the pictures in {roots}, found none that shows an object in part: add "
+            f"<picture>{MASK_SUFFIX} or {BOXES}"
+        )
+    return Masks(every.select(kept), found[kept])
+
+
+def _coverage(views: Views, known: Annotations, grid: tuple[int, int], progress: Progress) -> Tensor:
+    """float32 [V, P] of all views of one folder's pictures, NaN where the object is not known."""
+    rows, columns = grid
+    # Bicubic weights would ring at the object's edge; linear ones give the share that a pixel covers.
+    smooth = dataclasses.replace(
+        views, preprocessing=dataclasses.replace(views.preprocessing, interpolation="bilinear")
+    )
+    found = torch.full((len(views), rows * columns), torch.nan)
+    by_picture: dict[int, list[int]] = {}
+    for view, picture in enumerate(views.picture.tolist()):
+        by_picture.setdefault(picture, []).append(view)
+    for picture, places in by_picture.items():
+        path = views.paths[picture]
+        mask = known.mask(path)
+        for view in places if mask is not None else []:
+            assert mask is not None
+            pixels = torch.from_numpy(smooth.shown(mask.convert("RGB"), view)[..., 0] / np.float32(255))
+            height, width = pixels.shape
+            patches = pixels.reshape(rows, height // rows, columns, width // columns)
+            found[view] = patches.mean(dim=(1, 3)).flatten()
+        progress.advance()
+    return found
+
+
+def _draw(boxes: Boxes, size: tuple[int, int]) -> Image.Image:
+    mask = Image.new("L", size)
+    shape = ImageDraw.Draw(mask)
+    for left, top, right, bottom in boxes:
+        if right > left and bottom > top:
+            # Pillow paints the last row and column that are named.
+            shape.rectangle((round(left), round(top), round(right) - 1, round(bottom) - 1), fill=255)
+    return mask
+
+
+def _read_mask(place: Path, picture: Path, size: tuple[int, int]) -> Image.Image:
+    mask = image_folders.open_picture(place).convert("L")
+    if mask.size != size:
+        raise DataError(
+            f"{place} is {mask.size[0]}x{mask.size[1]} px, its picture {picture.name} {size[0]}x{size[1]}: a mask must "
+            "be as large as its picture"
+        )
+    return mask.point(lambda value: 255 if value else 0)
+
+
+def _read_boxes(path: Path) -> dict[str, Boxes]:
+    try:
+        parsed: Any = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON ({error}): expected picture paths mapped to lists of boxes") from error
+    if not isinstance(parsed, dict):
+        raise DataError(f"{path}: expected an object of picture paths mapped to lists of boxes")
+    found = {}
+    for name, boxes in parsed.items():
+        try:
+            found[name] = tuple(
+                (float(left), float(top), float(right), float(bottom)) for left, top, right, bottom in boxes
+            )
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"{path}: expected [[left, top, right, bottom], ...] for '{name}', found {str(boxes)[:60]}"
+            ) from error
+    return found

@@ -1,0 +1,366 @@
+"""Heatmaps of a model held against those of the model before a vector was added and of other methods.
+
+Everything is measured picture by picture on the same pictures, so that differences are paired. One heatmap explains
+one class: the class that the model it is measured on predicts. Metrics lie in `edgex.evaluation.faithfulness` and
+`edgex.evaluation.localisation`, other methods in `edgex.evaluation.baselines`; tables are the command line's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgex.data import image_folders
+from edgex.errors import UsageError
+from edgex.evaluation import baselines, classification, localisation
+from edgex.evaluation.baselines import Explanations, Method
+from edgex.evaluation.faithfulness import FILLS, STEPS, Fill, check_steps, faithfulness
+from edgex.files.model_file import ModelCard, load_model
+from edgex.files.tensor_file import encode, save_state
+from edgex.models.self_explaining import SelfExplainingViT, normalise
+from edgex.utils import devices
+from edgex.utils.progress import Progress
+from edgex.utils.statistics import Estimate
+
+ON_ORIGINAL = "on the original model"
+SMALLEST_REFERENCE = 2 * baselines.FEWEST_PASSES
+_REFERENCE_SEEDS = (101, 102)
+_FORMAT = 1
+"""Counts up when the same heatmaps would get other scores, so that older caches are not read."""
+_BATCH = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is measured: on how many pictures, evenly spread; against which methods; with which fills and steps.
+
+    reference: a Kernel SHAP of many passes, whose correlation with every heatmap is measured. precision: of the many
+    passes over masked pictures; classes and the models' own heatmaps are computed in fp32.
+    """
+
+    explained: int = 50
+    methods: tuple[Method, ...] = ()
+    fills: tuple[Fill, ...] = FILLS
+    steps: int = STEPS
+    reference: Method | None = None
+    device: str = "auto"
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.explained < 2:
+            raise UsageError(f"expected at least 2 pictures to explain, found {self.explained}")
+        names = [str(method) for method in self.methods]
+        if not self.fills or len(set(self.fills)) < len(self.fills) or len(set(names)) < len(names):
+            raise UsageError(f"expected every fill and method once, found {', '.join([*self.fills, *names])}")
+        reference = self.reference
+        if reference and (reference.kind != "kernel-shap" or reference.passes < SMALLEST_REFERENCE):
+            raise UsageError(
+                f"expected a reference kernel-shap:PASSES of at least {SMALLEST_REFERENCE} passes, found {reference}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A model that is measured: the name it was asked for by, its file, the model frozen, whether each picture is
+    classified correctly (bool [pictures]).
+    """
+
+    name: str
+    path: Path
+    model: SelfExplainingViT
+    card: ModelCard
+    correct: np.ndarray
+
+    @functools.cached_property
+    def classifier(self) -> str:
+        """`classifier_digest` of the model."""
+        return classifier_digest(self.model)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """Heatmaps of one model or method, and every metric of every picture.
+
+    on: name of the model that they explain and are measured on. values: metric -> float64 [n].
+    """
+
+    name: str
+    on: str
+    explanations: Explanations
+    values: dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Everything measured. subjects: the model, then the one compared with. rows: the model's own heatmaps first.
+
+    images: uint8 [N, H, W, 3], as the models see them. reliability: model name -> split-half correlation [N] of the
+    reference. area: share of each picture that its object covers, [n], where objects are known.
+    """
+
+    plan: Plan
+    paths: tuple[Path, ...]
+    images: Tensor
+    subjects: tuple[Subject, ...]
+    rows: tuple[Row, ...]
+    reliability: dict[str, np.ndarray]
+    area: np.ndarray | None
+
+    @property
+    def own(self) -> tuple[Row, ...]:
+        """The rows that others are subtracted from: the model's heatmaps, on itself and on the original model."""
+        return tuple(r for i, r in enumerate(self.rows) if i == 0 or r.name.endswith(ON_ORIGINAL))
+
+    def paired(self, row: Row, other: Row) -> dict[str, Estimate]:
+        """`row` minus `other` for every metric that both have."""
+        return {
+            key: Estimate.of(values - other.values[key]) for key, values in row.values.items() if key in other.values
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form: estimates, paired differences with their 95% intervals, every picture's values."""
+        plan, first = self.plan, self.subjects[0]
+        report: dict[str, Any] = {
+            "explained": len(self.paths),
+            "fills": list(plan.fills),
+            "steps": plan.steps,
+            "precision": plan.precision,
+            "methods_explain": self.subjects[-1].name,
+            "models": {s.name: {"accuracy": _estimate(s.correct)} for s in self.subjects},
+            "heatmaps": {
+                row.name: {"measured_on": row.on, **{k: _estimate(v, values_too=True) for k, v in row.values.items()}}
+                for row in self.rows
+            },
+            "paired": {
+                row.name: {
+                    other.name: {key: e.with_interval() for key, e in self.paired(row, other).items()}
+                    for other in self.rows
+                    if other is not row
+                }
+                for row in self.own
+            },
+            "pictures": [str(path) for path in self.paths],
+        }
+        if len(self.subjects) > 1:
+            second = self.subjects[1]
+            change = Estimate.of(first.correct.astype(float) - second.correct)
+            report["paired_accuracy"] = change.with_interval()
+            gain = self.paired(self.rows[0], self.rows[1])[f"difference:{plan.fills[0]}"]
+            report["paired_gain"] = gain.with_interval()
+        if plan.reference is not None:
+            report["reference"] = {
+                "method": str(plan.reference),
+                "split_half_correlation": {name: _estimate(v) for name, v in self.reliability.items()},
+                "reliability": {name: spearman_brown(float(v.mean())) for name, v in self.reliability.items()},
+            }
+        if self.area is not None:
+            report["object_area"] = _estimate(self.area)
+        return report
+
+
+def compare(
+    model: tuple[str, Path], original: tuple[str, Path] | None, folder: Path, plan: Plan, cache: Path
+) -> Comparison:
+    """Measures a model (name, file) on labelled pictures, beside the `original` it was baked from and plan.methods.
+
+    Other methods explain the original, the user's own model, or `model` where no original is given; the model's
+    heatmaps are then measured on the original too, of the original's predicted class, unless both make the same class
+    scores of the same weights, as they do after a bake with a readout. cache: folder of other methods' heatmaps and of
+    what was measured. Raises UsageError where the two models do not take the same pictures to the same classes.
+    """
+    first, *others = (load_model(path) for _, path in ([model] if original is None else [model, original]))
+    if others:
+        _check_alike(model[0], first[1], original[0] if original else "", others[0][1])
+    grid = first[0].backbone.grid
+    # Whatever can be wrong is noticed before anything long begins.
+    devices.mixed_precision(devices.device_of(plan.device), plan.precision)
+    check_steps(plan.steps, first[0].backbone.patches)
+    for method in (*plan.methods, *([plan.reference] if plan.reference else [])):
+        if method.kind == "kernel-shap":
+            method.players(grid)
+    pictures = image_folders.aligned(image_folders.labelled(folder), first[1].classes, folder)
+    paths = image_folders.spread(pictures.paths, plan.explained)
+    marked = localisation.objects(folder, paths, first[1].preprocessing, grid)
+    images = torch.from_numpy(image_folders.load_batch(paths, first[1].preprocessing))
+
+    subjects: list[Subject] = []
+    unchanged = bool(others) and classifier_digest(first[0]) == classifier_digest(others[0][0])
+    for (name, path), (loaded, card) in zip([model, original] if original else [model], [first, *others], strict=True):
+        if subjects and unchanged:
+            hits = subjects[0].correct
+            loaded.to(devices.device_of(plan.device))
+        else:
+            title = f"accuracy of {name}"
+            hits = classification.correct(loaded, pictures, card.preprocessing, device=plan.device, title=title)
+        subjects.append(Subject(name, path, loaded, card, hits))
+    references: dict[str, Tensor] = {}
+    for subject in reversed(subjects if plan.reference else []):
+        known = references.get(subjects[-1].name) if unchanged else None
+        references[subject.name] = _reference(subject, paths, plan, cache) if known is None else known
+
+    def row(name: str, on: Subject, made: tuple[Explanations, np.ndarray | None]) -> Row:
+        explanations, sum_error = made
+        values = cached_scores(on, images, explanations, plan, name, cache)
+        if sum_error is not None:
+            values["sum_error"] = sum_error
+        if plan.reference is not None:
+            halves = references[on.name]
+            values["reference_correlation"] = correlation(explanations.heatmaps, halves.mean(dim=0), plan.reference)
+        if marked is not None:
+            places, coverage = marked
+            values |= localisation.localise(explanations.heatmaps.flatten(1).numpy()[places], coverage)
+        return Row(name, on.name, explanations, values)
+
+    rows = [row(subject.name, subject, own_heatmaps(subject, images)) for subject in subjects]
+    owner = subjects[-1]
+    if original is not None and not unchanged:
+        classes = rows[-1].explanations.classes
+        rows.append(row(f"{model[0]} {ON_ORIGINAL}", owner, (own_heatmaps(subjects[0], images, classes)[0], None)))
+    for method in plan.methods:
+        found = baselines.cached_heatmaps(
+            owner.path, paths, method, cache, device=plan.device, precision=plan.precision
+        )
+        rows.append(row(str(method), owner, (found, None)))
+    reliability = (
+        {name: correlation(h[0], h[1], plan.reference) for name, h in references.items()} if plan.reference else {}
+    )
+    area = None if marked is None else marked[1].mean(axis=1)
+    return Comparison(plan, tuple(paths), images, tuple(subjects), tuple(rows), reliability, area)
+
+
+def own_heatmaps(subject: Subject, images: Tensor, classes: Tensor | None = None) -> tuple[Explanations, np.ndarray]:
+    """The heatmaps that a model gives with its classes, and their sum-to-logit error [N] in logits.
+
+    images: uint8 [N, H, W, 3]. classes: int64 [N]; defaults to the predicted ones. The error is |sum(heatmap) + base
+    - centred logit|.
+    """
+    parts = []
+    asked = torch.full((len(images),), -1) if classes is None else classes
+    for shown, wanted in zip(images.split(_BATCH), asked.split(_BATCH), strict=True):
+        pixels = _normalised(subject, shown)
+        with torch.inference_mode():
+            outputs = subject.model(pixels, wanted.to(pixels.device))
+        explained = torch.where(wanted.to(pixels.device) < 0, outputs.logits.argmax(dim=-1), wanted.to(pixels.device))
+        centred = outputs.logits.gather(1, explained[:, None])[:, 0] - outputs.logits.mean(dim=-1)
+        error = (outputs.heatmap.sum(dim=(1, 2)) + outputs.base - centred).abs()
+        parts.append((explained.cpu(), outputs.heatmap.float().cpu(), error.cpu()))
+    chosen, heatmaps, errors = (torch.cat(column) for column in zip(*parts, strict=True))
+    return Explanations(chosen, heatmaps), errors.double().numpy()
+
+
+def scores(
+    subject: Subject, images: Tensor, explanations: Explanations, plan: Plan, title: str
+) -> dict[str, np.ndarray]:
+    """Insertion, deletion and their difference [N] for every fill, as "<metric>:<fill>", on one model."""
+    found: dict[str, list[np.ndarray]] = {}
+    groups = (images, explanations.classes, explanations.heatmaps)
+    with Progress(f"faithfulness of {title}", total=len(images) * len(plan.fills)) as progress:
+        for shown, classes, heatmaps in zip(*(group.split(_BATCH) for group in groups), strict=True):
+            pixels = _normalised(subject, shown)
+            for fill in plan.fills:
+                areas = faithfulness(
+                    subject.model,
+                    pixels,
+                    classes.to(pixels.device),
+                    heatmaps.to(pixels.device),
+                    steps=plan.steps,
+                    fill=fill,
+                    precision=plan.precision,
+                )
+                for key in ("insertion", "deletion", "difference"):
+                    found.setdefault(f"{key}:{fill}", []).append(getattr(areas, key))
+                progress.advance(steps=len(shown))
+    return {key: np.concatenate(parts).astype(np.float64) for key, parts in found.items()}
+
+
+def cached_scores(
+    subject: Subject, images: Tensor, explanations: Explanations, plan: Plan, title: str, cache: Path
+) -> dict[str, np.ndarray]:
+    """`scores`, from the cache folder where the same heatmaps were measured with the same fill and steps before."""
+    where = subject.model.head.weight.device
+    computed = f"{where.type} {devices.precision_of(where, plan.precision)}"
+    described = f"{_FORMAT} {subject.classifier} {subject.card.preprocessing} {plan.steps} {computed}"
+    digest = hashlib.sha256(described.encode())
+    for part in (images, explanations.classes, explanations.heatmaps):
+        digest.update(encode(part))
+    found: dict[str, np.ndarray] = {}
+    for fill in plan.fills:
+        stored = cache / f"scores-{digest.hexdigest()[:24]}-{fill}.pt"
+        if not stored.is_file():
+            measured = scores(subject, images, explanations, dataclasses.replace(plan, fills=(fill,)), title)
+            save_state(stored, {name: torch.from_numpy(values) for name, values in measured.items()})
+        found |= {name: values.numpy() for name, values in torch.load(stored, weights_only=True).items()}
+    return found
+
+
+def classifier_digest(model: SelfExplainingViT) -> str:
+    """Digest of whatever class scores are made of; models that differ in their readout alone share it."""
+    digest = hashlib.sha256(f"{model.head.kind} {model.head.scale}".encode())
+    for tensors in (model.backbone.tensors(), model.head.state_dict()):
+        for name, tensor in tensors.items():
+            digest.update(name.encode())
+            digest.update(encode(tensor))
+    return digest.hexdigest()
+
+
+def correlation(heatmaps: Tensor, others: Tensor, players: Method) -> np.ndarray:
+    """Pearson correlation [N] of heatmaps [N, gh, gw], summed over a Kernel SHAP's players; 0 where one is flat."""
+    player_of = players.players((heatmaps.shape[1], heatmaps.shape[2]))
+    summed = []
+    for maps in (heatmaps, others):
+        sums = torch.zeros(len(maps), int(player_of.max()) + 1, dtype=torch.float64)
+        sums.index_add_(1, player_of, maps.flatten(1).double())
+        summed.append(sums - sums.mean(dim=1, keepdim=True))
+    return torch.nn.functional.cosine_similarity(summed[0], summed[1], dim=1).numpy()
+
+
+def spearman_brown(half: float) -> float:
+    """Reliability of a whole whose two halves correlate with `half` (Spearman, 1910; Brown, 1910)."""
+    return 2 * half / (1 + half) if half > -1 else math.nan
+
+
+def _reference(subject: Subject, paths: Sequence[Path], plan: Plan, cache: Path) -> Tensor:
+    """Two Kernel SHAPs [2, N, gh, gw] of half the passes each, with coalitions of their own."""
+    assert plan.reference is not None
+    halves = [
+        dataclasses.replace(plan.reference, passes=plan.reference.passes // 2, seed=seed) for seed in _REFERENCE_SEEDS
+    ]
+    return torch.stack(
+        [
+            baselines.cached_heatmaps(
+                subject.path, paths, half, cache, device=plan.device, precision=plan.precision
+            ).heatmaps
+            for half in halves
+        ]
+    )
+
+
+def _normalised(subject: Subject, images: Tensor) -> Tensor:
+    """uint8 [N, H, W, 3] -> normalised float [N, 3, H, W] on the model's device."""
+    device = subject.model.head.weight.device
+    return normalise(images.to(device), subject.card.preprocessing.mean, subject.card.preprocessing.std)
+
+
+def _check_alike(name: str, card: ModelCard, other_name: str, other: ModelCard) -> None:
+    if name == other_name:
+        raise UsageError(f"expected another model to compare {name} with, found the same one: name the unbaked model")
+    for what in ("classes", "preprocessing", "architecture"):
+        if getattr(card, what) != getattr(other, what):
+            raise UsageError(
+                f"expected {other_name} to have the {what} of {name}, found others: compare a baked model with the "
+                "one it was baked from"
+            )
+
+
+def _estimate(values: np.ndarray, *, values_too: bool = False) -> dict[str, Any]:
+    report = Estimate.of(values).to_dict()
+    return report | ({"values": [round(float(v), 6) for v in values]} if values_too else {})

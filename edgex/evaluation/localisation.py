@@ -1,0 +1,78 @@
+"""Localisation: whether a heatmap lies on the object that people marked with a mask or boxes.
+
+Only evidence for the class counts, so negative values are taken as 0. Finding masks and bringing them to the patch
+grid is `edgex.data.masks`.
+
+Sources: relevance mass, Arras et al., 2022, arXiv 2003.07258, section 3.3; pointing game, Zhang et al., 2016, arXiv
+1608.00507, section 4.1; overlap at matched area, the relevance rank of Arras et al. as intersection over union.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from edgex.data import masks
+from edgex.data.crops import Folder
+from edgex.errors import DataError
+from edgex.runtime.preprocessing import Preprocessing
+
+METRICS = ("relevance_mass", "pointing_game", "iou")
+
+
+def objects(
+    root: Path, paths: Sequence[Path], preprocessing: Preprocessing, grid: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Which of the pictures below `root` show a marked object in part, and where it lies on the model's patches.
+
+    Returns positions int64 [n] in `paths` and coverage float32 [n, P], the share of each patch that belongs to the
+    object, in [0, 1]; None where no picture has a mask or a box, or none shows its object in part.
+    """
+    known = masks.annotations_of(root)
+    # Every mask is read, so that one that does not fit its picture is an error here.
+    if not sum(known.mask(path) is not None for path in paths):
+        return None
+    try:
+        found = masks.masked_views([Folder(root, tuple(paths), 1)], [None], preprocessing, grid, crop_scale=1.0, seed=0)
+    except DataError:
+        # All of them could be read: what is left is objects that are everywhere or nowhere in view.
+        return None
+    return found.views.picture.numpy(), found.coverage.numpy()
+
+
+def relevance_mass(heatmaps: np.ndarray, coverage: np.ndarray) -> np.ndarray:
+    """Share of the positive evidence that lies on the object, [N] in [0, 1]; 0 where there is none.
+
+    heatmaps, coverage: [N, P]. A heatmap that is the same everywhere gets the object's share of the picture.
+    """
+    positive = np.maximum(heatmaps, 0)
+    total = positive.sum(axis=1)
+    inside = (positive * coverage).sum(axis=1)
+    return np.divide(inside, total, out=np.zeros_like(inside), where=total > 0)
+
+
+def pointing_game(heatmaps: np.ndarray, coverage: np.ndarray) -> np.ndarray:
+    """1 where the object covers at least half of the strongest patch, else 0: [N]. heatmaps, coverage: [N, P]."""
+    strongest = heatmaps.argmax(axis=1)
+    return (np.take_along_axis(coverage, strongest[:, None], axis=1)[:, 0] >= 0.5).astype(np.float64)
+
+
+def matched_iou(heatmaps: np.ndarray, coverage: np.ndarray) -> np.ndarray:
+    """Intersection over union of the object and as many of the strongest patches as it covers in area, [N].
+
+    heatmaps, coverage: [N, P]. Without a threshold to choose, heatmaps of any scale compare fairly.
+    """
+    area = coverage.sum(axis=1)
+    count = np.maximum(1, np.round(area)).astype(np.int64)
+    order = np.argsort(-heatmaps, axis=1, kind="stable")
+    rank = np.argsort(order, axis=1, kind="stable")
+    inside = np.where(rank < count[:, None], coverage, 0).sum(axis=1)
+    return inside / (count + area - inside)
+
+
+def localise(heatmaps: np.ndarray, coverage: np.ndarray) -> dict[str, np.ndarray]:
+    """Every metric [N] of heatmaps [N, P] by its name, see METRICS."""
+    values = (f(heatmaps, coverage) for f in (relevance_mass, pointing_game, matched_iou))
+    return dict(zip(METRICS, values, strict=True))

@@ -1,0 +1,39 @@
+"""A model artefact run in PyTorch with the runtime's call and result: what `Session` is to an exported file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from edgex.files.model_file import load_model
+from edgex.models.self_explaining import normalise
+from edgex.runtime import Result
+from edgex.runtime.classes import ClassIndex
+from edgex.runtime.frames import as_frame
+
+
+class TorchSession:
+    """Classifies and explains pictures with a model artefact, without exporting it first."""
+
+    def __init__(self, path: Path) -> None:
+        self.model, self.card = load_model(path)
+        self._classes = ClassIndex(self.card.classes)
+
+    def __call__(self, picture: Path, explain: str | None = None) -> Result:
+        """One picture: its classes and the heatmap of `explain`, or of the predicted class."""
+        preprocessing = self.card.preprocessing
+        frame = as_frame(picture)
+        pixels = torch.from_numpy(preprocessing.array(frame))[None]
+        index = -1 if explain is None else self._classes.number(explain)
+        with torch.inference_mode():
+            image = normalise(pixels, preprocessing.mean, preprocessing.std)
+            explained = self.model(image, torch.tensor([index]))
+        return Result(
+            explained.logits[0].numpy(),
+            explained.heatmap[0].numpy(),
+            float(explained.base[0]),
+            classes=self.card.classes,
+            view=preprocessing.view(frame.height, frame.width),
+            explained_index=None if explain is None else index,
+        )

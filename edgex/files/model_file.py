@@ -1,0 +1,271 @@
+"""Model artefacts: predictors and baked models, one safetensors file each, ready to load.
+
+Holds what a model file says of itself (`ModelCard`), strict loading and saving. The file format lies in
+`edgex.files.tensor_file`; weights from other libraries come in through `edgex.importers.assembly`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edgex._version import __version__
+from edgex.errors import ArtefactError, MismatchError
+from edgex.files import tensor_file
+from edgex.files.tensor_file import TensorFile, TensorSpec
+from edgex.models.backbones import Architecture, Backbone, build
+from edgex.models.self_explaining import Evidence, Head, HeadKind, SelfExplainingViT
+from edgex.runtime.preprocessing import Preprocessing
+
+BACKBONE_PREFIX = "backbone."
+HEAD_PREFIX = "head."
+READOUT_PREFIX = "readout."
+
+
+@dataclasses.dataclass(frozen=True)
+class Base:
+    """The weights that a model or vector started from: a name for people, a fingerprint for programs."""
+
+    name: str
+    fingerprint: str
+
+    def __str__(self) -> str:
+        return f"{self.name} [{self.fingerprint[:12]}]"
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelCard:
+    """Everything that a model artefact says of itself beside its tensors.
+
+    alpha is None for a model that no vector was added to. provenance is a list of steps, oldest first, each
+    with "step", "inputs" (name and sha256), parameters and the edgex version. metrics holds measured numbers.
+    """
+
+    name: str
+    architecture: Architecture
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    head_kind: HeadKind
+    head_scale: float
+    evidence: Evidence
+    base: Base
+    alpha: float | None = None
+    provenance: tuple[dict[str, Any], ...] = ()
+    metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def to_metadata(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return {
+            "kind": "model",
+            "name": self.name,
+            "architecture": self.architecture.to_dict(),
+            "classes": list(self.classes),
+            "preprocessing": self.preprocessing.to_dict(),
+            "head": {"kind": self.head_kind, "scale": self.head_scale},
+            "evidence": self.evidence.to_dict(),
+            "base": dataclasses.asdict(self.base),
+            "alpha": self.alpha,
+            "provenance": list(self.provenance),
+            "metrics": self.metrics,
+        }
+
+    @classmethod
+    def from_metadata(cls, data: Mapping[str, Any], path: Path) -> ModelCard:
+        """Inverse of `to_metadata`; ArtefactError names what is missing."""
+        check_kind(data, "model", path)
+        try:
+            return cls(
+                name=data["name"],
+                architecture=Architecture.from_dict(data["architecture"]),
+                classes=tuple(data["classes"]),
+                preprocessing=Preprocessing.from_dict(data["preprocessing"]),
+                head_kind=data["head"]["kind"],
+                head_scale=float(data["head"]["scale"]),
+                evidence=Evidence.from_dict(data["evidence"]),
+                base=Base(**data["base"]),
+                alpha=data["alpha"],
+                provenance=tuple(data["provenance"]),
+                metrics=data["metrics"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtefactError(f"{path}: its model metadata is incomplete ({error!r}): make the file again") from error
+
+
+def check_kind(data: Mapping[str, Any], kind: str, path: Path) -> None:
+    """Raises ArtefactError where a file's metadata is not that of an edgex artefact of this kind."""
+    if not data:
+        raise ArtefactError(
+            f"expected an edgex {kind}, found a safetensors file without edgex metadata at {path}: "
+            "bring weights from elsewhere in with 'edgex import'"
+        )
+    if data.get("format") != tensor_file.FORMAT:
+        raise ArtefactError(
+            f"{path} has format {data.get('format')!r}, this edgex {__version__} reads "
+            f"{tensor_file.FORMAT!r}: use the edgex version that wrote it"
+        )
+    if not isinstance(data.get("sha256"), str):
+        raise ArtefactError(f"{path} records no sha256 of its data: the file was changed, get it again")
+    if data.get("kind") != kind:
+        raise ArtefactError(f"expected an edgex {kind}, found an edgex {data.get('kind')} at {path}")
+
+
+def save_model(path: Path, model: SelfExplainingViT, card: ModelCard, *, dtype: torch.dtype = torch.float32) -> str:
+    """Writes a model artefact, floating-point tensors stored as `dtype`; returns its sha256."""
+    tensors = {BACKBONE_PREFIX + name: tensor for name, tensor in model.backbone.tensors().items()}
+    tensors |= {HEAD_PREFIX + name: tensor for name, tensor in model.head.state_dict().items()}
+    if model.readout is not None:
+        tensors |= {READOUT_PREFIX + name: tensor.detach() for name, tensor in model.readout.tensors().items()}
+    stored = {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
+    check_tensors(stored, source=f"{path}, to be stored as {dtype}")
+    return tensor_file.write_tensors(path, card.to_metadata(), stored)
+
+
+def load_card(path: Path) -> tuple[ModelCard, str]:
+    """The card of a model artefact and its recorded sha256, without reading the data."""
+    with TensorFile(path) as file:
+        return ModelCard.from_metadata(file.metadata, path), str(file.metadata["sha256"])
+
+
+def load_model(path: Path) -> tuple[SelfExplainingViT, ModelCard]:
+    """Loads a model artefact in float32, frozen for inference.
+
+    Raises ArtefactError for a damaged file, MismatchError for a missing, extra or misshapen tensor or NaN.
+    """
+    with TensorFile(path) as file:
+        card = ModelCard.from_metadata(file.metadata, path)
+        tensors = {name: _as_float32(file.read(name)) for name in file.tensors}
+        file.verify()
+    prefixes = (BACKBONE_PREFIX, HEAD_PREFIX, READOUT_PREFIX)
+    backbone, head, readout = (
+        {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        for prefix in prefixes
+    )
+    if stray := _first(name for name in sorted(tensors) if not name.startswith(prefixes)):
+        raise MismatchError(f"{path}: extra tensor '{stray}' belongs to none of backbone, head and readout")
+    if "weight" not in head:
+        raise MismatchError(f"{path}: missing tensor 'head.weight' (the class weights)")
+    if head["weight"].shape[0] != len(card.classes):
+        raise MismatchError(f"{path}: {head['weight'].shape[0]} rows of class weights for {len(card.classes)} classes")
+    return assemble_model(card, backbone, head, readout, source=str(path)).freeze(), card
+
+
+def assemble_model(
+    card: ModelCard,
+    backbone: Mapping[str, Tensor],
+    head: Mapping[str, Tensor],
+    readout: Mapping[str, Tensor] | None = None,
+    *,
+    source: str,
+) -> SelfExplainingViT:
+    """A model from its card and its tensors, matched strictly; `source` names them in errors.
+
+    readout: under the backbone's names; {} or None where the card says that there is none.
+    """
+    built = build(card.architecture)
+    load_backbone(built, backbone, source=source, prefix=BACKBONE_PREFIX)
+    check_tensors(head, source=source, prefix=HEAD_PREFIX)
+    classes = Head(head["weight"], head.get("bias"), kind=card.head_kind, scale=card.head_scale)
+    model = SelfExplainingViT(built, classes, card.evidence)
+    _load_readout(model, readout or {}, source=source)
+    return model
+
+
+def _load_readout(model: SelfExplainingViT, tensors: Mapping[str, Tensor], *, source: str) -> None:
+    own = {} if model.readout is None else model.readout.tensors()
+    match_shapes(
+        {READOUT_PREFIX + name: tuple(tensor.shape) for name, tensor in tensors.items()},
+        {READOUT_PREFIX + name: tuple(tensor.shape) for name, tensor in own.items()},
+        source=source,
+        target=f"evidence of {model.evidence.blocks} blocks" + (" with a readout" if own else " without a readout"),
+    )
+    check_tensors(tensors, source=source, prefix=READOUT_PREFIX)
+    if model.readout is not None:
+        model.readout.load(tensors)
+
+
+def load_backbone(backbone: Backbone, tensors: Mapping[str, Tensor], *, source: str, prefix: str = "") -> None:
+    """Gives a backbone its weights: every key and shape must match, every value must be finite.
+
+    source names the tensors' file in errors, prefix stands before the names of its tensors there.
+    """
+    expected = {name: tuple(tensor.shape) for name, tensor in backbone.tensors().items()}
+    match_shapes(
+        {prefix + name: tuple(tensor.shape) for name, tensor in tensors.items()},
+        {prefix + name: shape for name, shape in expected.items()},
+        source=source,
+        target=str(backbone.architecture),
+    )
+    check_tensors(tensors, source=source, prefix=prefix)
+    backbone.module.load_state_dict(dict(tensors), strict=True, assign=True)
+
+
+def match_shapes(
+    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], *, source: str, target: str
+) -> None:
+    """Raises MismatchError naming a tensor that `source` misses, has too many or has in another shape."""
+    if missing := _first(name for name in expected if name not in found):
+        more = sum(name not in found for name in expected) - 1
+        raise MismatchError(f"{source}: missing tensor '{missing}'{_more(more)} that {target} needs")
+    if extra := _first(name for name in found if name not in expected):
+        more = sum(name not in expected for name in found) - 1
+        raise MismatchError(f"{source}: extra tensor '{extra}'{_more(more)} that {target} does not have")
+    if wrong := _first(name for name in expected if found[name] != expected[name]):
+        raise MismatchError(
+            f"{source}: tensor '{wrong}' has shape {list(found[wrong])}, {target} expects {list(expected[wrong])}"
+        )
+
+
+def check_tensors(tensors: Mapping[str, Tensor], *, source: str, prefix: str = "") -> None:
+    """Raises ArtefactError naming the first tensor that holds a NaN or an infinity."""
+    for name, tensor in tensors.items():
+        check_finite(tensor, f"{prefix}{name}", source=source)
+
+
+def check_finite(tensor: Tensor, name: str, *, source: str) -> None:
+    """Raises ArtefactError where a tensor holds a NaN or an infinity."""
+    if not tensor.is_floating_point() or not tensor.numel():
+        return
+    # One pass without a mask or a copy in memory; NaN makes both ends NaN, and nothing overflows on the way.
+    if not all(math.isfinite(end) for end in torch.aminmax(tensor)):
+        raise ArtefactError(f"{source}: tensor '{name}' holds NaN or infinite values: the weights are damaged")
+
+
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """sha256 of backbone tensors, rounded to float16, in order of their names.
+
+    Rounded, so that a base stored in half precision keeps the fingerprint of its float32 original.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name}{list(tensor.shape)}".encode())
+        digest.update(tensor_file.encode(tensor.to(torch.float16) if tensor.is_floating_point() else tensor))
+    return digest.hexdigest()
+
+
+def backbone_shapes(tensors: Mapping[str, TensorSpec]) -> dict[str, tuple[int, ...]]:
+    """Shapes of a model file's backbone tensors under the library's own names."""
+    return {
+        name.removeprefix(BACKBONE_PREFIX): spec.shape
+        for name, spec in tensors.items()
+        if name.startswith(BACKBONE_PREFIX)
+    }
+
+
+def _as_float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _first(names: Iterable[str]) -> str | None:
+    return next(iter(names), None)
+
+
+def _more(count: int) -> str:
+    return f" (and {count} more)" if count > 0 else ""

@@ -1,0 +1,193 @@
+"""Explainability vectors: tau = weights trained with explanation supervision minus weights trained without.
+
+Holds the artefact (`VectorCard`), making one from twin weights, and reading one. Adding it to a model is
+`edgex.vectors.bake`, learning it `edgex.training.learning`, calculating with several `edgex.vectors.arithmetic`. Source: arXiv 2507.04380,
+section 3 (task arithmetic).
+
+Deltas are stored as float32, float16 or int8. An int8 matrix has one scale per row beside it, the tensor
+"<name>:scale" (float32): delta = scale * int8, off by at most half a scale, which is the row's largest magnitude / 254.
+Tensors of one dimension (norms, biases), a fraction of a percent of a vector, stay float32 then.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edgex.errors import ArtefactError
+from edgex.files import tensor_file
+from edgex.files.model_file import Base, check_finite, check_kind
+from edgex.files.tensor_file import TensorFile
+from edgex.models.backbones import Architecture
+from edgex.models.self_explaining import Evidence
+
+SCALE_SUFFIX = ":scale"
+STORAGE = {"fp32": torch.float32, "fp16": torch.float16, "int8": torch.int8}
+"""Names of the ways to store deltas."""
+
+
+@dataclasses.dataclass(frozen=True)
+class VectorCard:
+    """Everything that a vector artefact says of itself beside its deltas.
+
+    unchanged: backbone tensors that the vector leaves alone; with the deltas' names they are exactly the
+    tensors of the architecture's backbone. alpha: the recommended one. evidence: what the heatmap of a baked
+    model is made of, with the scale that was learned with the vector.
+    """
+
+    name: str
+    architecture: Architecture
+    base: Base
+    source: str
+    supervision: str
+    evidence: Evidence
+    alpha: float
+    unchanged: tuple[str, ...]
+    provenance: tuple[dict[str, Any], ...] = ()
+    metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def to_metadata(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return {
+            "kind": "vector",
+            "name": self.name,
+            "architecture": self.architecture.to_dict(),
+            "base": dataclasses.asdict(self.base),
+            "source": self.source,
+            "supervision": self.supervision,
+            "evidence": self.evidence.to_dict(),
+            "alpha": self.alpha,
+            "unchanged": list(self.unchanged),
+            "provenance": list(self.provenance),
+            "metrics": self.metrics,
+        }
+
+    @classmethod
+    def from_metadata(cls, data: Mapping[str, Any], path: Path) -> VectorCard:
+        """Inverse of `to_metadata`; ArtefactError names what is missing."""
+        check_kind(data, "vector", path)
+        try:
+            return cls(
+                name=data["name"],
+                architecture=Architecture.from_dict(data["architecture"]),
+                base=Base(**data["base"]),
+                source=data["source"],
+                supervision=data["supervision"],
+                evidence=Evidence.from_dict(data["evidence"]),
+                alpha=float(data["alpha"]),
+                unchanged=tuple(data["unchanged"]),
+                provenance=tuple(data["provenance"]),
+                metrics=data["metrics"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtefactError(
+                f"{path}: its vector metadata is incomplete ({error!r}): make the file again"
+            ) from error
+
+
+def difference(trained: Mapping[str, Tensor], twin: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """tau = trained - twin in float32, and the names of the tensors that did not change."""
+    deltas: dict[str, Tensor] = {}
+    unchanged: list[str] = []
+    for name, tensor in trained.items():
+        if torch.equal(tensor, twin[name]):
+            unchanged.append(name)
+        else:
+            deltas[name] = tensor.float() - twin[name].float()
+    return deltas, tuple(unchanged)
+
+
+def save_vector(path: Path, deltas: Mapping[str, Tensor], card: VectorCard, *, dtype: torch.dtype) -> str:
+    """Writes a vector artefact, deltas stored as `dtype` (a value of STORAGE); returns its sha256."""
+    for name, delta in deltas.items():
+        # Half precision can overflow; int8 follows the largest magnitude and only has to be given finite numbers.
+        stored = delta if dtype == torch.int8 else delta.to(dtype)
+        check_finite(stored, name, source=f"{path}, to be stored as {dtype}")
+    return tensor_file.write_tensors(path, card.to_metadata(), stored_as(deltas, dtype))
+
+
+def stored_as(deltas: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """The tensors that hold these deltas in a file, scales of int8 rows right behind what they scale."""
+    if dtype != torch.int8:
+        return {name: delta.to(dtype) for name, delta in deltas.items()}
+    return {key: tensor for name, delta in deltas.items() for key, tensor in _in_8_bits(name, delta.float()).items()}
+
+
+def restored(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Inverse of `stored_as`, in float32 and up to what storing lost."""
+    return {
+        name: _unscaled(tensor, stored.get(name + SCALE_SUFFIX))
+        for name, tensor in stored.items()
+        if not name.endswith(SCALE_SUFFIX)
+    }
+
+
+def _in_8_bits(name: str, delta: Tensor) -> dict[str, Tensor]:
+    """A row is everything at one place of the first dimension: what one output of the layer reads."""
+    if delta.ndim < 2 or not delta.numel():
+        return {name: delta}
+    rows = delta.flatten(1)
+    scale = rows.abs().amax(dim=1) / 127
+    steps = torch.where(scale > 0, scale, 1.0)[:, None]
+    return {name: (rows / steps).round().to(torch.int8).view(delta.shape), name + SCALE_SUFFIX: scale}
+
+
+def _unscaled(stored: Tensor, scale: Tensor | None) -> Tensor:
+    delta = stored.float()
+    return delta if scale is None else delta.mul_(scale.float().reshape(-1, *[1] * (delta.ndim - 1)))
+
+
+def delta_shapes(file: TensorFile) -> dict[str, tuple[int, ...]]:
+    """Shapes of a vector file's deltas, scales left out; ArtefactError where an int8 delta and its scale disagree."""
+    shapes = {name: spec.shape for name, spec in file.tensors.items() if not name.endswith(SCALE_SUFFIX)}
+    for name, spec in file.tensors.items():
+        owner = name.removesuffix(SCALE_SUFFIX)
+        if owner != name:
+            if owner not in shapes or file.tensors[owner].dtype != torch.int8:
+                raise ArtefactError(
+                    f"{file.path}: tensor '{name}' scales no int8 tensor '{owner}': make the file again"
+                )
+        elif spec.dtype == torch.int8:
+            scale = file.tensors.get(name + SCALE_SUFFIX)
+            if scale is None or scale.shape != spec.shape[:1]:
+                found = "none" if scale is None else f"shape {list(scale.shape)}"
+                raise ArtefactError(
+                    f"{file.path}: expected a scale for each of the {spec.shape[0] if spec.shape else 0} rows of int8 "
+                    f"tensor '{name}', found {found}: make the file again"
+                )
+    return shapes
+
+
+def read_delta(file: TensorFile, name: str) -> Tensor:
+    """One delta in float32, however it is stored; in file order, so that a reader of all need not hash again.
+
+    Raises ArtefactError for NaN.
+    """
+    stored = file.read(name)
+    scale = file.read(name + SCALE_SUFFIX) if stored.dtype == torch.int8 else None
+    delta = _unscaled(stored, scale)
+    check_finite(delta, name, source=str(file.path))
+    return delta
+
+
+def load_vector_card(path: Path) -> tuple[VectorCard, str]:
+    """The card of a vector artefact and its recorded sha256, without reading the data."""
+    with TensorFile(path) as file:
+        return VectorCard.from_metadata(file.metadata, path), str(file.metadata["sha256"])
+
+
+def load_vector(path: Path) -> tuple[dict[str, Tensor], VectorCard]:
+    """A vector's deltas in float32, by the library's tensor names, and its card.
+
+    Raises ArtefactError for a damaged file, or one that holds NaN.
+    """
+    with TensorFile(path) as file:
+        card = VectorCard.from_metadata(file.metadata, path)
+        file.verify()
+        deltas = {name: read_delta(file, name) for name in delta_shapes(file)}
+    return deltas, card

@@ -1,0 +1,1 @@
+"""Weights of other libraries become models of edgex."""

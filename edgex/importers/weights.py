@@ -1,0 +1,67 @@
+"""Reading tensors from other people's files: safetensors, and torch checkpoints without arbitrary pickles.
+
+Only reads and unwraps; which names belong to which architecture is `edgex.importers.assembly`'s business.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edgex.errors import ArtefactError
+from edgex.files.tensor_file import TensorFile
+
+# Where training scripts put the state dict inside a checkpoint, in order of preference.
+_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict")
+_PREFIXES = re.compile(r"^(module\.|_orig_mod\.)+")
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file or of a `torch.save` checkpoint of plain tensors, in float32.
+
+    A state dict under the key state_dict, model, state_dict_ema, model_ema or model_state_dict is unwrapped;
+    the prefixes "module." of data-parallel training and "_orig_mod." of torch.compile are removed. Raises
+    ArtefactError for a missing or damaged file and for a pickle that holds anything but plain tensors and
+    containers.
+    """
+    if path.suffix == ".safetensors" or not path.is_file():
+        with TensorFile(path) as file:
+            tensors = {name: file.read(name) for name in file.tensors}
+    else:
+        tensors = _read_checkpoint(path)
+    return {
+        _PREFIXES.sub("", name): tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in tensors.items()
+    }
+
+
+def _read_checkpoint(path: Path) -> dict[str, Tensor]:
+    try:
+        # torch warns of pickle protocols that its restricted reader may not know; it then says so by an error.
+        with warnings.catch_warnings(action="ignore"):
+            content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ArtefactError(
+            f"{path} is not a checkpoint of plain tensors: edgex loads no pickled code; "
+            "save the model's state_dict() with torch.save or as safetensors"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ArtefactError(f"{path} is not a whole torch checkpoint ({first}): copy or download it again") from error
+    for wrapper in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+            break
+    if not isinstance(content, Mapping) or not content:
+        raise ArtefactError(f"{path}: expected a dictionary of named tensors, found {type(content).__name__}")
+    for name, value in content.items():
+        if not isinstance(value, Tensor):
+            raise ArtefactError(f"{path}: expected tensors only, found {type(value).__name__} under '{name}'")
+    return dict(content)

@@ -1,0 +1,70 @@
+"""One transformer block's forward, and what its class token attended to.
+
+Heatmaps read the class token's row of an attention whose other rows stay in the fused kernel.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from edgex.models.backbones import Block
+
+
+class Attended(NamedTuple):
+    """What one block keeps for the evidence: class token's attention [N, h, 1, T] and values [N, h, T, d]."""
+
+    block: Block
+    attention: Tensor
+    values: Tensor
+
+
+def run(block: Block, tokens: Tensor, normed: Tensor) -> Tensor:
+    """One whole block over all tokens; normed: the output of its first norm."""
+    weight, bias = block.packed_projection()
+    packed = F.linear(normed, weight, bias)
+    query, key, value = (_heads(part, block) for part in packed.chunk(3, dim=-1))
+    query, key = block.normalise_qk(query, key)
+    tokens = tokens + _attend(block, query, key, value)
+    return tokens + block.feed_forward(tokens)
+
+
+def run_attended(block: Block, tokens: Tensor, normed: Tensor, only_class_token: bool) -> tuple[Tensor, Attended]:
+    """Like `run`; also returns the class token's attention to all tokens and their values.
+
+    With `only_class_token` the result is [N, 1, D]: the other tokens' outputs are not computed.
+    """
+    weight, bias = block.packed_projection()
+    if only_class_token:
+        size = block.heads * block.head_dim
+        query_bias, rest_bias = (None, None) if bias is None else (bias[:size], bias[size:])
+        query = _heads(F.linear(normed[:, :1], weight[:size], query_bias), block)
+        packed = F.linear(normed, weight[size:], rest_bias)
+        key, value = (_heads(part, block) for part in packed.chunk(2, dim=-1))
+        tokens = tokens[:, :1]
+    else:
+        packed = F.linear(normed, weight, bias)
+        query, key, value = (_heads(part, block) for part in packed.chunk(3, dim=-1))
+    query, key = block.normalise_qk(query, key)
+    # The class token's row again, beside the fused attention: one row of T costs nothing, and the fused
+    # kernel stays fused.
+    scores = query[:, :, :1] @ key.transpose(-2, -1) * block.head_dim**-0.5
+    attention = scores.softmax(dim=-1)
+    tokens = tokens + _attend(block, query, key, value)
+    tokens = tokens + block.feed_forward(tokens)
+    return tokens, Attended(block, attention, value)
+
+
+def _heads(packed: Tensor, block: Block) -> Tensor:
+    """[N, T, h * d] -> [N, h, T, d]."""
+    return packed.unflatten(2, (block.heads, block.head_dim)).transpose(1, 2)
+
+
+def _attend(block: Block, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attention and output projection, scaled by the block's layer scale: [N, Tq, D]."""
+    mixed = F.scaled_dot_product_attention(query, key, value)
+    written = block.project(mixed.transpose(1, 2).flatten(2))
+    gamma = block.gamma1()
+    return written if gamma is None else written * gamma

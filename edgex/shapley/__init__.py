@@ -1,0 +1,1 @@
+"""Shapley values from coalitions, and the labels that vectors are learned from."""

@@ -1,0 +1,178 @@
+"""Labels artefacts: Shapley labels of views of pictures in one file, to be looked into and learned from.
+
+Tensors of V views, K classes, M pairs and Q superpixels (row by row over the picture):
+
+    picture int64 [V]         position in the card's list of pictures
+    seeds int64 [V, 4]        what the view's crop is drawn from, see `edgex.data.crops`
+    classes int64 [V, K]      the predictor's best classes, best first
+    coalitions bool [V, M, Q] superpixels that were visible; a pair's other coalition is the complement
+    differences f32 [V, M, K] v(coalition) - v(complement), v a class's logit less the mean logit
+    totals f32 [V, K]         v(everything) - v(nothing)
+    values f32 [V, K, Q]      estimated Shapley values, adding up to the totals
+    features f16 [V, M, D]    the same differences of what the class weights are multiplied with; where asked for
+
+Learning takes the differences; the values are for people and other programs. Making labels is `edgex.shapley.labelling`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from edgex.data import image_folders
+from edgex.data.crops import Folder, Views
+from edgex.errors import ArtefactError, DataError, MismatchError, UsageError
+from edgex.files import tensor_file
+from edgex.files.model_file import check_kind
+from edgex.files.tensor_file import TensorFile
+from edgex.models.backbones import Architecture
+from edgex.runtime.preprocessing import Preprocessing
+from edgex.shapley.labels import LabelOptions, Labels, shapley_values
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelsCard:
+    """Everything that a labels artefact says of itself beside its tensors.
+
+    predictor: name and sha256 of the model that made the labels. folders: where the pictures lay, with how many
+    views of each. pictures: for each picture its folder's position, its path in that folder and the first 16 digits
+    of its sha256. options: as they were given, crops aside, which stand with the folders.
+    """
+
+    name: str
+    architecture: Architecture
+    predictor: dict[str, str]
+    preprocessing: Preprocessing
+    options: LabelOptions
+    folders: tuple[tuple[str, int], ...]
+    pictures: tuple[tuple[int, str, str], ...]
+    provenance: tuple[dict[str, Any], ...] = ()
+    metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def to_metadata(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return {
+            "kind": "labels",
+            "name": self.name,
+            "architecture": self.architecture.to_dict(),
+            "predictor": self.predictor,
+            "preprocessing": self.preprocessing.to_dict(),
+            "options": dataclasses.asdict(self.options),
+            "folders": [{"path": path, "crops": crops} for path, crops in self.folders],
+            "pictures": [list(entry) for entry in self.pictures],
+            "provenance": list(self.provenance),
+            "metrics": self.metrics,
+        }
+
+    @classmethod
+    def from_metadata(cls, data: Mapping[str, Any], path: Path) -> LabelsCard:
+        """Inverse of `to_metadata`; ArtefactError names what is missing."""
+        check_kind(data, "labels", path)
+        try:
+            return cls(
+                name=data["name"],
+                architecture=Architecture.from_dict(data["architecture"]),
+                predictor={"name": data["predictor"]["name"], "sha256": data["predictor"]["sha256"]},
+                preprocessing=Preprocessing.from_dict(data["preprocessing"]),
+                options=LabelOptions(**data["options"]),
+                folders=tuple((str(entry["path"]), int(entry["crops"])) for entry in data["folders"]),
+                pictures=tuple((int(folder), str(inside), str(digest)) for folder, inside, digest in data["pictures"]),
+                provenance=tuple(data["provenance"]),
+                metrics=data["metrics"],
+            )
+        except (KeyError, TypeError, ValueError, UsageError) as error:
+            raise ArtefactError(
+                f"{path}: its labels metadata is incomplete ({error!r}): make the file again"
+            ) from error
+
+
+class LoadedLabels(NamedTuple):
+    """What a labels artefact holds, with the folders that its pictures lie in now and its recorded sha256."""
+
+    labels: Labels
+    card: LabelsCard
+    folders: tuple[Folder, ...]
+    sha256: str
+
+
+def save_labels(path: Path, labels: Labels, total: Tensor, card: LabelsCard) -> str:
+    """Writes a labels artefact, Shapley values solved on the way; returns its sha256. total: float32 [V, K]."""
+    tensors = {
+        "picture": labels.views.picture,
+        "seeds": labels.views.seeds,
+        "classes": labels.classes,
+        "coalitions": labels.coalitions,
+        "differences": labels.differences,
+        "totals": total,
+        "values": shapley_values(labels, total),
+    }
+    if labels.features is not None:
+        tensors["features"] = labels.features
+    return tensor_file.write_tensors(path, card.to_metadata(), tensors)
+
+
+def load_labels(path: Path, roots: Sequence[Path] | None = None) -> LoadedLabels:
+    """Reads a labels artefact; roots: where its folders of pictures lie now, in the card's order.
+
+    Raises ArtefactError for a damaged file, DataError for a picture that is missing or was changed since.
+    """
+    with TensorFile(path) as file:
+        card = LabelsCard.from_metadata(file.metadata, path)
+        _check_shapes(file, card)
+        file.verify()
+        tensors = {name: file.read(name) for name in file.tensors}
+    places = [Path(folder) for folder, _ in card.folders] if roots is None else list(roots)
+    if len(places) != len(card.folders):
+        raise UsageError(f"expected {len(card.folders)} folders for the pictures of {path}, found {len(places)}")
+    paths = [places[folder] / inside for folder, inside, _ in card.pictures]
+    for picture, (_, _, recorded) in zip(paths, card.pictures, strict=True):
+        if not picture.is_file():
+            raise DataError(f"expected the labelled picture {picture}, found nothing: say where it lies with --data")
+        if image_folders.digest_of(picture) != recorded:
+            raise DataError(f"{picture} was changed after it was labelled: restore it or label again")
+    views = Views(tuple(paths), tensors["picture"], tensors["seeds"], card.preprocessing, card.options.crop_scale)
+    folders = tuple(
+        Folder(root, tuple(p for p, (owner, _, _) in zip(paths, card.pictures, strict=True) if owner == index), crops)
+        for index, (root, (_, crops)) in enumerate(zip(places, card.folders, strict=True))
+    )
+    labels = Labels(views, tensors["classes"], tensors["coalitions"], tensors["differences"], tensors.get("features"))
+    return LoadedLabels(labels, card, folders, str(file.metadata["sha256"]))
+
+
+def check_predictor(card: LabelsCard, sha256: str, path: Path, model: Path) -> None:
+    """Raises MismatchError where another model made these labels: the labels are its own opinion of pictures."""
+    if card.predictor["sha256"] != sha256:
+        raise MismatchError(
+            f"{path} holds labels of {card.predictor['name']} [{card.predictor['sha256'][:12]}], {model} is "
+            f"[{sha256[:12]}]: learn with the model that made the labels, or label again"
+        )
+
+
+def _check_shapes(file: TensorFile, card: LabelsCard) -> None:
+    """Every tensor must be there with the type and shape that the module's first lines say."""
+    views, classes = (*file.tensors["classes"].shape, 0, 0)[:2] if "classes" in file.tensors else (0, 0)
+    pairs, players = card.options.pairs, card.options.side**2
+    expected: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {
+        "picture": (torch.int64, (views,)),
+        "seeds": (torch.int64, (views, 4)),
+        "classes": (torch.int64, (views, classes)),
+        "coalitions": (torch.bool, (views, pairs, players)),
+        "differences": (torch.float32, (views, pairs, classes)),
+        "totals": (torch.float32, (views, classes)),
+        "values": (torch.float32, (views, classes, players)),
+    }
+    if card.options.features:
+        width = (*file.tensors["features"].shape, 0, 0, 0)[2] if "features" in file.tensors else 0
+        expected["features"] = (torch.float16, (views, pairs, width))
+    found = {name: (spec.dtype, spec.shape) for name, spec in file.tensors.items()}
+    for name in expected | found:
+        if expected.get(name) != found.get(name):
+            raise ArtefactError(
+                f"{file.path}: expected the tensor '{name}' as {expected.get(name)}, found {found.get(name)}: "
+                "label again"
+            )

@@ -1,0 +1,282 @@
+"""Explanation supervision without human labels: paired coalitions of superpixels, played by the model itself.
+
+A coalition is a set of visible superpixels; the rest of the patch tokens is dropped after position embedding.
+For each picture and coalition S the label is v(S) - v(complement of S), v being centred logits of the classes
+of interest. Asked for, the same difference is kept of the features that the head reads, from which that of every class
+follows by the class weights. The Shapley values of v are the additive scores that fit these differences best (paired
+Kernel SHAP: Covert and Lee, 2021, arXiv 2012.01536, section 4), so training (`edgex.training.learning`) takes the differences
+themselves; `shapley_values` solves for the values where somebody wants to see or store them (`edgex.shapley.label_file`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from edgex.data import image_folders
+from edgex.data.crops import Views, joined_views, views_of
+from edgex.errors import UsageError
+from edgex.files.tensor_file import save_state
+from edgex.models.self_explaining import SelfExplainingViT, normalise
+from edgex.runtime.preprocessing import Preprocessing
+from edgex.shapley.solver import draw_coalitions, solve_pairs, superpixels
+from edgex.utils import devices
+from edgex.utils.processes import Processes
+from edgex.utils.progress import Progress
+
+CHUNK = 64
+_PICTURES = "pictures"
+"""Key of the pictures' digests in a chunk's cache file."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelOptions:
+    """What is computed per picture.
+
+    crops: views of each picture, the first the centre crop, the others random crops of at least `crop_scale`
+    of its area. pairs: coalitions (each with its complement) per view. side: superpixels per side. classes:
+    how many of the highest-scoring classes get labels. features: whether differences of the features are kept too.
+    """
+
+    crops: int = 1
+    crop_scale: float = 0.4
+    pairs: int = 24
+    side: int = 7
+    classes: int = 3
+    seed: int = 0
+    features: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("crops", "pairs", "classes"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"expected {name} of at least 1, found {getattr(self, name)}")
+        if self.seed < 0:
+            raise UsageError(f"expected a seed of at least 0, found {self.seed}")
+        if self.side < 2:
+            raise UsageError(f"expected at least 2 superpixels per side, found {self.side}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Labels:
+    """Labels of V views of pictures.
+
+    classes: int64 [V, K], those of the highest scores, best first. coalitions: bool [V, M, side * side].
+    differences: float32 [V, M, K], v(coalition) - v(complement) of each class in logit units. features: float16
+    [V, M, D], the same difference of what the class weights are multiplied with, or None.
+    """
+
+    views: Views
+    classes: Tensor
+    coalitions: Tensor
+    differences: Tensor
+    features: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    @property
+    def side(self) -> int:
+        """Superpixels per side."""
+        return math.isqrt(self.coalitions.shape[-1])
+
+    def select(self, views: Tensor) -> Labels:
+        """The labels of these views."""
+        features = None if self.features is None else self.features[views]
+        return Labels(
+            self.views.select(views), self.classes[views], self.coalitions[views], self.differences[views], features
+        )
+
+
+def joined(parts: Sequence[Labels]) -> Labels:
+    """Labels of several lists of pictures, made with the same options, as one."""
+    if len(parts) == 1:
+        return parts[0]
+    features = [part.features for part in parts if part.features is not None]
+    return Labels(
+        joined_views([part.views for part in parts]),
+        torch.cat([part.classes for part in parts]),
+        torch.cat([part.coalitions for part in parts]),
+        torch.cat([part.differences for part in parts]),
+        torch.cat(features) if features else None,
+    )
+
+
+def coalition_features(model: SelfExplainingViT, tokens: Tensor, visible: Tensor) -> Tensor:
+    """What the class weights are multiplied with, float32 [N, D], with only some patches visible.
+
+    tokens: the first block's input [N, prefix + P, D]. visible: bool [P], one coalition for the whole batch.
+    """
+    prefix = model.backbone.prefix_tokens
+    kept = torch.cat([torch.arange(prefix), prefix + visible.cpu().nonzero()[:, 0]]).to(tokens.device)
+    return model.features(tokens[:, kept]).float()
+
+
+def _scores(model: SelfExplainingViT, features: Tensor, classes: Tensor) -> Tensor:
+    """Centred logits [N, K] of `classes` [N, K] from what the class weights are multiplied with, [N, D]."""
+    logits = F.linear(features, model.head.weight, model.head.bias).float()
+    return logits.gather(1, classes) - logits.mean(dim=1, keepdim=True)
+
+
+def label(
+    model: SelfExplainingViT,
+    paths: Sequence[Path],
+    preprocessing: Preprocessing,
+    options: LabelOptions,
+    cache: Path,
+    *,
+    group: Processes,
+    batch_size: int = 16,
+    precision: str = "auto",
+    model_digest: str,
+) -> Labels:
+    """Labels for every picture, from the cache folder where they lie there already.
+
+    The cache holds one file per chunk of pictures, named by the model, the options and the pictures' paths: an
+    interrupted run goes on with the next chunk, a run with other options makes files of its own. A chunk is made anew
+    where one of its pictures was changed. Several processes share the chunks that are missing.
+    """
+    model = model.to(group.device).freeze()
+    views = views_of(
+        paths, preprocessing, crops=options.crops, crop_scale=options.crop_scale, seed=options.seed, chunk=CHUNK
+    )
+    files, chunks = [], [paths[first : first + CHUNK] for first in range(0, len(paths), CHUNK)]
+    for number, chunk in enumerate(chunks):
+        # Labels with features serve those who want none: the same file either way.
+        settings = {name: value for name, value in dataclasses.asdict(options).items() if name != "features"}
+        key = json.dumps([str(p.resolve()) for p in chunk]) + json.dumps(settings)
+        name = hashlib.sha256(f"{model_digest}{preprocessing}{precision}{number}{key}".encode()).hexdigest()[:24]
+        files.append(cache / f"labels-{name}.pt")
+    made = [_is_made(*both, _rows(options)) for both in zip(files, chunks, strict=True)]
+    missing = torch.tensor([number for number, done in enumerate(made) if not done], dtype=torch.int64)
+    # Everybody has looked before anybody writes: all share the same list.
+    group.wait()
+    chunk_of = views.picture // CHUNK
+    done = len(views) - int(torch.isin(chunk_of, missing).sum())
+    with Progress("labelling", total=len(views), done=done, shown=group.is_main) as progress:
+        for number in group.share(missing).tolist():
+            inside = views.select((chunk_of == number).nonzero()[:, 0])
+            pictures = {_PICTURES: [image_folders.digest_of(path) for path in chunks[number]]}
+            found = _label_chunk(model, inside, options, number, batch_size, group, precision, progress)
+            save_state(files[number], pictures | found)
+    group.wait()
+    parts = [torch.load(path, weights_only=True, mmap=True) for path in files]
+    classes, coalitions, differences, *features = (torch.cat([part[name] for part in parts]) for name in _rows(options))
+    return Labels(views, classes, coalitions, differences, *features)
+
+
+def _rows(options: LabelOptions) -> tuple[str, ...]:
+    """What a chunk's cache file holds of each view, in the order of `Labels`."""
+    return ("classes", "coalitions", "differences", *(["features"] if options.features else []))
+
+
+def _is_made(file: Path, pictures: Sequence[Path], rows: Sequence[str]) -> bool:
+    """Whether a chunk's cache file is there, with all that is asked for, of the pictures as they are now."""
+    if not file.is_file():
+        return False
+    content = torch.load(file, weights_only=True, mmap=True)
+    digests = content.get(_PICTURES)
+    return all(row in content for row in rows) and digests in (
+        None,
+        [image_folders.digest_of(picture) for picture in pictures],
+    )
+
+
+def totals(
+    model: SelfExplainingViT, labels: Labels, *, group: Processes, batch_size: int = 64, precision: str = "auto"
+) -> Tensor:
+    """What all superpixels together add to each labelled class's centred logit: float32 [V, K], one pass a view."""
+    model = model.to(group.device).freeze()
+    found = []
+    with Progress("totals", total=len(labels), shown=group.is_main) as progress, torch.inference_mode():
+        for logits in _logits(model, labels.views, batch_size, group.device, precision):
+            found.append((logits - logits.mean(dim=1, keepdim=True) - model.empty_logits()).cpu())
+            progress.advance(steps=len(logits))
+    return torch.cat(found).gather(1, labels.classes)
+
+
+def shapley_values(labels: Labels, total: Tensor, *, pairs: slice = slice(None)) -> Tensor:
+    """Estimated Shapley values float32 [V, K, Q] of each view's classes, adding up to `total` [V, K].
+
+    pairs: which of the coalitions to solve from. Least squares constrained to efficiency; with fewer pairs than
+    superpixels, of all solutions the most even one.
+    """
+    found = [
+        solve_pairs(part.coalitions[:, pairs], part.differences[:, pairs], part_total).mT.float()
+        for part, part_total in zip(_split(labels, 256), total.split(256), strict=True)
+    ]
+    return torch.cat(found)
+
+
+def reliability(labels: Labels, total: Tensor) -> float | None:
+    """Mean cosine between the Shapley values that two halves of each view's coalitions give (split half).
+
+    Of the best class, with the mean removed, so that only the shape counts. A perfect heatmap would score about the
+    square root of this against the values of one half. None for a single pair, which has no halves.
+    """
+    half = labels.coalitions.shape[1] // 2
+    if half < 1:
+        return None
+    first, second = (
+        shapley_values(labels, total, pairs=part)[:, 0] for part in (slice(0, half), slice(half, 2 * half))
+    )
+    first, second = first - first.mean(dim=1, keepdim=True), second - second.mean(dim=1, keepdim=True)
+    return float(torch.nn.functional.cosine_similarity(first, second, dim=1).mean())
+
+
+def _split(labels: Labels, size: int) -> Iterator[Labels]:
+    for first in range(0, len(labels), size):
+        yield labels.select(torch.arange(first, min(first + size, len(labels))))
+
+
+def _logits(
+    model: SelfExplainingViT, views: Views, batch_size: int, device: torch.device, precision: str
+) -> Iterator[Tensor]:
+    for images in views.batches(batch_size):
+        with devices.mixed_precision(device, precision):
+            pixels = normalise(images.to(device), views.preprocessing.mean, views.preprocessing.std)
+            logits = model.logits(model.backbone.embed(pixels))
+        yield logits.float()
+
+
+def _label_chunk(
+    model: SelfExplainingViT,
+    views: Views,
+    options: LabelOptions,
+    number: int,
+    batch_size: int,
+    group: Processes,
+    precision: str,
+    progress: Progress,
+) -> dict[str, Tensor]:
+    patch_of = superpixels(model.backbone.grid, options.side)
+    rows: dict[str, list[Tensor]] = {name: [] for name in _rows(options)}
+    for position, images in enumerate(views.batches(batch_size)):
+        generator = np.random.default_rng((options.seed, number, position))
+        coalitions = torch.from_numpy(draw_coalitions(options.side**2, options.pairs, generator))
+        with torch.inference_mode(), devices.mixed_precision(group.device, precision):
+            pixels = normalise(images.to(group.device), views.preprocessing.mean, views.preprocessing.std)
+            tokens = model.backbone.embed(pixels)
+            classes = model.logits(tokens).topk(min(options.classes, model.head.classes), dim=1).indices
+            differences, features = [], []
+            for coalition in coalitions:
+                visible = coalition[patch_of]
+                shown, rest = (coalition_features(model, tokens, part) for part in (visible, ~visible))
+                differences.append(_scores(model, shown, classes) - _scores(model, rest, classes))
+                features.append((shown - rest).half())
+        rows["classes"].append(classes.cpu())
+        rows["coalitions"].append(coalitions.expand(len(images), -1, -1))
+        rows["differences"].append(torch.stack(differences, dim=1).cpu())
+        if options.features:
+            rows["features"].append(torch.stack(features, dim=1).cpu())
+        # The other processes are about as far with chunks of their own.
+        progress.advance(steps=len(images) * group.count)
+    return {name: torch.cat(parts) for name, parts in rows.items()}

@@ -1,0 +1,1 @@
+"""Training: fine-tuning a predictor, learning an explainability vector."""

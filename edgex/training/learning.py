@@ -1,0 +1,363 @@
+"""Learning a vector: twin runs from the same start, with and without the explanation term.
+
+Supervision comes from `edgex.shapley.labels` or `edgex.data.masks`, as a term of `edgex.training.losses`. What is trained is the readout of
+a model that has one (`edgex.models.readout`), or else the last blocks and the final norm; the tokens that enter the blocks
+concerned are computed once (`edgex.training.cached_views`). Loss = explanation term + class term:
+
+- explanation: the term's error of the heatmap, relative to a uniform one (1.0 explains nothing);
+- class "hold": Kullback-Leibler divergence from the start's own outputs. Without the explanation term its
+  gradient at the start is zero, so the twin is the start itself and is not run;
+- class "labels": cross-entropy with the pictures' own classes; the twin is trained on the same batches, for as many
+  steps as lie in the state that is kept of the run with explanations.
+
+A readout cannot change the classes: its class term is a constant, and its twin is the start.
+
+Several processes (`edgex.utils.processes`) take the same steps as one: each computes its part of every batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgex.errors import UsageError
+from edgex.models.self_explaining import SelfExplainingViT
+from edgex.training.cached_views import Batch, CachedViews
+from edgex.training.fine_tuning import check_numbers, warmup_cosine
+from edgex.training.losses import Term
+from edgex.training.resume import Checkpoint
+from edgex.utils import devices
+from edgex.utils.processes import Processes
+from edgex.utils.progress import Progress
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnOptions:
+    """Hyperparameters of the twin runs.
+
+    blocks: how many of the last blocks are trained, where there is no readout. class_loss: "hold" or "labels".
+    steps: upper bound; the state with the lowest error on held-out pictures, looked at every `look_every` steps, is
+    kept.
+    """
+
+    blocks: int = 6
+    steps: int = 600
+    batch_size: int = 32
+    learning_rate: float = 1e-4
+    explain_weight: float = 1.0
+    class_weight: float = 2.0
+    class_loss: str = "hold"
+    held_out: float = 0.1
+    look_every: int = 20
+    patience: int = 6
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.class_loss not in ("hold", "labels"):
+            raise UsageError(f"expected class loss 'hold' or 'labels', found '{self.class_loss}'")
+        check_numbers(seed=self.seed, learning_rate=self.learning_rate)
+        if min(self.explain_weight, self.class_weight) < 0 or not self.explain_weight + self.class_weight < math.inf:
+            raise UsageError(f"expected weights of at least 0, found {self.explain_weight} and {self.class_weight}")
+        if min(self.blocks, self.steps, self.batch_size, self.look_every, self.patience) < 1:
+            raise UsageError("expected blocks, steps, batch size, look_every and patience of at least 1")
+        if not 0 < self.held_out < 1:
+            raise UsageError(f"expected a held-out share between 0 and 1, found {self.held_out}")
+
+
+@dataclasses.dataclass
+class Learned:
+    """Result of one run: backbone tensors and evidence scale of the best step, and how it went.
+
+    history: rows of {"step", "train", "held_out", "kl"}, errors relative to the null.
+    """
+
+    tensors: dict[str, Tensor]
+    scale: float
+    step: int
+    history: list[dict[str, float]]
+
+
+class _Trained(nn.Module):
+    """The trained part of a model and the learned evidence scale, as one module with one state."""
+
+    def __init__(self, model: SelfExplainingViT, blocks: int, scale: float) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(scale))
+        self.parts = nn.ParameterDict(
+            {name.replace(".", "/"): tensor for name, tensor in trained_parameters(model, blocks).items()}
+        )
+
+
+def trained_parameters(model: SelfExplainingViT, blocks: int) -> dict[str, nn.Parameter]:
+    """The readout's parameters, or those of the last `blocks` blocks, the final norm and the projection.
+
+    By the names of the backbone's tensors.
+    """
+    if model.readout is not None:
+        return model.readout.tensors()
+    backbone = model.backbone
+    if blocks > len(backbone.blocks):
+        raise UsageError(f"expected at most {len(backbone.blocks)} blocks to train, found {blocks}")
+    chosen = [p for block in backbone.blocks[-blocks:] for p in block.module.parameters()]
+    chosen += backbone.norm.parameters()
+    wanted = {id(p) for p in chosen}
+    if backbone.projection is not None:
+        wanted.add(id(backbone.projection))
+    return {name: p for name, p in backbone.module.named_parameters() if id(p) in wanted}
+
+
+def learn(
+    model: SelfExplainingViT,
+    term: Term,
+    options: LearnOptions,
+    *,
+    truth: Tensor | None,
+    checkpoint: Callable[[str], Checkpoint],
+    report: Callable[[str, dict[str, float]], None],
+    group: Processes,
+) -> tuple[Learned, Learned | None]:
+    """Runs the twins from the model's weights; returns (with explanations, without or None for "hold").
+
+    term: the supervision. truth: int64 [V], class of each view, for class loss "labels". checkpoint(run name) ->
+    its checkpoint. group: the processes that share the work; `options.device` is theirs already. The model itself
+    is left with the weights of the run with explanations.
+    """
+    if options.class_loss == "labels" and truth is None:
+        raise UsageError("class loss 'labels' needs pictures in class folders that the model knows: use 'hold'")
+    if options.batch_size % group.count:
+        raise UsageError(f"expected a batch size that {group.count} processes can share, found {options.batch_size}")
+    devices.seed_everything(options.seed)
+    trained_parameters(model, options.blocks)
+    model = model.to(group.device).requires_grad_(False).train()
+    blocks = 0 if model.readout is not None else options.blocks
+    cached = CachedViews(model, term, blocks=blocks, precision=options.precision, group=group)
+    picture = term.views.picture
+    pictures = picture.unique()
+    shuffled = pictures[torch.randperm(len(pictures), generator=torch.Generator().manual_seed(options.seed))]
+    held_pictures = shuffled[: max(1, round(len(pictures) * options.held_out))]
+    held = torch.isin(picture, held_pictures)
+    if held.all():
+        raise UsageError(f"expected at least 2 pictures to learn from, found {len(pictures)}")
+    split = (held.logical_not().nonzero()[:, 0], held.nonzero()[:, 0])
+    start = {name: p.detach().clone() for name, p in trained_parameters(model, options.blocks).items()}
+
+    def run(name: str, explain_weight: float, last: int) -> Learned:
+        _restore(model, start)
+        weighted = dataclasses.replace(options, explain_weight=explain_weight)
+        return _run(model, cached, split, truth, weighted, last, group, checkpoint(name), lambda row: report(name, row))
+
+    explained = run("with", options.explain_weight, options.steps)
+    # A twin that learned the classes for longer would leave that in the difference, beside the explanation.
+    without = run("without", 0.0, explained.step) if options.class_loss == "labels" else None
+    _restore(model, {n: explained.tensors[n] for n in start})
+    model.cpu()
+    return explained, without
+
+
+def _run(
+    model: SelfExplainingViT,
+    cached: CachedViews,
+    split: tuple[Tensor, Tensor],
+    truth: Tensor | None,
+    options: LearnOptions,
+    last: int,
+    group: Processes,
+    checkpoint: Checkpoint,
+    report: Callable[[dict[str, float]], None],
+) -> Learned:
+    """One run from the model's weights to step `last` of the schedule's `options.steps`."""
+    training, held = split
+    with torch.no_grad():
+        scale, cached.null = _best_scale(model, cached, training[:512], options, group)
+    trained = _Trained(model, options.blocks, scale)
+    trained.requires_grad_(True)
+    groups: list[dict[str, Any]] = [
+        {"params": list(trained.parts.values())},
+        {"params": [trained.scale], "lr": 10 * options.learning_rate},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=options.learning_rate, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(options.steps, warmup_share=0.1))
+    best = _Best()
+    parts: dict[str, Any] = {"trained": trained, "optimizer": optimizer, "schedule": schedule, "best": best}
+    first = checkpoint.restore(parts, group.device)
+    # Everybody has read the checkpoint before anybody writes the next one.
+    group.wait()
+    if first == 0:
+        best.look(0, trained, _measure(model, trained.scale, cached, held, options, group), float("nan"), report)
+    recent: list[float] = []
+    with Progress("learning", total=last, done=first, shown=group.is_main) as progress:
+        for step in range(first, last):
+            if best.looks_since > options.patience and options.explain_weight > 0:
+                break
+            generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
+            chosen = training[torch.randint(len(training), (options.batch_size,), generator=generator)]
+            mirrored = torch.rand(len(chosen), generator=generator) < 0.5
+            mine = group.share(chosen), group.share(mirrored)
+            losses = _losses(model, trained.scale, cached, *mine, truth, options, group.device)
+            loss = options.explain_weight * losses["explain"] + options.class_weight * losses["class"]
+            optimizer.zero_grad()
+            loss.backward()
+            group.average_gradients(trained.parameters())
+            torch.nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            recent.append(float(losses["explain"].detach()))
+            progress.advance(f"error {recent[-1]:.3f}, best held-out {best.error:.4f} at {best.step}")
+            if (step + 1) % options.look_every == 0 or step + 1 == last:
+                measured = _measure(model, trained.scale, cached, held, options, group)
+                (error,) = group.sum([float(np.mean(recent)) / group.count])
+                best.look(step + 1, trained, measured, error, report)
+                recent.clear()
+                if group.is_main:
+                    checkpoint.save(parts, step + 1)
+    trained.requires_grad_(False)
+    # Without the explanation term there is nothing to choose a step by: the last one counts.
+    state = best.state if options.explain_weight > 0 else trained.state_dict()
+    tensors = dict(model.backbone.tensors())
+    for name in trained_parameters(model, options.blocks):
+        tensors[name] = state[f"parts.{name.replace('.', '/')}"].clone()
+    return Learned(
+        {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()},
+        float(state["scale"]),
+        best.step,
+        best.history,
+    )
+
+
+class _Best:
+    """The state with the lowest held-out error so far, and the history of all looks."""
+
+    def __init__(self) -> None:
+        self.error = float("inf")
+        self.step = 0
+        self.looks_since = 0
+        self.state: dict[str, Tensor] = {}
+        self.history: list[dict[str, float]] = []
+
+    def look(
+        self,
+        step: int,
+        trained: _Trained,
+        measured: tuple[float, float],
+        training_error: float,
+        report: Callable[[dict[str, float]], None],
+    ) -> None:
+        """Records one look at the held-out pictures and keeps the state if it is the best."""
+        error, divergence = measured
+        row = {"step": float(step), "train": training_error, "held_out": error, "kl": divergence}
+        self.history.append(row)
+        report({**row, "scale": float(trained.scale.detach())})
+        self.looks_since += 1
+        if error < self.error:
+            self.error, self.step, self.looks_since = error, step, 0
+            self.state = {name: tensor.detach().cpu().clone() for name, tensor in trained.state_dict().items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything, for a checkpoint."""
+        return dict(vars(self))
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of `state_dict`."""
+        vars(self).update(state)
+
+
+def _explained(
+    model: SelfExplainingViT, cached: CachedViews, batch: Batch, options: LearnOptions
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Unscaled evidence [N, K, P], what the heatmap adds up to [N, K] and the logits [N, C] of a batch.
+
+    K classes, or the features where the term is about those.
+    """
+    if cached.term.of_features:
+        with devices.mixed_precision(batch.tokens.device, options.precision):
+            features, evidence, empty = model.feature_evidence(batch.tokens, cached.start)
+        features = features.float()
+        return evidence.float(), features - empty, F.linear(features, model.head.weight, model.head.bias)
+    with devices.mixed_precision(batch.tokens.device, options.precision):
+        logits, evidence = model.evidence_of(batch.tokens, batch.classes, cached.start)
+    logits, evidence = logits.float(), evidence.float()
+    with torch.no_grad():
+        base = model.empty_logits()[batch.classes]
+    total = logits.gather(1, batch.classes) - logits.mean(dim=1, keepdim=True) - base
+    return evidence, total, logits
+
+
+def _losses(
+    model: SelfExplainingViT,
+    scale: Tensor,
+    cached: CachedViews,
+    views: Tensor,
+    mirrored: Tensor,
+    truth: Tensor | None,
+    options: LearnOptions,
+    device: torch.device,
+) -> dict[str, Tensor]:
+    batch = cached.batch(views, mirrored, device)
+    evidence, total, logits = _explained(model, cached, batch, options)
+    if options.class_loss == "labels":
+        assert truth is not None
+        class_loss = F.cross_entropy(logits, truth[views].to(device))
+    else:
+        class_loss = F.kl_div(logits.log_softmax(dim=-1), batch.outputs, log_target=True, reduction="batchmean")
+    errors, _ = cached.term.errors(scale, evidence, total, batch.targets)
+    return {"explain": errors.mean() / cached.null, "class": class_loss}
+
+
+def _measure(
+    model: SelfExplainingViT,
+    scale: Tensor,
+    cached: CachedViews,
+    views: Tensor,
+    options: LearnOptions,
+    group: Processes,
+) -> tuple[float, float]:
+    """Held-out error relative to uniform heatmaps of the same totals, and divergence from the start's outputs."""
+    error, null, divergence = 0.0, 0.0, 0.0
+    with torch.no_grad():
+        for part in group.share(views).split(64):
+            batch = cached.batch(part, torch.zeros(len(part), dtype=torch.bool), group.device)
+            evidence, total, logits = _explained(model, cached, batch, options)
+            errors, nulls = cached.term.errors(scale, evidence, total, batch.targets)
+            error += float(errors.sum())
+            null += float(nulls.sum())
+            divergence += float(F.kl_div(logits.log_softmax(-1), batch.outputs, log_target=True, reduction="sum"))
+    error, null, divergence = group.sum([error, null, divergence])
+    return error / null, divergence / len(views)
+
+
+def _best_scale(
+    model: SelfExplainingViT, cached: CachedViews, views: Tensor, options: LearnOptions, group: Processes
+) -> tuple[float, float]:
+    """The scale that fits the start's evidence to the labels best (least squares), and the uniform heatmap's error.
+
+    A term that does not say how large evidence should be leaves the start's own scale.
+    """
+    scale = torch.tensor(model.evidence.scale, device=group.device)
+    product, square, null = 0.0, 0.0, 0.0
+    for part in group.share(views).split(64):
+        batch = cached.batch(part, torch.zeros(len(part), dtype=torch.bool), group.device)
+        evidence, total, _ = _explained(model, cached, batch, options)
+        upper, lower = cached.term.scale_sums(evidence, total, batch.targets)
+        product, square = product + upper, square + lower
+        null += float(cached.term.errors(scale, evidence, total, batch.targets)[1].sum())
+    product, square, null = group.sum([product, square, null])
+    return (product / square if square > 0 else model.evidence.scale), null / len(views)
+
+
+def _restore(model: SelfExplainingViT, tensors: dict[str, Tensor]) -> None:
+    with torch.no_grad():
+        parameters = (
+            dict(model.backbone.module.named_parameters()) if model.readout is None else model.readout.tensors()
+        )
+        for name, parameter in parameters.items():
+            if name in tensors:
+                parameter.copy_(tensors[name])

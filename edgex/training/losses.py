@@ -1,0 +1,198 @@
+"""Explanation terms: how far a heatmap is from its supervision, 0 where it says it all and 1 where it says nothing.
+
+A term knows its supervision for all views, brings it to a batch (mirrored where the picture is), and measures the
+evidence of a forward pass against it. Optimising is `edgex.training.learning`.
+
+`PairTerm` (labels of `edgex.shapley.labels`): squared error of the heatmap's own coalition differences, relative to that
+of a uniform heatmap with the same total. `FeatureTerm`: the same for all classes at once, from the features that the
+head reads; what is learned then serves heads that it never saw. `ShapeTerm` (masks of `edgex.data.masks`): 1 - cosine
+between heatmap and mask, the mean of both removed, so that neither size nor scale counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from edgex.data.crops import Views
+from edgex.data.masks import Masks
+from edgex.errors import UsageError
+from edgex.shapley.labels import Labels
+from edgex.shapley.solver import superpixels
+
+
+class Term(Protocol):
+    """What learning asks of a supervision.
+
+    views: what it is about. classes: int64 [V, K] to explain, or None for the class that the start predicts.
+    of_features: whether evidence and totals are those of the D features that the head reads, instead of K classes.
+    """
+
+    views: Views
+    classes: Tensor | None
+    of_features: bool
+
+    def targets(self, views: Tensor, mirrored: Tensor) -> tuple[Tensor, ...]:
+        """The supervision of these views [N], turned over where `mirrored` (bool [N])."""
+        ...
+
+    def errors(
+        self, scale: Tensor, evidence: Tensor, total: Tensor, targets: tuple[Tensor, ...]
+    ) -> tuple[Tensor, Tensor]:
+        """Error of each view and that of a uniform heatmap, both [N].
+
+        evidence: unscaled, [N, K, P]. total: what the heatmap adds up to, [N, K]. Both in logit units; or of D
+        features in place of K classes, see `of_features`.
+        """
+        ...
+
+    def scale_sums(self, evidence: Tensor, total: Tensor, targets: tuple[Tensor, ...]) -> tuple[float, float]:
+        """Numerator and denominator, summed over the views, of the scale with the least squared error.
+
+        Both 0 where the supervision says nothing of size: the start's scale stays.
+        """
+        ...
+
+
+class PairTerm:
+    """Coalition differences of superpixels."""
+
+    of_features = False
+
+    def __init__(self, labels: Labels, grid: tuple[int, int]) -> None:
+        self.labels = labels
+        self.views = labels.views
+        self.classes: Tensor | None = labels.classes
+        self.members = F.one_hot(superpixels(grid, labels.side), labels.side**2).float()
+
+    def targets(self, views: Tensor, mirrored: Tensor) -> tuple[Tensor, ...]:
+        """Signs [N, M, Q], 1 for superpixels of the coalition and -1 for the others, and differences [N, M, K]."""
+        coalitions = self.labels.coalitions[views].unflatten(-1, (self.labels.side, self.labels.side))
+        coalitions = torch.where(mirrored[:, None, None, None], coalitions.flip(-1), coalitions).flatten(-2)
+        return coalitions.float() * 2 - 1, self.labels.differences[views]
+
+    def slope_and_offset(self, evidence: Tensor, total: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
+        """The heatmap's coalition differences are scale * slope + offset (both [N, M, K]), by its definition."""
+        members = self.members.to(evidence.device)
+        summed = (evidence - evidence.mean(dim=-1, keepdim=True)) @ members
+        share = total[:, :, None] * (members.sum(dim=0) / len(members))
+        return signs @ summed.transpose(1, 2), signs @ share.transpose(1, 2)
+
+    def errors(
+        self, scale: Tensor, evidence: Tensor, total: Tensor, targets: tuple[Tensor, ...]
+    ) -> tuple[Tensor, Tensor]:
+        """See `Term`."""
+        signs, differences = targets
+        slope, offset = self.slope_and_offset(evidence, total, signs)
+        wrong, null = scale * slope + offset - differences, offset - differences
+        return wrong.square().mean(dim=(1, 2)), null.square().mean(dim=(1, 2))
+
+    def scale_sums(self, evidence: Tensor, total: Tensor, targets: tuple[Tensor, ...]) -> tuple[float, float]:
+        """See `Term`."""
+        signs, differences = targets
+        slope, offset = self.slope_and_offset(evidence, total, signs)
+        return float((slope * (differences - offset)).sum()), float(slope.square().sum())
+
+
+class FeatureTerm(PairTerm):
+    """Coalition differences of the features, measured in the classes' logits.
+
+    The error is the mean square over all classes, and OWN_SHARE times the square of the predicted class's, each
+    relative to the mean square of the labels. Little of the predicted class, which few labels overfit.
+    """
+
+    of_features = True
+    OWN_SHARE = 0.15
+
+    def __init__(self, labels: Labels, grid: tuple[int, int], centred: Tensor) -> None:
+        """centred: class weights less their mean, [C, D]."""
+        super().__init__(labels, grid)
+        if labels.features is None or labels.features.shape[-1] != centred.shape[1]:
+            found = "none" if labels.features is None else str(labels.features.shape[-1])
+            raise UsageError(
+                f"expected labels of the {centred.shape[1]} features that the head reads, found {found}: label the "
+                "pictures with --features"
+            )
+        self.features = labels.features
+        # Kept where the labels are; batches are brought to the device.
+        self.centred = centred.detach().cpu().clone()
+        squares = [self._squares(part.float(), own) for part, own in self._parts(256)]
+        self.sizes = torch.cat(squares, dim=1).mean(dim=1)
+
+    def targets(self, views: Tensor, mirrored: Tensor) -> tuple[Tensor, ...]:
+        """Signs [N, M, Q], differences of the features [N, M, D], weights of the predicted class [N, D]."""
+        signs, _ = super().targets(views, mirrored)
+        return signs, self.features[views].float(), self.centred[self.labels.classes[views, 0]]
+
+    def errors(
+        self, scale: Tensor, evidence: Tensor, total: Tensor, targets: tuple[Tensor, ...]
+    ) -> tuple[Tensor, Tensor]:
+        """See `Term`."""
+        signs, differences, own = targets
+        slope, offset = self.slope_and_offset(evidence, total, signs)
+        found = [self._squares(rest, own) for rest in (scale * slope + offset - differences, offset - differences)]
+        shares = torch.tensor([1.0, self.OWN_SHARE], device=own.device) / self.sizes.to(own.device)
+        return shares @ found[0], shares @ found[1]
+
+    def scale_sums(self, evidence: Tensor, total: Tensor, targets: tuple[Tensor, ...]) -> tuple[float, float]:
+        """See `Term`."""
+        signs, differences, _ = targets
+        slope, offset = (
+            part @ self.centred.to(signs.device).T for part in self.slope_and_offset(evidence, total, signs)
+        )
+        wanted = differences @ self.centred.to(signs.device).T - offset
+        return float((slope * wanted).sum()), float(slope.square().sum())
+
+    def _squares(self, differences: Tensor, own: Tensor) -> Tensor:
+        """Mean square [2, N] of differences [N, M, D] in all classes' logits, and in the predicted class's."""
+        every = (differences @ self.centred.to(differences.device).T).square().mean(dim=(1, 2))
+        return torch.stack([every, (differences @ own[:, :, None]).square().mean(dim=(1, 2))])
+
+    def _parts(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        classes = self.labels.classes[:, 0]
+        for part, best in zip(self.features.split(size), classes.split(size), strict=True):
+            yield part, self.centred[best]
+
+
+class ShapeTerm:
+    """Masks on the patch grid."""
+
+    of_features = False
+
+    def __init__(self, masks: Masks, grid: tuple[int, int]) -> None:
+        self.masks = masks
+        self.views = masks.views
+        self.classes: Tensor | None = None
+        self.grid = grid
+
+    def targets(self, views: Tensor, mirrored: Tensor) -> tuple[Tensor, ...]:
+        """Coverage [N, P] of the patches."""
+        coverage = self.masks.coverage[views].unflatten(-1, self.grid)
+        return (torch.where(mirrored[:, None, None], coverage.flip(-1), coverage).flatten(1),)
+
+    def errors(
+        self,
+        scale: Tensor,  # noqa: ARG002
+        evidence: Tensor,
+        total: Tensor,  # noqa: ARG002
+        targets: tuple[Tensor, ...],
+    ) -> tuple[Tensor, Tensor]:
+        """See `Term`; a shape has neither scale nor total."""
+        (coverage,) = targets
+        shape = coverage - coverage.mean(dim=-1, keepdim=True)
+        found = evidence - evidence.mean(dim=-1, keepdim=True)
+        errors = 1 - F.cosine_similarity(found, shape[:, None], dim=-1).mean(dim=1)
+        return errors, torch.ones_like(errors)
+
+    def scale_sums(
+        self,
+        evidence: Tensor,  # noqa: ARG002
+        total: Tensor,  # noqa: ARG002
+        targets: tuple[Tensor, ...],  # noqa: ARG002
+    ) -> tuple[float, float]:
+        """A shape says nothing of size."""
+        return 0.0, 0.0

@@ -1,0 +1,49 @@
+"""Checkpoints of a running training, so that an interrupted command goes on where it was."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from edgex.errors import UsageError
+from edgex.files.tensor_file import save_state
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """One file with the state of everything that a training loop changes.
+
+    path: where it lies. identity: JSON-ready description of the run (data, options); a checkpoint of another
+    run is refused rather than continued.
+    """
+
+    path: Path
+    identity: dict[str, Any]
+
+    def save(self, parts: dict[str, Any], position: int) -> None:
+        """Stores every part's state and how many epochs or steps are done."""
+        state = {name: part.state_dict() for name, part in parts.items()}
+        content = {"identity": self.identity, "position": position, "state": state, "rng": torch.get_rng_state()}
+        save_state(self.path, content)
+
+    def restore(self, parts: dict[str, Any], device: torch.device) -> int:
+        """Loads the parts' states where a checkpoint exists; returns how many epochs or steps are done."""
+        if not self.path.is_file():
+            return 0
+        content = torch.load(self.path, map_location=device, weights_only=True)
+        if content["identity"] != self.identity:
+            raise UsageError(
+                f"{self.path} is the checkpoint of another run (other data or options): delete it to start "
+                "over, or repeat the options it was made with"
+            )
+        for name, part in parts.items():
+            part.load_state_dict(content["state"][name])
+        torch.set_rng_state(content["rng"].cpu())
+        return int(content["position"])
+
+    def remove(self) -> None:
+        """Deletes the file once the run is complete."""
+        self.path.unlink(missing_ok=True)

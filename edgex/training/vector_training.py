@@ -1,0 +1,325 @@
+"""Making a vector artefact: predictor + pictures + supervision -> twin runs -> vector and self-explaining model.
+
+Labels are `edgex.shapley.labelling`, masks `edgex.data.masks`, the optimisation is `edgex.training.learning`; this is the recipe around them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import platform
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from edgex._version import __version__
+from edgex.data import image_folders
+from edgex.data.crops import Folder, gather
+from edgex.data.masks import masked_views
+from edgex.errors import UsageError
+from edgex.files.model_file import ModelCard, save_model
+from edgex.files.tensor_file import check_writable
+from edgex.files.vector_file import VectorCard, difference, save_vector
+from edgex.models.readout import has_readout
+from edgex.models.self_explaining import SelfExplainingViT
+from edgex.shapley.label_file import check_predictor, load_labels
+from edgex.shapley.labelling import describe, label_folders, load_predictor
+from edgex.shapley.labels import LabelOptions, Labels, reliability, totals
+from edgex.training.learning import Learned, LearnOptions, learn
+from edgex.training.losses import FeatureTerm, PairTerm, ShapeTerm, Term
+from edgex.training.resume import Checkpoint
+from edgex.utils import processes
+from edgex.utils.processes import Processes
+
+SUPERVISIONS = ("shapley", "masks")
+PARTS = ("readout", "weights")
+"""What a vector can change: copies that only heatmaps are read with, or the weights that classes are made of."""
+_FOR_WEIGHTS = ("blocks", "class_weight", "class_loss")
+"""Options that mean nothing to a readout."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """The pictures that a vector is learned from, and what supervises it.
+
+    roots: folders of pictures. supervision: "shapley" or "masks". labels: how Shapley labels are made.
+    label_file: labels that were made before; roots then say where the pictures lie now, None where they lay.
+    masks: a parallel folder of masks for each root, see `edgex.data.masks`. crops: views per picture, one number or one
+    for each root. limit: pictures per root, evenly spread.
+    """
+
+    roots: tuple[Path, ...] | None
+    supervision: str = "shapley"
+    labels: LabelOptions = dataclasses.field(default_factory=LabelOptions)
+    label_file: Path | None = None
+    masks: tuple[Path, ...] = ()
+    crops: tuple[int, ...] = (1,)
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.supervision not in SUPERVISIONS:
+            raise UsageError(f"expected supervision {' or '.join(SUPERVISIONS)}, found '{self.supervision}'")
+        if self.roots is None and (self.label_file is None or self.supervision == "masks"):
+            raise UsageError("expected a folder of pictures, found none: add --data FOLDER")
+        if self.label_file is not None and self.supervision != "shapley":
+            raise UsageError("labels are Shapley supervision: leave out --labels, or use --supervision shapley")
+        if self.masks and self.supervision != "masks":
+            raise UsageError("masks are for --supervision masks: leave out --masks")
+        if self.masks and len(self.masks) != len(self.roots or ()):
+            raise UsageError(f"expected one masks folder for each of {len(self.roots or ())} folders of pictures")
+
+
+def train(
+    model_path: Path,
+    source: Source,
+    out: Path,
+    *,
+    name: str,
+    source_name: str | None,
+    options: LearnOptions,
+    evidence_blocks: int,
+    part: str | None,
+    alpha: float,
+    work: Path,
+    model_out: Path | None,
+    dtype: torch.dtype,
+    report: Callable[[str], None],
+) -> VectorCard:
+    """Learns a vector from `source` with the predictor at `model_path`; returns its card.
+
+    source_name: of the domain; defaults to the first folder's. evidence_blocks: of how many last blocks the heatmap
+    is made. part: what is learned, one of PARTS; by default a readout where the model can have one. alpha: recommended
+    factor, recorded. work: folder for label caches and checkpoints; an interrupted run goes on from there.
+    model_out: also write the self-explaining source model. dtype: how the vector is stored.
+    Several processes work together where a launcher started them; the first one writes and reports.
+    """
+    if not math.isfinite(alpha):
+        raise UsageError(f"expected a finite alpha to recommend, found {alpha}")
+    if part not in (None, *PARTS):
+        raise UsageError(f"expected to learn {' or '.join(PARTS)}, found '{part}'")
+    with processes.joined(options.device) as group:
+        if group.is_main:
+            for path in (out, model_out):
+                if path is not None:
+                    check_writable(path)
+        model, card, digest = load_predictor(model_path)
+        readout = part == "readout" or (part is None and has_readout(model.backbone))
+        if readout and options.class_loss == "labels":
+            raise UsageError("a readout leaves the classes alone: class loss 'labels' is for --learn weights")
+        model = with_evidence(model, evidence_blocks, readout=readout)
+        tell = report if group.is_main else _silent
+
+        started = time.monotonic()
+        supervised = _supervised(model, card, model_path, digest, source, options, work, group, tell)
+        supervising = time.monotonic() - started
+
+        term, folders = supervised.term, supervised.folders
+        truth = _truth(folders, term.views.picture, card) if options.class_loss == "labels" else None
+        before = {key: tensor.detach().cpu().clone() for key, tensor in model.backbone.tensors().items()}
+        paths = "\n".join(str(path.resolve()) for path in term.views.paths)
+        identity = {
+            "model": digest,
+            "views": len(term.views.picture),
+            "pictures": hashlib.sha256(paths.encode()).hexdigest(),
+            "supervision": supervised.described,
+            "options": dataclasses.asdict(options),
+            "evidence_blocks": evidence_blocks,
+            "readout": readout,
+        }
+
+        def checkpoint(run: str) -> Checkpoint:
+            return Checkpoint(work / f"{out.name}.{run}.checkpoint", identity)
+
+        started = time.monotonic()
+        explained, without = learn(
+            model,
+            term,
+            options,
+            truth=truth,
+            checkpoint=checkpoint,
+            report=lambda run, row: tell(_history_line(run, row)),
+            group=group,
+        )
+        learning = time.monotonic() - started
+
+        deltas, unchanged = difference(explained.tensors, without.tensors if without else before)
+        seconds = {"supervision": round(supervising, 1), "learning": round(learning, 1)}
+        part = "readout" if readout else "weights"
+        step = _step(card, digest, source, supervised, options, seconds, part, trained_twin=without is not None)
+        vector = VectorCard(
+            name=name,
+            architecture=card.architecture,
+            base=card.base,
+            source=source_name or folders[0].root.resolve().name,
+            supervision=source.supervision,
+            evidence=dataclasses.replace(model.evidence, scale=explained.scale),
+            alpha=alpha,
+            unchanged=unchanged,
+            provenance=(*card.provenance, step),
+            metrics={**supervised.metrics, "best_step": explained.step, "history": explained.history},
+        )
+        if group.is_main:
+            save_vector(out, deltas, vector, dtype=dtype)
+            if model_out is not None:
+                _save_self_explaining(model_out, model, card, vector, explained, dtype)
+            for run in ("with", "without"):
+                checkpoint(run).remove()
+    return vector
+
+
+@dataclasses.dataclass(frozen=True)
+class _Supervised:
+    """The supervision with the folders that it came from, and what the vector's record says of it."""
+
+    term: Term
+    folders: tuple[Folder, ...]
+    described: dict[str, Any]
+    inputs: list[dict[str, Any]]
+    metrics: dict[str, Any]
+
+
+def _supervised(
+    model: SelfExplainingViT,
+    card: ModelCard,
+    model_path: Path,
+    digest: str,
+    source: Source,
+    options: LearnOptions,
+    work: Path,
+    group: Processes,
+    report: Callable[[str], None],
+) -> _Supervised:
+    grid = model.backbone.grid
+    if source.label_file is not None:
+        loaded = load_labels(source.label_file, source.roots)
+        check_predictor(loaded.card, digest, source.label_file, model_path)
+        stable = loaded.card.metrics["split_half_cosine"]
+        report(describe(loaded.labels, stable))
+        return _Supervised(
+            _pair_term(model, loaded.labels),
+            loaded.folders,
+            {"labels": dataclasses.asdict(loaded.card.options)},
+            [{"role": "labels", "name": loaded.card.name, "sha256": loaded.sha256}],
+            {"label_split_half_cosine": stable},
+        )
+    assert source.roots is not None
+    folders = gather(source.roots, crops=source.crops, limit=source.limit)
+    if source.supervision == "masks":
+        parallel = source.masks or (None,) * len(folders)
+        crop_scale, seed = source.labels.crop_scale, source.labels.seed
+        masks = masked_views(folders, parallel, card.preprocessing, grid, crop_scale=crop_scale, seed=seed)
+        pictures, every = len(masks.views.picture.unique()), sum(len(folder.paths) for folder in folders)
+        report(f"masks: {len(masks)} views of {pictures} pictures, {every - pictures} pictures without a mask left out")
+        described = {"masks": {"crop_scale": crop_scale, "seed": seed}}
+        return _Supervised(ShapeTerm(masks, grid), folders, described, [], {"masked_views": len(masks)})
+    chosen = dataclasses.replace(source.labels, features=model.readout is not None)
+    labels = label_folders(
+        model,
+        folders,
+        card.preprocessing,
+        chosen,
+        work,
+        group=group,
+        precision=options.precision,
+        digest=digest,
+    )
+    sample = labels.select(torch.arange(0, len(labels), max(1, len(labels) // 256)))
+    stable = reliability(sample, totals(model, sample, group=group, precision=options.precision))
+    report(describe(labels, stable))
+    described = {"labels": dataclasses.asdict(chosen)}
+    return _Supervised(_pair_term(model, labels), folders, described, [], {"label_split_half_cosine": stable})
+
+
+def _pair_term(model: SelfExplainingViT, labels: Labels) -> PairTerm:
+    """Of the features for a readout, which is to serve other heads; of the best classes for weights."""
+    grid = model.backbone.grid
+    return PairTerm(labels, grid) if model.readout is None else FeatureTerm(labels, grid, model.head.centred())
+
+
+def _step(
+    card: ModelCard,
+    digest: str,
+    source: Source,
+    supervised: _Supervised,
+    options: LearnOptions,
+    seconds: dict[str, float],
+    part: str,
+    *,
+    trained_twin: bool,
+) -> dict[str, Any]:
+    used = dataclasses.asdict(options)
+    if part == "readout":
+        used = {name: value for name, value in used.items() if name not in _FOR_WEIGHTS}
+    return {
+        "step": "vector",
+        "inputs": [{"role": "predictor", "name": card.name, "sha256": digest}, *supervised.inputs],
+        "data": {
+            "folders": [folder.root.resolve().name for folder in supervised.folders],
+            "crops": [folder.crops for folder in supervised.folders],
+            "pictures": len(supervised.term.views.picture.unique()),
+            "limit": source.limit,
+        },
+        **supervised.described,
+        "learned": part,
+        "options": used,
+        "twin": "trained on the same batches" if trained_twin else "the predictor itself (its gradient is zero)",
+        "seconds": seconds,
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "edgex": __version__,
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+    }
+
+
+def _save_self_explaining(
+    path: Path, model: SelfExplainingViT, card: ModelCard, vector: VectorCard, learned: Learned, dtype: torch.dtype
+) -> None:
+    """The source model with the weights that were learned with explanations."""
+    described = dataclasses.replace(
+        card,
+        name=path.name.removesuffix(".safetensors"),
+        evidence=vector.evidence,
+        alpha=1.0,
+        provenance=vector.provenance,
+        metrics={"target": card.metrics, "learned": _summary(learned)},
+    )
+    # A model has no 8-bit form.
+    save_model(path, model, described, dtype=torch.float16 if dtype == torch.int8 else dtype)
+
+
+def _silent(text: str) -> None:
+    """What the other processes have to say: the same as the first."""
+
+
+def with_evidence(model: SelfExplainingViT, blocks: int, *, readout: bool = False) -> SelfExplainingViT:
+    """The same model with a heatmap made of the last `blocks` blocks, read with copies of their weights or not."""
+    blocks = 0 if model.backbone.pooling == "avg" else blocks
+    evidence = dataclasses.replace(model.evidence, blocks=blocks, readout=readout)
+    return SelfExplainingViT(model.backbone, model.head, evidence).freeze()
+
+
+def _truth(folders: Sequence[Folder], views: torch.Tensor, card: ModelCard) -> torch.Tensor:
+    """The class of each view, from the class folders that the pictures lie in."""
+    labels: dict[Path, int] = {}
+    for folder in folders:
+        pictures = image_folders.aligned(image_folders.labelled(folder.root), card.classes, folder.root)
+        labels |= dict(zip(pictures.paths, pictures.labels, strict=True))
+    paths = [path for folder in folders for path in folder.paths]
+    if stray := [path for path in paths if path not in labels]:
+        raise UsageError(f"class loss 'labels' needs pictures in class folders, found {stray[0]}: use 'hold'")
+    return torch.tensor([labels[path] for path in paths])[views]
+
+
+def _summary(learned: Learned) -> dict[str, Any]:
+    first, best = learned.history[0], next(row for row in learned.history if row["step"] == learned.step)
+    return {"held_out_error_before": first["held_out"], "held_out_error": best["held_out"], "step": learned.step}
+
+
+def _history_line(run: str, row: dict[str, float]) -> str:
+    return (
+        f"{run} explanations, step {row['step']:.0f}: train error {row['train']:.4f}, held-out error "
+        f"{row['held_out']:.4f} of the null, KL {row['kl']:.4f}, scale {row['scale']:.3f}"
+    )

@@ -1,0 +1,1 @@
+"""What is done with explainability vectors: baking, choosing alpha, arithmetic, records of transfer."""

@@ -1,0 +1,214 @@
+"""Bake: theta_baked = theta_target + alpha * tau, tensor by tensor.
+
+A vector with a readout (`edgex.models.readout`) is added to copies of the target's weights, stored beside them as
+"readout.<name>"; a target that has such copies already gets its vector added to those.
+The files stream through: at any moment one tensor of the target, its delta and their sum are in memory.
+Which alpha to take is `edgex.vectors.alpha`'s question; what a vector is, `edgex.files.vector_file`'s.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from edgex._version import __version__
+from edgex.errors import MismatchError, UsageError
+from edgex.files import tensor_file
+from edgex.files.model_file import (
+    BACKBONE_PREFIX,
+    READOUT_PREFIX,
+    ModelCard,
+    backbone_shapes,
+    check_finite,
+    match_shapes,
+)
+from edgex.files.tensor_file import TensorFile
+from edgex.files.vector_file import VectorCard, delta_shapes, read_delta
+from edgex.models.backbones import build
+from edgex.models.readout import Readout
+
+
+def bake(
+    target: Path,
+    vector: Path,
+    out: Path,
+    *,
+    alpha: float,
+    force: bool = False,
+    metrics: dict[str, Any] | None = None,
+) -> ModelCard:
+    """Adds alpha times a vector to a target model and writes the baked model; returns its card.
+
+    The sum is computed in float32 and stored in the target's own type; tensors that the vector leaves alone,
+    and every tensor when alpha is 0, are copied byte for byte. `force` bakes across different bases or
+    architectures as long as every name and shape agrees. What was measured of the target stands under "target" in
+    the result's metrics; `metrics` holds what was measured of the sum. Source: arXiv 2507.04380, section 3.
+
+    Raises MismatchError where target and vector do not fit together, ArtefactError for damaged files.
+    """
+    if not math.isfinite(alpha):
+        raise UsageError(f"alpha must be a finite number, found {alpha}")
+    with TensorFile(target) as model_file, TensorFile(vector) as vector_file:
+        card, tau, copies = _checked(model_file, vector_file, force=force)
+        baked = dataclasses.replace(
+            card,
+            evidence=tau.evidence,
+            alpha=(card.alpha or 0.0) + alpha,
+            provenance=(*card.provenance, _step(card, model_file, tau, vector_file, alpha, forced=force)),
+            metrics={"target": card.metrics.get("target", card.metrics), **(metrics or {})},
+        )
+        summands = _summands(model_file, vector_file, copies)
+        specs = {
+            name: (model_file.tensors[own].dtype, model_file.tensors[own].shape) for name, (own, _) in summands.items()
+        }
+        tensor_file.write(out, baked.to_metadata(), specs, _sums(model_file, vector_file, summands, alpha))
+    return baked
+
+
+def check(target: Path, vector: Path, *, force: bool = False) -> None:
+    """Raises MismatchError where `bake` would refuse this vector for this target; reads no tensor."""
+    with TensorFile(target) as model_file, TensorFile(vector) as vector_file:
+        _checked(model_file, vector_file, force=force)
+
+
+class _Checked(NamedTuple):
+    """Cards that fit together, and the names of the tensors that the baked model's readout consists of."""
+
+    card: ModelCard
+    tau: VectorCard
+    copies: tuple[str, ...]
+
+
+def _checked(model_file: TensorFile, vector_file: TensorFile, *, force: bool) -> _Checked:
+    target, vector = model_file.path, vector_file.path
+    card = ModelCard.from_metadata(model_file.metadata, target)
+    tau = VectorCard.from_metadata(vector_file.metadata, vector)
+    if not force:
+        _check_same_origin(card, tau, target, vector)
+    _check_fit(model_file, vector_file, tau, target, vector)
+    # Towers of both poolings can have the same tensors, so this is not implied by names and shapes.
+    if tau.architecture.pooling != card.architecture.pooling:
+        raise MismatchError(
+            f"target {target} is {card.architecture}, vector {vector} explains by {tau.evidence.kind}: "
+            "take a vector of the same pooling"
+        )
+    copies = _copied(tau)
+    if card.evidence.readout and (not copies or card.evidence.blocks != tau.evidence.blocks):
+        raise MismatchError(
+            f"target {target} has a readout of its last {card.evidence.blocks} blocks from an earlier bake, vector "
+            f"{vector} explains by {tau.evidence}: bake the model that it was baked from"
+        )
+    own = {name for name in model_file.tensors if name.startswith(READOUT_PREFIX)}
+    if card.evidence.readout and (missing := {READOUT_PREFIX + name for name in copies} - own):
+        raise MismatchError(f"{target}: missing tensor '{min(missing)}' of its readout: bake it again")
+    if copies and (stray := set(delta_shapes(vector_file)) - set(copies)):
+        raise MismatchError(f"{vector}: tensor '{min(stray)}' has a delta, but no place in its readout")
+    return _Checked(card, tau, copies)
+
+
+def _copied(tau: VectorCard) -> tuple[str, ...]:
+    """Names of the tensors that a vector's readout consists of, none without a readout."""
+    if not tau.evidence.readout:
+        return ()
+    with torch.device("meta"):
+        return tuple(Readout(build(tau.architecture), tau.evidence.blocks).tensors())
+
+
+def _summands(
+    model_file: TensorFile, vector_file: TensorFile, copies: Sequence[str]
+) -> dict[str, tuple[str, str | None]]:
+    """Baked tensor -> the target's tensor that it starts from, and the delta added to it, if any."""
+    deltas = delta_shapes(vector_file)
+    prefix = READOUT_PREFIX if copies else BACKBONE_PREFIX
+    found: dict[str, tuple[str, str | None]] = {}
+    for name in model_file.tensors:
+        key = name.removeprefix(prefix)
+        found[name] = (name, key if name.startswith(prefix) and key in deltas else None)
+    for key in copies:
+        found.setdefault(READOUT_PREFIX + key, (BACKBONE_PREFIX + key, key if key in deltas else None))
+    return found
+
+
+def _sums(
+    model_file: TensorFile,
+    vector_file: TensorFile,
+    summands: Mapping[str, tuple[str, str | None]],
+    alpha: float,
+) -> Iterator[bytearray | memoryview]:
+    """The baked tensors' bytes in file order; both inputs' digests are checked once everything was read."""
+    for own, key in summands.values():
+        spec = model_file.tensors[own]
+        data = model_file.read_bytes(own)
+        tensor = tensor_file.decode(data, spec)
+        check_finite(tensor, own, source=str(model_file.path))
+        if key is None:
+            yield data
+            continue
+        delta = read_delta(vector_file, key)
+        if alpha == 0:
+            yield data
+            continue
+        # Product and sum are rounded one after the other: fused, they would differ between processors.
+        total = tensor.float().add_(delta.mul_(alpha)).to(spec.dtype)
+        check_finite(total, own, source=f"{model_file.path} plus {alpha} times {vector_file.path}")
+        yield tensor_file.encode(total)
+    model_file.verify()
+    vector_file.verify()
+
+
+def _check_same_origin(card: ModelCard, tau: VectorCard, target: Path, vector: Path) -> None:
+    if card.architecture != tau.architecture:
+        raise MismatchError(
+            f"target {target} is {card.architecture}, vector {vector} was learned on {tau.architecture}: "
+            "take a vector for the target's architecture"
+        )
+    if card.base.fingerprint != tau.base.fingerprint:
+        raise MismatchError(
+            f"target {target} started from {card.base}, vector {vector} was learned from {tau.base}: "
+            "take a vector of the same base, or --force to add it anyway"
+        )
+
+
+def _check_fit(model_file: TensorFile, vector_file: TensorFile, tau: VectorCard, target: Path, vector: Path) -> None:
+    """Deltas and unchanged names together must be exactly the target's backbone, shape by shape."""
+    expected = backbone_shapes(model_file.tensors)
+    found = delta_shapes(vector_file)
+    overlap = found.keys() & set(tau.unchanged)
+    if overlap:
+        raise MismatchError(f"{vector}: tensor '{min(overlap)}' has a delta and is listed as unchanged")
+    found |= {name: expected[name] for name in tau.unchanged if name in expected}
+    found |= {name: () for name in tau.unchanged if name not in expected}
+    match_shapes(found, expected, source=str(vector), target=f"target {target}")
+
+
+def _step(
+    card: ModelCard,
+    model_file: TensorFile,
+    tau: VectorCard,
+    vector_file: TensorFile,
+    alpha: float,
+    *,
+    forced: bool,
+) -> dict[str, Any]:
+    return {
+        "step": "bake",
+        "alpha": alpha,
+        "forced": forced,
+        "inputs": [
+            {"role": "target", "name": card.name, "sha256": model_file.metadata["sha256"]},
+            {
+                "role": "vector",
+                "name": tau.name,
+                "sha256": vector_file.metadata["sha256"],
+                "provenance": list(tau.provenance),
+            },
+        ],
+        "edgex": __version__,
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }

@@ -1,0 +1,1 @@
+"""Runs a fused file: onnxruntime and TensorRT, one module each."""

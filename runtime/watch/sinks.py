@@ -1,0 +1,190 @@
+"""Where the results of a stream go without a window: a folder of pictures, a video, JSON lines.
+
+The page in the browser is in `page`. Pictures appear whole or not at all; JSON lines are appended line by line, so
+that a log can be followed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from edgex.runtime.errors import ArtefactError, UsageError
+
+if TYPE_CHECKING:
+    from edgex.runtime.watch.stream import Seen
+
+_QUALITY = 90
+"""Of JPEG pictures, 0 to 95."""
+_NAME = re.compile(r"[0-9]{6,}\.[\w-]*\.jpg")
+_MARK = b"edgex watch"
+"""Comment in the pictures of a `FolderSink`: a name alone could be that of somebody else's picture."""
+
+
+class Sink(Protocol):
+    """Takes results one after the other."""
+
+    def write(self, seen: Seen) -> None:
+        """Takes one result; ArtefactError where it cannot be written."""
+
+    def close(self) -> None:
+        """Finishes what was written."""
+
+
+class JsonLinesSink:
+    """One line of JSON per picture, see `Seen.to_dict`; flushed after each.
+
+    to: an open text stream, or a path whose file is made for the first picture.
+    """
+
+    def __init__(self, to: TextIO | Path, top: int = 5) -> None:
+        self._path = to if isinstance(to, Path) else None
+        self._stream = None if isinstance(to, Path) else to
+        self._top = top
+
+    def write(self, seen: Seen) -> None:
+        """See `Sink`; BrokenPipeError where nobody reads standard output any more."""
+        if seen.again:
+            return
+        try:
+            if self._stream is None and self._path is not None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._stream = self._path.open("w", encoding="utf-8")
+            if self._stream is not None:
+                self._stream.write(json.dumps(seen.to_dict(self._top), ensure_ascii=False) + "\n")
+                self._stream.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise _unwritable(self._path or "the stream", error) from error
+
+    def close(self) -> None:
+        """Closes a file, leaves a stream that was given open."""
+        if self._path is not None and self._stream is not None:
+            # Each line was flushed; what could not be written then was an error then.
+            with contextlib.suppress(OSError):
+                self._stream.close()
+
+
+class FolderSink:
+    """A JPEG per picture, with heatmap and caption: 000012.red-fox.jpg.
+
+    replace: when the first picture comes, remove those that an earlier `FolderSink` wrote there, and nothing else.
+    """
+
+    def __init__(self, folder: Path, opacity: float = 0.6, *, replace: bool = False) -> None:
+        self._folder, self._opacity, self._replace = folder, opacity, replace
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(folder, error) from error
+
+    def write(self, seen: Seen) -> None:
+        """See `Sink`."""
+        if seen.again:
+            return
+        label = re.sub(r"\W+", "-", seen.result.explained.lower()).strip("-")[:60]
+        path = self._folder / f"{seen.number:06d}.{label}.jpg"
+        temporary = path.with_name(f".{path.name}.part")
+        try:
+            if self._replace:
+                _remove_earlier(self._folder)
+                self._replace = False
+            picture = Image.fromarray(captioned(seen, self._opacity))
+            picture.save(temporary, format="JPEG", quality=_QUALITY, comment=_MARK)
+            temporary.replace(path)
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class VideoSink:
+    """A video of the pictures with heatmap and caption, at the source's own times; needs the extra `camera`.
+
+    fps: of sources without a clock, such as folders.
+    """
+
+    def __init__(self, path: Path, opacity: float = 0.6, fps: float = 2.0) -> None:
+        from edgex.runtime.watch.video import VideoWriter
+
+        self._writer = VideoWriter(path)
+        self._opacity, self._interval = opacity, 1 / fps
+        self._time, self._shift = -self._interval, 0.0
+
+    def write(self, seen: Seen) -> None:
+        """See `Sink`."""
+        if seen.again:
+            return
+        time = seen.shot.time
+        if time is None:
+            self._time += self._interval
+        else:
+            # A source that was opened again counts from 0 again.
+            if time + self._shift <= self._time:
+                self._shift = self._time + 0.04 - time
+            self._time = time + self._shift
+        self._writer.write(captioned(seen, self._opacity), max(self._time, 0.0))
+
+    def close(self) -> None:
+        """Finishes the file."""
+        self._writer.close()
+
+
+def captioned(seen: Seen, opacity: float) -> np.ndarray:
+    """The picture with heatmap, and under it in the picture what the model says: uint8 [H, W, 3] RGB."""
+    result = seen.result
+    text = f"{result.label} {100 * result.score:.0f}%"
+    if result.explained_index != result.index:
+        text += f" - why {result.explained} {100 * float(result.probabilities[result.explained_index]):.0f}%"
+    pixels = seen.overlay(opacity)
+    height, width = pixels.shape[:2]
+    if min(height, width) < 64:
+        return pixels
+    image = Image.fromarray(pixels)
+    size = max(11, round(min(height, width) / 22))
+    # Long names are cut where the picture ends.
+    bar = (0, height - 2 * size, width, height)
+    shade = Image.blend(image.crop(bar), Image.new("RGB", (width, 2 * size)), 0.6)
+    font = ImageFont.load_default(size)
+    ImageDraw.Draw(shade).text((size // 2, size), text, font=font, fill=(255, 255, 255), anchor="lm")
+    image.paste(shade, bar[:2])
+    return np.asarray(image)
+
+
+def check_new(path: Path, option: str, force: bool) -> None:
+    """Raises UsageError for a file that exists, unless it may be replaced."""
+    if path.is_dir():
+        raise UsageError(f"{option}: expected a file to write, found the folder {path}; name a file in it")
+    if path.exists() and not force:
+        raise UsageError(f"{option}: {path} exists already: choose another name, or --force to replace it")
+
+
+def check_empty(folder: Path, option: str, force: bool) -> None:
+    """Raises UsageError for a folder with pictures named as a `FolderSink` names them, unless it may be replaced."""
+    if not force and any(_NAME.fullmatch(path.name) for path in folder.glob("*.jpg")):
+        raise UsageError(f"{option}: {folder} holds pictures of an earlier run: choose another, or --force to replace")
+
+
+def _remove_earlier(folder: Path) -> None:
+    """Removes what a `FolderSink` wrote: its name and, near the beginning of the file, its comment."""
+    for path in list(folder.glob("*.jpg")):
+        if _NAME.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+            with path.open("rb") as file:
+                ours = _MARK in file.read(64)
+            if ours:
+                path.unlink()
+
+
+def _unwritable(path: Path | str, error: OSError) -> ArtefactError:
+    return ArtefactError(f"cannot write {path} ({error.strerror or error}): free space or choose another place")

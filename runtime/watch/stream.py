@@ -1,0 +1,337 @@
+"""Runs a session over a source: which picture is next, which are dropped, when a broken source is opened again.
+
+One thread reads, the caller's thread runs the model. Between them lies a short queue:
+
+| policy | queue | when the model is slower than the source |
+|---|---|---|
+| latest | one picture | a newer picture replaces the waiting one; drops are counted. For live sources |
+| every | two pictures | the source waits. For files, folders and pipes |
+
+Sources are in `sources`, what is done with results in `sinks` and `page`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from edgex.runtime.errors import ImageError, SourceError, UsageError
+from edgex.runtime.watch.meter import Meter
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from edgex.runtime.result import Result
+    from edgex.runtime.session import Session
+    from edgex.runtime.watch.sources import Shot, Source
+
+Policy = Literal["latest", "every"]
+POLICIES = ("latest", "every")
+
+FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0
+"""Seconds before a broken source is opened again: the first wait, doubled each time up to the longest."""
+_TICK = 0.1
+"""Seconds between looks at the stop flag, which a signal handler may set without taking a lock."""
+
+
+@dataclass(eq=False)
+class Seen:
+    """One picture and what the model says about it."""
+
+    number: int
+    """Position among the pictures that went through the model, from 0."""
+    shot: Shot
+    result: Result
+    latency: float
+    """Seconds from the picture's arrival to its result."""
+    model: float
+    """Seconds of preprocessing and inference."""
+    again: bool = False
+    """The last picture once more, since another class was asked for."""
+
+    def to_dict(self, top: int = 5) -> dict[str, Any]:
+        """JSON-ready: which picture, when, and `Result.to_dict`. time in seconds of the source, or null."""
+        return {
+            "frame": self.number,
+            "name": self.shot.name,
+            "time": self.shot.time,
+            "latency_ms": round(1000 * self.latency, 3),
+            "model_ms": round(1000 * self.model, 3),
+            **self.result.to_dict(top),
+        }
+
+    def pixels(self) -> np.ndarray:
+        """The picture: uint8 [H, W, 3] RGB."""
+        return self.shot.frame.rgb()
+
+    def overlay(self, opacity: float) -> np.ndarray:
+        """The picture with the heatmap over it, see `Result.overlay`; drawn once for several sinks."""
+        if self._drawn is None or self._drawn[0] != opacity:
+            self._drawn = opacity, self.result.overlay(self.shot.frame, opacity=opacity)
+        return self._drawn[1]
+
+    _drawn: tuple[float, np.ndarray] | None = None
+
+
+class Stream:
+    """Iterate over it to run the model over a source.
+
+        stream = Stream(session, open_source("camera:0"))
+        for seen in stream:
+            print(seen.result.label)
+
+    policy: "latest" or "every", see the module. Defaults to "latest" for live sources.
+    explain: class to explain, by name or position; None for the predicted one. May be changed while it runs.
+    fps: at most so many pictures a second. Defaults to as many as come.
+    limit: pictures to run. Defaults to all.
+    retries: attempts to open a broken live source again, one after the other, before giving up. A source that never
+        gave a picture is given up at once.
+    loop: begin again at the end of a video or folder.
+    stay: at the end, wait until `stop` and run the last picture again whenever `explain` changes.
+    notice: called with one line when a picture cannot be read or a source breaks; from either thread.
+
+    Iterating raises SourceError where the source cannot be opened, holds no picture or broke for good, after all
+    pictures that came before; not for what lies behind the `limit` or a `stop`. A stream runs once: UsageError.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        source: Source,
+        *,
+        policy: Policy | None = None,
+        explain: str | int | None = None,
+        fps: float | None = None,
+        limit: int | None = None,
+        retries: int = 10,
+        loop: bool = False,
+        stay: bool = False,
+        notice: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.policy: Policy = policy or ("latest" if source.live else "every")
+        if self.policy not in POLICIES:
+            raise UsageError(f"policy: expected {' or '.join(POLICIES)}, found {policy!r}")
+        if fps is not None and not 0 < fps < float("inf"):
+            raise UsageError(f"fps: expected a number above 0, found {fps!r}")
+        if limit is not None and limit < 1:
+            raise UsageError(f"limit: expected at least 1 picture, found {limit!r}")
+        if retries < 0:
+            raise UsageError(f"retries: expected 0 or more attempts, found {retries!r}")
+        if loop and source.live:
+            raise UsageError(f"loop: expected a source that ends, found {source.name}")
+        self.session = session
+        self.source = source
+        self.meter = Meter()
+        self.state = "starting"
+        """"starting", "running", "reconnecting" or "ended"."""
+        self._limit, self._retries, self._loop, self._stay = limit, retries, loop, stay
+        self._interval = 0.0 if fps is None else 1 / fps
+        self._notice = notice
+        self._explain = None if explain is None else session.class_number(explain)
+        self._stopped = False
+        self._redo = False
+        self._changed = threading.Condition()
+        self._waiting: deque[tuple[Shot | ImageError, float]] = deque()
+        self._exhausted = False
+        self._tried = False
+        self._error: Exception | None = None
+        self._due = 0.0
+        self._last: Shot | None = None
+        self._reader = threading.Thread(target=self._read, name="edgex source", daemon=True)
+
+    @property
+    def explain(self) -> int | None:
+        """Position of the class that is explained from the next picture on; None for the predicted one.
+
+        Set it from any thread, by name or position; UsageError for an unknown class.
+        """
+        return self._explain
+
+    @explain.setter
+    def explain(self, name: str | int | None) -> None:
+        number = None if name is None else self.session.class_number(name)
+        with self._changed:
+            self._explain, self._redo = number, True
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        """Ends the iteration after the picture at hand; safe in a signal handler."""
+        self._stopped = True
+
+    def __iter__(self) -> Iterator[Seen]:
+        if self._reader.ident is not None:
+            raise UsageError("expected a stream that has not run yet, found one that has; make another")
+        self._reader.start()
+        number = 0
+        try:
+            while (found := self._next(number)) is not None:
+                shot, arrival, again = found
+                seen = self._look(shot, arrival, number - 1 if again else number, again)
+                if seen is not None:
+                    number += not again
+                    yield seen
+        finally:
+            self.stop()
+            self.meter.stop()
+            self.state = "ended"
+            # A network that is silent keeps the reader for its time-out; nobody waits for that.
+            self._reader.join(timeout=1.0)
+        if self._error is not None:
+            raise self._error
+
+    def _next(self, number: int) -> tuple[Shot, float, bool] | None:
+        """(picture, its arrival, whether it is the last one again), or None at the end."""
+        with self._changed:
+            while not self._stopped:
+                over = number == self._limit or (self._exhausted and not self._waiting)
+                wait = self._due - time.monotonic()
+                if not over and wait <= 0 and self._waiting:
+                    found, arrival = self._waiting.popleft()
+                    self._changed.notify_all()
+                    if isinstance(found, ImageError):
+                        self._unusable(found)
+                        continue
+                    self._due = max(self._due, time.monotonic()) + self._interval
+                    self._last, self._redo = found, False
+                    return found, arrival, False
+                if self._redo and self._last is not None:
+                    self._redo = False
+                    return self._last, time.monotonic(), True
+                if over:
+                    if number == self._limit:
+                        self._error = None
+                    self._finish()
+                    if not self._stay or self._last is None or self._error is not None:
+                        return None
+                self._changed.wait(min(max(wait, 0.0) or _TICK, _TICK))
+        return None
+
+    def _look(self, shot: Shot, arrival: float, number: int, again: bool) -> Seen | None:
+        begin = time.monotonic()
+        explain = self._explain
+        try:
+            result = self.session(shot.frame, explain=explain)
+        except ImageError as error:
+            self._unusable(error)
+            return None
+        end = time.monotonic()
+        if not again:
+            self.meter.done(end - arrival, end - begin)
+        return Seen(number, shot, result, end - arrival, end - begin, again)
+
+    def _finish(self) -> None:
+        """No further picture is wanted or will come."""
+        if self.state == "ended":
+            return
+        self._exhausted = True
+        self._waiting.clear()
+        self.meter.stop()
+        self.state = "ended"
+        if self._stay and self._error is None:
+            self._notice(f"{self.source.name}: ended; its last picture stays")
+
+    def _over(self) -> bool:
+        return self._stopped or self._exhausted
+
+    def _read(self) -> None:
+        """The reading thread."""
+        try:
+            self._read_and_reconnect()
+        except Exception as error:
+            # Whatever it is, it belongs to whoever iterates: a thread has nobody to tell. Who wants no more is spared.
+            with self._changed:
+                self._error = None if self._over() else error
+        with self._changed:
+            self._exhausted = True
+            self._changed.notify_all()
+
+    def _read_and_reconnect(self) -> None:
+        failures, delivered = 0, 0
+        while not self._over():
+            before = delivered
+            try:
+                self.source.open()
+                if before:
+                    self.meter.reconnected() if self.source.live else None
+                for shot in self._shots():
+                    failures, delivered = 0, delivered + 1
+                    self.state = "running"
+                    self._put(shot)
+                if self.source.live and not self._over():
+                    raise SourceError(f"{self.source.name}: ended")
+                if not self._tried and not self._over():
+                    raise SourceError(f"{self.source.name}: expected pictures, found none")
+                if not self._loop or delivered == before:
+                    return
+            except SourceError as error:
+                if not self.source.live or delivered == 0 or failures == self._retries:
+                    raise
+                wait = min(FIRST_WAIT * 2**failures, LONGEST_WAIT)
+                failures += 1
+                self.state = "reconnecting"
+                self._notice(f"{error}; opening it again in {wait:g} s ({failures} of {self._retries})")
+                self._pause(wait)
+            finally:
+                self.source.close()
+
+    def _shots(self) -> Iterator[Shot]:
+        """Usable pictures until the source ends or nobody wants more."""
+        begin: float | None = None
+        while not self._over():
+            try:
+                shot = self.source.read()
+            except ImageError as error:
+                self._tried = True
+                self._put_bad(error)
+                continue
+            if shot is None:
+                return
+            self._tried = True
+            if self.policy == "latest" and not self.source.live and shot.time is not None:
+                # A video plays at its own speed, as a camera would; otherwise all but the last would be dropped.
+                begin = time.monotonic() - shot.time if begin is None else begin
+                self._pause(begin + shot.time - time.monotonic())
+            self.meter.arrived()
+            yield shot
+
+    def _put(self, shot: Shot) -> None:
+        arrival = time.monotonic()
+        with self._changed:
+            if self.policy == "latest":
+                if self._waiting:
+                    self._waiting.clear()
+                    self.meter.dropped()
+                self._append(shot, arrival)
+            else:
+                self._append_in_turn(shot, arrival)
+
+    def _put_bad(self, error: ImageError) -> None:
+        """Among pictures in order it waits for its turn, which may lie behind the limit; else it is told at once."""
+        with self._changed:
+            if self.policy == "every":
+                self._append_in_turn(error, time.monotonic())
+            elif not self._over():
+                self._unusable(error)
+
+    def _append_in_turn(self, found: Shot | ImageError, arrival: float) -> None:
+        while len(self._waiting) >= 2 and not self._over():
+            self._changed.wait(_TICK)
+        self._append(found, arrival)
+
+    def _append(self, found: Shot | ImageError, arrival: float) -> None:
+        if not self._over():
+            self._waiting.append((found, arrival))
+            self._changed.notify_all()
+
+    def _pause(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while not self._over() and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, _TICK))
+
+    def _unusable(self, error: ImageError) -> None:
+        self.meter.unusable()
+        self._notice(str(error))

@@ -1,0 +1,331 @@
+"""`edgex watch` as a user meets it: sources, sinks, exit codes, one-line errors, Ctrl-C."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import small_model
+from edgex.cli import main
+from edgex.runtime import Session
+from streams import LABELS, coloured, write_video
+
+Watch = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Watch]:
+    """Runs `edgex watch model.onnx ...` in a folder of its own: exit code, standard output, standard error."""
+    small_model.write(tmp_path / "model.onnx")
+    monkeypatch.chdir(tmp_path)
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+
+    def call(*arguments: str, model: str = "model.onnx") -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["edgex", "watch", model, *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return int(end.value.code or 0), captured.out, captured.err
+
+    yield call
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+    assert [thread.name for thread in threading.enumerate() if thread.name == "edgex page"] == []
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder: red, green and blue."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(3):
+        Image.fromarray(coloured(number)).save(folder / f"{number}.png")
+    return folder
+
+
+def error_line(stderr: str) -> str:
+    lines = [line for line in stderr.splitlines() if line.startswith("edgex: error: ")]
+    assert len(lines) == 1, stderr
+    return lines[0]
+
+
+def test_a_folder_line_by_line(watch: Watch, pictures: Path) -> None:
+    code, out, err = watch("--source", "pictures")
+    assert code == 0
+    for number, line in enumerate(out.splitlines()):
+        assert re.fullmatch(rf"pictures/{number}\.png: {LABELS[number]} \d+\.\d%, .*, .*", line)
+    assert re.search(r"edgex: pictures: 3 frames in .* s \(.*/s\); latency ms p50 .*, p95 .*, p99 .* on cpu", err)
+
+
+def test_json_lines_say_what_the_session_says(watch: Watch, pictures: Path) -> None:
+    code, out, _ = watch("--source", "pictures", "--jsonl", "-", "--explain", "nothing", "--top", "2")
+    assert code == 0
+    session = Session("model.onnx")
+    for number, line in enumerate(out.splitlines()):
+        found = json.loads(line)
+        wanted = session(coloured(number), explain="nothing").to_dict(2)
+        assert {key: found[key] for key in wanted} == wanted
+
+
+def test_all_sinks_at_once(watch: Watch, pictures: Path, tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    sinks = ("--video", "out/a.mp4", "--folder", "frames", "--jsonl", "out/a.jsonl")
+    code, out, _ = watch("--source", "pictures", *sinks)
+    assert (code, out) == (0, "")
+    assert [json.loads(line)["label"] for line in Path("out/a.jsonl").read_text().splitlines()] == list(LABELS)
+    assert len(list(Path("frames").iterdir())) == 3
+    assert sorted(path.name for path in Path("out").iterdir()) == ["a.jsonl", "a.mp4"]
+    for option in (("--video", "out/a.mp4"), ("--jsonl", "out/a.jsonl"), ("--folder", "frames")):
+        code, _, err = watch("--source", "pictures", *option)
+        assert code == 2
+        assert "--force" in error_line(err)
+    assert watch("--source", "pictures", *sinks, "--force", "--limit", "2")[0] == 0
+    assert sorted(path.name for path in Path("frames").iterdir()) == ["000000.red-thing.jpg", "000001.green-thing.jpg"]
+    # What was written is a source again.
+    code, out, _ = watch("--source", "out/a.mp4", "--limit", "2")
+    assert code == 0
+    assert [line.partition(": ")[2].partition(" 9")[0][:3] for line in out.splitlines()] == ["red", "gre"]
+
+
+def test_a_pipe_of_pictures_and_of_paths(watch: Watch, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = b"".join((pictures / f"{number}.png").read_bytes() for number in range(3))
+    paths = "".join(f"pictures/{number}.png\n" for number in range(3)).encode()
+    for given in (data, paths):
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(given)))
+        code, out, _ = watch("--source", "-")
+        assert code == 0
+        assert [label in line for label, line in zip(LABELS, out.splitlines(), strict=True)] == [True] * 3
+
+
+def test_a_bad_picture_costs_the_exit_code_and_not_the_others(watch: Watch, pictures: Path) -> None:
+    (pictures / "1.png").write_bytes(b"no picture")
+    code, out, err = watch("--source", "pictures")
+    assert code == 1
+    assert len(out.splitlines()) == 2
+    assert "pictures/1.png: expected a picture" in err
+    assert "1 unreadable" in err
+
+
+def test_policy_limit_fps_and_loop(watch: Watch, pictures: Path) -> None:
+    start = time.monotonic()
+    code, out, _ = watch("--source", "pictures", "--loop", "--limit", "7", "--fps", "50", "--threads", "1")
+    assert (code, len(out.splitlines())) == (0, 7)
+    assert time.monotonic() - start >= 6 / 50
+    code, out, err = watch("--source", "pictures", "--policy", "latest")
+    dropped = re.search(r"(\d+) dropped", err)
+    assert code == 0
+    assert len(out.splitlines()) + (int(dropped.group(1)) if dropped else 0) == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_cleanly(watch: Watch, pictures: Path, number: signal.Signals) -> None:
+    pytest.importorskip("av")
+
+    def interrupt() -> None:
+        while not Path("a.jsonl").exists() or Path("a.jsonl").read_text().count("\n") < 5:
+            time.sleep(0.02)
+        os.kill(os.getpid(), number)
+
+    killer = threading.Thread(target=interrupt)
+    killer.start()
+    code, _, err = watch("--source", "pictures", "--loop", "--video", "a.mkv", "--jsonl", "a.jsonl", "--fps", "30")
+    killer.join()
+    assert code == 0
+    lines = [json.loads(line) for line in Path("a.jsonl").read_text().splitlines()]
+    assert f"edgex: pictures: {len(lines)} frames in" in err
+    code, out, _ = watch("--source", "a.mkv")
+    assert code == 0
+    assert len(out.splitlines()) == len(lines) >= 5
+
+
+def test_the_page_stays_until_ctrl_c(watch: Watch, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found: dict[str, object] = {}
+
+    def visit() -> None:
+        try:
+            while not (match := re.search(r"127\.0\.0\.1:(\d+)/", capsys.readouterr().err)):
+                time.sleep(0.05)
+            connection = http.client.HTTPConnection("127.0.0.1", int(match.group(1)), timeout=20)
+            version = -1
+            while found.get("state") != "ended":
+                connection.request("GET", f"/frame?after={version}")
+                body = connection.getresponse().read()
+                found.update(json.loads(body[4 : 4 + int.from_bytes(body[:4], "little")]))
+                version = int(str(found["version"]))
+            connection.close()
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    visitor = threading.Thread(target=visit)
+    visitor.start()
+    code, _, err = watch("--source", "pictures", "--http", "0")
+    visitor.join()
+    assert code == 0
+    assert (found["label"], found["frame"]) == ("blue thing", 2)
+    assert "3 frames in" in err
+
+
+def test_a_terminal_shows_rate_and_latency(watch: Watch, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich.console import Console
+
+    from edgex.utils import progress
+
+    screen = io.StringIO()
+    monkeypatch.setattr(progress, "stderr", Console(file=screen, force_terminal=True, width=200))
+    assert watch("--source", "pictures", "--limit", "2", "--jsonl", "a.jsonl")[0] == 0
+    assert re.search(r"pictures/0\.png: red thing .*%", screen.getvalue())
+    assert re.search(r"1 frames in .*; latency ms p50 .*, p95 .*, p99", screen.getvalue())
+
+
+def test_ctrl_c_while_a_camera_is_silent(watch: Watch) -> None:
+    """FFmpeg waits for its time-out; the command does not."""
+    import socket
+
+    pytest.importorskip("av")
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        moment: list[float] = []
+
+        def interrupt() -> None:
+            connection, _ = silent.accept()
+            with connection:
+                time.sleep(0.2)
+                moment.append(time.monotonic())
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(3)
+
+        visitor = threading.Thread(target=interrupt)
+        visitor.start()
+        code, _, _ = watch("--source", f"rtsp://127.0.0.1:{silent.getsockname()[1]}/a")
+        assert (code, time.monotonic() - moment[0] < 3) == (0, True)
+        visitor.join()
+
+
+def test_a_port_in_use(watch: Watch, pictures: Path) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, out, err = watch("--source", "pictures", "--http", str(port), "--jsonl", "a.jsonl", "--folder", "b")
+    assert (code, out) == (2, "")
+    assert not Path("a.jsonl").exists()
+    assert not Path("b").exists()
+    assert f"--http: expected a free port on 127.0.0.1, found {port}: Address already in use" in error_line(err)
+
+
+@pytest.mark.parametrize(
+    "arguments, code, words",
+    [
+        (("--source", "nothing.mp4"), 1, "found nothing at 'nothing.mp4'"),
+        (("--source", "noise.mp4"), 1, "noise.mp4: expected a video that FFmpeg reads"),
+        (("--source", "empty"), 1, "expected pictures"),
+        (("--source", "-"), 1, "standard input: expected pictures, found none"),
+        (("--source", "camera:63"), 1, "camera:63: expected a camera or stream that answers"),
+        (("--source", "camera:"), 2, "no number behind the colon"),
+        (("--source", "rtsp://127.0.0.1:9/a"), 1, "Connection refused"),
+        (("--source", "pictures", "--policy", "newest"), 2, "policy: expected latest or every"),
+        (("--source", "pictures", "--explain", "gren thing"), 2, "did you mean 'green thing'"),
+        (("--source", "pictures", "--limit", "0"), 2, "limit"),
+        (("--source", "pictures", "--fps", "-1"), 2, "fps"),
+        (("--source", "pictures", "--retries", "-1"), 2, "retries: expected 0 or more attempts, found -1"),
+        (("--source", "pictures", "--opacity", "2"), 2, "--opacity"),
+        (("--source", "pictures", "--video", "a.gif"), 2, "ends in .mp4"),
+        (("--source", "pictures", "--provider", "abacus"), 1, "found provider='abacus'"),
+        (("--source", "camera:0", "--loop"), 2, "a source that ends, found camera:0"),
+        (("--source", "pictures", "--folder", "noise.mp4"), 1, "cannot write noise.mp4"),
+    ],
+)
+def test_what_cannot_be_is_one_line(
+    watch: Watch,
+    pictures: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    code: int,
+    words: str,
+) -> None:
+    pytest.importorskip("av")
+    Path("noise.mp4").write_bytes(np.random.default_rng(0).bytes(3000))
+    Path("empty").mkdir()
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO()))
+    before = sorted(Path().rglob("*"))
+    found, out, err = watch(*arguments)
+    assert (found, out) == (code, "")
+    assert words in error_line(err)
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_models_must_be_exported(watch: Watch, pictures: Path) -> None:
+    code, _, err = watch("--source", "pictures", model="cars")
+    assert code == 2
+    assert "make one with `edgex export`" in error_line(err)
+    code, _, err = watch("--source", "pictures", model="none.onnx")
+    assert code == 1
+    assert "found No such file" in error_line(err)
+
+
+def test_a_video_is_refused_without_pyav(watch: Watch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("av")
+    write_video(tmp_path / "a.mp4")
+    monkeypatch.setitem(sys.modules, "av", None)
+    code, _, err = watch("--source", "a.mp4")
+    assert code == 1
+    assert "pip install 'edgex[camera]'" in error_line(err)
+
+
+def test_ctrl_c_while_a_pipe_is_silent(watch: Watch, pictures: Path, tmp_path: Path) -> None:
+    """The reading thread still waits for the pipe when Python ends."""
+    import subprocess
+
+    command = [sys.executable, "-c", "from edgex.cli import main; main()", "watch", "model.onnx", "--source", "-"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=tmp_path, **pipes) as process:  # type: ignore[call-overload]
+        process.stdin.write(b"pictures/0.png\n")
+        process.stdin.flush()
+        assert b"red thing" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+        assert len(process.stderr.read().splitlines()) == 1
+
+
+def test_nobody_reads_standard_output(watch: Watch, pictures: Path, tmp_path: Path) -> None:
+    """As with `| head -1`: no error, no noise."""
+    import subprocess
+
+    command = [sys.executable, "-c", "from edgex.cli import main; main()", "watch", "model.onnx"]
+    command += ["--source", "pictures", "--loop", "--limit", "3000", "--threads", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert "red thing" in process.stdout.readline()
+    process.stdout.close()
+    noise = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(60) == 0
+    assert len(noise.splitlines()) == 1
+    assert "frames in" in noise
+
+
+def test_options_of_the_provider_and_fast_resizing(watch: Watch, pictures: Path) -> None:
+    code, out, _ = watch("--source", "pictures", "--fast-resize", "--provider", "cpu")
+    assert code == 0
+    assert len(out.splitlines()) == 3
+    code, _, err = watch("--source", "pictures", "--provider-option", "device_id")
+    assert code == 2
+    assert "expected --provider-option as KEY=VALUE, such as device_id=1, found 'device_id'" in error_line(err)

@@ -1,0 +1,236 @@
+"""Imported models: timm's logits, heads, cards, bases, and clear refusals."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from libraries import CLASSES, assert_same_logits, pictures, saved, shaken
+from torch import nn
+
+from edgex.errors import ArtefactError, MismatchError, UsageError
+from edgex.files import model_file
+from edgex.importers.assembly import import_model, load_base, parse_classes
+from edgex.models.backbones import architecture
+
+
+class TestTimm:
+    @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+    def test_logits_equal_timms(
+        self, timm_vit: Any, tmp_path: Path, suffix: str, record_property: Callable[[str, Any], None]
+    ) -> None:
+        file = saved(tmp_path / f"vit{suffix}", timm_vit.state_dict())
+        model, card = import_model(file, architecture("timm/test_vit"), CLASSES, name="mine")
+        images = pictures(160)
+        with torch.no_grad():
+            assert_same_logits(model, images, timm_vit(images), record_property)
+        assert card.classes == CLASSES
+        assert card.head_kind == "linear"
+        assert card.base.fingerprint == model_file.fingerprint(model.backbone.tensors())
+        assert card.base.name == "vit"
+        assert card.name == "mine"
+        assert card.alpha is None
+
+    @pytest.mark.parametrize(
+        ("name", "options"),
+        [
+            ("test_vit2", {}),  # layer scale and a register token, average pooling
+            ("test_vit", {"global_pool": "avg"}),
+            ("vit_small_patch14_reg4_dinov2", {"img_size": 56}),
+        ],
+    )
+    def test_logits_of_variants_equal_timms(
+        self, name: str, options: dict[str, Any], tmp_path: Path, record_property: Callable[[str, Any], None]
+    ) -> None:
+        import timm
+
+        module = shaken(timm.create_model(name, num_classes=len(CLASSES), **options))
+        file = saved(tmp_path / "vit.safetensors", module.state_dict())
+        wanted = architecture(f"timm/{name}", image_size=options.get("img_size"), pooling=options.get("global_pool"))
+        model, _ = import_model(file, wanted, CLASSES, name="mine")
+        images = pictures(wanted.image_size[0])
+        with torch.no_grad():
+            assert_same_logits(model, images, module(images), record_property)
+
+    @pytest.mark.parametrize("wrapper", ["state_dict", "model", "model_ema", "model_state_dict"])
+    def test_wrapped_checkpoints_are_unwrapped(self, timm_vit: Any, tmp_path: Path, wrapper: str) -> None:
+        prefixed = {f"module.{name}": tensor for name, tensor in timm_vit.state_dict().items()}
+        file = tmp_path / "checkpoint.pth.tar"
+        torch.save({wrapper: prefixed, "epoch": 7}, file)
+        model, _ = import_model(file, architecture("timm/test_vit"), CLASSES, name="mine")
+        assert torch.equal(model.head.weight, timm_vit.head.weight)
+
+    def test_real_deit_tiny(self, shared: Path, record_property: Callable[[str, Any], None]) -> None:
+        import timm
+
+        file = shared / "weights" / "deit_tiny_patch16_224.safetensors"
+        reference = timm.create_model("deit_tiny_patch16_224", checkpoint_path=str(file)).eval()
+        classes = [str(index) for index in range(1000)]
+        model, card = import_model(file, architecture("timm/deit_tiny_patch16_224"), classes, name="deit-tiny")
+        images = pictures(224)
+        with torch.no_grad():
+            assert_same_logits(model, images, reference(images), record_property)
+        assert card.base == load_base(architecture("timm/deit_tiny_patch16_224"), file)[1]
+
+    def test_missing_extra_and_misshapen_tensors_are_named(self, timm_vit: Any, tmp_path: Path) -> None:
+        weights = timm_vit.state_dict()
+        cases = {
+            "missing tensor 'norm.bias'": {n: t for n, t in weights.items() if n != "norm.bias"},
+            "extra tensor 'surplus'": {**weights, "surplus": torch.zeros(2)},
+            "'cls_token' has shape [1, 1, 3]": {**weights, "cls_token": torch.zeros(1, 1, 3)},
+            "missing tensor 'head.weight'": {n: t for n, t in weights.items() if n != "head.weight"},
+            "'head.bias' holds NaN": {**weights, "head.bias": torch.full((3,), math.nan)},
+            "'blocks.0.attn.qkv.weight' holds NaN": {
+                **weights,
+                "blocks.0.attn.qkv.weight": torch.full_like(weights["blocks.0.attn.qkv.weight"], math.inf),
+            },
+        }
+        for message, tensors in cases.items():
+            file = saved(tmp_path / "vit.safetensors", tensors)
+            with pytest.raises(ArtefactError) as caught:
+                import_model(file, architecture("timm/test_vit"), CLASSES, name="mine")
+            assert message in str(caught.value)
+            assert "\n" not in str(caught.value)
+
+    def test_classes_must_match_the_head(self, timm_vit: Any, tmp_path: Path) -> None:
+        file = saved(tmp_path / "vit.safetensors", timm_vit.state_dict())
+        arch = architecture("timm/test_vit")
+        with pytest.raises(MismatchError, match=r"shape \[3, 64\], expected \[2, 64\] for 2 classes"):
+            import_model(file, arch, ("a", "b"), name="mine")
+        with pytest.raises(UsageError, match="class 'a' is named twice"):
+            import_model(file, arch, ("a", "b", "a"), name="mine")
+        with pytest.raises(UsageError, match="at least one class"):
+            import_model(file, arch, (), name="mine")
+        with pytest.raises(UsageError, match="at least one class"):
+            import_model(file, arch, ("a", " ", "b"), name="mine")
+
+    def test_a_linear_head_takes_no_templates(self, timm_vit: Any, tmp_path: Path) -> None:
+        file = saved(tmp_path / "vit.safetensors", timm_vit.state_dict())
+        with pytest.raises(UsageError, match="has a linear one"):
+            import_model(file, architecture("timm/test_vit"), CLASSES, name="mine", templates=["a {}"])
+
+    def test_a_separate_head_replaces_the_own_one(
+        self, timm_vit: Any, tmp_path: Path, linear_head: Callable[[int], tuple[Path, nn.Linear]]
+    ) -> None:
+        file = saved(tmp_path / "vit.safetensors", timm_vit.state_dict())
+        head_file, head = linear_head(64)
+        model, card = import_model(file, architecture("timm/test_vit"), CLASSES, name="mine", head=head_file)
+        assert torch.equal(model.head.weight, head.weight)
+        assert [entry["role"] for entry in card.provenance[0]["inputs"]] == ["weights", "head"]
+
+
+class TestRefusals:
+    def test_an_edgex_artefact_needs_no_import(self, random_model: Callable[..., Any], tmp_path: Path) -> None:
+        model, card = random_model("timm/test_vit")
+        model_file.save_model(tmp_path / "m.safetensors", model, card)
+        with pytest.raises(UsageError, match="is an edgex artefact already"):
+            import_model(tmp_path / "m.safetensors", card.architecture, CLASSES, name="mine")
+
+    def test_unusable_head_files_are_refused(self, timm_vit: Any, tmp_path: Path) -> None:
+        file = saved(tmp_path / "vit.safetensors", timm_vit.state_dict())
+        arch = architecture("timm/test_vit")
+        bad = [
+            {"weight": torch.zeros(3)},
+            {"bias": torch.zeros(3)},
+            {"a.weight": torch.zeros(3, 64), "b.weight": torch.zeros(3, 64)},
+            {"weight": torch.zeros(3, 64), "scale": torch.zeros(1)},
+        ]
+        for tensors in bad:
+            head = saved(tmp_path / "head.safetensors", tensors)
+            with pytest.raises(MismatchError, match=r"head.safetensors: expected a weight \[C, D\]"):
+                import_model(file, arch, CLASSES, name="mine", head=head)
+        head = saved(tmp_path / "head.safetensors", {"weight": torch.zeros(3, 64), "bias": torch.zeros(2)})
+        with pytest.raises(MismatchError, match=r"bias has shape \[2\], expected \[3\]"):
+            import_model(file, arch, CLASSES, name="mine", head=head)
+        head = saved(tmp_path / "head.safetensors", {"fc.weight": torch.zeros(3, 65), "fc.bias": torch.zeros(3)})
+        with pytest.raises(MismatchError, match=r"head.safetensors: the head's weight has shape \[3, 65\]"):
+            import_model(file, arch, CLASSES, name="mine", head=head)
+
+
+class TestCard:
+    def test_provenance_base_and_round_trip(self, timm_vit: Any, tmp_path: Path) -> None:
+        arch = architecture("timm/test_vit")
+        base = {n: t + 1 for n, t in timm_vit.state_dict().items()}
+        base_file = saved(tmp_path / "base.safetensors", base)
+        file = saved(tmp_path / "tuned.pth", timm_vit.state_dict())
+        model, card = import_model(file, arch, CLASSES, name="mine", base_weights=base_file)
+        assert card.base.name == "base"
+        del base["head.weight"], base["head.bias"]
+        assert card.base.fingerprint == model_file.fingerprint(base)
+        (step,) = card.provenance
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        assert step["step"] == "import"
+        assert step["inputs"] == [{"role": "weights", "name": "tuned.pth", "sha256": digest}]
+
+        model_file.save_model(tmp_path / "artefact.safetensors", model, card)
+        loaded, loaded_card = model_file.load_model(tmp_path / "artefact.safetensors")
+        assert loaded_card == card
+        images = pictures(160)
+        assert torch.equal(loaded(images).logits, model(images).logits)
+
+    def test_preprocessing_can_be_given(self, timm_vit: Any, tmp_path: Path) -> None:
+        file = saved(tmp_path / "vit.safetensors", timm_vit.state_dict())
+        arch = architecture("timm/test_vit")
+        own = import_model(file, arch, CLASSES, name="mine")[1].preprocessing
+        given = dataclasses.replace(own, resize=200, interpolation="bilinear")
+        card = import_model(file, arch, CLASSES, name="mine", preprocessing=given)[1]
+        assert card.preprocessing == given
+        card = import_model(file, arch, CLASSES, name="mine", resize=190)[1]
+        assert card.preprocessing == dataclasses.replace(own, resize=190)
+        wrong = dataclasses.replace(own, image_size=(96, 96))
+        with pytest.raises(UsageError, match=r"expected preprocessing to \(160, 160\) px"):
+            import_model(file, arch, CLASSES, name="mine", preprocessing=wrong)
+
+
+class TestLoadBase:
+    def test_from_library_weights(self, timm_vit: Any, tmp_path: Path) -> None:
+        file = saved(tmp_path / "some_vit.safetensors", timm_vit.state_dict())
+        backbone, base = load_base(architecture("timm/test_vit"), file)
+        assert base.name == "some_vit"
+        assert base.fingerprint == model_file.fingerprint(backbone.tensors())
+        assert not any(t.is_meta for t in backbone.state_dict().values())
+        assert all(p.requires_grad for p in backbone.parameters())
+
+    def test_from_an_artefact_keeps_its_base(self, random_model: Callable[..., Any], tmp_path: Path) -> None:
+        model, card = random_model("timm/test_vit")
+        card = dataclasses.replace(card, base=model_file.Base("ancestor", "f" * 64))
+        model_file.save_model(tmp_path / "m.safetensors", model, card)
+        backbone, base = load_base(card.architecture, tmp_path / "m.safetensors")
+        assert base == card.base
+        assert all(p.requires_grad for p in backbone.parameters())
+        for name, tensor in model.backbone.tensors().items():
+            assert torch.equal(backbone.tensors()[name], tensor)
+
+    def test_an_artefact_of_another_architecture(self, random_model: Callable[..., Any], tmp_path: Path) -> None:
+        model, card = random_model("timm/test_vit")
+        model_file.save_model(tmp_path / "m.safetensors", model, card)
+        with pytest.raises(MismatchError, match=r"expected weights of timm/test_vit2.*found a model of timm/test_vit "):
+            load_base(architecture("timm/test_vit2"), tmp_path / "m.safetensors")
+
+
+class TestParseClasses:
+    def test_forms(self, tmp_path: Path) -> None:
+        assert parse_classes("cat, dog,traffic light") == ("cat", "dog", "traffic light")
+        lines = tmp_path / "names.txt"
+        lines.write_text("cat\n\ndog, large\n", encoding="utf-8")
+        assert parse_classes(f"@{lines}") == ("cat", "dog, large")
+        listed = tmp_path / "names.json"
+        listed.write_text('["cat", "dog"]', encoding="utf-8")
+        assert parse_classes(f"@{listed}") == ("cat", "dog")
+
+    @pytest.mark.parametrize("content", ["{", '{"0": "cat"}', "[1, 2]"])
+    def test_unusable_json_is_refused(self, tmp_path: Path, content: str) -> None:
+        path = tmp_path / "names.json"
+        path.write_text(content, encoding="utf-8")
+        with pytest.raises(UsageError, match="list of class names"):
+            parse_classes(f"@{path}")
+
+    def test_a_missing_file_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(ArtefactError, match="cannot read class names"):
+            parse_classes(f"@{tmp_path / 'none.txt'}")

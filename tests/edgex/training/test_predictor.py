@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from edgex.errors import DataError, UsageError
+from edgex.files.model_file import ModelCard, load_model
+from edgex.training import predictor
+from edgex.training.fine_tuning import TrainOptions, warmup_cosine
+from edgex.training.resume import Checkpoint
+from pictures import picture_folder
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a small ViT as timm would save them."""
+    import timm
+
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("base") / "base.pt"
+    torch.save(timm.create_model("test_vit", num_classes=7).state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return picture_folder(tmp_path_factory.mktemp("data"), {"train": 12, "test": 6})
+
+
+def run(folder: Path, base: Path, out: Path, **change: Any) -> ModelCard:
+    options = TrainOptions(
+        **{"epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "precision": "fp32", "crop_scale": 0.8, **change}
+    )
+    return predictor.train(
+        folder,
+        "timm/test_vit",
+        base,
+        out,
+        options,
+        name="shapes",
+        resize=None,
+        val_fraction=0.25,
+        half=False,
+        report=lambda epoch, numbers: None,
+    )
+
+
+def test_training_learns_and_records_what_it_did(folder: Path, base: Path, tmp_path: Path) -> None:
+    out = tmp_path / "shapes.safetensors"
+    card = run(folder, base, out, epochs=8)
+    assert card.metrics["accuracy_test"] == {"value": pytest.approx(card.metrics["accuracy_test"]["value"]), "n": 18}
+    assert card.metrics["accuracy_test"]["value"] > 0.6
+    assert card.metrics["accuracy_val"]["n"] == 9
+    assert card.base.name == "base"
+    assert card.alpha is None
+    (step,) = card.provenance
+    assert step["data"]["pictures"] == 27
+    assert step["inputs"][0]["fingerprint"] == card.base.fingerprint
+    model, stored = load_model(out)
+    assert stored == card
+    assert model.head.weight.shape == (3, 64)
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_an_interrupted_training_ends_as_an_uninterrupted_one(
+    folder: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(folder, base, tmp_path / "whole.safetensors")
+    original = Checkpoint.save
+
+    def save_then_stop(self: Checkpoint, parts: dict[str, Any], position: int) -> None:
+        original(self, parts, position)
+        if position == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoint, "save", save_then_stop)
+    out = tmp_path / "torn.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, base, out)
+    assert not out.exists()
+    monkeypatch.setattr(Checkpoint, "save", original)
+    with pytest.raises(UsageError, match="checkpoint of another run"):
+        run(folder, base, out, seed=1)
+    run(folder, base, out)
+    whole, _ = load_model(tmp_path / "whole.safetensors")
+    resumed, _ = load_model(out)
+    for name, tensor in whole.backbone.tensors().items():
+        assert torch.equal(tensor, resumed.backbone.tensors()[name]), name
+
+
+def test_warmup_rises_then_the_cosine_falls_to_zero() -> None:
+    factor = warmup_cosine(100, 0.1)
+    rates = [factor(step) for step in range(101)]
+    assert rates[9] == pytest.approx(1.0)
+    assert rates[:10] == sorted(rates[:10])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[100] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_bad_options_are_refused(folder: Path, base: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="epochs and batch size of at least 1"):
+        TrainOptions(epochs=0)
+    with pytest.raises(UsageError, match="precision auto, fp32 or bf16"):
+        run(folder, base, tmp_path / "x.safetensors", precision="int4")
+    with pytest.raises(UsageError, match="device auto, cpu or cuda"):
+        run(folder, base, tmp_path / "x.safetensors", device="toaster")
+
+
+def test_a_test_class_that_train_lacks_is_refused_before_the_training(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = picture_folder(tmp_path / "data", {"train": 3, "test": 1})
+    (root / "test" / "red disc").rename(root / "test" / "unheard of")
+    monkeypatch.setattr(predictor, "fit", lambda *_, **__: pytest.fail("it was trained first"))
+    with pytest.raises(DataError, match="class 'unheard of' that the model does not know"):
+        run(root, base, tmp_path / "x.safetensors")

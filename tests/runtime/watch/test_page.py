@@ -1,0 +1,337 @@
+"""The server over real sockets, and the page in a real browser where one is installed."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import io
+import json
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgex.runtime import Session, Stream, UsageError
+from edgex.runtime.watch.page import LARGEST, Page, encode
+from streams import Script, coloured
+
+
+class Running:
+    """A stream of three pictures that stays, its page, and the thread that feeds it."""
+
+    def __init__(self, session: Session, source: Any) -> None:
+        self.stream = Stream(session, source, stay=True, notice=lambda text: self.page.notice(text))
+        self.page = Page(self.stream)
+        self.thread = threading.Thread(target=self.feed)
+        self.thread.start()
+
+    def feed(self) -> None:
+        for seen in self.stream:
+            self.page.write(seen)
+
+    def ask(self, path: str, body: Any = None, method: str = "GET", **headers: str) -> tuple[int, bytes, Any]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.page.port, timeout=20)
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request(method, path, body, names)
+        answer = connection.getresponse()
+        found = answer.status, answer.read(), answer.headers
+        connection.close()
+        return found
+
+    def explain(self, value: Any, **headers: str) -> tuple[int, bytes]:
+        body = json.dumps({"class": value})
+        return self.ask("/explain", body, "POST", **{"Content_Type": "application/json", **headers})[:2]
+
+    def frame(self, after: int = -1) -> tuple[dict[str, Any], np.ndarray]:
+        """State and picture newer than `after`; before the first picture, one without pixels."""
+        status, body, _ = self.ask(f"/frame?after={after}")
+        assert status == 200
+        length = int.from_bytes(body[:4], "little")
+        picture = body[4 + length :]
+        pixels = np.asarray(Image.open(io.BytesIO(picture))) if picture else np.empty((0, 0, 3), np.uint8)
+        return json.loads(body[4 : 4 + length]), pixels
+
+    def until(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """The first state that fulfils a condition."""
+        version = -1
+        while True:
+            state, _ = self.frame(version)
+            if wanted(state):
+                return state
+            version = state["version"]
+
+    def close(self) -> None:
+        self.stream.stop()
+        self.thread.join()
+        self.page.close()
+
+
+@pytest.fixture
+def running(session: Session) -> Iterator[Running]:
+    found = Running(session, Script(range(3)))
+    yield found
+    found.close()
+
+
+def test_the_newest_state(running: Running, session: Session) -> None:
+    state = running.until(lambda state: state["state"] == "ended" and "frame" in state)
+    state, picture = running.frame(state["version"] - 1)
+    result = session(coloured(2))
+    assert (state["frame"], state["name"], state["label"]) == (2, "picture 2", "blue thing")
+    assert state["note"] == "script: ended; its last picture stays"
+    assert state["top"][0] == [2, pytest.approx(result.score)]
+    np.testing.assert_allclose(state["heatmap"], result.heatmap, atol=1e-5)
+    assert state["seen"] == pytest.approx(list(result.view.seen))
+    assert state["meter"]["frames"] == 3
+    # The bare picture: the heatmap is the browser's to draw.
+    assert np.abs(picture.astype(int) - coloured(2)).max() <= 4
+
+
+def test_a_question_changes_the_heatmap_of_the_picture_at_hand(running: Running, session: Session) -> None:
+    running.until(lambda state: state["state"] == "ended")
+    for wanted, number in ((1, 1), ("nothing", 3), ("RED thing", 0)):
+        assert running.explain(wanted)[0] == 200
+        state = running.until(lambda state, n=number: state["asked"] == state["explained"]["index"] == n)
+        np.testing.assert_allclose(state["heatmap"], session(coloured(2), explain=number).heatmap, atol=1e-5)
+    assert running.explain(None)[0] == 200
+    assert running.until(lambda state: state["asked"] is None)["explained"]["label"]
+
+
+@pytest.mark.parametrize(
+    "value, words", [("gren thing", "did you mean 'green thing'"), (99, "0 to 3"), (True, "class name"), ([], "class")]
+)
+def test_a_question_about_no_class(running: Running, value: Any, words: str) -> None:
+    status, text = running.explain(value)
+    assert status == 400
+    assert words in text.decode()
+
+
+def test_a_version_that_is_no_number(running: Running, capfd: pytest.CaptureFixture[str]) -> None:
+    for after in ("", "x", "-3", "9" * 5000):
+        assert running.ask(f"/frame?after={after}")[0] == 200
+    assert capfd.readouterr().err == ""
+
+
+def test_questions_in_another_form(running: Running) -> None:
+    json_type = {"Content_Type": "application/json"}
+    for body in ("{", "[1]", "{}", "1", "null"):
+        assert running.ask("/explain", body, "POST", **json_type)[0] == 400
+    assert running.ask("/explain", "x" * 1001, "POST", **json_type)[0] == 400
+    assert running.ask("/explain", "class=1", "POST", Content_Type="application/x-www-form-urlencoded")[0] == 415
+    assert running.ask("/other", "{}", "POST", **json_type)[0] == 404
+    assert running.ask("/../errors.py")[0] == 404
+    assert running.ask("/page.py")[0] == 404
+    assert running.ask("/", method="DELETE")[0] == 501
+
+
+def test_other_sites_are_kept_out(running: Running) -> None:
+    """DNS rebinding shows in the host, a forged request in the origin."""
+    assert running.ask("/frame", Host="evil.example")[0] == 403
+    assert running.ask("/frame", Host=f"evil.example:{running.page.port}")[0] == 403
+    assert running.explain(1, Origin="http://evil.example")[0] == 403
+    assert running.explain(1, Origin="null")[0] == 403
+    assert running.explain(1, Origin=running.page.url.rstrip("/"))[0] == 200
+    assert running.ask("/about", Host=f"localhost:{running.page.port}")[0] == 200
+    headers = running.ask("/")[2]
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+    assert "Access-Control-Allow-Origin" not in headers
+
+
+def test_only_this_machine_is_served(running: Running) -> None:
+    assert running.page._server.server_address[0] == "127.0.0.1"
+
+
+def test_nothing_is_loaded_from_elsewhere(running: Running) -> None:
+    for path in ("/", "/page.css", "/page.js"):
+        status, body, _ = running.ask(path)
+        assert status == 200
+        assert b"//" not in body.replace(b"// ", b"")
+
+
+def test_motion_jpeg_for_other_programs(running: Running) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", running.page.port, timeout=20)
+    connection.request("GET", "/overlay.mjpg")
+    answer = connection.getresponse()
+    assert answer.headers["Content-Type"] == "multipart/x-mixed-replace; boundary=frame"
+    assert answer.readline() == b"--frame\r\n"
+    assert answer.readline() == b"Content-Type: image/jpeg\r\n"
+    length = int(answer.readline().decode().rpartition(" ")[2])
+    answer.readline()
+    picture = Image.open(io.BytesIO(answer.read(length)))
+    assert picture.size == (96, 64)
+    connection.close()
+
+
+def test_large_pictures_are_made_smaller_for_the_page() -> None:
+    assert Image.open(io.BytesIO(encode(coloured(0, (2160, 3840))))).size == (LARGEST, LARGEST * 9 // 16)
+    assert Image.open(io.BytesIO(encode(coloured(0, (1, 1))))).size == (1, 1)
+
+
+def test_a_port_in_use(running: Running) -> None:
+    with pytest.raises(UsageError, match=f"expected a free port on 127.0.0.1, found {running.page.port}: Address"):
+        Page(running.stream, running.page.port)
+    with pytest.raises(UsageError, match="found 70000"):
+        Page(running.stream, 70000)
+
+
+def test_closing_ends_waiting_and_idle_clients_and_all_threads(session: Session) -> None:
+    before = set(threading.enumerate())
+    running = Running(session, Script(range(3)))
+    version = running.until(lambda state: state["state"] == "ended")["version"]
+    waiting = threading.Thread(target=lambda: running.ask(f"/frame?after={version}"))
+    waiting.start()
+    idle = socket.create_connection(("127.0.0.1", running.page.port))
+    movie = socket.create_connection(("127.0.0.1", running.page.port))
+    movie.sendall(f"GET /overlay.mjpg HTTP/1.1\r\nHost: localhost:{running.page.port}\r\n\r\n".encode())
+    assert movie.recv(10)
+    time.sleep(0.1)
+    start = time.monotonic()
+    running.close()
+    assert time.monotonic() - start < 5
+    waiting.join(5)
+    assert set(threading.enumerate()) <= before
+    idle.close()
+    movie.close()
+    Page(running.stream, running.page.port).close()
+
+
+def test_a_browser_that_goes_away_is_no_error(running: Running, capfd: pytest.CaptureFixture[str]) -> None:
+    for _ in range(3):
+        connection = socket.create_connection(("127.0.0.1", running.page.port))
+        connection.sendall(f"GET /overlay.mjpg HTTP/1.1\r\nHost: localhost:{running.page.port}\r\n\r\n".encode())
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        connection.close()
+    running.explain(1)
+    running.until(lambda state: state["asked"] == 1)
+    time.sleep(0.2)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A headless Chromium."""
+    pytest.importorskip("selenium", reason="selenium is not installed")
+    binary = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
+    if binary is None or driver is None:
+        pytest.skip("no chromium with chromedriver on this machine")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for flag in (
+        "headless",
+        "no-sandbox",
+        "disable-gpu",
+        "disable-quic",
+        "no-first-run",
+        "disable-background-networking",
+        "disable-component-update",
+        "disable-sync",
+        f"user-data-dir={tmp_path_factory.mktemp('chromium')}",
+        "window-size=1280,900",
+    ):
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    chromium = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield chromium
+    chromium.quit()
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_the_page_in_a_browser(browser: Any, session: Session, tmp_path: Path) -> None:
+    """A video is the camera: it plays, questions change the heatmap, and the page says when it has ended."""
+    pytest.importorskip("av")
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    from edgex import samples
+    from edgex.runtime import open_source
+    from edgex.runtime.watch.video import VideoWriter
+
+    writer = VideoWriter(tmp_path / "camera.mp4")
+    for number, path in enumerate(samples.paths()):
+        picture = np.asarray(Image.open(path).convert("RGB").resize((480, 320)))
+        for step in range(4):
+            writer.write(picture, (4 * number + step) / 10)
+    writer.close()
+    running = Running(session, open_source(str(tmp_path / "camera.mp4")))
+
+    def text(name: str) -> str:
+        return str(browser.find_element(By.ID, name).text)
+
+    def until(condition: Callable[[], object]) -> None:
+        WebDriverWait(browser, 30).until(lambda _: condition())
+
+    def pixels(name: str) -> np.ndarray:
+        url = browser.execute_script("return document.getElementById(arguments[0]).toDataURL()", name)
+        image = Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))
+        return np.asarray(image.convert("RGBA"))
+
+    try:
+        browser.get(running.page.url)
+        until(lambda: text("state") == "ended" and text("frames") == "20")
+        state, picture = running.frame()
+        result = session(picture)
+        assert text("top").splitlines()[0] == session.classes[state["index"]]
+        np.testing.assert_allclose(pixels("frame")[..., :3], picture, atol=6)
+
+        # The heatmap that the browser draws is the one that Result.overlay draws.
+        heat = pixels("heat").astype(float)
+        alpha = heat[..., 3:] / 255
+        drawn = picture * (1 - alpha) + heat[..., :3] * alpha
+        wanted = session(picture, explain=state["index"]).overlay(picture).astype(float)
+        assert np.abs(drawn - wanted).mean() < 3
+        assert np.abs(wanted - picture).mean() > 8
+
+        browser.execute_script(
+            "const s = document.getElementById('opacity'); s.value = 0; s.dispatchEvent(new Event('input'))"
+        )
+        assert text("opacity-value") == "0%"
+        assert pixels("heat")[..., 3].max() == 0
+        browser.execute_script(
+            "const s = document.getElementById('opacity'); s.value = 60; s.dispatchEvent(new Event('input'))"
+        )
+
+        buttons = browser.find_elements(By.CSS_SELECTOR, "#top button")
+        assert len(buttons) == 4
+        assert [button.get_attribute("aria-pressed") for button in buttons] == ["true", "false", "false", "false"]
+        before = pixels("heat")
+        buttons[1].click()
+        asked = int(buttons[1].get_attribute("data-index"))
+        until(lambda: text("explained") == session.classes[asked])
+        assert running.stream.explain == asked
+        assert "not predicted" in text("evidence")
+        assert not np.array_equal(pixels("heat"), before)
+
+        wanted_field = browser.find_element(By.ID, "wanted")
+        wanted_field.send_keys("nobody")
+        browser.find_element(By.CSS_SELECTOR, "#ask button").click()
+        until(lambda: "found 'nobody'" in text("problem"))
+        wanted_field.clear()
+        wanted_field.send_keys("nothing")
+        browser.find_element(By.CSS_SELECTOR, "#ask button").click()
+        until(lambda: text("explained") == "nothing" and text("problem") == "")
+        browser.find_element(By.ID, "against").click()
+        assert pixels("heat")[..., 3].max() > 0
+        browser.find_element(By.ID, "predicted").click()
+        until(lambda: running.stream.explain is None and text("explained") == result.label)
+        wide = browser.execute_script("return document.documentElement.scrollWidth - window.innerWidth")
+        assert wide <= 0
+        # A refused question is the browser's only complaint.
+        messages = [entry["message"] for entry in browser.get_log("browser")]
+        assert [message for message in messages if "/explain" not in message] == []
+        if "EDGEX_SCREENSHOTS" in os.environ:
+            browser.save_screenshot(str(Path(os.environ["EDGEX_SCREENSHOTS"]) / "page.png"))
+    finally:
+        running.close()
+    until(lambda: text("state") == "disconnected")

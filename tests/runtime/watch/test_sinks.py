@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgex.runtime import ArtefactError, Session, Stream, UsageError, decode_heatmap
+from edgex.runtime.watch.sinks import FolderSink, JsonLinesSink, VideoSink, captioned, check_empty, check_new
+from edgex.runtime.watch.stream import Seen
+from streams import LABELS, Script, coloured
+
+
+@pytest.fixture
+def seen(session: Session) -> list[Seen]:
+    """Three results, and the last picture's again."""
+    found = list(Stream(session, Script(range(3))))
+    last = found[-1]
+    return [*found, Seen(last.number, last.shot, last.result, 0.1, 0.1, again=True)]
+
+
+def test_json_lines(seen: list[Seen], tmp_path: Path) -> None:
+    sink = JsonLinesSink(tmp_path / "new" / "a.jsonl", top=2)
+    assert not (tmp_path / "new").exists()
+    for number, entry in enumerate(seen[:3]):
+        sink.write(entry)
+        # Whoever follows the file sees whole lines at once.
+        lines = [json.loads(line) for line in (tmp_path / "new" / "a.jsonl").read_text("utf-8").splitlines()]
+        assert [line["label"] for line in lines] == list(LABELS[: number + 1])
+    sink.write(seen[3])
+    sink.close()
+    lines = [json.loads(line) for line in (tmp_path / "new" / "a.jsonl").read_text("utf-8").splitlines()]
+    assert [line["frame"] for line in lines] == [0, 1, 2]
+    assert len(lines[0]["top"]) == 2
+    np.testing.assert_allclose(decode_heatmap(lines[1]["heatmap"]), seen[1].result.heatmap, rtol=2**-11)
+
+
+def test_a_full_disk_is_one_error(seen: list[Seen]) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full")
+    sink = JsonLinesSink(Path("/dev/full"))
+    with pytest.raises(ArtefactError, match=r"cannot write /dev/full \(No space left on device\)"):
+        sink.write(seen[0])
+    sink.close()
+
+
+def test_a_folder_of_pictures(seen: list[Seen], tmp_path: Path) -> None:
+    sink = FolderSink(tmp_path / "a" / "b", 0.5)
+    for entry in seen:
+        sink.write(entry)
+    sink.close()
+    names = ["000000.red-thing.jpg", "000001.green-thing.jpg", "000002.blue-thing.jpg"]
+    assert sorted(path.name for path in (tmp_path / "a" / "b").iterdir()) == names
+    found = np.asarray(Image.open(tmp_path / "a" / "b" / names[1])).astype(int)
+    assert np.abs(found - captioned(seen[1], 0.5)).mean() < 6
+
+
+def test_only_what_an_earlier_run_wrote_is_replaced(seen: list[Seen], tmp_path: Path) -> None:
+    first = FolderSink(tmp_path / "out")
+    for entry in seen:
+        first.write(entry)
+    folder = tmp_path / "out"
+    green = (folder / "000001.green-thing.jpg").read_bytes()
+    Image.fromarray(coloured(0)).save(folder / "000009.cat.jpg")
+    for name in ("12.green-thing.jpg", "000009.cat.copy.jpg", "notes.txt"):
+        (folder / name).write_bytes(green)
+    (tmp_path / "elsewhere.jpg").write_bytes(green)
+    (folder / "000010.link.jpg").symlink_to(tmp_path / "elsewhere.jpg")
+    (folder / "000011.folder.jpg").mkdir()
+    (folder / "000012.empty.jpg").touch()
+    (folder / "000005..jpg").write_bytes(green)
+    (folder / "1234567.ours_too-ñ.jpg").write_bytes(green)
+    kept = {
+        "000009.cat.copy.jpg",
+        "000009.cat.jpg",
+        "000010.link.jpg",
+        "000011.folder.jpg",
+        "000012.empty.jpg",
+        "12.green-thing.jpg",
+        "notes.txt",
+    }
+    before = {path.name for path in folder.iterdir()}
+    FolderSink(folder).close()
+    sink = FolderSink(folder, replace=True)
+    assert {path.name for path in folder.iterdir()} == before, "nothing goes before something comes"
+    sink.write(seen[2])
+    assert {path.name for path in folder.iterdir()} == kept | {"000002.blue-thing.jpg"}
+    sink.write(seen[0])
+    assert {path.name for path in folder.iterdir()} == kept | {"000000.red-thing.jpg", "000002.blue-thing.jpg"}
+    for place in (folder, tmp_path / "absent"):
+        check_empty(place, "--folder", force=True)
+    check_empty(tmp_path / "absent", "--folder", force=False)
+    with pytest.raises(UsageError, match="--folder: .*out holds pictures of an earlier run"):
+        check_empty(folder, "--folder", force=False)
+
+
+def test_a_video(seen: list[Seen], tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    sink = VideoSink(tmp_path / "a.mkv", fps=4)
+    for entry in seen:
+        sink.write(entry)
+    sink.close()
+    with av.open(str(tmp_path / "a.mkv")) as container:
+        frames = list(container.decode(video=0))
+    assert [frame.time for frame in frames] == [0, 0.25, 0.5]
+    for frame, entry in zip(frames, seen, strict=False):
+        assert np.abs(frame.to_ndarray(format="rgb24").astype(int) - captioned(entry, 0.6)).mean() < 12
+
+
+def test_times_of_a_video_go_on_when_a_source_begins_again(session: Session, tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    from edgex.runtime import open_source
+    from streams import write_video
+
+    path = write_video(tmp_path / "a.mkv", count=3, fps=5)
+    sink = VideoSink(tmp_path / "b.mkv")
+    for entry in Stream(session, open_source(str(path)), loop=True, limit=6):
+        sink.write(entry)
+    sink.close()
+    with av.open(str(tmp_path / "b.mkv")) as container:
+        times = [frame.time for frame in container.decode(video=0)]
+    np.testing.assert_allclose(times, [0, 0.2, 0.4, 0.44, 0.64, 0.84], atol=0.002)
+
+
+def test_the_caption_lies_over_the_lower_rim(session: Session) -> None:
+    (entry,) = Stream(session, Script([0]), explain=3)
+    drawn, plain = captioned(entry, 0.6), entry.overlay(0.6)
+    assert drawn.shape == plain.shape == (64, 96, 3)
+    np.testing.assert_array_equal(drawn[:40], plain[:40])
+    assert not np.array_equal(drawn[42:], plain[42:])
+
+
+def test_small_pictures_have_no_caption(session: Session) -> None:
+    from edgex.runtime.frames import as_frame
+    from edgex.runtime.watch.sources import Shot
+
+    frame = as_frame(coloured(0, (5, 300)))
+    entry = Seen(0, Shot(frame, "small"), session(frame), 0.1, 0.1)
+    np.testing.assert_array_equal(captioned(entry, 0.6), entry.overlay(0.6))
+
+
+def test_existing_files_are_kept(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("kept")
+    check_new(tmp_path / "b", "--video", force=False)
+    check_new(tmp_path / "a", "--video", force=True)
+    with pytest.raises(UsageError, match="--jsonl: .* exists already: choose another name, or --force"):
+        check_new(tmp_path / "a", "--jsonl", force=False)
+    with pytest.raises(UsageError, match="found the folder"):
+        check_new(tmp_path, "--video", force=True)
+
+
+def test_places_that_cannot_be_written(seen: list[Seen], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArtefactError, match="cannot write"):
+        FolderSink(tmp_path / "file" / "a")
+    with pytest.raises(ArtefactError, match="cannot write"):
+        JsonLinesSink(tmp_path / "file" / "a").write(seen[0])
+    pytest.importorskip("av")
+    sink = VideoSink(tmp_path / "file" / "a.mp4")
+    with pytest.raises(ArtefactError, match="cannot write"):
+        sink.write(seen[0])
+    sink.close()
+    assert (tmp_path / "file").is_file()

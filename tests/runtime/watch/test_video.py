@@ -1,0 +1,334 @@
+"""Real FFmpeg on real files and sockets, and on the camera that FFmpeg makes up: none is at hand in tests."""
+
+from __future__ import annotations
+
+import io
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgex.runtime import ImageError, MissingExtraError, Session, SourceError, Stream, UsageError, open_source
+from edgex.runtime.watch import stream as stream_module
+from edgex.runtime.watch import video as module
+from edgex.runtime.watch.video import VideoSource, VideoWriter, upright
+from streams import COLOURS, LABELS, coloured, write_video
+
+av = pytest.importorskip("av")
+
+
+def read_all(source: Any) -> tuple[list[np.ndarray], list[float], int]:
+    """Pictures, their times, and how many could not be decoded."""
+    pictures, times, bad = [], [], 0
+    source.open()
+    while True:
+        try:
+            shot = source.read()
+        except ImageError:
+            bad += 1
+            continue
+        if shot is None:
+            source.close()
+            return pictures, times, bad
+        pictures.append(shot.frame.rgb())
+        times.append(shot.time)
+
+
+def is_colour(pixels: np.ndarray, number: int) -> bool:
+    return bool(np.abs(pixels.mean(axis=(0, 1)) - COLOURS[number % 3]).max() < 12)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
+def test_what_is_written_is_read_again(tmp_path: Path, suffix: str) -> None:
+    path = write_video(tmp_path / f"a{suffix}", count=7, fps=10)
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+    pictures, times, bad = read_all(open_source(str(path)))
+    assert bad == 0
+    assert [is_colour(picture, number) for number, picture in enumerate(pictures)] == [True] * 7
+    assert pictures[0].shape == (64, 96, 3)
+    np.testing.assert_allclose(times, np.arange(7) / 10, atol=0.002)
+
+
+def test_browsers_play_it(tmp_path: Path) -> None:
+    if "libx264" not in av.codecs_available:
+        pytest.skip("this FFmpeg has no H.264 encoder")
+    with av.open(str(write_video(tmp_path / "a.mp4"))) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+
+
+def test_odd_and_changing_sizes_fit_into_the_first(tmp_path: Path) -> None:
+    writer = VideoWriter(tmp_path / "a.mkv")
+    for number, size in enumerate([(65, 97), (64, 96), (32, 96), (300, 20)]):
+        writer.write(coloured(number, size), number / 10)
+    writer.close()
+    pictures, _, _ = read_all(open_source(str(tmp_path / "a.mkv")))
+    assert [picture.shape for picture in pictures] == [(64, 96, 3)] * 4
+    # A wide picture is padded above and below.
+    assert pictures[2][:10].max() < 40
+    assert is_colour(pictures[2][24:40], 2)
+
+
+def test_pictures_at_one_time_follow_each_other(tmp_path: Path) -> None:
+    writer = VideoWriter(tmp_path / "a.mkv")
+    for number in range(4):
+        writer.write(coloured(number), 0.5)
+    writer.close()
+    assert len(read_all(open_source(str(tmp_path / "a.mkv")))[0]) == 4
+
+
+def test_a_video_of_nothing_is_no_file(tmp_path: Path) -> None:
+    VideoWriter(tmp_path / "a.mp4").close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recording_on_its_side_is_turned(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", count=1)
+    data = bytearray(path.read_bytes())
+    # The track header's matrix, ISO/IEC 14496-12 section 8.3.2: identity, made into a quarter turn clockwise.
+    one = (1 << 16).to_bytes(4, "big")
+    zero, last = bytes(4), (1 << 30).to_bytes(4, "big")
+    header = data.index(b"tkhd")
+    place = data.index(one + zero * 3 + one + zero * 3 + last, header)
+    minus = (-(1 << 16)).to_bytes(4, "big", signed=True)
+    data[place : place + 36] = zero + one + zero + minus + zero * 4 + last
+    path.write_bytes(data)
+    (picture,), _, _ = read_all(open_source(str(path)))
+    assert picture.shape == (96, 64, 3)
+
+
+def test_turning_keeps_top_and_left() -> None:
+    """FFmpeg's rotation counts counter-clockwise, as numpy's rot90 does."""
+    pixels = np.arange(2 * 4 * 3, dtype=np.uint8).reshape(2, 4, 3)
+
+    class Recorded:
+        rotation = 90
+
+        def to_ndarray(self, format: str) -> np.ndarray:
+            return pixels
+
+    np.testing.assert_array_equal(upright(Recorded()), np.rot90(pixels))
+
+
+@pytest.mark.parametrize("content", [b"", b"no video" * 100, bytes(5000)])
+def test_an_unreadable_video(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.mp4").write_bytes(content)
+    source = open_source(str(tmp_path / "a.mp4"))
+    with pytest.raises(SourceError, match=r"a\.mp4: expected a video that FFmpeg reads, found: ") as error:
+        source.open()
+    assert "\n" not in str(error.value)
+
+
+def test_a_truncated_video_gives_what_is_there(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mkv", count=60, size=(128, 128))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    pictures, _, _ = read_all(open_source(str(path)))
+    assert 5 < len(pictures) < 60
+
+
+def test_damaged_pictures_are_told_apart_from_the_end(tmp_path: Path) -> None:
+    """An AVI of JPEG pictures, a third of which are overwritten."""
+    path = tmp_path / "a.avi"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuvj420p"
+        for number in range(9):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(coloured(number), format="rgb24")))
+        container.mux(stream.encode(None))
+    data = bytearray(path.read_bytes())
+    place = -1
+    for number in range(9):
+        place = data.index(b"\xff\xd8\xff", place + 1)
+        if number % 3 == 1:
+            end = data.index(b"\xff\xd9", place)
+            data[place:end] = b"x" * (end - place)
+    path.write_bytes(data)
+    pictures, _, bad = read_all(open_source(str(path)))
+    assert (len(pictures), bad) == (6, 3)
+
+
+def test_a_sound_file_has_no_pictures(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.wav"), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+        sound.sample_rate = 8000
+        container.mux(stream.encode(sound))
+    with pytest.raises(SourceError, match="without pictures in it"):
+        open_source(str(tmp_path / "a.wav")).open()
+
+
+def test_no_camera() -> None:
+    if sys.platform != "linux" or Path("/dev/video63").exists():
+        pytest.skip("a camera may be there")
+    with pytest.raises(SourceError, match="camera:63: expected a camera or stream that answers, found: No such file"):
+        open_source("camera:63").open()
+
+
+def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(SourceError, match="Connection refused"):
+        open_source(f"rtsp://127.0.0.1:{port}/live").open()
+    monkeypatch.setattr(module, "OPEN_TIMEOUT", 0.3)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        start = time.monotonic()
+        with pytest.raises(SourceError, match="expected a camera or stream that answers"):
+            open_source(f"rtsp://127.0.0.1:{silent.getsockname()[1]}/live").open()
+        assert time.monotonic() - start < 5
+
+
+def transport_stream(first: int, count: int) -> bytes:
+    """MPEG-TS of pictures that are red, green, blue, ..., each a key frame."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mpegts") as container:
+        stream = container.add_stream("mpeg2video", rate=25)
+        stream.width, stream.height, stream.pix_fmt, stream.gop_size = 96, 64, "yuv420p", 1
+        for number in range(first, first + count):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(coloured(number), format="rgb24")))
+        container.mux(stream.encode(None))
+    return buffer.getvalue()
+
+
+class RtspCamera:
+    """A camera that speaks RTSP (RFC 2326) with MPEG-TS in RTP (RFC 2250) over the same connection.
+
+    Each connection gets the next of `recordings` and is then cut, as by a pulled plug; after the last one, nobody
+    answers.
+    """
+
+    def __init__(self, *recordings: bytes) -> None:
+        self.recordings = list(recordings)
+        self.server = socket.socket()
+        self.server.bind(("127.0.0.1", 0))
+        self.server.listen()
+        self.url = f"rtsp://127.0.0.1:{self.server.getsockname()[1]}/live"
+        self.thread = threading.Thread(target=self.serve)
+        self.thread.start()
+
+    def serve(self) -> None:
+        for recording in self.recordings:
+            try:
+                connection, _ = self.server.accept()
+            except OSError:
+                return
+            with connection, connection.makefile("rwb") as talk:
+                self.talk(talk, recording)
+        self.server.close()
+
+    def talk(self, talk: Any, recording: bytes) -> None:
+        while line := talk.readline().decode():
+            method = line.split()[0]
+            headers = {}
+            while (entry := talk.readline().decode().strip()) != "":
+                name, _, value = entry.partition(":")
+                headers[name.lower()] = value.strip()
+            extra, body = "", ""
+            if method == "DESCRIBE":
+                body = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nt=0 0\r\nm=video 0 RTP/AVP 33\r\na=control:v\r\n"
+                extra = f"Content-Type: application/sdp\r\nContent-Length: {len(body)}\r\n"
+            elif method == "SETUP":
+                extra = "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\nSession: 7\r\n"
+            answer = f"RTSP/1.0 200 OK\r\nCSeq: {headers['cseq']}\r\n{extra}\r\n{body}"
+            talk.write(answer.encode())
+            talk.flush()
+            if method == "PLAY":
+                break
+        for number, start in enumerate(range(0, len(recording), 7 * 188)):
+            part = recording[start : start + 7 * 188]
+            packet = bytes([0x80, 33]) + number.to_bytes(2, "big") + (number * 90).to_bytes(4, "big") + bytes(4) + part
+            talk.write(b"$\0" + len(packet).to_bytes(2, "big") + packet)
+        talk.flush()
+
+    def close(self) -> None:
+        self.server.close()
+        self.thread.join(10)
+
+
+@pytest.fixture
+def camera() -> Iterator[Callable[..., RtspCamera]]:
+    made: list[RtspCamera] = []
+
+    def make(*recordings: bytes) -> RtspCamera:
+        made.append(RtspCamera(*recordings))
+        return made[-1]
+
+    yield make
+    for entry in made:
+        entry.close()
+
+
+def test_an_rtsp_camera_that_is_unplugged_and_comes_back(
+    session: Session, camera: Callable[..., RtspCamera], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream_module, "FIRST_WAIT", 0.05)
+    # More pictures than FFmpeg looks at before it hands out the first one.
+    url = camera(transport_stream(0, 90), transport_stream(0, 90)).url
+    notices: list[str] = []
+    stream = Stream(session, open_source(url), policy="every", retries=2, notice=notices.append)
+    assert stream.source.live
+    seen: list[str] = []
+    with pytest.raises(SourceError, match="Connection refused"):
+        for entry in stream:
+            seen.append(entry.result.label)
+    assert len(seen) > 100
+    assert set(seen) == set(LABELS)
+    assert stream.meter.reading().reconnections == 1
+    assert len(notices) == 4 - 1
+    assert session(coloured(1)).label == "green thing"
+
+
+@pytest.mark.skipif("lavfi" not in av.formats_available, reason="this FFmpeg has no virtual camera")
+def test_a_virtual_camera_of_ffmpeg_drops_what_is_late_and_is_opened_again(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device that FFmpeg makes up delivers pictures in real time, as a camera's driver does, and then is gone."""
+    monkeypatch.setattr(stream_module, "FIRST_WAIT", 0.01)
+    source = VideoSource(
+        "smptebars=size=1280x720:rate=60:duration=0.6,realtime", "camera:virtual", live=True, device="lavfi"
+    )
+    notices: list[str] = []
+    stream = Stream(session, source, policy="latest", limit=12, notice=notices.append)
+    names = []
+    for entry in stream:
+        assert (entry.shot.frame.height, entry.shot.frame.width) == (720, 1280)
+        names.append(entry.shot.name)
+        time.sleep(0.08)
+    reading = stream.meter.reading()
+    assert reading.frames == len(names) == 12
+    assert reading.reconnections >= 1
+    assert reading.dropped >= 12
+    assert any("camera:virtual" in text and "opening it again" in text for text in notices)
+
+
+def test_without_pyav_the_error_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "a.mp4")
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'edgex\[camera\]'"):
+        open_source(str(path)).open()
+    with pytest.raises(MissingExtraError, match=r"pip install 'edgex\[camera\]'"):
+        VideoWriter(tmp_path / "b.mp4")
+
+
+def test_a_name_that_is_no_video(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"ends in \.mp4, \.mkv, \.mov, found"):
+        VideoWriter(tmp_path / "a.gif")
+
+
+def test_files_are_closed(tmp_path: Path) -> None:
+    import os
+
+    source = VideoSource(str(write_video(tmp_path / "a.mp4")), "a", live=False)
+    read_all(source)
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    for _ in range(5):
+        read_all(source)
+    assert len(os.listdir("/proc/self/fd")) <= before  # noqa: PTH208
