@@ -2,12 +2,12 @@
 
     python benchmarks/kernel_shap.py [--model imagenet-1k] [--calibration PICTURES] [--out results/kernel_shap.json]
 
-Plain classifier (the library's model through torch.onnx with its defaults, in onnxruntime), fused model, Kernel SHAP
-by captum and shap through the fused file's session (called as `edgex.bench.shap_libraries` says), bare passes, serial and
+Plain classifier (the library's model through torch.onnx with its defaults, in onnxruntime), fused model, Kernel SHAP by
+captum and shap through the fused file's session (called as `edgex.bench.shap_libraries` says), bare passes, serial and
 in the best batch; in fp32, fp16 and int8 (onnxruntime's own tools make the plain int8 and fp16), on 1 thread and on
-all; Grad-CAM and attention rollout of `edgex.evaluation.baselines` in PyTorch fp32. Within a thread count everything takes turns
-in one process, so that ratios are paired, across precisions too. Times are wall-clock ms per picture; the JSON holds
-CPU time beside them.
+all; Grad-CAM and attention rollout of `edgex.evaluation.baselines` in PyTorch fp32. Within a thread count everything
+takes turns in one process, so that ratios are paired, across precisions too. Times are wall-clock ms per picture; the
+JSON holds CPU time beside them.
 
 Other providers of onnxruntime join where they are at hand, or with --providers: "cuda", "cuda-graph" (passes captured
 and replayed, the default of `Session`) and "tensorrt" with the PyTorch methods on the GPU; "openvino", and

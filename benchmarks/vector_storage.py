@@ -2,11 +2,11 @@
 
     python benchmarks/vector_storage.py --data DATA --weights DEIT_TINY --work WORK [--vector imagenet]
 
-The vector as it is (in fp32), in fp16, in int8, and trimmed to 50, 20 and 10% of its entries, each
-made by `edgex.vectors.arithmetic.combine` and baked into a few targets at the same alpha. On pictures held out of
-train: the paired gain in insertion - deletion over unbaked, the paired difference to fp32, how its heatmaps correlate
-with those of fp32, and accuracy. A trimmed file stores its zeros and only gets smaller when it is compressed: both sizes are given.
-Results go to results/vector_storage.json and .md.
+The vector as it is (in fp32), in fp16, in int8, and trimmed to 50, 20 and 10% of its entries, each made by
+`edgex.vectors.arithmetic.combine` and baked into a few targets at the same alpha. On pictures held out of train: the
+paired gain in insertion - deletion over unbaked, the paired difference to fp32, how its heatmaps correlate with those
+of fp32, and accuracy. A trimmed file stores its zeros and only gets smaller when it is compressed: both sizes are
+given. Results go to results/vector_storage.json and .md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The module that is exported: pixels in, class scores and one heatmap out.
 
-Everything that concerns graphs for devices and not the model itself lies here: uint8 NHWC input, mean and
-standard deviation folded into the patch embedding, named outputs. The maths of the heatmap is `edgex.models.self_explaining`'s.
+Everything that concerns graphs for devices and not the model itself lies here: uint8 NHWC input, mean and standard
+deviation folded into the patch embedding, named outputs. The maths of the heatmap is `edgex.models.self_explaining`'s.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What an explanation costs on this machine: one fused pass beside the plain classifier and 150-pass methods.
 
-Everything runs on one picture through one `Session`, in turn, in one run (`edgex.bench.timing`). It needs no torch: what
-is not installed here is named among the skipped. Where the fused file and the plain classifier come from is the
+Everything runs on one picture through one `Session`, in turn, in one run (`edgex.bench.timing`). It needs no torch:
+what is not installed here is named among the skipped. Where the fused file and the plain classifier come from is the
 command line's business; how captum and shap are called is `edgex.bench.shap_libraries`.
 """
 

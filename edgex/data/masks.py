@@ -7,9 +7,9 @@ Where a picture's object is, is looked for in this order:
     boxes.json                                  in the data folder or the one above: an object that maps a picture's
                                                 path, from that file's folder, to [[left, top, right, bottom], ...]
 
-Boxes are in pixels of the picture, right and bottom not included. In a mask, as large as its picture, whatever is
-not black belongs to the object. Pictures without either, and views that show the object everywhere or nowhere, have
-no shape to learn and are left out. Labels without people are `edgex.shapley.labels`; the loss is `edgex.training.losses`.
+Boxes are in pixels of the picture, right and bottom not included. In a mask, as large as its picture, whatever is not
+black belongs to the object. Pictures without either, and views that show the object everywhere or nowhere, have no
+shape to learn and are left out. Labels without people are `edgex.shapley.labels`; the loss is `edgex.training.losses`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Measuring a model as a classifier: which pictures it gets right.
 
-Its heatmaps, held against other models' and methods', are `edgex.evaluation.comparison`'s business; a mean's interval is
-`edgex.utils.statistics`'s; where alpha is chosen from accuracy is `edgex.vectors.alpha`.
+Its heatmaps, held against other models' and methods', are `edgex.evaluation.comparison`'s business; a mean's interval
+is `edgex.utils.statistics`'s; where alpha is chosen from accuracy is `edgex.vectors.alpha`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Artefact files: safetensors with edgex's own metadata, read and written tensor by tensor.
 
-Layout (safetensors specification, github.com/huggingface/safetensors): 8 bytes little-endian header length,
-a JSON header, then the tensors' bytes without gaps. edgex adds one metadata key, "edgex", whose value is a
-JSON object; its "sha256" is the digest of the whole file with these 64 digits as zeros, so that a changed class name is
-noticed like a changed weight. What the metadata means is decided in `edgex.files.model_file` and `edgex.files.vector_file`.
+Layout (safetensors specification, github.com/huggingface/safetensors): 8 bytes little-endian header length, a JSON
+header, then the tensors' bytes without gaps. edgex adds one metadata key, "edgex", whose value is a JSON object; its
+"sha256" is the digest of the whole file with these 64 digits as zeros, so that a changed class name is noticed like a
+changed weight. What the metadata means is decided in `edgex.files.model_file` and `edgex.files.vector_file`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Explainability vectors: tau = weights trained with explanation supervision minus weights trained without.
 
 Holds the artefact (`VectorCard`), making one from twin weights, and reading one. Adding it to a model is
-`edgex.vectors.bake`, learning it `edgex.training.learning`, calculating with several `edgex.vectors.arithmetic`. Source: arXiv 2507.04380,
-section 3 (task arithmetic).
+`edgex.vectors.bake`, learning it `edgex.training.learning`, calculating with several `edgex.vectors.arithmetic`.
+Source: arXiv 2507.04380, section 3 (task arithmetic).
 
 Deltas are stored as float32, float16 or int8. An int8 matrix has one scale per row beside it, the tensor
 "<name>:scale" (float32): delta = scale * int8, off by at most half a scale, which is the row's largest magnitude / 254.

@@ -1,8 +1,8 @@
 """Weights from other libraries become backbones and models of edgex.
 
-Which tensor is what is decided in `edgex.importers.state_dicts`; files are read in `edgex.importers.weights`, hub names in
-`edgex.files.hub`, weights that timm and open_clip publish under a tag are found in `edgex.importers.pretrained`, and CLIP's
-text tower lies in `edgex.importers.zero_shot`.
+Which tensor is what is decided in `edgex.importers.state_dicts`; files are read in `edgex.importers.weights`, hub names
+in `edgex.files.hub`, weights that timm and open_clip publish under a tag are found in `edgex.importers.pretrained`, and
+CLIP's text tower lies in `edgex.importers.zero_shot`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Whose tensors are these? Recognises the state dicts of other libraries and renames them for a backbone.
 
-Every tensor of a file is accounted for: it belongs to the image tower, to the class head, to the text tower,
-or is a named leftover of its library. Whatever remains is passed on under its own name, so that strict
-matching reports it as extra. Reading files is `edgex.importers.weights`; making models of them is `edgex.importers.assembly`.
+Every tensor of a file is accounted for: it belongs to the image tower, to the class head, to the text tower, or is a
+named leftover of its library. Whatever remains is passed on under its own name, so that strict matching reports it as
+extra. Reading files is `edgex.importers.weights`; making models of them is `edgex.importers.assembly`.
 """
 
 from __future__ import annotations

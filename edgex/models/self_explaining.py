@@ -1,7 +1,7 @@
 """The self-explaining forward: one pass gives class scores and a heatmap that adds up to the score.
 
-Everything that turns tokens into logits and evidence lives here, once, for both families and both poolings; one
-block's forward, in `edgex.models.attention`; weights that only heatmaps are read with, in `edgex.models.readout`; files, in
+Everything that turns tokens into logits and evidence lives here, once, for both families and both poolings; one block's
+forward, in `edgex.models.attention`; weights that only heatmaps are read with, in `edgex.models.readout`; files, in
 `edgex.files.model_file`; device graphs, in `edgex.export`.
 
 Definitions (c is the explained class, p a patch, logits centred over classes):

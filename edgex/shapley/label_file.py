@@ -11,7 +11,8 @@ Tensors of V views, K classes, M pairs and Q superpixels (row by row over the pi
     values f32 [V, K, Q]      estimated Shapley values, adding up to the totals
     features f16 [V, M, D]    the same differences of what the class weights are multiplied with; where asked for
 
-Learning takes the differences; the values are for people and other programs. Making labels is `edgex.shapley.labelling`.
+Learning takes the differences; the values are for people and other programs. Making labels is
+`edgex.shapley.labelling`.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """Explanation supervision without human labels: paired coalitions of superpixels, played by the model itself.
 
-A coalition is a set of visible superpixels; the rest of the patch tokens is dropped after position embedding.
-For each picture and coalition S the label is v(S) - v(complement of S), v being centred logits of the classes
-of interest. Asked for, the same difference is kept of the features that the head reads, from which that of every class
-follows by the class weights. The Shapley values of v are the additive scores that fit these differences best (paired
-Kernel SHAP: Covert and Lee, 2021, arXiv 2012.01536, section 4), so training (`edgex.training.learning`) takes the differences
-themselves; `shapley_values` solves for the values where somebody wants to see or store them (`edgex.shapley.label_file`).
+A coalition is a set of visible superpixels; the rest of the patch tokens is dropped after position embedding. For each
+picture and coalition S the label is v(S) - v(complement of S), v being centred logits of the classes of interest. Asked
+for, the same difference is kept of the features that the head reads, from which that of every class follows by the
+class weights. The Shapley values of v are the additive scores that fit these differences best (paired Kernel SHAP:
+Covert and Lee, 2021, arXiv 2012.01536, section 4), so training (`edgex.training.learning`) takes the differences
+themselves; `shapley_values` solves for the values where somebody wants to see or store them
+(`edgex.shapley.label_file`).
 """
 
 from __future__ import annotations

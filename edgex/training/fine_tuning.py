@@ -1,6 +1,7 @@
 """Fine-tuning a predictor on an image folder: an ordinary classifier, trained for prediction only.
 
-The self-explaining part comes later, from a vector (`edgex.vectors.bake`); learning vectors is `edgex.training.learning`.
+The self-explaining part comes later, from a vector (`edgex.vectors.bake`); learning vectors is
+`edgex.training.learning`.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
 A term knows its supervision for all views, brings it to a batch (mirrored where the picture is), and measures the
 evidence of a forward pass against it. Optimising is `edgex.training.learning`.
 
-`PairTerm` (labels of `edgex.shapley.labels`): squared error of the heatmap's own coalition differences, relative to that
-of a uniform heatmap with the same total. `FeatureTerm`: the same for all classes at once, from the features that the
-head reads; what is learned then serves heads that it never saw. `ShapeTerm` (masks of `edgex.data.masks`): 1 - cosine
-between heatmap and mask, the mean of both removed, so that neither size nor scale counts.
+`PairTerm` (labels of `edgex.shapley.labels`): squared error of the heatmap's own coalition differences, relative to
+that of a uniform heatmap with the same total. `FeatureTerm`: the same for all classes at once, from the features that
+the head reads; what is learned then serves heads that it never saw. `ShapeTerm` (masks of `edgex.data.masks`): 1 -
+cosine between heatmap and mask, the mean of both removed, so that neither size nor scale counts.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Making a predictor artefact: base weights + image folder -> trained model file with its card.
 
-The optimisation itself is `edgex.training.fine_tuning`; this is the recipe around it: splits, base, measuring, provenance.
+The optimisation itself is `edgex.training.fine_tuning`; this is the recipe around it: splits, base, measuring,
+provenance.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Making a vector artefact: predictor + pictures + supervision -> twin runs -> vector and self-explaining model.
 
-Labels are `edgex.shapley.labelling`, masks `edgex.data.masks`, the optimisation is `edgex.training.learning`; this is the recipe around them.
+Labels are `edgex.shapley.labelling`, masks `edgex.data.masks`, the optimisation is `edgex.training.learning`; this is
+the recipe around them.
 """
 
 from __future__ import annotations

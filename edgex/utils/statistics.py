@@ -1,7 +1,7 @@
 """A mean over pictures, how sure it is, and the interval that so many pictures allow.
 
-Plain Python: whoever reads stored figures, such as `edgex.vectors.transfer` for `edgex inspect`, needs no numpy for it. What
-is estimated comes from `edgex.evaluation.comparison`, `edgex.evaluation.classification` and the benchmarks.
+Plain Python: whoever reads stored figures, such as `edgex.vectors.transfer` for `edgex inspect`, needs no numpy for it.
+What is estimated comes from `edgex.evaluation.comparison`, `edgex.evaluation.classification` and the benchmarks.
 """
 
 from __future__ import annotations
