@@ -22,7 +22,7 @@ class OnnxRunner:
         try:
             import onnxruntime
         except ImportError as error:
-            raise MissingExtraError("onnxruntime is not installed: pip install 'edgex[cpu]'") from error
+            raise MissingExtraError("onnxruntime is not installed: pip install '.[cpu]'") from error
 
         options = onnxruntime.SessionOptions()
         # Errors come back as exceptions; warnings about graphs are nothing that a user can act on.

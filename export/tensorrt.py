@@ -195,7 +195,7 @@ class EngineBuilder:
         if known is None:
             raise UsageError(
                 f"{self.package} builds for this machine's GPU only: compute capabilities need tensorrt_rtx "
-                "(pip install 'edgex[rtx]')"
+                "(pip install '.[rtx]')"
             )
         names = [name.removeprefix("SM") for name in known.__members__ if name.startswith("SM")]
         if digits not in names:
@@ -221,7 +221,7 @@ class EngineBuilder:
             # `tensorrt` cannot even begin without a GPU; tensorrt_rtx can.
             raise ProviderError(
                 f"{self.package} {self.version} finds no NVIDIA GPU here: build on the device, or ahead of time "
-                "with tensorrt_rtx (pip install 'edgex[rtx]')"
+                "with tensorrt_rtx (pip install '.[rtx]')"
             ) from error
         flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
         network = builder.create_network(0 if flag is None else 1 << int(flag))
@@ -352,8 +352,8 @@ def _import_first(packages: Sequence[str]) -> tuple[str, ModuleType]:
         except ImportError:
             continue
     raise MissingExtraError(
-        f"{' and '.join(packages)} not installed: pip install 'edgex[rtx]' for GeForce RTX and workstation GPUs "
-        "(builds without a GPU), 'edgex[trt]' for others"
+        f"{' and '.join(packages)} not installed: pip install '.[rtx]' for GeForce RTX and workstation GPUs "
+        "(builds without a GPU), '.[trt]' for others"
     )
 
 

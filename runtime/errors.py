@@ -14,7 +14,15 @@ EdgexError                  everything that edgex raises on purpose; its text is
 
 
 class EdgexError(Exception):
-    """Base of every error that edgex raises on purpose."""
+    """Base of every error that edgex raises on purpose.
+
+    argument: the parameter of the public function that the message is about, such as "alpha", or None. The command
+    line puts the flag of that name before the message, so that messages themselves need not know any flag.
+    """
+
+    def __init__(self, message: str = "", *, argument: str | None = None) -> None:
+        super().__init__(message)
+        self.argument = argument
 
 
 class UsageError(EdgexError):
@@ -51,3 +59,8 @@ class ProviderError(EdgexError):
 
 class GateError(EdgexError):
     """An exported file failed its parity gate against the source model; nothing was written."""
+
+
+def install_hint(extra: str) -> str:
+    """The command that installs one of the optional parts of edgex, such as "cpu" or "bake"."""
+    return f"pip install '.[{extra}]' in a clone of edgex"

@@ -242,7 +242,7 @@ def tasks_of(
         skipped.append(Skipped(f"{options.passes} passes and Kernel SHAP in batches", reason))
     for library in LIBRARIES:
         if missing := _missing(library):
-            reason = f"needs the package {missing}: pip install 'edgex[bench]'"
+            reason = f"needs the package {missing}: pip install '.[bench]'"
             skipped.append(Skipped(f"Kernel SHAP by {library}", reason))
             continue
         for players in options.players:

@@ -73,7 +73,7 @@ def kernel_shap(
         return function(score, picture, segments, colour, evaluations, batch)
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            f"Kernel SHAP by {library} needs the package {error.name}: pip install 'edgex[bench]'"
+            f"Kernel SHAP by {library} needs the package {error.name}: pip install '.[bench]'"
         ) from error
 
 

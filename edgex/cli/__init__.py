@@ -47,7 +47,7 @@ def main() -> None:
         # Only a package that an extra brings is the user's to install; anything else is a bug and shows itself.
         if (extra := extra_of(error.name or "")) is None:
             raise
-        print_error(MissingExtraError(f"this command needs the package {error.name}: pip install 'edgex[{extra}]'"))
+        print_error(MissingExtraError(f"this command needs the package {error.name}: pip install '.[{extra}]'"))
         sys.exit(EXIT_FAILURE)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -58,7 +58,7 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = F
     print(f"edgex {found['edgex']}, Python {found['python']}, {found['platform']}")
     runtimes = _installed_runtimes(packages)
     for name, module, extra, purpose in _PACKAGES:
-        state = packages[name] or f"not installed (pip install 'edgex[{extra}]')"
+        state = packages[name] or f"not installed (pip install '.[{extra}]')"
         if module == "onnxruntime" and runtimes and not packages[name]:
             state = f"not installed ({runtimes[0]} is: one at a time)"
         print(f"  {name:<22}{state:<44}{purpose}")
@@ -109,9 +109,7 @@ def _advice(packages: dict[str, Any]) -> list[str]:
     if len(runtimes) > 1:
         advice.append(f"{' and '.join(runtimes)} overwrite each other's files: pip uninstall all, then install one")
     if importlib.util.find_spec("onnxruntime") is None:
-        advice.append(
-            "nothing runs ONNX files yet: pip install 'edgex[cpu]' (or 'edgex[gpu]' with a CUDA GPU, 'edgex[openvino]')"
-        )
+        advice.append("nothing runs ONNX files yet: pip install '.[cpu]' (or '.[gpu]' with a CUDA GPU, '.[openvino]')")
     if packages["torch"] is None:
-        advice.append("this is a device installation; for train, bake and export: pip install 'edgex[bake]'")
+        advice.append("this is a device installation; for train, bake and export: pip install '.[bake]'")
     return advice

@@ -35,7 +35,7 @@ def fetch(repository: str, files: Sequence[str]) -> Path:
         import huggingface_hub as hub
         from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
     except ImportError as error:
-        raise MissingExtraError("hub files need huggingface_hub: pip install 'edgex[bake]'") from error
+        raise MissingExtraError("hub files need huggingface_hub: pip install '.[bake]'") from error
     wanted = f"{SCHEME}{repository}/{files[0]}"
     for file in files:
         try:

@@ -82,7 +82,7 @@ def joined(device: str) -> Iterator[Processes]:
         from accelerate import PartialState
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            "several processes need the package accelerate: pip install 'edgex[distributed]'"
+            "several processes need the package accelerate: pip install '.[distributed]'"
         ) from error
     state = PartialState(cpu=where.type == "cpu", timeout=TIMEOUT)
     try:

@@ -170,7 +170,7 @@ def import_onnxruntime() -> ModuleType:
     except ImportError as error:
         raise MissingExtraError(
             f"expected onnxruntime to run an ONNX file, found none that imports ({error}); install it with "
-            "pip install 'edgex[cpu]', or 'edgex[gpu]' for NVIDIA GPUs"
+            "pip install '.[cpu]', or '.[gpu]' for NVIDIA GPUs"
         ) from error
     return onnxruntime
 
@@ -283,9 +283,9 @@ def _unavailable(provider: str, available: list[str]) -> str:
     names = ", ".join(_SHORT.get(name, name) for name in available)
     message = f"expected one of the providers {names} that this onnxruntime has, found provider={provider!r}"
     if provider in _ON_CUDA:
-        message += "; onnxruntime for NVIDIA GPUs comes with pip install 'edgex[gpu]'"
+        message += "; onnxruntime for NVIDIA GPUs comes with pip install '.[gpu]'"
     if provider == "openvino":
-        message += "; onnxruntime with OpenVINO comes with pip install 'edgex[openvino]'"
+        message += "; onnxruntime with OpenVINO comes with pip install '.[openvino]'"
     return message
 
 

@@ -234,7 +234,7 @@ def _import(name: str, extra: str) -> ModuleType:
     except ImportError as error:
         raise MissingExtraError(
             f"expected {name} to run this engine, found none that imports ({error}); install it with "
-            f"pip install 'edgex[{extra}]'"
+            f"pip install '.[{extra}]'"
         ) from error
 
 

@@ -217,7 +217,7 @@ def import_av() -> ModuleType:
     except ImportError as error:
         raise MissingExtraError(
             f"expected PyAV to read or write videos and cameras, found none that imports ({error}); install it with "
-            "pip install 'edgex[camera]'"
+            "pip install '.[camera]'"
         ) from error
     # FFmpeg talks to standard error by itself, about every missing timestamp; what matters comes as an exception.
     av.logging.set_level(av.logging.PANIC)

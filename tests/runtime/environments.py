@@ -1,4 +1,4 @@
-"""Fresh environments that hold what `pip install 'edgex[EXTRA]'` brings, for tests of what a device gets."""
+"""Fresh environments that hold what `pip install '.[EXTRA]'` brings, for tests of what a device gets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def install(folder: Path, extra: str) -> Path:
     pip = [str(interpreter), "-m", "pip", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", str(folder), str(source)], check=True)
     (wheel,) = folder.glob("edgex-*.whl")
-    subprocess.run([*pip, "install", f"edgex[{extra}] @ {wheel.as_uri()}"], check=True)
+    subprocess.run([*pip, "install", f"edgex-xai[{extra}] @ {wheel.as_uri()}"], check=True)
     return interpreter
 
 

@@ -34,7 +34,7 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of a fresh environment that holds what `pip install 'edgex[cpu]'` brings."""
+    """The interpreter of a fresh environment that holds what `pip install '.[cpu]'` brings."""
     return install(tmp_path_factory.mktemp("wheel"), "cpu")
 
 

@@ -198,7 +198,7 @@ def test_the_command_names_what_a_device_without_torch_cannot_run(files: Path) -
     assert "fused, class and heatmap" in done.stdout
     assert "8 bare passes" in done.stdout
     assert "skipped: plain classifier: an exported file holds none: name its ONNX file with --plain" in done.stdout
-    assert "skipped: Kernel SHAP by captum: needs the package torch: pip install 'edgex[bench]'" in done.stdout
+    assert "skipped: Kernel SHAP by captum: needs the package torch: pip install '.[bench]'" in done.stdout
     assert "skipped: Kernel SHAP by shap: needs the package shap" in done.stdout
     assert re.search(r"bound: \d+ bare passes.* take as long as [\d.e+]+ fused passes", done.stdout)
     assert "round 1 of 1" in done.stderr

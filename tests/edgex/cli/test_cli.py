@@ -352,7 +352,7 @@ def test_a_device_without_torch_is_told_which_extra_to_install(tmp_path: Path) -
         check=False,
     )
     assert done.returncode == 1
-    assert "pip install 'edgex[bake]'" in error_line(done)
+    assert "pip install '.[bake]'" in error_line(done)
 
 
 def test_baking_twice_needs_a_place_of_its_own(run: Run, tmp_path: Path) -> None:

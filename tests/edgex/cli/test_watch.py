@@ -286,7 +286,7 @@ def test_a_video_is_refused_without_pyav(watch: Watch, tmp_path: Path, monkeypat
     monkeypatch.setitem(sys.modules, "av", None)
     code, _, err = watch("--source", "a.mp4")
     assert code == 1
-    assert "pip install 'edgex[camera]'" in error_line(err)
+    assert "pip install '.[camera]'" in error_line(err)
 
 
 def test_ctrl_c_while_a_pipe_is_silent(watch: Watch, pictures: Path, tmp_path: Path) -> None:
