@@ -25,7 +25,7 @@ def install(folder: Path, extra: str) -> Path:
     interpreter = folder / "venv" / "bin" / "python"
     pip = [str(interpreter), "-m", "pip", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", str(folder), str(source)], check=True)
-    (wheel,) = folder.glob("edgex-*.whl")
+    (wheel,) = folder.glob("edgex_xai-*.whl")
     subprocess.run([*pip, "install", f"edgex-xai[{extra}] @ {wheel.as_uri()}"], check=True)
     return interpreter
 

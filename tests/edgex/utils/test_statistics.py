@@ -37,5 +37,6 @@ def test_a_single_picture_has_no_interval_and_its_json_says_so() -> None:
 
 
 def test_it_needs_nothing_that_is_slow_to_import() -> None:
-    code = "import sys, edgex.utils.statistics, edgex.vectors.transfer\nsys.exit(bool({'numpy', 'torch'} & set(sys.modules)))"
+    modules = "edgex.utils.statistics, edgex.vectors.transfer"
+    code = f"import sys, {modules}; sys.exit(bool({{'numpy', 'torch'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
