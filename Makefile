@@ -16,11 +16,13 @@ lint: $(VENV)/dev.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# mypy knows nothing of setuptools' package-dir: it is shown the three packages as they are imported.
+# mypy does not read setuptools' package-dir: links show it the packages as they are imported.
 types: $(VENV)/dev.installed
 	rm -rf build/types && mkdir -p build/types/edgex
 	ln -s $(CURDIR)/edgex/* $(CURDIR)/export $(CURDIR)/runtime build/types/edgex/
-	cd build/types && MYPYPATH=. $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p edgex
+	ln -s $(CURDIR)/tests $(CURDIR)/benchmarks build/types/
+	cd build/types && MYPYPATH=.:tests/support:benchmarks \
+		$(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml edgex tests benchmarks
 
 # The page of `edgex watch` is tested in Debian's chromium: installed where that is allowed, else its test is skipped.
 browser:
