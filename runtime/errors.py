@@ -1,4 +1,4 @@
-"""Exceptions of edgex. They live in the runtime, since the runtime imports nothing else of edgex.
+"""Exceptions of edgex, and their wording. They live in the runtime, since it imports nothing else of edgex.
 
 EdgexError                  everything that edgex raises on purpose; its text is one line for a person
 ├── UsageError              the call itself is wrong: options that contradict, an unknown name or class
@@ -64,3 +64,9 @@ class GateError(EdgexError):
 def install_hint(extra: str) -> str:
     """The command that installs one of the optional parts of edgex, such as "cpu" or "bake"."""
     return f"pip install '.[{extra}]' in a clone of edgex"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line that an exception says, or its type where it says nothing."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line), type(error).__name__)

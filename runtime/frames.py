@@ -1,7 +1,8 @@
 """What the user hands in as a picture, read and checked: a path, a PIL picture or an array.
 
 Everything becomes a `Frame`, which hands out RGB pixels region by region, so that a picture of any size is
-resampled in bounded memory. Resizing and cropping are in `preprocess`.
+resampled in bounded memory. This is the one reader of pictures of edgex, for training as on the device. Resizing and
+cropping are in `preprocessing`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from PIL import Image
 from edgex.runtime.errors import ImageError, UsageError
 
 ColorOrder = Literal["rgb", "bgr"]
+
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+"""What files of pictures are called, in small letters: a folder's other files are passed over."""
 
 MAX_FILE_PIXELS = 178_956_970
 """Largest picture that is decoded from a file (a 20000x20000 file would need 1.6 GB); the limit at which
@@ -50,6 +54,19 @@ class Frame:
         """The whole picture: uint8 [height, width, 3] RGB; may share memory with the caller's array."""
         pixels = self.region(0, self.height, 0, self.width)
         return pixels[..., ::-1] if self.color == "bgr" else pixels
+
+
+def is_picture(path: str | os.PathLike[str]) -> bool:
+    """Whether a file's name says that it is a picture; the file itself is not looked at."""
+    return Path(path).suffix.lower() in PICTURE_SUFFIXES
+
+
+def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
+    """A picture file's pixels: uint8 [H, W, 3] RGB, upright; `as_frame` says how alpha, palettes and 16 bits are read.
+
+    Raises ImageError where the file is missing or no usable picture.
+    """
+    return np.array(_from_file(Path(path)).rgb(), np.uint8, order="C")
 
 
 def as_frame(frame: Any, color: ColorOrder = "rgb") -> Frame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgex.runtime.errors import ArtefactError, UsageError
+from edgex.runtime.atomic_files import atomic_output
+from edgex.runtime.errors import UsageError
 from edgex.utils.json import finite
 
 if TYPE_CHECKING:
@@ -58,18 +58,8 @@ def save_picture(pixels: np.ndarray, path: Path) -> None:
     """uint8 [H, W, 3] RGB -> a PNG file, whole or not at all; ArtefactError where it cannot be written."""
     from PIL import Image
 
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_output(path) as temporary:
         Image.fromarray(pixels).save(temporary, format="PNG")
-        temporary.replace(path)
-    except OSError as error:
-        raise ArtefactError(
-            f"cannot write {path} ({error.strerror or error}): free space or choose another folder"
-        ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def print_json(value: Any) -> None:

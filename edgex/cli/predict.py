@@ -9,7 +9,6 @@ import typer
 
 from edgex.cli.console import ProviderOption, note, print_error, print_json, provider_options, save_picture
 from edgex.runtime.errors import ImageError, UsageError
-from edgex.utils.names import PICTURE_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,10 +57,12 @@ def predict(
 
 def _pictures(images: list[Path]) -> list[Path]:
     """The pictures themselves, and every one below each folder."""
+    from edgex.runtime.frames import is_picture
+
     paths: list[Path] = []
     for entry in images:
         if entry.is_dir():
-            found = sorted(p for p in entry.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES)
+            found = sorted(p for p in entry.rglob("*") if is_picture(p))
             if not found:
                 raise UsageError(f"expected pictures in {entry}, found none")
             paths += found

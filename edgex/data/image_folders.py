@@ -17,8 +17,9 @@ import numpy as np
 from PIL import Image
 
 from edgex.errors import DataError, ImageError
+from edgex.runtime.frames import is_picture
 from edgex.runtime.preprocessing import Preprocessing
-from edgex.utils.names import MASK_SUFFIX, PICTURE_SUFFIXES, nearest
+from edgex.utils.names import MASK_SUFFIX, nearest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,5 +145,5 @@ def _pictures_in(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in PICTURE_SUFFIXES and not path.name.endswith(MASK_SUFFIX) and path.is_file()
+        if is_picture(path) and not path.name.endswith(MASK_SUFFIX) and path.is_file()
     )

@@ -9,16 +9,13 @@ changed weight. What the metadata means is decided in `edgex.files.model_file` a
 from __future__ import annotations
 
 import collections
-import contextlib
 import dataclasses
 import errno
 import hashlib
 import io
 import json
-import os
 import struct
-import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +23,8 @@ import torch
 from torch import Tensor
 
 from edgex.errors import ArtefactError
+from edgex.runtime.atomic_files import atomic_output as atomic_output
+from edgex.runtime.errors import first_line
 from edgex.utils.json import finite
 
 FORMAT = "edgex/1"
@@ -78,7 +77,7 @@ class TensorFile:
             self._file: io.BufferedReader = path.open("rb")
         except (SafetensorError, OSError, ValueError) as error:
             raise ArtefactError(
-                f"{path} is not a whole safetensors file ({_first_line(error)}): copy or download it again"
+                f"{path} is not a whole safetensors file ({first_line(error)}): copy or download it again"
             ) from error
         self.raw_metadata: dict[str, str] = {}
         self.metadata: dict[str, Any] = {}
@@ -247,38 +246,4 @@ def save_state(path: Path, content: dict[str, Any]) -> None:
             torch.save(content, temporary)
         except RuntimeError as error:
             # torch's own writer reports a full disk this way.
-            raise OSError(errno.ENOSPC, f"torch could not write it: {_first_line(error)}") from error
-
-
-@contextlib.contextmanager
-def atomic_output(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; renames it on success and removes it on any failure.
-
-    Operating-system errors (read-only folder, full disk) become one-line ArtefactErrors.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        os.close(handle)
-    except OSError as error:
-        raise ArtefactError(f"cannot write {path} ({error.strerror}): choose a folder that can be written") from error
-    temporary = Path(name)
-    try:
-        try:
-            yield temporary
-            # mkstemp makes a private file; give it the permissions of any other new file.
-            umask = os.umask(0)
-            os.umask(umask)
-            temporary.chmod(0o666 & ~umask)
-            temporary.replace(path)
-        except OSError as error:
-            raise ArtefactError(
-                f"cannot write {path} ({error.strerror or error}): nothing was written, free space or choose "
-                "another folder"
-            ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise OSError(errno.ENOSPC, f"torch could not write it: {first_line(error)}") from error

@@ -1,11 +1,9 @@
-"""Names: suggestions for misspelt ones, and what a picture's file is called. Imports nothing heavy."""
+"""Names: suggestions for misspelt ones, and what a mask's file is called. Imports nothing heavy."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-
-from edgex.runtime.suffixes import PICTURE_SUFFIXES as PICTURE_SUFFIXES
 
 MASK_SUFFIX = ".mask.png"
 """What a picture's object mask beside it is called: cat.jpg -> cat.mask.png. A mask is no picture."""

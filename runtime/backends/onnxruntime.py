@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgex.runtime.backends.binding import DeviceBinding, HostBinding
-from edgex.runtime.errors import ArtefactError, MissingExtraError, ProviderError, UsageError
+from edgex.runtime.errors import ArtefactError, MissingExtraError, ProviderError, UsageError, install_hint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -169,8 +169,8 @@ def import_onnxruntime() -> ModuleType:
         import onnxruntime
     except ImportError as error:
         raise MissingExtraError(
-            f"expected onnxruntime to run an ONNX file, found none that imports ({error}); install it with "
-            "pip install '.[cpu]', or '.[gpu]' for NVIDIA GPUs"
+            f"expected onnxruntime to run an ONNX file, found none that imports ({error}): "
+            f"{install_hint('cpu')}, or '.[gpu]' for NVIDIA GPUs"
         ) from error
     return onnxruntime
 
@@ -283,9 +283,9 @@ def _unavailable(provider: str, available: list[str]) -> str:
     names = ", ".join(_SHORT.get(name, name) for name in available)
     message = f"expected one of the providers {names} that this onnxruntime has, found provider={provider!r}"
     if provider in _ON_CUDA:
-        message += "; onnxruntime for NVIDIA GPUs comes with pip install '.[gpu]'"
+        message += f"; onnxruntime for NVIDIA GPUs comes with {install_hint('gpu')}"
     if provider == "openvino":
-        message += "; onnxruntime with OpenVINO comes with pip install '.[openvino]'"
+        message += f"; onnxruntime with OpenVINO comes with {install_hint('openvino')}"
     return message
 
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import importlib
 import math
-import os
 import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgex.runtime.errors import ArtefactError, MissingExtraError, ProviderError, UsageError
+from edgex.runtime.atomic_files import atomic_output
+from edgex.runtime.errors import ArtefactError, MissingExtraError, ProviderError, UsageError, install_hint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -146,10 +146,8 @@ class TensorRTBackend:
         """Writes the compiled kernels beside the engine; a folder that cannot be written costs only time."""
         if self._cache is None:
             return
-        temporary = self._cache_path.with_name(f"{self._cache_path.name}.{os.getpid()}")
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(ArtefactError), atomic_output(self._cache_path) as temporary:
             temporary.write_bytes(bytes(self._cache.serialize()))
-            temporary.replace(self._cache_path)
 
 
 class Cuda:
@@ -233,8 +231,7 @@ def _import(name: str, extra: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         raise MissingExtraError(
-            f"expected {name} to run this engine, found none that imports ({error}); install it with "
-            f"pip install '.[{extra}]'"
+            f"expected {name} to run this engine, found none that imports ({error}): {install_hint(extra)}"
         ) from error
 
 

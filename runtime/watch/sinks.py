@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from edgex.runtime.errors import ArtefactError, UsageError
+from edgex.runtime.atomic_files import atomic_output, write_error
+from edgex.runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from edgex.runtime.watch.stream import Seen
@@ -62,7 +63,7 @@ class JsonLinesSink:
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise _unwritable(self._path or "the stream", error) from error
+            raise write_error(self._path or "the stream", error) from error
 
     def close(self) -> None:
         """Closes a file, leaves a stream that was given open."""
@@ -83,7 +84,7 @@ class FolderSink:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise _unwritable(folder, error) from error
+            raise write_error(folder, error) from error
 
     def write(self, seen: Seen) -> None:
         """See `Sink`."""
@@ -91,19 +92,12 @@ class FolderSink:
             return
         label = re.sub(r"\W+", "-", seen.result.explained.lower()).strip("-")[:60]
         path = self._folder / f"{seen.number:06d}.{label}.jpg"
-        temporary = path.with_name(f".{path.name}.part")
-        try:
-            if self._replace:
-                _remove_earlier(self._folder)
-                self._replace = False
-            picture = Image.fromarray(captioned(seen, self._opacity))
+        if self._replace:
+            _remove_earlier(self._folder)
+            self._replace = False
+        picture = Image.fromarray(captioned(seen, self._opacity))
+        with atomic_output(path, durable=False) as temporary:
             picture.save(temporary, format="JPEG", quality=_QUALITY, comment=_MARK)
-            temporary.replace(path)
-        except OSError as error:
-            raise _unwritable(path, error) from error
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Nothing is open."""
@@ -179,12 +173,11 @@ def check_empty(folder: Path, option: str, force: bool) -> None:
 def _remove_earlier(folder: Path) -> None:
     """Removes what a `FolderSink` wrote: its name and, near the beginning of the file, its comment."""
     for path in list(folder.glob("*.jpg")):
-        if _NAME.fullmatch(path.name) and path.is_file() and not path.is_symlink():
-            with path.open("rb") as file:
-                ours = _MARK in file.read(64)
-            if ours:
-                path.unlink()
-
-
-def _unwritable(path: Path | str, error: OSError) -> ArtefactError:
-    return ArtefactError(f"cannot write {path} ({error.strerror or error}): free space or choose another place")
+        try:
+            if _NAME.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+                with path.open("rb") as file:
+                    ours = _MARK in file.read(64)
+                if ours:
+                    path.unlink()
+        except OSError as error:
+            raise write_error(path, error) from error

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
 from edgex.runtime.errors import SourceError, UsageError
-from edgex.runtime.frames import as_frame
-from edgex.runtime.suffixes import PICTURE_SUFFIXES, VIDEO_SUFFIXES
+from edgex.runtime.frames import PICTURE_SUFFIXES, as_frame, is_picture
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -26,6 +25,8 @@ _CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"),
 """sys.platform -> FFmpeg's input device and how it calls a camera."""
 
 _URL = re.compile(r"[a-z][a-z0-9+.]+://", re.IGNORECASE)
+_WHOLE_VIDEOS = {".mp4", ".m4v", ".mkv", ".mov", ".avi", ".webm"}
+"""Suffixes of URLs that name a whole video: it ends where a live stream would have broken."""
 _CREDENTIALS = re.compile(r"//[^/]*@")
 
 
@@ -82,12 +83,12 @@ def open_source(name: str) -> Source:
 
         options = {"rtsp_transport": "tcp"} if name.lower().startswith("rtsp") else {}
         parts = urlsplit(name)
-        whole = parts.scheme.startswith("http") and PurePosixPath(parts.path).suffix.lower() in VIDEO_SUFFIXES
+        whole = parts.scheme.startswith("http") and PurePosixPath(parts.path).suffix.lower() in _WHOLE_VIDEOS
         live = not whole and parts.scheme != "file"
         # The name goes into logs and onto the page; a password does not.
         return VideoSource(name, _CREDENTIALS.sub("//", name), live=live, options=options)
     path = Path(name)
-    if path.is_dir() or path.suffix.lower() in PICTURE_SUFFIXES:
+    if path.is_dir() or is_picture(path):
         return FolderSource(path)
     if not path.exists():
         raise SourceError(
@@ -132,7 +133,7 @@ class FolderSource:
         """Lists the folder. Raises SourceError where there are no pictures."""
         try:
             found = self._path.rglob("*") if self._path.is_dir() else [self._path]
-            pictures = sorted(path for path in found if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file())
+            pictures = sorted(path for path in found if is_picture(path) and path.is_file())
         except OSError as error:
             raise SourceError(f"{self._path}: cannot be listed: {error.strerror or error}") from error
         if not pictures:

@@ -11,11 +11,12 @@ FFmpeg (LGPL-3.0) beside x264 and x265 (GPL-2.0), which matters to whoever ships
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from edgex.runtime.errors import ArtefactError, ImageError, MissingExtraError, SourceError, UsageError
+from edgex.runtime.atomic_files import atomic_output
+from edgex.runtime.errors import ImageError, MissingExtraError, SourceError, UsageError, install_hint
 from edgex.runtime.frames import as_frame
 from edgex.runtime.watch.sources import Shot
 
@@ -133,7 +134,7 @@ def upright(frame: Any) -> np.ndarray:
 class VideoWriter:
     """Writes pictures with their times as a video: H.264 where FFmpeg has an encoder, else MPEG-4.
 
-    The file appears at `close`, whole; until then its name ends in ".part".
+    The file appears at `close`, whole; until then it has a temporary name that ends in ".part".
     """
 
     def __init__(self, path: Path) -> None:
@@ -141,7 +142,7 @@ class VideoWriter:
             raise UsageError(f"--video: expected a name that ends in {', '.join(VIDEO_SUFFIXES)}, found {str(path)!r}")
         self._av = import_av()
         self._path = path
-        self._temporary = path.with_name(f".{path.name}.part")
+        self._output = contextlib.ExitStack()
         self._container: Any = None
         self._last = -1
 
@@ -158,10 +159,7 @@ class VideoWriter:
             self._last = frame.pts = max(self._last + 1, round(seconds * _CLOCK))
             self._container.mux(self._stream.encode(frame))
         except (self._av.FFmpegError, OSError) as error:
-            self._discard()
-            raise ArtefactError(
-                f"cannot write {self._path}: {_reason(error)}: free space or choose another folder"
-            ) from error
+            self._discard(error)
 
     def close(self) -> None:
         """Finishes the file; without a picture there is none."""
@@ -170,20 +168,17 @@ class VideoWriter:
         try:
             self._container.mux(self._stream.encode(None))
             self._container.close()
-            self._temporary.replace(self._path)
-            self._container = None
         except (self._av.FFmpegError, OSError) as error:
-            self._discard()
-            raise ArtefactError(
-                f"cannot write {self._path}: {_reason(error)}: free space or choose another folder"
-            ) from error
+            self._discard(error)
+        self._container = None
+        self._output.close()
 
     def _begin(self, width: int, height: int) -> None:
         self._size = max(width - width % 2, 2), max(height - height % 2, 2)
         codec = next(name for name in _CODECS if name in self._av.codecs_available)
         container_format = {".mkv": "matroska", ".mov": "mov"}.get(self._path.suffix.lower(), "mp4")
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._container = self._av.open(str(self._temporary), "w", format=container_format)
+        temporary = self._output.enter_context(atomic_output(self._path))
+        self._container = self._av.open(str(temporary), "w", format=container_format)
         self._stream = self._container.add_stream(codec, rate=30)
         self._stream.width, self._stream.height = self._size
         self._stream.pix_fmt = "yuv420p"
@@ -200,13 +195,15 @@ class VideoWriter:
 
         return np.asarray(ImageOps.pad(Image.fromarray(pixels), self._size, Image.Resampling.BILINEAR))
 
-    def _discard(self) -> None:
+    def _discard(self, error: Exception) -> NoReturn:
+        """Removes what was written and raises one ArtefactError."""
         if self._container is not None:
             with contextlib.suppress(Exception):
                 self._container.close()
             self._container = None
-        with contextlib.suppress(OSError):
-            self._temporary.unlink(missing_ok=True)
+        with self._output:
+            raise OSError(getattr(error, "errno", None) or 0, _reason(error)) from error
+        raise AssertionError("the line above raises")
 
 
 def import_av() -> ModuleType:
@@ -216,8 +213,8 @@ def import_av() -> ModuleType:
         import av.error
     except ImportError as error:
         raise MissingExtraError(
-            f"expected PyAV to read or write videos and cameras, found none that imports ({error}); install it with "
-            "pip install '.[camera]'"
+            f"expected PyAV to read or write videos and cameras, found none that imports ({error}): "
+            f"{install_hint('camera')}"
         ) from error
     # FFmpeg talks to standard error by itself, about every missing timestamp; what matters comes as an exception.
     av.logging.set_level(av.logging.PANIC)

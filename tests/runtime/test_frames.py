@@ -9,7 +9,7 @@ from PIL import Image
 
 from edgex.runtime import ImageError, UsageError
 from edgex.runtime import frames as module
-from edgex.runtime.frames import as_frame
+from edgex.runtime.frames import as_frame, is_picture, read_picture
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)
 
@@ -77,6 +77,47 @@ def test_exif_rotation_is_applied(tmp_path: Path) -> None:
     frame = as_frame(tmp_path / "a.png")
     assert (frame.height, frame.width) == (9, 7)
     assert np.array_equal(frame.rgb(), wanted)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_read_picture_turns_and_mirrors_as_exif_says(tmp_path: Path, orientation: int) -> None:
+    """The eight orientations of the EXIF specification: what lies in row 0 and column 0 of the stored picture."""
+    upright = {
+        1: PIXELS,
+        2: PIXELS[:, ::-1],
+        3: PIXELS[::-1, ::-1],
+        4: PIXELS[::-1],
+        5: PIXELS.transpose(1, 0, 2),
+        6: PIXELS[::-1].transpose(1, 0, 2),
+        7: PIXELS[::-1, ::-1].transpose(1, 0, 2),
+        8: PIXELS[:, ::-1].transpose(1, 0, 2),
+    }
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(PIXELS).save(tmp_path / "a.png", exif=exif)
+    pixels = read_picture(str(tmp_path / "a.png"))
+    np.testing.assert_array_equal(pixels, upright[orientation])
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "RGBA", "LA", "I;16"])
+def test_read_picture_gives_bytes_of_its_own(tmp_path: Path, mode: str) -> None:
+    if mode == "I;16":
+        image = Image.fromarray(PIXELS[..., 0].astype(np.uint16) * 257)
+        wanted = np.repeat(PIXELS[..., :1], 3, axis=2)
+    else:
+        image = Image.fromarray(PIXELS).convert("L" if mode == "LA" else "RGB").convert(mode)
+        wanted = np.asarray(image.convert("RGB"))
+    image.save(tmp_path / "a.png")
+    pixels = read_picture(tmp_path / "a.png")
+    np.testing.assert_array_equal(pixels, wanted)
+    assert pixels.dtype == np.uint8 and pixels.flags.writeable and pixels.flags.c_contiguous
+
+
+@pytest.mark.parametrize(
+    "name, picture", [("a.JPG", True), ("b/c.tiff", True), ("a.txt", False), ("jpg", False), ("a.png.part", False)]
+)
+def test_what_a_picture_is_called(name: str, picture: bool) -> None:
+    assert is_picture(name) is is_picture(Path(name)) is picture
 
 
 def test_the_first_picture_of_an_animation_counts(tmp_path: Path) -> None:

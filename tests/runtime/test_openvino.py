@@ -1,4 +1,4 @@
-"""onnxruntime's OpenVINO provider, really installed: `edgex[openvino]` in an environment of its own."""
+"""onnxruntime's OpenVINO provider, really installed: the extra `openvino` in an environment of its own."""
 
 from __future__ import annotations
 
@@ -98,5 +98,5 @@ def test_the_library_that_is_missing_is_named(model_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     if "OpenVINOExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("onnxruntime with OpenVINO is installed")
-    with pytest.raises(ProviderError, match=r"pip install 'edgex\[openvino\]'"):
+    with pytest.raises(ProviderError, match=r"pip install '\.\[openvino\]'"):
         Session(model_path, "openvino")

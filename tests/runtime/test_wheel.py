@@ -1,4 +1,4 @@
-"""What a device gets: the wheel, installed with `edgex[cpu]` into an environment of its own."""
+"""What a device gets: the wheel, installed with the extra `cpu` into an environment of its own."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def test_a_provider_that_is_not_there_is_an_error_with_the_list(model_path: Path
 def test_nvidia_providers_name_the_extra(model_path: Path) -> None:
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         pytest.skip("onnxruntime with CUDA is installed")
-    with pytest.raises(ProviderError, match=r"pip install 'edgex\[gpu\]'"):
+    with pytest.raises(ProviderError, match=r"pip install '\.\[gpu\]'"):
         Session(model_path, provider="cuda")
 
 
@@ -65,7 +65,9 @@ def test_a_silent_fall_back_to_the_cpu_is_an_error(model_path: Path, monkeypatch
 
 def test_without_onnxruntime_the_error_names_the_extra(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'edgex\[cpu\]', or 'edgex\[gpu\]'"):
+    with pytest.raises(
+        MissingExtraError, match=r"pip install '\.\[cpu\]' .*, or, for NVIDIA GPUs, pip install '\.\[gpu\]'"
+    ):
         Session(model_path)
 
 

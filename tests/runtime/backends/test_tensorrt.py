@@ -311,7 +311,7 @@ def test_missing_packages_name_the_extra(
     engine_path: Path, cuda: StandInCuda, tensorrt: StandInTensorRT, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(MissingExtraError, match=rf"expected {missing} .*pip install 'edgex\[rtx\]'"):
+    with pytest.raises(MissingExtraError, match=rf"expected {missing} .*pip install '\.\[rtx\]'"):
         Session(engine_path)
 
 
