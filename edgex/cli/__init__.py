@@ -1,53 +1,21 @@
-"""The command line: `edgex <command>`. Each command imports what is heavy inside its own function."""
+"""The command line: `edgex <command>`, one module a command, put together in `edgex.cli.application`.
+
+It needs typer and rich, which the extra `cli` installs; this module does without them, so that `main` can say so.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 import sys
-from typing import Annotated
 
-import typer
-
-from edgex._version import __version__
-from edgex.cli import bake, bench, demo, doctor, evaluate, export, import_, inspect, predict, train, vector, watch, zoo
-from edgex.cli.console import EXIT_FAILURE, print_error
-from edgex.cli.doctor import extra_of
-from edgex.runtime.errors import EdgexError, MissingExtraError, UsageError
-
-app = typer.Typer(
-    name="edgex",
-    help="Gives a trained Vision Transformer classifier a built-in heatmap and ships it to the edge.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-
-
-@app.callback(invoke_without_command=True)
-def _root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
-) -> None:
-    if version:
-        typer.echo(f"edgex {__version__}")
-        raise typer.Exit
-
-
-for _command in (bake, export, predict, watch, bench, evaluate, train, vector, import_, inspect, zoo, doctor, demo):
-    _command.register(app)
+from edgex.runtime.errors import install_hint
 
 
 def main() -> None:
-    """Runs the command line; exit code 0 on success, 1 on a failure, 2 on wrong usage."""
-    try:
-        app()
-    except EdgexError as error:
-        print_error(error)
-        sys.exit(2 if isinstance(error, UsageError) else EXIT_FAILURE)
-    except ModuleNotFoundError as error:
-        # Only a package that an extra brings is the user's to install; anything else is a bug and shows itself.
-        if (extra := extra_of(error.name or "")) is None:
-            raise
-        print_error(MissingExtraError(f"this command needs the package {error.name}: pip install '.[{extra}]'"))
-        sys.exit(EXIT_FAILURE)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    """The entry point of the `edgex` command; says how to install the extra `cli` where that is missing."""
+    if missing := [name for name in ("typer", "rich") if importlib.util.find_spec(name) is None]:
+        print(f"edgex: error: the command line needs {' and '.join(missing)}: {install_hint('cli')}", file=sys.stderr)
+        sys.exit(1)
+    from edgex.cli.application import run
+
+    run()

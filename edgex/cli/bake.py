@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
+from edgex.cli.command import Command
 from edgex.cli.console import note, print_json, refuse_to_overwrite
 from edgex.runtime.errors import UsageError
 
 
 def register(app: typer.Typer) -> None:
     """Adds the command."""
-    app.command("bake")(bake)
+    app.command("bake", cls=Command)(bake)
 
 
 def bake(

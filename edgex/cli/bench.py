@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgex.cli.command import Command
 from edgex.cli.console import ProviderOption, note, print_json, provider_options
 from edgex.runtime.errors import UsageError
 
@@ -23,7 +24,7 @@ MAX_BATCH = 32
 
 def register(app: typer.Typer) -> None:
     """Adds the command."""
-    app.command("bench")(bench)
+    app.command("bench", cls=Command)(bench)
 
 
 def bench(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgex.cli.command import Command
 from edgex.cli.console import note, save_picture
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ PASSES = 150
 
 def register(app: typer.Typer) -> None:
     """Adds the command."""
-    app.command("demo")(demo)
+    app.command("demo", cls=Command)(demo)
 
 
 def demo(

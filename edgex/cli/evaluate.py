@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgex.cli.command import Command
 from edgex.cli.console import note, print_json, save_picture
 from edgex.runtime.errors import UsageError
 
@@ -22,7 +23,7 @@ _NARROWEST = 120
 
 def register(app: typer.Typer) -> None:
     """Adds the command."""
-    app.command("eval")(evaluate)
+    app.command("eval", cls=Command)(evaluate)
 
 
 def evaluate(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgex.cli.command import Command
 from edgex.cli.console import note, print_json
 from edgex.runtime.errors import GateError, UsageError
 
@@ -23,7 +24,7 @@ _ATTENTION = ("plain", "fused")
 
 def register(app: typer.Typer) -> None:
     """Adds the command."""
-    app.command("export")(export)
+    app.command("export", cls=Command)(export)
 
 
 def export(

@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
+from edgex.cli.command import Command
 from edgex.cli.console import refuse_to_overwrite
 from edgex.runtime.errors import UsageError
 
 
 def register(app: typer.Typer) -> None:
     """Adds the command."""
-    app.command("import")(import_weights)
+    app.command("import", cls=Command)(import_weights)
 
 
 def import_weights(

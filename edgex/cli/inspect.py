@@ -7,13 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
+from edgex.cli.command import Command
 from edgex.cli.console import print_json
 from edgex.vectors.transfer import METRIC, records_of
 
 
 def register(app: typer.Typer) -> None:
     """Adds the command."""
-    app.command("inspect")(inspect)
+    app.command("inspect", cls=Command)(inspect)
 
 
 def inspect(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgex.cli.command import Command
 from edgex.cli.console import ProviderOption, note, print_error, print_json, provider_options, save_picture
 from edgex.runtime.errors import ImageError, UsageError
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Adds the command."""
-    app.command("predict")(predict)
+    app.command("predict", cls=Command)(predict)
 
 
 def predict(

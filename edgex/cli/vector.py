@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edgex.cli.command import Command
 from edgex.cli.console import note, print_json, refuse_to_overwrite
 from edgex.runtime.errors import UsageError
 
@@ -21,10 +22,10 @@ _LIMIT = "Use that many pictures per folder, evenly spread."
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
     group = typer.Typer(help="Learn and inspect explainability vectors.", no_args_is_help=True)
-    group.command("label")(label)
-    group.command("train")(train)
-    group.command("combine")(combine)
-    group.command("info")(info)
+    group.command("label", cls=Command)(label)
+    group.command("train", cls=Command)(train)
+    group.command("combine", cls=Command)(combine)
+    group.command("info", cls=Command)(info)
     app.add_typer(group, name="vector")
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from edgex.cli.command import Command
 from edgex.cli.console import EXIT_FAILURE, ProviderOption, note, provider_options
 from edgex.runtime.errors import UsageError
 
@@ -28,7 +29,7 @@ _REFRESH = 0.25
 
 def register(app: typer.Typer) -> None:
     """Adds the command."""
-    app.command("watch")(watch)
+    app.command("watch", cls=Command)(watch)
 
 
 def watch(
@@ -195,16 +196,16 @@ def _stopped_by_signals(stream: Stream) -> Iterator[None]:
 @contextlib.contextmanager
 def _screen() -> Iterator[Any]:
     """A line that follows the stream, on standard error and only where that is a terminal."""
-    from edgex.utils.progress import stderr
+    from edgex.utils.progress import terminal
 
-    if not stderr.is_terminal:
+    if (console := terminal()) is None:
         yield lambda *_: None
         return
     from rich.live import Live
     from rich.text import Text
 
     last = 0.0
-    with Live(console=stderr, auto_refresh=False, transient=True) as live:
+    with Live(console=console, auto_refresh=False, transient=True) as live:
 
         def show(stream: Stream, seen: Seen) -> None:
             nonlocal last

@@ -6,14 +6,15 @@ from typing import Annotated
 
 import typer
 
+from edgex.cli.command import Command
 from edgex.cli.console import print_json
 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
     group = typer.Typer(help="Named models and vectors.", no_args_is_help=True)
-    group.command("list")(list_)
-    group.command("path")(path)
+    group.command("list", cls=Command)(list_)
+    group.command("path", cls=Command)(path)
     app.add_typer(group, name="zoo")
 
 

@@ -1,41 +1,58 @@
-"""Progress on standard error: a bar for people, silence where nobody looks."""
+"""Progress on standard error: a bar in a terminal where rich is installed (the extra `cli`), silence elsewhere."""
 
 from __future__ import annotations
 
+import importlib.util
 from types import TracebackType
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
-
-stderr = Console(stderr=True)
+from typing import Any
 
 
 class Progress:
     """A progress bar with elapsed and remaining time; only where standard error is a terminal and `shown` is true."""
 
     def __init__(self, title: str, *, total: int, done: int = 0, shown: bool = True) -> None:
-        self._bar = RichProgress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[detail]}"),
-            console=stderr,
-            disable=not (shown and stderr.is_terminal),
-        )
-        self._task = self._bar.add_task(title, total=total, completed=done, detail="")
+        self._bar = _bar() if shown else None
+        self._task = self._bar and self._bar.add_task(title, total=total, completed=done, detail="")
 
     def advance(self, detail: str = "", steps: int = 1) -> None:
         """Moves the bar on and shows a detail behind it."""
-        self._bar.update(self._task, advance=steps, detail=detail)
+        if self._bar is not None:
+            self._bar.update(self._task, advance=steps, detail=detail)
 
     def __enter__(self) -> Progress:
-        self._bar.start()
+        if self._bar is not None:
+            self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def terminal() -> Any:
+    """rich's console on standard error where that is a terminal and rich is installed, else None."""
+    if importlib.util.find_spec("rich") is None:
+        return None
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    return console if console.is_terminal else None
+
+
+def _bar() -> Any:
+    """rich's progress bar, not yet shown; None where there is nothing to show it on."""
+    if (console := terminal()) is None:
+        return None
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[detail]}"), console=console)

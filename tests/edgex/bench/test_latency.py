@@ -248,7 +248,7 @@ def test_the_table_names_the_precision_of_each_row(files: Path) -> None:
 def test_wrong_usage_is_one_line_and_exits_with_2(files: Path, arguments: tuple[str, ...], expected: str) -> None:
     from typer.testing import CliRunner
 
-    from edgex.cli import app
+    from edgex.cli.application import app
 
     done = CliRunner().invoke(app, ["bench", *(str(files / a) if "." in a else a for a in arguments)])
     assert isinstance(done.exception, UsageError), done.output
