@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from edgex.runtime import Session
-from environments import install, run
+from environments import add, install, run
 
 PROGRAM = """
 import json, sys, time
@@ -54,8 +55,8 @@ def test_the_wheel_runs_without_torch(python: Path, model_path: Path, frame: np.
 def test_only_light_packages_are_installed(python: Path) -> None:
     listed = json.loads(run(python, "-m", "pip", "list", "--format", "json", "--disable-pip-version-check"))
     names = {package["name"].lower() for package in listed}
-    assert {"edgex", "numpy", "pillow", "onnxruntime"} <= names
-    assert not {"torch", "torchvision", "timm", "open-clip-torch", "onnx", "safetensors"} & names
+    assert {"edgex-xai", "numpy", "pillow", "onnxruntime"} <= names
+    assert not {"typer", "rich", "torch", "torchvision", "timm", "open-clip-torch", "onnx", "safetensors"} & names
 
 
 def test_watch_works_without_torch_and_pyav(python: Path, model_path: Path, frame: np.ndarray, tmp_path: Path) -> None:
@@ -70,13 +71,18 @@ def test_watch_works_without_torch_and_pyav(python: Path, model_path: Path, fram
         "except SystemExit as end: assert not end.code, end.code\n"
         "assert not {'torch', 'av'} & set(sys.modules)\n"
     )
-    found = run(python, "-c", program, "watch", model_path, "--source", tmp_path / "pictures", "--jsonl", "-")
+    watch = (python, "-c", program, "watch", model_path, "--source", tmp_path / "pictures", "--jsonl", "-")
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        run(*watch)
+    assert "the command line needs typer and rich: pip install '.[cli]'" in caught.value.stderr
+    add(python, "cli")
+    found = run(*watch)
     wanted = Session(model_path, "cpu")(frame).to_dict(3)
     for line in found.splitlines():
         line_found = json.loads(line)
         assert {key: line_found[key] for key in wanted} == wanted
     page = (
-        "from edgex.runtime import page; from pathlib import Path;"
+        "from edgex.runtime.watch import page; from pathlib import Path;"
         "print(*(Path(page.__file__).with_name(name).is_file() for name, _ in page._FILES.values()))"
     )
     assert run(python, "-c", page).split() == ["True"] * 3

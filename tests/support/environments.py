@@ -25,9 +25,15 @@ def install(folder: Path, extra: str) -> Path:
     interpreter = folder / "venv" / "bin" / "python"
     pip = [str(interpreter), "-m", "pip", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", str(folder), str(source)], check=True)
-    (wheel,) = folder.glob("edgex_xai-*.whl")
-    subprocess.run([*pip, "install", f"edgex-xai[{extra}] @ {wheel.as_uri()}"], check=True)
+    add(interpreter, extra)
     return interpreter
+
+
+def add(python: Path, extra: str) -> None:
+    """Installs another extra into an environment that `install` made."""
+    (wheel,) = python.parents[2].glob("edgex_xai-*.whl")
+    pip = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "install", f"edgex-xai[{extra}] @ {wheel.as_uri()}"], check=True)
 
 
 def run(python: Path, *arguments: object) -> str:
