@@ -84,9 +84,10 @@ def source(folder: Path, predictor: Path, explained: int) -> dict[str, object]:
 
 def difference(path: Path, pictures: Sequence[Path]) -> np.ndarray:
     """Insertion minus deletion [N] of the heatmap of each picture's predicted class."""
-    model, card = load_model(path)
-    subject = Subject(path.stem, path, model.to(devices.device_of("auto")).freeze(), card, np.empty(0))
-    images = torch.from_numpy(image_folders.load_batch(pictures, card.preprocessing))
+    loaded = load_model(path)
+    loaded.network.to(devices.device_of("auto"))
+    subject = Subject(path.stem, loaded, np.empty(0))
+    images = torch.from_numpy(image_folders.load_batch(pictures, loaded.card.preprocessing))
     explanations, _ = comparison.own_heatmaps(subject, images)
     return comparison.scores(subject, images, explanations, PLAN, subject.name)["difference:mean"]
 

@@ -32,13 +32,14 @@ class Subject:
         from edgex import samples
         from edgex.data import image_folders
         from edgex.files import zoo
-        from edgex.files.model_file import load_card, load_model
+        from edgex.files.model_file import load_model
 
         path = zoo.resolve(name, "model")
-        model, card = load_model(path)
+        loaded = load_model(path)
+        model, card = loaded
         found = image_folders.spread(image_folders.loose([calibration]), PICTURES) if calibration else samples.paths()
         pictures = image_folders.load_batch(found, card.preprocessing)
-        return cls(path.stem, path, load_card(path)[1], model, card, pictures, calibration is not None)
+        return cls(path.stem, path, loaded.sha256, model, card, pictures, calibration is not None)
 
     def describe(self) -> dict[str, Any]:
         """How a report begins: the model, int8's form, the machine and the versions."""

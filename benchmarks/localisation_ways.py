@@ -73,11 +73,12 @@ def measured(name: str, vectors: Sequence[Path], arguments: argparse.Namespace) 
     images = torch.from_numpy(image_folders.load_batch([paths[index] for index in chosen], card.preprocessing))
 
     def metrics(file: Path, scale: float | None = None) -> dict[str, np.ndarray]:
-        model, card = load_model(file)
+        loaded = load_model(file)
+        model = loaded.network
         if scale is not None:
             model.evidence = dataclasses.replace(model.evidence, scale=scale)
         model.to(devices.device_of("auto")).freeze()
-        subject = comparison.Subject(file.stem, file, model, card, np.zeros(0))
+        subject = comparison.Subject(file.stem, loaded, np.zeros(0))
         heatmaps = comparison.own_heatmaps(subject, images)[0].heatmaps.flatten(1).numpy()
         centred = localisation.relevance_mass(heatmaps - heatmaps.mean(axis=1, keepdims=True), coverage)
         return {**localisation.localise(heatmaps, coverage), CENTRED: centred}

@@ -190,13 +190,14 @@ def own(
     What WORK/heatmaps holds is not measured again. before: the model that it was baked from, and what that was right
     on; a baked model that makes its classes of the same weights is right on the same.
     """
-    model, card = load_model(path)
+    loaded = load_model(path)
+    model, card = loaded
     model.to(devices.device_of("auto")).freeze()
-    if before is not None and classifier_digest(load_model(before[0])[0]) == classifier_digest(model):
+    if before is not None and classifier_digest(load_model(before[0]).network) == classifier_digest(model):
         correct = before[1]
     else:
         correct = classification.correct(model, pictures, card.preprocessing, title=f"accuracy of {path.stem}")
-    subject = comparison.Subject(path.stem, path, model, card, correct)
+    subject = comparison.Subject(path.stem, loaded, correct)
     images = torch.from_numpy(
         image_folders.load_batch(image_folders.spread(pictures.paths, explained), card.preprocessing)
     )

@@ -114,27 +114,27 @@ def _export(
     from edgex.data import image_folders
     from edgex.export import export_onnx
     from edgex.files import zoo
-    from edgex.files.model_file import load_card, load_model
+    from edgex.files.model_file import load_model
 
-    path = zoo.resolve(model, "model")
-    loaded, card = load_model(path)
+    loaded = load_model(zoo.resolve(model, "model"))
+    card = loaded.card
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgex-bench-")))
     fused, plain = folder / "fused.onnx", folder / "plain.onnx"
     found = image_folders.spread(image_folders.loose([calibration]), 64) if calibration else samples.paths()
     pictures = image_folders.load_batch(found, card.preprocessing)
     note(f"exporting {model} in {precision} and its plain classifier to temporary files")
     export_onnx(
-        loaded,
+        loaded.network,
         card,
         fused,
         pictures=pictures,
         calibration=pictures if calibration else None,
-        model_sha256=load_card(path)[1],
+        model_sha256=loaded.sha256,
         precision=precision,  # type: ignore[arg-type]  # export_onnx refuses others by name
         **forms,
         max_batch=MAX_BATCH,
     )
-    export_plain(loaded, card.preprocessing.image_size, plain)
+    export_plain(loaded.network, card.preprocessing.image_size, plain)
     return fused, plain
 
 

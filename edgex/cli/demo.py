@@ -68,14 +68,14 @@ def _export(name: str, model: Path, out: Path, files: list[tuple[str, ...]]) -> 
     from edgex import samples
     from edgex.data import image_folders
     from edgex.export import export_onnx
-    from edgex.files.model_file import load_card, load_model
+    from edgex.files.model_file import load_model
     from edgex.runtime import Session
 
-    loaded, card = load_model(model)
+    loaded = load_model(model)
     target = out / f"{name}.onnx"
-    pictures = image_folders.load_batch(samples.paths(), card.preprocessing)
+    pictures = image_folders.load_batch(samples.paths(), loaded.card.preprocessing)
     note(f"exporting {target}")
-    report = export_onnx(loaded, card, target, pictures=pictures, model_sha256=load_card(model)[1], force=True)
+    report = export_onnx(loaded.network, loaded.card, target, pictures=pictures, model_sha256=loaded.sha256, force=True)
     files.append((str(model), f"{model.stat().st_size / 1e6:.1f} MB"))
     files.append((str(target), f"{report.size / 1e6:.1f} MB"))
     return Session(target, provider="cpu")

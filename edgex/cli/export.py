@@ -97,18 +97,19 @@ def export(
     thresholds = _thresholds(threshold or [])
     from edgex.export import at_image_size, export_onnx, export_tensorrt
     from edgex.files import zoo
-    from edgex.files.model_file import load_card, load_model
+    from edgex.files.model_file import load_model
 
     path = zoo.resolve(model, "model") if model else zoo.newest_bake()
     if model is None:
         note(f"exporting the newest bake: {path}")
-    loaded, card = load_model(path)
+    loaded = load_model(path)
+    network, card = loaded.network, loaded.card
     if image_size is not None:
-        loaded, card = at_image_size(loaded, card, (image_size, image_size))
+        network, card = at_image_size(network, card, (image_size, image_size))
     gated, calibrated = _pictures(pictures, calibration, card.preprocessing)
     common: dict[str, Any] = {
         "pictures": gated,
-        "model_sha256": load_card(path)[1],
+        "model_sha256": loaded.sha256,
         "precision": precision,
         "max_batch": max_batch,
         "thresholds": thresholds,
@@ -126,9 +127,9 @@ def export(
         common["attention"] = attention
     try:
         if onnx:
-            report = export_onnx(loaded, card, target, **common)
+            report = export_onnx(network, card, target, **common)
         else:
-            report = export_tensorrt(loaded, card, target, compute_capabilities=capabilities, **common)
+            report = export_tensorrt(network, card, target, compute_capabilities=capabilities, **common)
     except GateError as error:
         if (gate := getattr(error, "gate", None)) is not None:
             _print_gate(gate, to_stderr=True)

@@ -25,7 +25,7 @@ from torch import Tensor
 from edgex.data import image_folders
 from edgex.errors import UsageError
 from edgex.evaluation.faithfulness import embed_filled, hide
-from edgex.files.model_file import load_card, load_model
+from edgex.files.model_file import LoadedModel
 from edgex.files.tensor_file import save_state
 from edgex.models.self_explaining import SelfExplainingViT, normalise
 from edgex.runtime.preprocessing import Preprocessing
@@ -102,7 +102,7 @@ class Explanations:
 
 
 def cached_heatmaps(
-    model_path: Path,
+    model: LoadedModel,
     paths: Sequence[Path],
     method: Method,
     cache: Path,
@@ -115,20 +115,20 @@ def cached_heatmaps(
     One file per picture, named by the model's digest, the method and the pixels that the model sees: an interrupted
     run goes on with the next picture, and a picture's heatmap does not depend on those beside it.
     """
-    model, card = load_model(model_path)
+    network, preprocessing = model.network, model.card.preprocessing
     where = devices.device_of(device)
-    model.to(where).freeze()
+    network.to(where).freeze()
     computed = f"{where.type} {devices.precision_of(where, precision)}"
-    settings = f"{_FORMAT} {load_card(model_path)[1]} {dataclasses.astuple(method)} {computed}"
+    settings = f"{_FORMAT} {model.sha256} {dataclasses.astuple(method)} {computed}"
     folder = cache / hashlib.sha256(settings.encode()).hexdigest()[:24]
     classes, heatmaps = [], []
     with Progress(str(method), total=len(paths)) as progress:
         for path in paths:
-            image = torch.from_numpy(image_folders.load_batch([path], card.preprocessing))
+            image = torch.from_numpy(image_folders.load_batch([path], preprocessing))
             digest = hashlib.sha256(image.numpy().tobytes()).hexdigest()
             stored = folder / f"{digest[:24]}.pt"
             if not stored.is_file():
-                save_state(stored, _explain(model, image, card.preprocessing, method, digest, where, precision))
+                save_state(stored, _explain(network, image, preprocessing, method, digest, where, precision))
             content = torch.load(stored, weights_only=True)
             classes.append(content["class"])
             heatmaps.append(content["heatmap"])

@@ -24,7 +24,7 @@ from edgex.errors import UsageError
 from edgex.evaluation import baselines, classification, localisation
 from edgex.evaluation.baselines import Explanations, Method
 from edgex.evaluation.faithfulness import FILLS, STEPS, Fill, check_steps, faithfulness
-from edgex.files.model_file import ModelCard, load_model
+from edgex.files.model_file import LoadedModel, ModelCard, load_model
 from edgex.files.tensor_file import encode, save_state
 from edgex.models.self_explaining import SelfExplainingViT, normalise
 from edgex.utils import devices
@@ -70,15 +70,23 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """A model that is measured: the name it was asked for by, its file, the model frozen, whether each picture is
-    classified correctly (bool [pictures]).
+    """A model that is measured: the name it was asked for by, the model, whether each picture is classified correctly
+    (bool [pictures]).
     """
 
     name: str
-    path: Path
-    model: SelfExplainingViT
-    card: ModelCard
+    loaded: LoadedModel
     correct: np.ndarray
+
+    @property
+    def model(self) -> SelfExplainingViT:
+        """The network, frozen."""
+        return self.loaded.network
+
+    @property
+    def card(self) -> ModelCard:
+        """What the model's file says of it."""
+        return self.loaded.card
 
     @functools.cached_property
     def classifier(self) -> str:
@@ -179,29 +187,30 @@ def compare(
     """
     first, *others = (load_model(path) for _, path in ([model] if original is None else [model, original]))
     if others:
-        _check_alike(model[0], first[1], original[0] if original else "", others[0][1])
-    grid = first[0].backbone.grid
+        _check_alike(model[0], first.card, original[0] if original else "", others[0].card)
+    network, card = first
+    grid = network.backbone.grid
     # Whatever can be wrong is noticed before anything long begins.
     devices.mixed_precision(devices.device_of(plan.device), plan.precision)
-    check_steps(plan.steps, first[0].backbone.patches)
+    check_steps(plan.steps, network.backbone.patches)
     for method in (*plan.methods, *([plan.reference] if plan.reference else [])):
         if method.kind == "kernel-shap":
             method.players(grid)
-    pictures = image_folders.aligned(image_folders.labelled(folder), first[1].classes, folder)
+    pictures = image_folders.aligned(image_folders.labelled(folder), card.classes, folder)
     paths = image_folders.spread(pictures.paths, plan.explained)
-    marked = localisation.objects(folder, paths, first[1].preprocessing, grid)
-    images = torch.from_numpy(image_folders.load_batch(paths, first[1].preprocessing))
+    marked = localisation.objects(folder, paths, card.preprocessing, grid)
+    images = torch.from_numpy(image_folders.load_batch(paths, card.preprocessing))
 
     subjects: list[Subject] = []
-    unchanged = bool(others) and classifier_digest(first[0]) == classifier_digest(others[0][0])
-    for (name, path), (loaded, card) in zip([model, original] if original else [model], [first, *others], strict=True):
+    unchanged = bool(others) and classifier_digest(network) == classifier_digest(others[0].network)
+    for (name, _), loaded in zip([model, original] if original else [model], [first, *others], strict=True):
         if subjects and unchanged:
             hits = subjects[0].correct
-            loaded.to(devices.device_of(plan.device))
+            loaded.network.to(devices.device_of(plan.device))
         else:
             title = f"accuracy of {name}"
-            hits = classification.correct(loaded, pictures, card.preprocessing, device=plan.device, title=title)
-        subjects.append(Subject(name, path, loaded, card, hits))
+            hits = classification.correct(loaded.network, pictures, card.preprocessing, device=plan.device, title=title)
+        subjects.append(Subject(name, loaded, hits))
     references: dict[str, Tensor] = {}
     for subject in reversed(subjects if plan.reference else []):
         known = references.get(subjects[-1].name) if unchanged else None
@@ -227,7 +236,7 @@ def compare(
         rows.append(row(f"{model[0]} {ON_ORIGINAL}", owner, (own_heatmaps(subjects[0], images, classes)[0], None)))
     for method in plan.methods:
         found = baselines.cached_heatmaps(
-            owner.path, paths, method, cache, device=plan.device, precision=plan.precision
+            owner.loaded, paths, method, cache, device=plan.device, precision=plan.precision
         )
         rows.append(row(str(method), owner, (found, None)))
     reliability = (
@@ -337,7 +346,7 @@ def _reference(subject: Subject, paths: Sequence[Path], plan: Plan, cache: Path)
     return torch.stack(
         [
             baselines.cached_heatmaps(
-                subject.path, paths, half, cache, device=plan.device, precision=plan.precision
+                subject.loaded, paths, half, cache, device=plan.device, precision=plan.precision
             ).heatmaps
             for half in halves
         ]

@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,23 @@ class ModelCard:
             raise ArtefactError(f"{path}: its model metadata is incomplete ({error!r}): make the file again") from error
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A model artefact in memory: the network, frozen, in float32 on the CPU, and what its file says of it.
+
+    sha256: the digest that the file records of itself, checked against its content when it was read.
+    Iterating yields network and card: `network, card = load_model(path)`.
+    """
+
+    network: SelfExplainingViT
+    card: ModelCard
+    path: Path
+    sha256: str
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.network, self.card))
+
+
 def check_kind(data: Mapping[str, Any], kind: str, path: Path) -> None:
     """Raises ArtefactError where a file's metadata is not that of an edgex artefact of this kind."""
     if not data:
@@ -116,7 +134,9 @@ def check_kind(data: Mapping[str, Any], kind: str, path: Path) -> None:
         raise ArtefactError(f"expected an edgex {kind}, found an edgex {data.get('kind')} at {path}")
 
 
-def save_model(path: Path, model: SelfExplainingViT, card: ModelCard, *, dtype: torch.dtype = torch.float32) -> str:
+def save_model(
+    path: str | os.PathLike[str], model: SelfExplainingViT, card: ModelCard, *, dtype: torch.dtype = torch.float32
+) -> str:
     """Writes a model artefact, floating-point tensors stored as `dtype`; returns its sha256."""
     tensors = {BACKBONE_PREFIX + name: tensor for name, tensor in model.backbone.tensors().items()}
     tensors |= {HEAD_PREFIX + name: tensor for name, tensor in model.head.state_dict().items()}
@@ -127,21 +147,22 @@ def save_model(path: Path, model: SelfExplainingViT, card: ModelCard, *, dtype: 
     return tensor_file.write_tensors(path, card.to_metadata(), stored)
 
 
-def load_card(path: Path) -> tuple[ModelCard, str]:
+def load_card(path: str | os.PathLike[str]) -> tuple[ModelCard, str]:
     """The card of a model artefact and its recorded sha256, without reading the data."""
     with TensorFile(path) as file:
-        return ModelCard.from_metadata(file.metadata, path), str(file.metadata["sha256"])
+        return ModelCard.from_metadata(file.metadata, file.path), str(file.metadata["sha256"])
 
 
-def load_model(path: Path) -> tuple[SelfExplainingViT, ModelCard]:
+def load_model(path: str | os.PathLike[str]) -> LoadedModel:
     """Loads a model artefact in float32, frozen for inference.
 
     Raises ArtefactError for a damaged file, MismatchError for a missing, extra or misshapen tensor or NaN.
     """
     with TensorFile(path) as file:
-        card = ModelCard.from_metadata(file.metadata, path)
+        card, path = ModelCard.from_metadata(file.metadata, file.path), file.path
         tensors = {name: _as_float32(file.read(name)) for name in file.tensors}
         file.verify()
+        sha256 = str(file.metadata["sha256"])
     prefixes = (BACKBONE_PREFIX, HEAD_PREFIX, READOUT_PREFIX)
     backbone, head, readout = (
         {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
@@ -153,7 +174,8 @@ def load_model(path: Path) -> tuple[SelfExplainingViT, ModelCard]:
         raise MismatchError(f"{path}: missing tensor 'head.weight' (the class weights)")
     if head["weight"].shape[0] != len(card.classes):
         raise MismatchError(f"{path}: {head['weight'].shape[0]} rows of class weights for {len(card.classes)} classes")
-    return assemble_model(card, backbone, head, readout, source=str(path)).freeze(), card
+    network = assemble_model(card, backbone, head, readout, source=str(path)).freeze()
+    return LoadedModel(network, card, path, sha256)
 
 
 def assemble_model(

@@ -14,6 +14,7 @@ import errno
 import hashlib
 import io
 import json
+import os
 import struct
 from collections.abc import Iterable
 from pathlib import Path
@@ -63,10 +64,10 @@ class TensorFile:
     in file order). Raises ArtefactError for a missing, truncated or corrupt file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         from safetensors import SafetensorError, safe_open
 
-        self.path = path
+        self.path = path = Path(path)
         if not path.is_file():
             what = "a folder" if path.is_dir() else "nothing"
             raise ArtefactError(f"expected a safetensors file at {path}, found {what}: check the path")
@@ -178,7 +179,7 @@ def encode(tensor: Tensor) -> memoryview:
 
 
 def write(
-    path: Path,
+    path: str | os.PathLike[str],
     metadata: dict[str, Any],
     specs: dict[str, tuple[torch.dtype, tuple[int, ...]]],
     tensors: Iterable[bytearray | memoryview],
@@ -225,7 +226,7 @@ def _header(metadata: dict[str, Any], specs: dict[str, tuple[torch.dtype, tuple[
     return struct.pack("<Q", len(encoded)) + encoded
 
 
-def write_tensors(path: Path, metadata: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+def write_tensors(path: str | os.PathLike[str], metadata: dict[str, Any], tensors: dict[str, Tensor]) -> str:
     """`write` for tensors that are in memory already."""
     specs = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
     return write(path, metadata, specs, (encode(tensor) for tensor in tensors.values()))

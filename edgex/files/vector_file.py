@@ -12,7 +12,8 @@ Tensors of one dimension (norms, biases), a fraction of a percent of a vector, s
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,23 @@ class VectorCard:
             ) from error
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class LoadedVector:
+    """A vector artefact in memory: its deltas in float32, by the library's tensor names, and what its file says of it.
+
+    sha256: the digest that the file records of itself, checked against its content when it was read.
+    Iterating yields deltas and card: `deltas, card = load_vector(path)`.
+    """
+
+    deltas: dict[str, Tensor]
+    card: VectorCard
+    path: Path
+    sha256: str
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.deltas, self.card))
+
+
 def difference(trained: Mapping[str, Tensor], twin: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """tau = trained - twin in float32, and the names of the tensors that did not change."""
     deltas: dict[str, Tensor] = {}
@@ -102,7 +120,9 @@ def difference(trained: Mapping[str, Tensor], twin: Mapping[str, Tensor]) -> tup
     return deltas, tuple(unchanged)
 
 
-def save_vector(path: Path, deltas: Mapping[str, Tensor], card: VectorCard, *, dtype: torch.dtype) -> str:
+def save_vector(
+    path: str | os.PathLike[str], deltas: Mapping[str, Tensor], card: VectorCard, *, dtype: torch.dtype
+) -> str:
     """Writes a vector artefact, deltas stored as `dtype` (a value of STORAGE); returns its sha256."""
     for name, delta in deltas.items():
         # Half precision can overflow; int8 follows the largest magnitude and only has to be given finite numbers.
@@ -175,19 +195,23 @@ def read_delta(file: TensorFile, name: str) -> Tensor:
     return delta
 
 
-def load_vector_card(path: Path) -> tuple[VectorCard, str]:
+def load_vector_card(path: str | os.PathLike[str]) -> tuple[VectorCard, str]:
     """The card of a vector artefact and its recorded sha256, without reading the data."""
     with TensorFile(path) as file:
-        return VectorCard.from_metadata(file.metadata, path), str(file.metadata["sha256"])
+        return VectorCard.from_metadata(file.metadata, file.path), str(file.metadata["sha256"])
 
 
-def load_vector(path: Path) -> tuple[dict[str, Tensor], VectorCard]:
-    """A vector's deltas in float32, by the library's tensor names, and its card.
+def load_vector(path: str | os.PathLike[str]) -> LoadedVector:
+    """Loads a vector artefact, its deltas in float32 however they are stored.
 
     Raises ArtefactError for a damaged file, or one that holds NaN.
     """
     with TensorFile(path) as file:
-        card = VectorCard.from_metadata(file.metadata, path)
+        card = VectorCard.from_metadata(file.metadata, file.path)
+        delta_shapes(file)
+        stored = {name: file.read(name) for name in file.tensors}
         file.verify()
-        deltas = {name: read_delta(file, name) for name in delta_shapes(file)}
-    return deltas, card
+    deltas = restored(stored)
+    for name, delta in deltas.items():
+        check_finite(delta, name, source=str(file.path))
+    return LoadedVector(deltas, card, file.path, str(file.metadata["sha256"]))

@@ -18,7 +18,7 @@ from edgex._version import __version__
 from edgex.data import image_folders
 from edgex.data.crops import Folder, gather
 from edgex.errors import UsageError
-from edgex.files.model_file import ModelCard, load_card, load_model
+from edgex.files.model_file import LoadedModel, load_model
 from edgex.files.tensor_file import check_writable
 from edgex.models.self_explaining import SelfExplainingViT
 from edgex.runtime.preprocessing import Preprocessing
@@ -48,7 +48,8 @@ def make(
     goes on from there. limit: pictures per folder. Returns the card.
     """
     with processes.joined(device) as group:
-        model, predictor, digest = load_predictor(model_path)
+        loaded = load_predictor(model_path)
+        model, predictor, digest = loaded.network, loaded.card, loaded.sha256
         folders = gather(roots, crops=crops, limit=limit)
         if group.is_main:
             check_writable(out)
@@ -90,12 +91,12 @@ def make(
     return card
 
 
-def load_predictor(path: Path) -> tuple[SelfExplainingViT, ModelCard, str]:
-    """A model trained for prediction only, its card and its sha256; UsageError for one that was baked."""
-    model, card = load_model(path)
-    if card.alpha is not None:
+def load_predictor(path: Path) -> LoadedModel:
+    """A model trained for prediction only; UsageError for one that was baked."""
+    loaded = load_model(path)
+    if loaded.card.alpha is not None:
         raise UsageError(f"expected a predictor to learn from, found {path}, which was baked already")
-    return model, card, load_card(path)[1]
+    return loaded
 
 
 def label_folders(

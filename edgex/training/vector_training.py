@@ -107,7 +107,8 @@ def train(
             for path in (out, model_out):
                 if path is not None:
                     check_writable(path)
-        model, card, digest = load_predictor(model_path)
+        loaded = load_predictor(model_path)
+        model, card, digest = loaded.network, loaded.card, loaded.sha256
         readout = part == "readout" or (part is None and has_readout(model.backbone))
         if readout and options.class_loss == "labels":
             raise UsageError("a readout leaves the classes alone: class loss 'labels' is for --learn weights")

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from edgex._version import __version__
 from edgex.errors import MismatchError, UsageError
-from edgex.files.vector_file import STORAGE, VectorCard, load_vector, load_vector_card, restored, save_vector, stored_as
+from edgex.files.vector_file import STORAGE, LoadedVector, VectorCard, load_vector, restored, save_vector, stored_as
 from edgex.models.backbones import Architecture, build
 
 METHODS = ("sum", "average", "ties")
@@ -138,14 +138,14 @@ def combine(
     factors = [1.0] * len(paths) if weights is None else list(weights)
     _check_arguments(paths, factors, alpha, store)
     loaded = [load_vector(path) for path in paths]
-    cards = [card for _, card in loaded]
+    cards = [vector.card for vector in loaded]
     for path, card in zip(paths[1:], cards[1:], strict=True):
         _check_alike(paths[0], cards[0], path, card)
-    vectors = [weighted_sum([deltas], [factor]) for (deltas, _), factor in zip(loaded, factors, strict=True)]
+    vectors = [weighted_sum([vector.deltas], [factor]) for vector, factor in zip(loaded, factors, strict=True)]
     merged = scale_blocks(_merged(vectors, factors, options), options.block_alpha, cards[0].architecture)
     deltas = {key: delta for key, delta in merged.items() if delta.any()}
     same = factors == [1.0] and options == CombineOptions()
-    names = [*loaded[0][0], *cards[0].unchanged]
+    names = [*loaded[0].deltas, *cards[0].unchanged]
 
     shares = [abs(factor) / sum(map(abs, factors)) for factor in factors]
     scale = sum(share * card.evidence.scale for share, card in zip(shares, cards, strict=True))
@@ -158,7 +158,7 @@ def combine(
         evidence=dataclasses.replace(cards[0].evidence, scale=scale),
         alpha=sum(s * card.alpha for s, card in zip(shares, cards, strict=True)) if alpha is None else alpha,
         unchanged=tuple(key for key in names if key not in deltas),
-        provenance=(_step(paths, factors, options, store),),
+        provenance=(_step(loaded, factors, options, store),),
         # What was measured of a vector holds for the same vector stored otherwise, and for no other.
         metrics={**(cards[0].metrics if same else {}), "storage": storage_error(deltas, store)},
     )
@@ -250,14 +250,19 @@ def _joined(names: Any) -> str:
     return "+".join(dict.fromkeys(names))
 
 
-def _step(paths: Sequence[Path], weights: Sequence[float], options: CombineOptions, store: str) -> dict[str, Any]:
-    inputs = []
-    for path, weight in zip(paths, weights, strict=True):
-        card, digest = load_vector_card(path)
-        provenance = list(card.provenance)
-        inputs.append(
-            {"role": "vector", "name": card.name, "sha256": digest, "weight": weight, "provenance": provenance}
-        )
+def _step(
+    vectors: Sequence[LoadedVector], weights: Sequence[float], options: CombineOptions, store: str
+) -> dict[str, Any]:
+    inputs = [
+        {
+            "role": "vector",
+            "name": vector.card.name,
+            "sha256": vector.sha256,
+            "weight": weight,
+            "provenance": list(vector.card.provenance),
+        }
+        for vector, weight in zip(vectors, weights, strict=True)
+    ]
     return {
         "step": "combine",
         "inputs": inputs,

@@ -293,7 +293,7 @@ def test_bad_input_is_one_line(
         (tmp_path / name).mkdir(parents=True)
     for path in ("torn/a/1.png", "torn/b/1.png", "torn/a/2.png", "file"):
         (tmp_path / path).write_text("no picture")
-    torch.save(load_model(small)[0].backbone.tensors(), tmp_path / "weights.pt")
+    torch.save(load_model(small).network.backbone.tensors(), tmp_path / "weights.pt")
     torch.save({"model": Path("code")}, tmp_path / "pickle.pt")
     picture = str(samples.paths()[0])
     defaults: dict[str, list[str]] = {

@@ -89,7 +89,7 @@ def test_a_run_that_only_got_worse_is_said_to_change_nothing(run: Run, source: P
     said = run("vector", "train", *small, "--learning-rate", "1e3", "--out", "v.safetensors")
     assert "(step 0)" in said
     assert "warning: no step was better than the start, so this vector changes nothing" in said
-    assert not any(delta.any() for delta in load_vector(tmp_path / "v.safetensors")[0].values())
+    assert not any(delta.any() for delta in load_vector(tmp_path / "v.safetensors").deltas.values())
 
 
 def test_masks_teach_the_heatmaps_shape(run: Run, source: Path, tmp_path: Path) -> None:

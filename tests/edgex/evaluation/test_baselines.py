@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from edgex.errors import UsageError
 from edgex.evaluation import baselines
 from edgex.evaluation.baselines import Method
-from edgex.files.model_file import save_model
+from edgex.files.model_file import load_model, save_model
 from edgex.models.self_explaining import SelfExplainingViT, normalise
 from edgex.utils import devices
 from pictures import draw
@@ -214,7 +214,9 @@ def test_cached_heatmaps_resume_and_belong_to_their_picture(
     method = Method.parse("kernel-shap:20@5")
 
     def run(which: list[Path], **change: Any) -> baselines.Explanations:
-        return baselines.cached_heatmaps(path, which, change.pop("method", method), tmp_path / "cache", **change)
+        return baselines.cached_heatmaps(
+            load_model(path), which, change.pop("method", method), tmp_path / "cache", **change
+        )
 
     first = run(paths, precision="fp32")
     assert first.heatmaps.shape == (3, 10, 10)

@@ -181,7 +181,7 @@ def test_alone_the_methods_explain_the_model_itself(made: Made, tmp_path: Path) 
     assert "paired_gain" not in report
     assert set(report["paired"]["baked"]) == {"grad-cam"}
     assert "difference:blur" not in report["heatmaps"]["baked"]
-    cached = baselines.cached_heatmaps(made.baked, found.paths, plan.methods[0], tmp_path, precision="fp32")
+    cached = baselines.cached_heatmaps(load_model(made.baked), found.paths, plan.methods[0], tmp_path, precision="fp32")
     assert torch.equal(found.rows[1].explanations.heatmaps, cached.heatmaps)
 
 
@@ -245,7 +245,9 @@ def test_own_heatmaps_report_a_sum_that_is_off(made: Made) -> None:
 
     head = Head(made.model.head.weight.detach(), None, kind="linear")
     tampered = Tampered(made.model.backbone, head, made.model.evidence).freeze()
-    subject = comparison.Subject("tampered", made.baked, tampered, made.card, np.ones(1, dtype=bool))
+    subject = comparison.Subject(
+        "tampered", dataclasses.replace(load_model(made.baked), network=tampered), np.ones(1, dtype=bool)
+    )
     images = torch.zeros(2, 160, 160, 3, dtype=torch.uint8)
     _, errors = comparison.own_heatmaps(subject, images)
     assert np.allclose(errors, 0.5, atol=1e-3)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+import edgex
 from edgex.errors import ArtefactError, MismatchError
 from edgex.files import model_file, tensor_file
 from edgex.files.model_file import Base, ModelCard, check_finite, fingerprint, load_card, load_model, save_model
@@ -54,8 +55,11 @@ def test_round_trip(random_model: Callable[..., Any], tmp_path: Path, name: str,
     model, card = random_model(name, alpha=0.5)
     card = dataclasses.replace(card, metrics={"accuracy_val": {"value": 0.9, "n": 10}})
     digest = save_model(tmp_path / "m.safetensors", model, card, dtype=dtype)
-    loaded, found = load_model(tmp_path / "m.safetensors")
-    assert found == card
+    read = load_model(tmp_path / "m.safetensors")
+    loaded, found = read
+    assert loaded is read.network
+    assert found is read.card
+    assert (read.card, read.sha256, read.path) == (card, digest, tmp_path / "m.safetensors")
     assert load_card(tmp_path / "m.safetensors") == (card, digest)
     for key, tensor in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[key], tensor.to(dtype).float())
@@ -65,6 +69,19 @@ def test_round_trip(random_model: Callable[..., Any], tmp_path: Path, name: str,
         assert all(torch.equal(a, b) for a, b in zip(result, expected, strict=True))
     assert not loaded.training
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_a_path_may_be_a_string(
+    random_model: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model, card = random_model("timm/test_vit")
+    digest = save_model("x.safetensors", model, card)
+    loaded = edgex.load_model("x.safetensors")
+    assert (loaded.card, loaded.path, loaded.sha256) == (card, Path("x.safetensors"), digest)
+    assert load_card("x.safetensors") == (card, digest)
+    with pytest.raises(ArtefactError, match="expected a safetensors file at absent, found nothing"):
+        edgex.load_model("absent")
 
 
 def test_card_metadata_round_trip(random_model: Callable[..., Any]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+import edgex
 from edgex.errors import ArtefactError
 from edgex.files import tensor_file
 from edgex.files.tensor_file import TensorFile
@@ -38,10 +39,37 @@ def test_round_trip(tmp_path: Path, dtype: torch.dtype) -> None:
     deltas = {"norm.weight": torch.tensor([1e-3, -2e-3]), "norm.bias": torch.tensor([0.5, -0.0])}
     digest = save_vector(tmp_path / "v.safetensors", deltas, CARD, dtype=dtype)
     assert load_vector_card(tmp_path / "v.safetensors") == (CARD, digest)
+    read = load_vector(tmp_path / "v.safetensors")
+    assert (read.card, read.sha256, read.path) == (CARD, digest, tmp_path / "v.safetensors")
+    assert list(read) == [read.deltas, CARD]
+    assert {name: delta.dtype for name, delta in read.deltas.items()} == dict.fromkeys(deltas, torch.float32)
+    assert all(torch.equal(read.deltas[name], delta.to(dtype).float()) for name, delta in deltas.items())
     with TensorFile(tmp_path / "v.safetensors") as file:
         file.verify()
         for name, delta in deltas.items():
             assert torch.equal(file.read(name), delta.to(dtype))
+
+
+def test_a_path_may_be_a_string(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    digest = save_vector("v.safetensors", {"w": torch.ones(2)}, CARD, dtype=torch.float32)
+    assert edgex.load_vector("v.safetensors").sha256 == digest
+    assert load_vector_card("v.safetensors") == (CARD, digest)
+
+
+def test_a_vector_is_read_once_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "v.safetensors"
+    save_vector(path, {"a": torch.ones(2, 3), "b": torch.ones(2)}, CARD, dtype=torch.int8)
+    read: list[str] = []
+    original = TensorFile.read_bytes
+    monkeypatch.setattr(TensorFile, "read_bytes", lambda file, name: read.append(name) or original(file, name))
+    load_vector(path)
+    assert read == ["a", "a:scale", "b"]
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ArtefactError, match="was changed or damaged"):
+        load_vector(path)
 
 
 def test_nan_is_refused_before_anything_is_written(tmp_path: Path) -> None:

@@ -242,7 +242,7 @@ def test_accuracy_limits_no_readout(pair: tuple[Path, Path, dict[str, torch.Tens
     baked = tmp_path / "baked.safetensors"
     bake(target, vector, baked, alpha=choice.alpha)
     model, _ = load_model(baked)
-    assert torch.equal(model(images_for(model)).logits, load_model(target)[0](images_for(model)).logits)
+    assert torch.equal(model(images_for(model)).logits, load_model(target).network(images_for(model)).logits)
 
 
 def test_feature_labels_are_class_labels_before_the_head(random_model: Callable[..., Any], tmp_path: Path) -> None:

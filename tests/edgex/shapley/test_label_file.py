@@ -115,7 +115,7 @@ def learned(folder: Path, out: str, source: Source, **change: Any) -> dict[str, 
         dtype=torch.float32,
         report=lambda line: None,
     )
-    return load_vector(folder / out)[0]
+    return load_vector(folder / out).deltas
 
 
 def test_labels_from_a_file_teach_what_labels_made_on_the_way_teach(made: Path) -> None:
@@ -124,7 +124,7 @@ def test_labels_from_a_file_teach_what_labels_made_on_the_way_teach(made: Path) 
     again = learned(made, "b.safetensors", Source(roots, labels=OPTIONS, crops=(3, 1)), precision="fp32")
     assert first
     assert all(torch.equal(first[name], again[name]) for name in first | again)
-    card = load_vector(made / "a.safetensors")[1]
+    card = load_vector(made / "a.safetensors").card
     assert card.supervision == "shapley"
     assert [entry["role"] for entry in card.provenance[-1]["inputs"]] == ["predictor", "labels"]
     assert card.provenance[-1]["data"]["crops"] == [3, 1]
