@@ -67,16 +67,16 @@ def cars(folder: Path, vector: Path, alpha: float, explained: int) -> dict[str, 
         differences = []
         for name, path in (("unbaked", target), ("baked", baked)):
             model, card = load_model(path)
-            pictures = image_folders.aligned(image_folders.labelled(folder), card.classes, folder)
+            pictures = image_folders.remap_labels(image_folders.labelled(folder), card.classes, folder)
             value = classification.accuracy(model, pictures, card.preprocessing)
             accuracies[f"accuracy_{name}"] = {"value": value, "n": len(pictures)}
-            differences.append(difference(path, image_folders.spread(pictures.paths, explained)))
+            differences.append(difference(path, image_folders.subsample_evenly(pictures.paths, explained)))
     return compared(*differences) | accuracies
 
 
 def source(folder: Path, predictor: Path, explained: int) -> dict[str, object]:
     """The predictor and the self-explaining source model on pictures without labels."""
-    paths = image_folders.loose([folder])[:explained]
+    paths = image_folders.list_images([folder])[:explained]
     report = compared(*(difference(path, paths) for path in (predictor, zoo.BUILT_IN / "imagenet-1k.safetensors")))
     report["predictor_sha256"] = load_card(predictor)[1]
     return report

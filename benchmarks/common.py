@@ -37,7 +37,11 @@ class Subject:
         path = zoo.resolve(name, "model")
         loaded = load_model(path)
         model, card = loaded
-        found = image_folders.spread(image_folders.loose([calibration]), PICTURES) if calibration else samples.paths()
+        found = (
+            image_folders.subsample_evenly(image_folders.list_images([calibration]), PICTURES)
+            if calibration
+            else samples.paths()
+        )
         pictures = image_folders.load_batch(found, card.preprocessing)
         return cls(path.stem, path, loaded.sha256, model, card, pictures, calibration is not None)
 

@@ -58,7 +58,7 @@ def measured(file: Path, pictures: Path, explained: int, precision: str) -> dict
     """Every candidate's mean, and its paired difference to the chosen one."""
     model, card = load_model(file)
     model.freeze()
-    paths = image_folders.spread(image_folders.loose([pictures]), explained)
+    paths = image_folders.subsample_evenly(image_folders.list_images([pictures]), explained)
     values: dict[str, list[np.ndarray]] = {}
     for start in range(0, len(paths), BATCH):
         images = torch.from_numpy(image_folders.load_batch(paths[start : start + BATCH], card.preprocessing))

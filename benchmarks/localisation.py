@@ -101,7 +101,7 @@ def boxed(name: str, vector: Path, arguments: argparse.Namespace) -> dict[str, A
 def imagenet_names(path: Path, root: Path) -> dict[str, str]:
     """Folders of tinyimagenet -> class names of an ImageNet model, by their places among the WordNet numbers."""
     classes = load_card(path)[0].classes
-    numbers = sorted({picture.name[:WORDNET_DIGITS] for picture in image_folders.loose([root / "imagenet"])})
+    numbers = sorted({picture.name[:WORDNET_DIGITS] for picture in image_folders.list_images([root / "imagenet"])})
     if len(numbers) != len(classes):
         raise DataError(
             f"expected pictures of {len(classes)} WordNet numbers in {root / 'imagenet'}, one per class of "

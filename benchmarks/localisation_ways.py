@@ -62,7 +62,7 @@ def measured(name: str, vectors: Sequence[Path], arguments: argparse.Namespace) 
     setting = Setting.of(arguments)
     if name == "tinyimagenet":
         path, folder = arguments.predictor, setting.data / name
-        paths = image_folders.loose([folder / "train"])[HELD]
+        paths = image_folders.list_images([folder / "train"])[HELD]
     else:
         path, folder = trained(name, setting), folder_of(name, setting)
         paths = pictures_of(folder, path, "train").paths

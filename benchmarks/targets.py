@@ -135,7 +135,7 @@ def pictures_of(folder: Path, path: Path, split: str) -> Pictures:
     """The test pictures of a folder, or those held out of train ("train"), with the classes of the model at `path`."""
     found = image_folders.labelled(folder, split)
     chosen = found.split(HELD_OUT, 0)[1] if split == "train" else found
-    return image_folders.aligned(chosen, load_card(path)[0].classes, folder)
+    return image_folders.remap_labels(chosen, load_card(path)[0].classes, folder)
 
 
 def described(vector: Path) -> dict[str, Any]:
@@ -199,7 +199,7 @@ def own(
         correct = classification.correct(model, pictures, card.preprocessing, title=f"accuracy of {path.stem}")
     subject = comparison.Subject(path.stem, loaded, correct)
     images = torch.from_numpy(
-        image_folders.load_batch(image_folders.spread(pictures.paths, explained), card.preprocessing)
+        image_folders.load_batch(image_folders.subsample_evenly(pictures.paths, explained), card.preprocessing)
     )
     made, _ = comparison.own_heatmaps(subject, images)
     plan = Plan(fills=("mean",), precision=setting.precision)

@@ -140,7 +140,7 @@ def mean_features(folder: Path, setting: Setting) -> np.ndarray:
         backbone.module.to(where).eval()
         preprocessing = backbone.preprocessing
         pictures = image_folders.load_batch(
-            image_folders.spread(image_folders.loose([shown]), FEATURES_OF), preprocessing
+            image_folders.subsample_evenly(image_folders.list_images([shown]), FEATURES_OF), preprocessing
         )
         with torch.inference_mode():
             images = torch.from_numpy(pictures).to(where)

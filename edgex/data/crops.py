@@ -1,7 +1,7 @@
-"""Views of pictures: the centre crop that a model sees, and random crops that can be made again from their seeds.
+"""Crops of pictures: the centre crop that a model sees, and random crops that can be made again from their seeds.
 
-A view is described, not kept: whoever needs its pixels has them decoded, so that ten thousand views cost no memory.
-Labels of views lie in `edgex.shapley.labels`, masks in `edgex.data.masks`.
+A crop is described, not kept: whoever needs its pixels has them decoded, so that ten thousand crops cost no memory.
+Labels of crops lie in `edgex.shapley.labels`, masks in `edgex.data.masks`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from edgex.runtime.preprocessing import Preprocessing
 
 @dataclasses.dataclass(frozen=True)
 class Folder:
-    """Pictures of one folder that a vector is learned from, and how many views of each are made."""
+    """Pictures of one folder that a vector is learned from, and how many crops of each are made."""
 
     root: Path
     paths: tuple[Path, ...]
@@ -31,10 +31,10 @@ class Folder:
 
 
 @dataclasses.dataclass(frozen=True)
-class Views:
-    """V views of pictures.
+class Crops:
+    """V crops of pictures.
 
-    paths: the pictures. picture: int64 [V], position in paths. seeds: int64 [V, 4], what a view's crop is drawn
+    paths: the pictures. picture: int64 [V], position in paths. seeds: int64 [V, 4], what a crop is drawn
     from; the last number is 0 for the centre crop. crop_scale: smallest share of its picture's area that a random
     crop keeps.
     """
@@ -48,30 +48,30 @@ class Views:
     def __len__(self) -> int:
         return len(self.picture)
 
-    def select(self, views: Tensor) -> Views:
-        """These views; the list of pictures stays."""
-        return dataclasses.replace(self, picture=self.picture[views], seeds=self.seeds[views])
+    def select(self, crops: Tensor) -> Crops:
+        """These crops; the list of pictures stays."""
+        return dataclasses.replace(self, picture=self.picture[crops], seeds=self.seeds[crops])
 
-    def shown(self, image: Image.Image, view: int) -> np.ndarray:
-        """A picture as this view shows it: uint8 [H, W, 3]; any picture as large as the view's own may be given."""
-        seed = tuple(self.seeds[view].tolist())
+    def shown(self, image: Image.Image, crop: int) -> np.ndarray:
+        """The crop of a picture: uint8 [H, W, 3]; any picture as large as the crop's own may be given."""
+        seed = tuple(self.seeds[crop].tolist())
         if seed[-1] == 0:
             return self.preprocessing.array(image)
         return augment(image, self.preprocessing, seed, crop_scale=self.crop_scale, mirror=True)
 
     def batches(self, size: int) -> Iterator[Tensor]:
-        """The views' pixels in order, uint8 [N, H, W, 3]; the next batch is decoded in the background."""
+        """The crops' pixels in order, uint8 [N, H, W, 3]; the next batch is decoded in the background."""
 
-        def load(views: range) -> Tensor:
-            images = [self.shown(image_folders.open_picture(self.paths[int(self.picture[i])]), i) for i in views]
+        def load(crops: range) -> Tensor:
+            images = [self.shown(image_folders.open_picture(self.paths[int(self.picture[i])]), i) for i in crops]
             return torch.from_numpy(np.stack(images))
 
         yield from prefetched(load, [range(i, min(i + size, len(self))) for i in range(0, len(self), size)])
 
 
-def views_of(
+def crops_of(
     paths: Sequence[Path], preprocessing: Preprocessing, *, crops: int, crop_scale: float, seed: int, chunk: int
-) -> Views:
+) -> Crops:
     """The centre crop and `crops` - 1 random crops of each picture, ordered by chunk of pictures, then by crop.
 
     A crop depends on the seed, the chunk, the place in the chunk and its own number alone.
@@ -83,11 +83,11 @@ def views_of(
         for place in range(min(chunk, len(paths) - number * chunk))
     ]
     picture = torch.tensor([index for index, _ in rows])
-    return Views(tuple(paths), picture, torch.tensor([seeds for _, seeds in rows]), preprocessing, crop_scale)
+    return Crops(tuple(paths), picture, torch.tensor([seeds for _, seeds in rows]), preprocessing, crop_scale)
 
 
-def joined_views(parts: Sequence[Views]) -> Views:
-    """Views of several lists of pictures as one."""
+def joined_crops(parts: Sequence[Crops]) -> Crops:
+    """Crops of several lists of pictures as one."""
     first, offset, picture = parts[0], 0, []
     for part in parts:
         picture.append(part.picture + offset)
@@ -99,7 +99,7 @@ def joined_views(parts: Sequence[Views]) -> Views:
 
 
 def gather(roots: Sequence[Path], *, crops: Sequence[int], limit: int | None) -> tuple[Folder, ...]:
-    """The pictures of some folders; crops: views per picture, one number for all folders or one for each.
+    """The pictures of some folders; crops: how many of each picture, one number for all folders or one for each.
 
     limit: take that many pictures per folder, evenly spread. Raises UsageError, and DataError for a folder without
     pictures.
@@ -111,8 +111,8 @@ def gather(roots: Sequence[Path], *, crops: Sequence[int], limit: int | None) ->
     if min(crops) < 1:
         raise UsageError(f"expected crops of at least 1, found {min(crops)}")
     each = list(crops) * len(roots) if len(crops) == 1 else list(crops)
-    found = [image_folders.loose([root]) for root in roots]
+    found = [image_folders.list_images([root]) for root in roots]
     return tuple(
-        Folder(root, image_folders.spread(paths, limit or len(paths)), count)
+        Folder(root, image_folders.subsample_evenly(paths, limit or len(paths)), count)
         for root, paths, count in zip(roots, found, each, strict=True)
     )

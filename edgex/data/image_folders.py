@@ -1,4 +1,4 @@
-"""Pictures on disk: class folders, loose pictures, and the loading of both.
+"""Pictures on disk: class folders, unlabelled pictures, and the reading of both.
 
 Layout of a labelled set: `<root>/train/<class>/*.jpg` with `val` and `test` beside `train`, or class folders
 directly in `<root>`. `<root>/names.json` may map folder names to display names.
@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from edgex.errors import DataError, ImageError
-from edgex.runtime.frames import is_picture
+from edgex.errors import DataError
+from edgex.runtime.frames import as_frame, is_picture
 from edgex.runtime.preprocessing import Preprocessing
 from edgex.utils.names import MASK_SUFFIX, nearest
 
@@ -74,7 +74,7 @@ def labelled(root: Path, split: str | None = None) -> Pictures:
     return Pictures(tuple(paths), tuple(labels), tuple(names.get(f.name, f.name) for f in class_folders))
 
 
-def aligned(pictures: Pictures, classes: Sequence[str], folder: Path) -> Pictures:
+def remap_labels(pictures: Pictures, classes: Sequence[str], folder: Path) -> Pictures:
     """The same pictures with labels that index `classes`; DataError names a class that is not among them."""
     places = {name: index for index, name in enumerate(classes)}
     for name in pictures.classes:
@@ -102,7 +102,7 @@ def display_names(root: Path) -> dict[str, str]:
     return {}
 
 
-def loose(roots: Sequence[Path]) -> tuple[Path, ...]:
+def list_images(roots: Sequence[Path]) -> tuple[Path, ...]:
     """Every picture below these folders, labels ignored, in order of their paths within each folder."""
     paths: list[Path] = []
     for root in roots:
@@ -115,8 +115,8 @@ def loose(roots: Sequence[Path]) -> tuple[Path, ...]:
     return tuple(paths)
 
 
-def spread(paths: Sequence[Path], count: int) -> tuple[Path, ...]:
-    """At most `count` of the paths, evenly spread over them."""
+def subsample_evenly(paths: Sequence[Path], count: int) -> tuple[Path, ...]:
+    """At most `count` of the paths, at even distances in their order."""
     count = min(count, len(paths))
     return tuple(paths[i * len(paths) // count] for i in range(count))
 
@@ -128,17 +128,16 @@ def digest_of(picture: Path) -> str:
 
 
 def open_picture(path: Path) -> Image.Image:
-    """A picture as RGB; ImageError where it cannot be read."""
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ImageError(f"cannot read picture {path} ({error}): replace or remove it") from error
+    """A picture as the device reads it: RGB, upright, 16 bits scaled to 8, alpha dropped; see `as_frame`.
+
+    Raises ImageError, which names the file, where it cannot be read.
+    """
+    return Image.fromarray(as_frame(path).rgb())
 
 
 def load_batch(paths: Sequence[Path], preprocessing: Preprocessing) -> np.ndarray:
     """Pictures as the model sees them: uint8 [N, H, W, 3] RGB."""
-    return np.stack([preprocessing.array(open_picture(path)) for path in paths])
+    return np.stack([preprocessing.array(as_frame(path)) for path in paths])
 
 
 def _pictures_in(folder: Path) -> list[Path]:
@@ -147,3 +146,6 @@ def _pictures_in(folder: Path) -> list[Path]:
         for path in folder.rglob("*")
         if is_picture(path) and not path.name.endswith(MASK_SUFFIX) and path.is_file()
     )
+
+
+loose, spread, aligned = list_images, subsample_evenly, remap_labels

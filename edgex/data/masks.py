@@ -1,15 +1,17 @@
-"""Explanation supervision by people: object masks or boxes beside pictures, brought to the patch grid of every view.
+"""Explanation supervision by people: object masks or boxes beside pictures, brought to the patch grid of every crop.
 
 Where a picture's object is, is looked for in this order:
 
-    <masks folder>/<path of the picture>.png    with --masks; the suffix of the picture is replaced
+    <masks folder>/<path of the picture>.png    where `masks` is given; the picture's suffix is replaced
     <picture>.mask.png                          beside the picture: cat.jpg -> cat.mask.png
     boxes.json                                  in the data folder or the one above: an object that maps a picture's
                                                 path, from that file's folder, to [[left, top, right, bottom], ...]
 
-Boxes are in pixels of the picture, right and bottom not included. In a mask, as large as its picture, whatever is not
-black belongs to the object. Pictures without either, and views that show the object everywhere or nowhere, have no
-shape to learn and are left out. Labels without people are `edgex.shapley.labels`; the loss is `edgex.training.losses`.
+Boxes are in pixels of the picture as stored, right and bottom not included. In a mask, as large as its picture,
+whatever is not black belongs to the object, in 16 bits as in 8. Where the picture has an EXIF orientation, boxes and
+masks are turned with it; a mask with an EXIF orientation of its own is turned by that one instead. Pictures without
+either, and crops that show the object everywhere or nowhere, have no shape to learn and are left out. Labels without
+people are `edgex.shapley.labels`; the loss is `edgex.training.losses`.
 """
 
 from __future__ import annotations
@@ -22,27 +24,29 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
-from edgex.data import image_folders
-from edgex.data.crops import Folder, Views, joined_views, views_of
+from edgex.data.crops import Crops, Folder, crops_of, joined_crops
 from edgex.errors import DataError, ImageError
+from edgex.runtime.frames import as_frame
 from edgex.runtime.preprocessing import Preprocessing
 from edgex.utils.names import MASK_SUFFIX
 from edgex.utils.progress import Progress
 
 BOXES = "boxes.json"
 CHUNK = 64
+_ORIENTATION = 0x0112
+"""EXIF tag."""
 
 Boxes = tuple[tuple[float, float, float, float], ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Masks:
-    """Objects of V views of pictures; coverage: float32 [V, P], share of each patch that the object covers, [0, 1]."""
+    """Objects of V crops of pictures; coverage: float32 [V, P], share of each patch that the object covers, [0, 1]."""
 
-    views: Views
+    crops: Crops
     coverage: Tensor
 
     def __len__(self) -> int:
@@ -63,28 +67,17 @@ class Annotations:
     inside: Path
 
     def mask(self, path: Path) -> Image.Image | None:
-        """The object in a picture as a grey picture of 0 and 255; None where nothing is known.
-
-        A rotation that the picture's EXIF data asks for goes with the mask, which is drawn in pixels as stored.
-        """
-        try:
-            with Image.open(path) as image:
-                size, exif = image.size, image.info.get("exif")
-        except (OSError, ValueError, SyntaxError) as error:
-            raise ImageError(f"cannot read picture {path} ({error}): replace or remove it") from error
-        mask = self._mask(path, size)
-        if mask is not None and exif:
-            mask.info["exif"] = exif
-        return mask
-
-    def _mask(self, path: Path, size: tuple[int, int]) -> Image.Image | None:
+        """The object in a picture, upright, as a grey picture (mode L) of 0 and 255; None where nothing is known."""
         beside = path.with_name(path.stem + MASK_SUFFIX)
         parallel = self.masks / path.relative_to(self.root).with_suffix(".png") if self.masks else None
         for place in (parallel, beside):
             if place is not None and place.is_file():
-                return _read_mask(place, path, size)
+                return _read_mask(place, path)
         boxes = self.boxes.get((self.inside / path.relative_to(self.root)).as_posix()) if self.boxes else None
-        return None if boxes is None else _draw(boxes, size)
+        if boxes is None:
+            return None
+        stored = _stored(path)
+        return _turned(_draw(boxes, stored.size), stored.orientation)
 
 
 def annotations_of(root: Path, masks: Path | None = None) -> Annotations:
@@ -100,7 +93,7 @@ def annotations_of(root: Path, masks: Path | None = None) -> Annotations:
     return Annotations(root, masks, {}, Path())
 
 
-def masked_views(
+def masked_crops(
     folders: Sequence[Folder],
     masks: Sequence[Path | None],
     preprocessing: Preprocessing,
@@ -109,7 +102,7 @@ def masked_views(
     crop_scale: float,
     seed: int,
 ) -> Masks:
-    """The views of all folders' pictures whose object is known, with the object on the patch grid.
+    """The crops of all folders' pictures whose object is known, with the object on the patch grid.
 
     masks: each folder's parallel folder of masks, or None. grid: (rows, columns) of patches. Raises DataError where
     no picture has a mask or a box.
@@ -118,13 +111,13 @@ def masked_views(
     with Progress("masks", total=sum(len(folder.paths) for folder in folders)) as progress:
         for folder, parallel in zip(folders, masks, strict=True):
             known = annotations_of(folder.root, parallel)
-            views = views_of(
+            crops = crops_of(
                 folder.paths, preprocessing, crops=folder.crops, crop_scale=crop_scale, seed=seed, chunk=CHUNK
             )
-            parts.append(views)
-            coverage.append(_coverage(views, known, grid, progress))
-    every, found = joined_views(parts), torch.cat(coverage)
-    # A view without a mask is NaN everywhere, one that shows the object everywhere or nowhere has no spread.
+            parts.append(crops)
+            coverage.append(_coverage(crops, known, grid, progress))
+    every, found = joined_crops(parts), torch.cat(coverage)
+    # A crop without a mask is NaN everywhere, one that shows the object everywhere or nowhere has no spread.
     kept = ((found.amax(dim=1) - found.amin(dim=1)) > 0).nonzero()[:, 0]
     if not len(kept):
         roots = ", ".join(str(folder.root) for folder in folders)
@@ -135,26 +128,26 @@ def masked_views(
     return Masks(every.select(kept), found[kept])
 
 
-def _coverage(views: Views, known: Annotations, grid: tuple[int, int], progress: Progress) -> Tensor:
-    """float32 [V, P] of all views of one folder's pictures, NaN where the object is not known."""
+def _coverage(crops: Crops, known: Annotations, grid: tuple[int, int], progress: Progress) -> Tensor:
+    """float32 [V, P] of all crops of one folder's pictures, NaN where the object is not known."""
     rows, columns = grid
     # Bicubic weights would ring at the object's edge; linear ones give the share that a pixel covers.
     smooth = dataclasses.replace(
-        views, preprocessing=dataclasses.replace(views.preprocessing, interpolation="bilinear")
+        crops, preprocessing=dataclasses.replace(crops.preprocessing, interpolation="bilinear")
     )
-    found = torch.full((len(views), rows * columns), torch.nan)
+    found = torch.full((len(crops), rows * columns), torch.nan)
     by_picture: dict[int, list[int]] = {}
-    for view, picture in enumerate(views.picture.tolist()):
-        by_picture.setdefault(picture, []).append(view)
+    for crop, picture in enumerate(crops.picture.tolist()):
+        by_picture.setdefault(picture, []).append(crop)
     for picture, places in by_picture.items():
-        path = views.paths[picture]
+        path = crops.paths[picture]
         mask = known.mask(path)
-        for view in places if mask is not None else []:
+        for crop in places if mask is not None else []:
             assert mask is not None
-            pixels = torch.from_numpy(smooth.shown(mask.convert("RGB"), view)[..., 0] / np.float32(255))
+            pixels = torch.from_numpy(smooth.shown(mask.convert("RGB"), crop)[..., 0] / np.float32(255))
             height, width = pixels.shape
             patches = pixels.reshape(rows, height // rows, columns, width // columns)
-            found[view] = patches.mean(dim=(1, 3)).flatten()
+            found[crop] = patches.mean(dim=(1, 3)).flatten()
         progress.advance()
     return found
 
@@ -169,14 +162,58 @@ def _draw(boxes: Boxes, size: tuple[int, int]) -> Image.Image:
     return mask
 
 
-def _read_mask(place: Path, picture: Path, size: tuple[int, int]) -> Image.Image:
-    mask = image_folders.open_picture(place).convert("L")
-    if mask.size != size:
+def _read_mask(place: Path, picture: Path) -> Image.Image:
+    of_mask, of_picture = _stored(place), _stored(picture)
+    own = of_mask.orientation != 1
+    found, expected = (of_mask.upright_size, of_picture.upright_size) if own else (of_mask.size, of_picture.size)
+    if found != expected:
         raise DataError(
-            f"{place} is {mask.size[0]}x{mask.size[1]} px, its picture {picture.name} {size[0]}x{size[1]}: a mask must "
+            f"{place} is {found[0]}x{found[1]} px, its picture {picture.name} {expected[0]}x{expected[1]}: a mask must "
             "be as large as its picture"
         )
-    return mask.point(lambda value: 255 if value else 0)
+    mask = Image.fromarray(np.where(_not_black(place), np.uint8(255), np.uint8(0)))
+    return mask if own else _turned(mask, of_picture.orientation)
+
+
+def _not_black(place: Path) -> np.ndarray:
+    """Which pixels of a mask are not black, upright: bool [H, W]."""
+    frame = as_frame(place)
+    if isinstance(frame.source, Image.Image) and frame.source.mode.startswith("I"):
+        # Numbers of objects, of which the first ones would be 0 in 8 bits.
+        return np.asarray(frame.source) != 0
+    return frame.rgb().any(axis=2)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Stored:
+    """A picture's (width, height) as its file stores it, and its EXIF orientation."""
+
+    size: tuple[int, int]
+    orientation: int
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        return self.size if self.orientation < 5 else (self.size[1], self.size[0])
+
+
+def _stored(path: Path) -> _Stored:
+    """What a picture's file says before it is decoded."""
+    try:
+        with Image.open(path) as image:
+            return _Stored(image.size, image.getexif().get(_ORIENTATION, 1))
+    except Image.UnidentifiedImageError as error:
+        raise ImageError(f"{path}: expected a picture (JPEG, PNG, ...), found another file") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ImageError(f"{path}: cannot be decoded: {error}") from error
+
+
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
+    """A picture without EXIF data of its own, turned as an EXIF orientation (1 to 8) says."""
+    if orientation == 1:
+        return image
+    exif = image.getexif()
+    exif[_ORIENTATION] = orientation
+    return ImageOps.exif_transpose(image)
 
 
 def _read_boxes(path: Path) -> dict[str, Boxes]:

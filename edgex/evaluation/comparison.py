@@ -196,8 +196,8 @@ def compare(
     for method in (*plan.methods, *([plan.reference] if plan.reference else [])):
         if method.kind == "kernel-shap":
             method.players(grid)
-    pictures = image_folders.aligned(image_folders.labelled(folder), card.classes, folder)
-    paths = image_folders.spread(pictures.paths, plan.explained)
+    pictures = image_folders.remap_labels(image_folders.labelled(folder), card.classes, folder)
+    paths = image_folders.subsample_evenly(pictures.paths, plan.explained)
     marked = localisation.objects(folder, paths, card.preprocessing, grid)
     images = torch.from_numpy(image_folders.load_batch(paths, card.preprocessing))
 

@@ -35,11 +35,11 @@ def objects(
     if not sum(known.mask(path) is not None for path in paths):
         return None
     try:
-        found = masks.masked_views([Folder(root, tuple(paths), 1)], [None], preprocessing, grid, crop_scale=1.0, seed=0)
+        found = masks.masked_crops([Folder(root, tuple(paths), 1)], [None], preprocessing, grid, crop_scale=1.0, seed=0)
     except DataError:
         # All of them could be read: what is left is objects that are everywhere or nowhere in view.
         return None
-    return found.views.picture.numpy(), found.coverage.numpy()
+    return found.crops.picture.numpy(), found.coverage.numpy()
 
 
 def relevance_mass(heatmaps: np.ndarray, coverage: np.ndarray) -> np.ndarray:

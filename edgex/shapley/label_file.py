@@ -1,9 +1,9 @@
-"""Labels artefacts: Shapley labels of views of pictures in one file, to be looked into and learned from.
+"""Labels artefacts: Shapley labels of crops of pictures in one file, to be looked into and learned from.
 
-Tensors of V views, K classes, M pairs and Q superpixels (row by row over the picture):
+Tensors of V crops, K classes, M pairs and Q superpixels (row by row over the picture):
 
     picture int64 [V]         position in the card's list of pictures
-    seeds int64 [V, 4]        what the view's crop is drawn from, see `edgex.data.crops`
+    seeds int64 [V, 4]        what the crop is drawn from, see `edgex.data.crops`
     classes int64 [V, K]      the predictor's best classes, best first
     coalitions bool [V, M, Q] superpixels that were visible; a pair's other coalition is the complement
     differences f32 [V, M, K] v(coalition) - v(complement), v a class's logit less the mean logit
@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from edgex.data import image_folders
-from edgex.data.crops import Folder, Views
+from edgex.data.crops import Crops, Folder
 from edgex.errors import ArtefactError, DataError, MismatchError, UsageError
 from edgex.files import tensor_file
 from edgex.files.model_file import check_kind
@@ -41,7 +41,7 @@ class LabelsCard:
     """Everything that a labels artefact says of itself beside its tensors.
 
     predictor: name and sha256 of the model that made the labels. folders: where the pictures lay, with how many
-    views of each. pictures: for each picture its folder's position, its path in that folder and the first 16 digits
+    crops of each. pictures: for each picture its folder's position, its path in that folder and the first 16 digits
     of its sha256. options: as they were given, crops aside, which stand with the folders.
     """
 
@@ -104,8 +104,8 @@ class LoadedLabels(NamedTuple):
 def save_labels(path: Path, labels: Labels, total: Tensor, card: LabelsCard) -> str:
     """Writes a labels artefact, Shapley values solved on the way; returns its sha256. total: float32 [V, K]."""
     tensors = {
-        "picture": labels.views.picture,
-        "seeds": labels.views.seeds,
+        "picture": labels.crops.picture,
+        "seeds": labels.crops.seeds,
         "classes": labels.classes,
         "coalitions": labels.coalitions,
         "differences": labels.differences,
@@ -136,12 +136,12 @@ def load_labels(path: Path, roots: Sequence[Path] | None = None) -> LoadedLabels
             raise DataError(f"expected the labelled picture {picture}, found nothing: say where it lies with --data")
         if image_folders.digest_of(picture) != recorded:
             raise DataError(f"{picture} was changed after it was labelled: restore it or label again")
-    views = Views(tuple(paths), tensors["picture"], tensors["seeds"], card.preprocessing, card.options.crop_scale)
+    crops = Crops(tuple(paths), tensors["picture"], tensors["seeds"], card.preprocessing, card.options.crop_scale)
     folders = tuple(
         Folder(root, tuple(p for p, (owner, _, _) in zip(paths, card.pictures, strict=True) if owner == index), crops)
         for index, (root, (_, crops)) in enumerate(zip(places, card.folders, strict=True))
     )
-    labels = Labels(views, tensors["classes"], tensors["coalitions"], tensors["differences"], tensors.get("features"))
+    labels = Labels(crops, tensors["classes"], tensors["coalitions"], tensors["differences"], tensors.get("features"))
     return LoadedLabels(labels, card, folders, str(file.metadata["sha256"]))
 
 
@@ -156,20 +156,20 @@ def check_predictor(card: LabelsCard, sha256: str, path: Path, model: Path) -> N
 
 def _check_shapes(file: TensorFile, card: LabelsCard) -> None:
     """Every tensor must be there with the type and shape that the module's first lines say."""
-    views, classes = (*file.tensors["classes"].shape, 0, 0)[:2] if "classes" in file.tensors else (0, 0)
+    crops, classes = (*file.tensors["classes"].shape, 0, 0)[:2] if "classes" in file.tensors else (0, 0)
     pairs, players = card.options.pairs, card.options.side**2
     expected: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {
-        "picture": (torch.int64, (views,)),
-        "seeds": (torch.int64, (views, 4)),
-        "classes": (torch.int64, (views, classes)),
-        "coalitions": (torch.bool, (views, pairs, players)),
-        "differences": (torch.float32, (views, pairs, classes)),
-        "totals": (torch.float32, (views, classes)),
-        "values": (torch.float32, (views, classes, players)),
+        "picture": (torch.int64, (crops,)),
+        "seeds": (torch.int64, (crops, 4)),
+        "classes": (torch.int64, (crops, classes)),
+        "coalitions": (torch.bool, (crops, pairs, players)),
+        "differences": (torch.float32, (crops, pairs, classes)),
+        "totals": (torch.float32, (crops, classes)),
+        "values": (torch.float32, (crops, classes, players)),
     }
     if card.options.features:
         width = (*file.tensors["features"].shape, 0, 0, 0)[2] if "features" in file.tensors else 0
-        expected["features"] = (torch.float16, (views, pairs, width))
+        expected["features"] = (torch.float16, (crops, pairs, width))
     found = {name: (spec.dtype, spec.shape) for name, spec in file.tensors.items()}
     for name in expected | found:
         if expected.get(name) != found.get(name):

@@ -44,7 +44,7 @@ def make(
 ) -> LabelsCard:
     """Labels the pictures below `roots` with the predictor at `model_path` and writes a labels artefact.
 
-    crops: views per picture, one number or one per folder. work: folder of the label cache; an interrupted run
+    crops: how many of each picture, one number or one per folder. work: folder of the label cache; an interrupted run
     goes on from there. limit: pictures per folder. Returns the card.
     """
     with processes.joined(device) as group:
@@ -83,7 +83,7 @@ def make(
                     "date": time.strftime("%Y-%m-%d", time.gmtime()),
                 },
             ),
-            metrics={"views": len(labels), "pictures": len(labels.views.paths), "split_half_cosine": stable},
+            metrics={"views": len(labels), "pictures": len(labels.crops.paths), "split_half_cosine": stable},
         )
         if group.is_main:
             report(describe(labels, stable))
@@ -110,7 +110,7 @@ def label_folders(
     precision: str,
     digest: str,
 ) -> Labels:
-    """Labels for the folders' pictures, in order; neighbours with equal numbers of views share their chunks."""
+    """Labels for the folders' pictures, in order; neighbours with equal numbers of crops share their chunks."""
     parts = []
     for crops, same in itertools.groupby(folders, key=lambda folder: folder.crops):
         paths = [path for folder in same for path in folder.paths]
@@ -133,7 +133,7 @@ def label_folders(
 def describe(labels: Labels, stable: float | None) -> str:
     """One line for the log."""
     return (
-        f"labels: {len(labels)} views of {len(labels.views.paths)} pictures, {labels.coalitions.shape[1]} paired "
+        f"labels: {len(labels)} crops of {len(labels.crops.paths)} pictures, {labels.coalitions.shape[1]} paired "
         f"coalitions each; {describe_reliability(stable)}"
     )
 

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edgex.data import image_folders
-from edgex.data.crops import Views, joined_views, views_of
+from edgex.data.crops import Crops, crops_of, joined_crops
 from edgex.errors import UsageError
 from edgex.files.tensor_file import save_state
 from edgex.models.self_explaining import SelfExplainingViT, normalise
@@ -43,8 +43,8 @@ _PICTURES = "pictures"
 class LabelOptions:
     """What is computed per picture.
 
-    crops: views of each picture, the first the centre crop, the others random crops of at least `crop_scale`
-    of its area. pairs: coalitions (each with its complement) per view. side: superpixels per side. classes:
+    crops: how many of each picture, the first the centre crop, the others random crops of at least `crop_scale`
+    of its area. pairs: coalitions (each with its complement) per crop. side: superpixels per side. classes:
     how many of the highest-scoring classes get labels. features: whether differences of the features are kept too.
     """
 
@@ -68,14 +68,14 @@ class LabelOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """Labels of V views of pictures.
+    """Labels of V crops of pictures.
 
     classes: int64 [V, K], those of the highest scores, best first. coalitions: bool [V, M, side * side].
     differences: float32 [V, M, K], v(coalition) - v(complement) of each class in logit units. features: float16
     [V, M, D], the same difference of what the class weights are multiplied with, or None.
     """
 
-    views: Views
+    crops: Crops
     classes: Tensor
     coalitions: Tensor
     differences: Tensor
@@ -89,11 +89,11 @@ class Labels:
         """Superpixels per side."""
         return math.isqrt(self.coalitions.shape[-1])
 
-    def select(self, views: Tensor) -> Labels:
-        """The labels of these views."""
-        features = None if self.features is None else self.features[views]
+    def select(self, crops: Tensor) -> Labels:
+        """The labels of these crops."""
+        features = None if self.features is None else self.features[crops]
         return Labels(
-            self.views.select(views), self.classes[views], self.coalitions[views], self.differences[views], features
+            self.crops.select(crops), self.classes[crops], self.coalitions[crops], self.differences[crops], features
         )
 
 
@@ -103,7 +103,7 @@ def joined(parts: Sequence[Labels]) -> Labels:
         return parts[0]
     features = [part.features for part in parts if part.features is not None]
     return Labels(
-        joined_views([part.views for part in parts]),
+        joined_crops([part.crops for part in parts]),
         torch.cat([part.classes for part in parts]),
         torch.cat([part.coalitions for part in parts]),
         torch.cat([part.differences for part in parts]),
@@ -146,7 +146,7 @@ def label(
     where one of its pictures was changed. Several processes share the chunks that are missing.
     """
     model = model.to(group.device).freeze()
-    views = views_of(
+    crops = crops_of(
         paths, preprocessing, crops=options.crops, crop_scale=options.crop_scale, seed=options.seed, chunk=CHUNK
     )
     files, chunks = [], [paths[first : first + CHUNK] for first in range(0, len(paths), CHUNK)]
@@ -160,22 +160,22 @@ def label(
     missing = torch.tensor([number for number, done in enumerate(made) if not done], dtype=torch.int64)
     # Everybody has looked before anybody writes: all share the same list.
     group.wait()
-    chunk_of = views.picture // CHUNK
-    done = len(views) - int(torch.isin(chunk_of, missing).sum())
-    with Progress("labelling", total=len(views), done=done, shown=group.is_main) as progress:
+    chunk_of = crops.picture // CHUNK
+    done = len(crops) - int(torch.isin(chunk_of, missing).sum())
+    with Progress("labelling", total=len(crops), done=done, shown=group.is_main) as progress:
         for number in group.share(missing).tolist():
-            inside = views.select((chunk_of == number).nonzero()[:, 0])
+            inside = crops.select((chunk_of == number).nonzero()[:, 0])
             pictures = {_PICTURES: [image_folders.digest_of(path) for path in chunks[number]]}
             found = _label_chunk(model, inside, options, number, batch_size, group, precision, progress)
             save_state(files[number], pictures | found)
     group.wait()
     parts = [torch.load(path, weights_only=True, mmap=True) for path in files]
     classes, coalitions, differences, *features = (torch.cat([part[name] for part in parts]) for name in _rows(options))
-    return Labels(views, classes, coalitions, differences, *features)
+    return Labels(crops, classes, coalitions, differences, *features)
 
 
 def _rows(options: LabelOptions) -> tuple[str, ...]:
-    """What a chunk's cache file holds of each view, in the order of `Labels`."""
+    """What a chunk's cache file holds of each crop, in the order of `Labels`."""
     return ("classes", "coalitions", "differences", *(["features"] if options.features else []))
 
 
@@ -194,18 +194,18 @@ def _is_made(file: Path, pictures: Sequence[Path], rows: Sequence[str]) -> bool:
 def totals(
     model: SelfExplainingViT, labels: Labels, *, group: Processes, batch_size: int = 64, precision: str = "auto"
 ) -> Tensor:
-    """What all superpixels together add to each labelled class's centred logit: float32 [V, K], one pass a view."""
+    """What all superpixels together add to each labelled class's centred logit: float32 [V, K], one pass a crop."""
     model = model.to(group.device).freeze()
     found = []
     with Progress("totals", total=len(labels), shown=group.is_main) as progress, torch.inference_mode():
-        for logits in _logits(model, labels.views, batch_size, group.device, precision):
+        for logits in _logits(model, labels.crops, batch_size, group.device, precision):
             found.append((logits - logits.mean(dim=1, keepdim=True) - model.empty_logits()).cpu())
             progress.advance(steps=len(logits))
     return torch.cat(found).gather(1, labels.classes)
 
 
 def shapley_values(labels: Labels, total: Tensor, *, pairs: slice = slice(None)) -> Tensor:
-    """Estimated Shapley values float32 [V, K, Q] of each view's classes, adding up to `total` [V, K].
+    """Estimated Shapley values float32 [V, K, Q] of each crop's classes, adding up to `total` [V, K].
 
     pairs: which of the coalitions to solve from. Least squares constrained to efficiency; with fewer pairs than
     superpixels, of all solutions the most even one.
@@ -218,7 +218,7 @@ def shapley_values(labels: Labels, total: Tensor, *, pairs: slice = slice(None))
 
 
 def reliability(labels: Labels, total: Tensor) -> float | None:
-    """Mean cosine between the Shapley values that two halves of each view's coalitions give (split half).
+    """Mean cosine between the Shapley values that two halves of each crop's coalitions give (split half).
 
     Of the best class, with the mean removed, so that only the shape counts. A perfect heatmap would score about the
     square root of this against the values of one half. None for a single pair, which has no halves.
@@ -239,18 +239,18 @@ def _split(labels: Labels, size: int) -> Iterator[Labels]:
 
 
 def _logits(
-    model: SelfExplainingViT, views: Views, batch_size: int, device: torch.device, precision: str
+    model: SelfExplainingViT, crops: Crops, batch_size: int, device: torch.device, precision: str
 ) -> Iterator[Tensor]:
-    for images in views.batches(batch_size):
+    for images in crops.batches(batch_size):
         with devices.mixed_precision(device, precision):
-            pixels = normalise(images.to(device), views.preprocessing.mean, views.preprocessing.std)
+            pixels = normalise(images.to(device), crops.preprocessing.mean, crops.preprocessing.std)
             logits = model.logits(model.backbone.embed(pixels))
         yield logits.float()
 
 
 def _label_chunk(
     model: SelfExplainingViT,
-    views: Views,
+    crops: Crops,
     options: LabelOptions,
     number: int,
     batch_size: int,
@@ -260,11 +260,11 @@ def _label_chunk(
 ) -> dict[str, Tensor]:
     patch_of = superpixels(model.backbone.grid, options.side)
     rows: dict[str, list[Tensor]] = {name: [] for name in _rows(options)}
-    for position, images in enumerate(views.batches(batch_size)):
+    for position, images in enumerate(crops.batches(batch_size)):
         generator = np.random.default_rng((options.seed, number, position))
         coalitions = torch.from_numpy(draw_coalitions(options.side**2, options.pairs, generator))
         with torch.inference_mode(), devices.mixed_precision(group.device, precision):
-            pixels = normalise(images.to(group.device), views.preprocessing.mean, views.preprocessing.std)
+            pixels = normalise(images.to(group.device), crops.preprocessing.mean, crops.preprocessing.std)
             tokens = model.backbone.embed(pixels)
             classes = model.logits(tokens).topk(min(options.classes, model.head.classes), dim=1).indices
             differences, features = [], []

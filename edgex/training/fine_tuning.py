@@ -22,7 +22,7 @@ from edgex.data.image_folders import Pictures
 from edgex.errors import UsageError
 from edgex.models.self_explaining import Head, SelfExplainingViT, normalise
 from edgex.runtime.preprocessing import Preprocessing
-from edgex.training.resume import Checkpoint
+from edgex.training.resume import TrainingCheckpoint
 from edgex.utils import devices
 from edgex.utils.progress import Progress
 
@@ -75,7 +75,7 @@ def fit(
     preprocessing: Preprocessing,
     options: TrainOptions,
     *,
-    checkpoint: Checkpoint,
+    checkpoint: TrainingCheckpoint,
     report: Callable[[int, dict[str, float]], None],
 ) -> None:
     """Trains backbone and head in place; resumes from the checkpoint where it holds an interrupted run.

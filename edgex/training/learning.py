@@ -2,7 +2,7 @@
 
 Supervision comes from `edgex.shapley.labels` or `edgex.data.masks`, as a term of `edgex.training.losses`. What is
 trained is the readout of a model that has one (`edgex.models.readout`), or else the last blocks and the final norm; the
-tokens that enter the blocks concerned are computed once (`edgex.training.cached_views`). Loss = explanation term +
+tokens that enter the blocks concerned are computed once (`edgex.training.token_cache`). Loss = explanation term +
 class term:
 
 - explanation: the term's error of the heatmap, relative to a uniform one (1.0 explains nothing);
@@ -30,10 +30,10 @@ from torch import Tensor, nn
 
 from edgex.errors import UsageError
 from edgex.models.self_explaining import SelfExplainingViT
-from edgex.training.cached_views import Batch, CachedViews
 from edgex.training.fine_tuning import check_numbers, warmup_cosine
 from edgex.training.losses import Term
-from edgex.training.resume import Checkpoint
+from edgex.training.resume import TrainingCheckpoint
+from edgex.training.token_cache import Batch, TokenCache
 from edgex.utils import devices
 from edgex.utils.processes import Processes
 from edgex.utils.progress import Progress
@@ -122,13 +122,13 @@ def learn(
     options: LearnOptions,
     *,
     truth: Tensor | None,
-    checkpoint: Callable[[str], Checkpoint],
+    checkpoint: Callable[[str], TrainingCheckpoint],
     report: Callable[[str, dict[str, float]], None],
     group: Processes,
 ) -> tuple[Learned, Learned | None]:
     """Runs the twins from the model's weights; returns (with explanations, without or None for "hold").
 
-    term: the supervision. truth: int64 [V], class of each view, for class loss "labels". checkpoint(run name) ->
+    term: the supervision. truth: int64 [V], class of each crop, for class loss "labels". checkpoint(run name) ->
     its checkpoint. group: the processes that share the work; `options.device` is theirs already. The model itself
     is left with the weights of the run with explanations.
     """
@@ -140,8 +140,8 @@ def learn(
     trained_parameters(model, options.blocks)
     model = model.to(group.device).requires_grad_(False).train()
     blocks = 0 if model.readout is not None else options.blocks
-    cached = CachedViews(model, term, blocks=blocks, precision=options.precision, group=group)
-    picture = term.views.picture
+    cached = TokenCache(model, term, blocks=blocks, precision=options.precision, group=group)
+    picture = term.crops.picture
     pictures = picture.unique()
     shuffled = pictures[torch.randperm(len(pictures), generator=torch.Generator().manual_seed(options.seed))]
     held_pictures = shuffled[: max(1, round(len(pictures) * options.held_out))]
@@ -166,13 +166,13 @@ def learn(
 
 def _run(
     model: SelfExplainingViT,
-    cached: CachedViews,
+    cached: TokenCache,
     split: tuple[Tensor, Tensor],
     truth: Tensor | None,
     options: LearnOptions,
     last: int,
     group: Processes,
-    checkpoint: Checkpoint,
+    checkpoint: TrainingCheckpoint,
     report: Callable[[dict[str, float]], None],
 ) -> Learned:
     """One run from the model's weights to step `last` of the schedule's `options.steps`."""
@@ -272,7 +272,7 @@ class _Best:
 
 
 def _explained(
-    model: SelfExplainingViT, cached: CachedViews, batch: Batch, options: LearnOptions
+    model: SelfExplainingViT, cached: TokenCache, batch: Batch, options: LearnOptions
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Unscaled evidence [N, K, P], what the heatmap adds up to [N, K] and the logits [N, C] of a batch.
 
@@ -295,18 +295,18 @@ def _explained(
 def _losses(
     model: SelfExplainingViT,
     scale: Tensor,
-    cached: CachedViews,
-    views: Tensor,
+    cached: TokenCache,
+    crops: Tensor,
     mirrored: Tensor,
     truth: Tensor | None,
     options: LearnOptions,
     device: torch.device,
 ) -> dict[str, Tensor]:
-    batch = cached.batch(views, mirrored, device)
+    batch = cached.batch(crops, mirrored, device)
     evidence, total, logits = _explained(model, cached, batch, options)
     if options.class_loss == "labels":
         assert truth is not None
-        class_loss = F.cross_entropy(logits, truth[views].to(device))
+        class_loss = F.cross_entropy(logits, truth[crops].to(device))
     else:
         class_loss = F.kl_div(logits.log_softmax(dim=-1), batch.outputs, log_target=True, reduction="batchmean")
     errors, _ = cached.term.errors(scale, evidence, total, batch.targets)
@@ -316,15 +316,15 @@ def _losses(
 def _measure(
     model: SelfExplainingViT,
     scale: Tensor,
-    cached: CachedViews,
-    views: Tensor,
+    cached: TokenCache,
+    crops: Tensor,
     options: LearnOptions,
     group: Processes,
 ) -> tuple[float, float]:
     """Held-out error relative to uniform heatmaps of the same totals, and divergence from the start's outputs."""
     error, null, divergence = 0.0, 0.0, 0.0
     with torch.no_grad():
-        for part in group.share(views).split(64):
+        for part in group.share(crops).split(64):
             batch = cached.batch(part, torch.zeros(len(part), dtype=torch.bool), group.device)
             evidence, total, logits = _explained(model, cached, batch, options)
             errors, nulls = cached.term.errors(scale, evidence, total, batch.targets)
@@ -332,11 +332,11 @@ def _measure(
             null += float(nulls.sum())
             divergence += float(F.kl_div(logits.log_softmax(-1), batch.outputs, log_target=True, reduction="sum"))
     error, null, divergence = group.sum([error, null, divergence])
-    return error / null, divergence / len(views)
+    return error / null, divergence / len(crops)
 
 
 def _best_scale(
-    model: SelfExplainingViT, cached: CachedViews, views: Tensor, options: LearnOptions, group: Processes
+    model: SelfExplainingViT, cached: TokenCache, crops: Tensor, options: LearnOptions, group: Processes
 ) -> tuple[float, float]:
     """The scale that fits the start's evidence to the labels best (least squares), and the uniform heatmap's error.
 
@@ -344,14 +344,14 @@ def _best_scale(
     """
     scale = torch.tensor(model.evidence.scale, device=group.device)
     product, square, null = 0.0, 0.0, 0.0
-    for part in group.share(views).split(64):
+    for part in group.share(crops).split(64):
         batch = cached.batch(part, torch.zeros(len(part), dtype=torch.bool), group.device)
         evidence, total, _ = _explained(model, cached, batch, options)
         upper, lower = cached.term.scale_sums(evidence, total, batch.targets)
         product, square = product + upper, square + lower
         null += float(cached.term.errors(scale, evidence, total, batch.targets)[1].sum())
     product, square, null = group.sum([product, square, null])
-    return (product / square if square > 0 else model.evidence.scale), null / len(views)
+    return (product / square if square > 0 else model.evidence.scale), null / len(crops)
 
 
 def _restore(model: SelfExplainingViT, tensors: dict[str, Tensor]) -> None:

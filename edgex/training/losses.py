@@ -1,6 +1,6 @@
 """Explanation terms: how far a heatmap is from its supervision, 0 where it says it all and 1 where it says nothing.
 
-A term knows its supervision for all views, brings it to a batch (mirrored where the picture is), and measures the
+A term knows its supervision for all crops, brings it to a batch (mirrored where the picture is), and measures the
 evidence of a forward pass against it. Optimising is `edgex.training.learning`.
 
 `PairTerm` (labels of `edgex.shapley.labels`): squared error of the heatmap's own coalition differences, relative to
@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgex.data.crops import Views
+from edgex.data.crops import Crops
 from edgex.data.masks import Masks
 from edgex.errors import UsageError
 from edgex.shapley.labels import Labels
@@ -28,22 +28,22 @@ from edgex.shapley.solver import superpixels
 class Term(Protocol):
     """What learning asks of a supervision.
 
-    views: what it is about. classes: int64 [V, K] to explain, or None for the class that the start predicts.
+    crops: what it is about. classes: int64 [V, K] to explain, or None for the class that the start predicts.
     of_features: whether evidence and totals are those of the D features that the head reads, instead of K classes.
     """
 
-    views: Views
+    crops: Crops
     classes: Tensor | None
     of_features: bool
 
-    def targets(self, views: Tensor, mirrored: Tensor) -> tuple[Tensor, ...]:
-        """The supervision of these views [N], turned over where `mirrored` (bool [N])."""
+    def targets(self, crops: Tensor, mirrored: Tensor) -> tuple[Tensor, ...]:
+        """The supervision of these crops [N], turned over where `mirrored` (bool [N])."""
         ...
 
     def errors(
         self, scale: Tensor, evidence: Tensor, total: Tensor, targets: tuple[Tensor, ...]
     ) -> tuple[Tensor, Tensor]:
-        """Error of each view and that of a uniform heatmap, both [N].
+        """Error of each crop and that of a uniform heatmap, both [N].
 
         evidence: unscaled, [N, K, P]. total: what the heatmap adds up to, [N, K]. Both in logit units; or of D
         features in place of K classes, see `of_features`.
@@ -51,7 +51,7 @@ class Term(Protocol):
         ...
 
     def scale_sums(self, evidence: Tensor, total: Tensor, targets: tuple[Tensor, ...]) -> tuple[float, float]:
-        """Numerator and denominator, summed over the views, of the scale with the least squared error.
+        """Numerator and denominator, summed over the crops, of the scale with the least squared error.
 
         Both 0 where the supervision says nothing of size: the start's scale stays.
         """
@@ -65,15 +65,15 @@ class PairTerm:
 
     def __init__(self, labels: Labels, grid: tuple[int, int]) -> None:
         self.labels = labels
-        self.views = labels.views
+        self.crops = labels.crops
         self.classes: Tensor | None = labels.classes
         self.members = F.one_hot(superpixels(grid, labels.side), labels.side**2).float()
 
-    def targets(self, views: Tensor, mirrored: Tensor) -> tuple[Tensor, ...]:
+    def targets(self, crops: Tensor, mirrored: Tensor) -> tuple[Tensor, ...]:
         """Signs [N, M, Q], 1 for superpixels of the coalition and -1 for the others, and differences [N, M, K]."""
-        coalitions = self.labels.coalitions[views].unflatten(-1, (self.labels.side, self.labels.side))
+        coalitions = self.labels.coalitions[crops].unflatten(-1, (self.labels.side, self.labels.side))
         coalitions = torch.where(mirrored[:, None, None, None], coalitions.flip(-1), coalitions).flatten(-2)
-        return coalitions.float() * 2 - 1, self.labels.differences[views]
+        return coalitions.float() * 2 - 1, self.labels.differences[crops]
 
     def slope_and_offset(self, evidence: Tensor, total: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
         """The heatmap's coalition differences are scale * slope + offset (both [N, M, K]), by its definition."""
@@ -123,10 +123,10 @@ class FeatureTerm(PairTerm):
         squares = [self._squares(part.float(), own) for part, own in self._parts(256)]
         self.sizes = torch.cat(squares, dim=1).mean(dim=1)
 
-    def targets(self, views: Tensor, mirrored: Tensor) -> tuple[Tensor, ...]:
+    def targets(self, crops: Tensor, mirrored: Tensor) -> tuple[Tensor, ...]:
         """Signs [N, M, Q], differences of the features [N, M, D], weights of the predicted class [N, D]."""
-        signs, _ = super().targets(views, mirrored)
-        return signs, self.features[views].float(), self.centred[self.labels.classes[views, 0]]
+        signs, _ = super().targets(crops, mirrored)
+        return signs, self.features[crops].float(), self.centred[self.labels.classes[crops, 0]]
 
     def errors(
         self, scale: Tensor, evidence: Tensor, total: Tensor, targets: tuple[Tensor, ...]
@@ -165,13 +165,13 @@ class ShapeTerm:
 
     def __init__(self, masks: Masks, grid: tuple[int, int]) -> None:
         self.masks = masks
-        self.views = masks.views
+        self.crops = masks.crops
         self.classes: Tensor | None = None
         self.grid = grid
 
-    def targets(self, views: Tensor, mirrored: Tensor) -> tuple[Tensor, ...]:
+    def targets(self, crops: Tensor, mirrored: Tensor) -> tuple[Tensor, ...]:
         """Coverage [N, P] of the patches."""
-        coverage = self.masks.coverage[views].unflatten(-1, self.grid)
+        coverage = self.masks.coverage[crops].unflatten(-1, self.grid)
         return (torch.where(mirrored[:, None, None], coverage.flip(-1), coverage).flatten(1),)
 
     def errors(

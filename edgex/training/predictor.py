@@ -26,7 +26,7 @@ from edgex.importers import assembly
 from edgex.models import backbones
 from edgex.models.self_explaining import Evidence, SelfExplainingViT
 from edgex.training.fine_tuning import TrainOptions, fit, new_head
-from edgex.training.resume import Checkpoint
+from edgex.training.resume import TrainingCheckpoint
 
 
 def train(
@@ -50,7 +50,7 @@ def train(
     split = "train" if image_folders.has_split(folder, "train") else None
     pictures = image_folders.labelled(folder, split)
     if image_folders.has_split(folder, "val"):
-        validation = image_folders.aligned(image_folders.labelled(folder, "val"), pictures.classes, folder / "val")
+        validation = image_folders.remap_labels(image_folders.labelled(folder, "val"), pictures.classes, folder / "val")
     else:
         if not 0 < val_fraction < 1:
             raise UsageError(f"expected a validation fraction between 0 and 1, found {val_fraction}")
@@ -76,7 +76,7 @@ def train(
         "base": dataclasses.asdict(base),
         "options": dataclasses.asdict(options),
     }
-    checkpoint = Checkpoint(out.with_name(out.name + ".checkpoint"), identity)
+    checkpoint = TrainingCheckpoint(out.with_name(out.name + ".checkpoint"), identity)
     started = time.monotonic()
     fit(model, pictures, preprocessing, options, checkpoint=checkpoint, report=report)
     seconds = time.monotonic() - started
@@ -109,7 +109,7 @@ def train(
 def _test_pictures(folder: Path, classes: tuple[str, ...]) -> image_folders.Pictures | None:
     if not image_folders.has_split(folder, "test"):
         return None
-    return image_folders.aligned(image_folders.labelled(folder, "test"), classes, folder / "test")
+    return image_folders.remap_labels(image_folders.labelled(folder, "test"), classes, folder / "test")
 
 
 def _step(

@@ -13,7 +13,7 @@ from edgex.files.tensor_file import save_state
 
 
 @dataclasses.dataclass(frozen=True)
-class Checkpoint:
+class TrainingCheckpoint:
     """One file with the state of everything that a training loop changes.
 
     path: where it lies. identity: JSON-ready description of the run (data, options); a checkpoint of another

@@ -20,7 +20,7 @@ import torch
 from edgex._version import __version__
 from edgex.data import image_folders
 from edgex.data.crops import Folder, gather
-from edgex.data.masks import masked_views
+from edgex.data.masks import masked_crops
 from edgex.errors import UsageError
 from edgex.files.model_file import ModelCard, save_model
 from edgex.files.tensor_file import check_writable
@@ -32,7 +32,7 @@ from edgex.shapley.labelling import describe, label_folders, load_predictor
 from edgex.shapley.labels import LabelOptions, Labels, reliability, totals
 from edgex.training.learning import Learned, LearnOptions, learn
 from edgex.training.losses import FeatureTerm, PairTerm, ShapeTerm, Term
-from edgex.training.resume import Checkpoint
+from edgex.training.resume import TrainingCheckpoint
 from edgex.utils import processes
 from edgex.utils.processes import Processes
 
@@ -49,8 +49,8 @@ class Source:
 
     roots: folders of pictures. supervision: "shapley" or "masks". labels: how Shapley labels are made.
     label_file: labels that were made before; roots then say where the pictures lie now, None where they lay.
-    masks: a parallel folder of masks for each root, see `edgex.data.masks`. crops: views per picture, one number or one
-    for each root. limit: pictures per root, evenly spread.
+    masks: a parallel folder of masks for each root, see `edgex.data.masks`. crops: how many of each picture, one number
+    or one for each root. limit: pictures per root, evenly spread.
     """
 
     roots: tuple[Path, ...] | None
@@ -120,12 +120,12 @@ def train(
         supervising = time.monotonic() - started
 
         term, folders = supervised.term, supervised.folders
-        truth = _truth(folders, term.views.picture, card) if options.class_loss == "labels" else None
+        truth = _truth(folders, term.crops.picture, card) if options.class_loss == "labels" else None
         before = {key: tensor.detach().cpu().clone() for key, tensor in model.backbone.tensors().items()}
-        paths = "\n".join(str(path.resolve()) for path in term.views.paths)
+        paths = "\n".join(str(path.resolve()) for path in term.crops.paths)
         identity = {
             "model": digest,
-            "views": len(term.views.picture),
+            "views": len(term.crops.picture),
             "pictures": hashlib.sha256(paths.encode()).hexdigest(),
             "supervision": supervised.described,
             "options": dataclasses.asdict(options),
@@ -133,8 +133,8 @@ def train(
             "readout": readout,
         }
 
-        def checkpoint(run: str) -> Checkpoint:
-            return Checkpoint(work / f"{out.name}.{run}.checkpoint", identity)
+        def checkpoint(run: str) -> TrainingCheckpoint:
+            return TrainingCheckpoint(work / f"{out.name}.{run}.checkpoint", identity)
 
         started = time.monotonic()
         explained, without = learn(
@@ -213,9 +213,9 @@ def _supervised(
     if source.supervision == "masks":
         parallel = source.masks or (None,) * len(folders)
         crop_scale, seed = source.labels.crop_scale, source.labels.seed
-        masks = masked_views(folders, parallel, card.preprocessing, grid, crop_scale=crop_scale, seed=seed)
-        pictures, every = len(masks.views.picture.unique()), sum(len(folder.paths) for folder in folders)
-        report(f"masks: {len(masks)} views of {pictures} pictures, {every - pictures} pictures without a mask left out")
+        masks = masked_crops(folders, parallel, card.preprocessing, grid, crop_scale=crop_scale, seed=seed)
+        pictures, every = len(masks.crops.picture.unique()), sum(len(folder.paths) for folder in folders)
+        report(f"masks: {len(masks)} crops of {pictures} pictures, {every - pictures} pictures without a mask left out")
         described = {"masks": {"crop_scale": crop_scale, "seed": seed}}
         return _Supervised(ShapeTerm(masks, grid), folders, described, [], {"masked_views": len(masks)})
     chosen = dataclasses.replace(source.labels, features=model.readout is not None)
@@ -262,7 +262,7 @@ def _step(
         "data": {
             "folders": [folder.root.resolve().name for folder in supervised.folders],
             "crops": [folder.crops for folder in supervised.folders],
-            "pictures": len(supervised.term.views.picture.unique()),
+            "pictures": len(supervised.term.crops.picture.unique()),
             "limit": source.limit,
         },
         **supervised.described,
@@ -303,16 +303,16 @@ def with_evidence(model: SelfExplainingViT, blocks: int, *, readout: bool = Fals
     return SelfExplainingViT(model.backbone, model.head, evidence).freeze()
 
 
-def _truth(folders: Sequence[Folder], views: torch.Tensor, card: ModelCard) -> torch.Tensor:
-    """The class of each view, from the class folders that the pictures lie in."""
+def _truth(folders: Sequence[Folder], crops: torch.Tensor, card: ModelCard) -> torch.Tensor:
+    """The class of each crop, from the class folders that the pictures lie in."""
     labels: dict[Path, int] = {}
     for folder in folders:
-        pictures = image_folders.aligned(image_folders.labelled(folder.root), card.classes, folder.root)
+        pictures = image_folders.remap_labels(image_folders.labelled(folder.root), card.classes, folder.root)
         labels |= dict(zip(pictures.paths, pictures.labels, strict=True))
     paths = [path for folder in folders for path in folder.paths]
     if stray := [path for path in paths if path not in labels]:
         raise UsageError(f"class loss 'labels' needs pictures in class folders, found {stray[0]}: use 'hold'")
-    return torch.tensor([labels[path] for path in paths])[views]
+    return torch.tensor([labels[path] for path in paths])[crops]
 
 
 def _summary(learned: Learned) -> dict[str, Any]:

@@ -251,7 +251,7 @@ def test_options_that_would_do_nothing_are_refused(
         (("train", "--resize", "10"), "--resize of at least 160 px", 2),
         (("train", "--data", "empty"), "expected class folders", 1),
         (("train", "--data", "hollow"), "has no pictures", 1),
-        (("train", "--data", "torn"), "cannot read picture", 1),
+        (("train", "--data", "torn"), "cannot be decoded", 1),
         (("train", "--weights", "pickle.pt"), "not a checkpoint of plain tensors", 1),
         (("train", "--weights", "absent.pt"), "found nothing", 1),
         (("train", "--out", "file/below.safetensors"), "cannot write", 1),

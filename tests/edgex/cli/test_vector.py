@@ -102,7 +102,7 @@ def test_masks_teach_the_heatmaps_shape(run: Run, source: Path, tmp_path: Path) 
         "--crops", "2",
         "--learning-rate", "3e-3", "--class-weight", "0", "--precision", "fp32", "--out", "v.safetensors",
     )  # fmt: skip
-    assert "masks: 26 views of 13 pictures, 2 pictures without a mask left out" in said
+    assert "masks: 26 crops of 13 pictures, 2 pictures without a mask left out" in said
     _, card = load_vector(tmp_path / "v.safetensors")
     assert card.supervision == "masks"
     assert card.evidence.scale == 1.0, "a shape says nothing of size"

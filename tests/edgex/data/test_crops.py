@@ -1,4 +1,4 @@
-"""Views of pictures: their order, their crops made again, several folders as one, the cache of what enters learning."""
+"""Crops of pictures: their order, their crops made again, several folders as one, the cache of what enters learning."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from edgex.data import crops, image_folders
-from edgex.data.crops import gather, joined_views, views_of
+from edgex.data import image_folders
+from edgex.data.crops import crops_of, gather, joined_crops
 from edgex.data.masks import Masks
 from edgex.errors import DataError, UsageError
 from edgex.models.self_explaining import normalise
 from edgex.runtime.preprocessing import Preprocessing
-from edgex.training.cached_views import CachedViews
 from edgex.training.losses import ShapeTerm
+from edgex.training.token_cache import TokenCache
 from edgex.utils.processes import Processes
 from pictures import picture_folder
 
@@ -30,8 +30,8 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_crops_are_made_again_from_their_seeds(root: Path) -> None:
-    paths = image_folders.loose([root / "a"])
-    made = views_of(paths, PREPROCESSING, crops=3, crop_scale=0.4, seed=5, chunk=4)
+    paths = image_folders.list_images([root / "a"])
+    made = crops_of(paths, PREPROCESSING, crops=3, crop_scale=0.4, seed=5, chunk=4)
     assert made.picture.tolist() == [0, 1, 2, 3] * 3 + [4, 5] * 3
     pixels = torch.cat(list(made.batches(5)))
     assert torch.equal(pixels, torch.cat(list(made.batches(7))))
@@ -39,16 +39,16 @@ def test_crops_are_made_again_from_their_seeds(root: Path) -> None:
     assert torch.equal(torch.cat(list(made.select(chosen).batches(2))), pixels[chosen])
     assert np.array_equal(pixels[1], PREPROCESSING.array(image_folders.open_picture(paths[1]))), "first the centre crop"
     assert not torch.equal(pixels[5], pixels[9])
-    other = views_of(paths, PREPROCESSING, crops=3, crop_scale=0.4, seed=6, chunk=4)
+    other = crops_of(paths, PREPROCESSING, crops=3, crop_scale=0.4, seed=6, chunk=4)
     assert not torch.equal(pixels[5], torch.from_numpy(other.shown(image_folders.open_picture(paths[1]), 5)))
 
 
-def test_joined_views_show_their_own_pictures(root: Path) -> None:
+def test_joined_crops_show_their_own_pictures(root: Path) -> None:
     parts = [
-        views_of(image_folders.loose([root / name]), PREPROCESSING, crops=crops, crop_scale=0.4, seed=0, chunk=4)
+        crops_of(image_folders.list_images([root / name]), PREPROCESSING, crops=crops, crop_scale=0.4, seed=0, chunk=4)
         for name, crops in (("a", 2), ("b", 1))
     ]
-    together = torch.cat(list(joined_views(parts).batches(4)))
+    together = torch.cat(list(joined_crops(parts).batches(4)))
     assert torch.equal(together, torch.cat([pixels for part in parts for pixels in part.batches(4)]))
 
 
@@ -63,14 +63,14 @@ def test_gather_takes_each_folders_own_crops_and_limit(root: Path) -> None:
 
 
 @torch.no_grad()
-def test_the_cache_holds_what_enters_the_blocks_of_views_and_mirrors(
+def test_the_cache_holds_what_enters_the_blocks_of_crops_and_mirrors(
     random_model: Callable[..., Any], root: Path
 ) -> None:
     model, card = random_model("timm/test_vit", classes=3)
-    made = crops.views_of(image_folders.loose([root]), card.preprocessing, crops=1, crop_scale=1.0, seed=0, chunk=64)
+    made = crops_of(image_folders.list_images([root]), card.preprocessing, crops=1, crop_scale=1.0, seed=0, chunk=64)
     term = ShapeTerm(Masks(made, torch.rand(9, 100)), (10, 10))
     group = Processes(0, 1, torch.device("cpu"))
-    cached = CachedViews(model, term, blocks=2, precision="fp32", group=group)
+    cached = TokenCache(model, term, blocks=2, precision="fp32", group=group)
     images = torch.cat(list(made.batches(9)))
     batch = cached.batch(torch.tensor([3, 3]), torch.tensor([False, True]), group.device)
     for row, pixels in enumerate((images[3:4], images[3:4].flip(2))):
@@ -81,4 +81,4 @@ def test_the_cache_holds_what_enters_the_blocks_of_views_and_mirrors(
         assert torch.allclose(batch.tokens[row], tokens[0], atol=0.02 * float(tokens.abs().max())), "bfloat16"
         assert torch.allclose(batch.outputs[row], model(image).logits.log_softmax(-1)[0], atol=1e-4)
     assert batch.classes[0] == batch.outputs[0].argmax()
-    assert torch.equal(batch.classes[0], batch.classes[1]), "a view and its mirror explain the same class"
+    assert torch.equal(batch.classes[0], batch.classes[1]), "a crop and its mirror explain the same class"

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from edgex.data import image_folders
+from edgex.data.augmentation import augment
 from edgex.errors import DataError, ImageError
+from edgex.runtime.frames import as_frame
 from edgex.runtime.preprocessing import Preprocessing
 from pictures import COLOURS, draw, picture_folder
 
@@ -40,10 +45,10 @@ def test_split_holds_some_of_every_class_out_and_loses_nothing(tmp_path: Path) -
 def test_aligned_maps_labels_by_name(tmp_path: Path) -> None:
     found = image_folders.labelled(picture_folder(tmp_path, {"": 1}))
     order = ("red disc", "other", "blue disc", "green square")
-    aligned = image_folders.aligned(found, order, tmp_path)
+    aligned = image_folders.remap_labels(found, order, tmp_path)
     assert [order[label] for label in aligned.labels] == [found.classes[label] for label in found.labels]
     with pytest.raises(DataError, match="class 'blue disc' that the model does not know; did you mean blue disk"):
-        image_folders.aligned(found, ("red disc", "blue disk", "green square"), tmp_path)
+        image_folders.remap_labels(found, ("red disc", "blue disk", "green square"), tmp_path)
 
 
 def test_missing_and_empty_folders_are_named(tmp_path: Path) -> None:
@@ -56,15 +61,117 @@ def test_missing_and_empty_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="empty class has no pictures"):
         image_folders.labelled(tmp_path)
     with pytest.raises(DataError, match="expected pictures in"):
-        image_folders.loose([tmp_path / "empty class"])
+        image_folders.list_images([tmp_path / "empty class"])
 
 
 def test_an_unreadable_picture_is_named(tmp_path: Path) -> None:
     path = tmp_path / "torn.png"
     draw("red disc", 0).save(path)
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(ImageError, match=r"cannot read picture .*torn\.png"):
+    with pytest.raises(ImageError, match=r"torn\.png: cannot be decoded"):
         image_folders.open_picture(path)
+
+
+def written(folder: Path, mode: str) -> Path:
+    """A picture file that Pillow opens in the given mode."""
+    pixels = np.random.default_rng(0).integers(0, 256, (11, 13, 4), dtype=np.uint8)
+    deep = pixels[..., 0].astype(np.uint16) * 256 + pixels[..., 1]
+    if mode == "RGB;16":
+        # Pillow reads 16-bit colour in 8 bits: a file made of chunks, since it writes none.
+        return png16(folder / "a.png", pixels[..., :3].astype(np.uint16) * 257)
+    if mode.startswith("I;16"):
+        image, name = Image.fromarray(deep.astype(">u2" if mode == "I;16B" else "<u2")), "a.tif"
+    elif mode in ("I", "F"):
+        image, name = Image.fromarray(deep.astype(np.int32 if mode == "I" else np.float32)), "a.tif"
+    elif mode == "P with transparency":
+        image, name = Image.fromarray(pixels[..., :3]).convert("P"), "a.png"
+        image.info["transparency"] = 3
+    elif mode in ("RGBA", "LA"):
+        image, name = Image.fromarray(pixels).convert(mode), "a.png"
+    elif mode == "CMYK":
+        image, name = Image.fromarray(pixels, mode), "a.tif"
+    else:
+        image, name = Image.fromarray(pixels[..., :3]).convert(mode), "a.png"
+    image.save(folder / name)
+    return folder / name
+
+
+def png16(path: Path, pixels: np.ndarray) -> Path:
+    """Writes uint16 [H, W, 3] as a PNG file of 16 bits per channel (ISO/IEC 15948)."""
+    height, width = pixels.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    content = b"\x89PNG\r\n\x1a\n"
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")):
+        content += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    path.write_bytes(content)
+    return path
+
+
+MODES = ("1", "L", "LA", "P", "P with transparency", "RGB", "RGBA", "CMYK", "I;16", "I;16B", "I", "RGB;16")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_training_and_the_device_read_the_same_pixels(tmp_path: Path, mode: str) -> None:
+    path = written(tmp_path, mode)
+    with Image.open(path) as image:
+        assert image.mode == {"P with transparency": "P", "RGB;16": "RGB"}.get(mode, mode)
+    read = image_folders.open_picture(path)
+    assert read.mode == "RGB"
+    assert np.array_equal(np.asarray(read), as_frame(path).rgb())
+    whole = Preprocessing((11, 13), 11, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert np.array_equal(image_folders.load_batch([path], whole)[0], as_frame(path).rgb())
+
+
+def test_a_palette_with_alpha_is_read_as_the_device_reads_it() -> None:
+    """No format stores mode PA: it comes from a program that hands a picture over."""
+    image = Image.fromarray(np.arange(90, dtype=np.uint8).reshape(9, 10)).convert("P").convert("PA")
+    assert np.array_equal(PREPROCESSING.array(image), PREPROCESSING.array(image.convert("RGB")))
+
+
+def test_floats_are_refused_by_both_readers(tmp_path: Path) -> None:
+    path = written(tmp_path, "F")
+    for read in (image_folders.open_picture, as_frame):
+        with pytest.raises(ImageError, match=r"a\.tif: expected 8-bit or 16-bit pixels, found 32-bit floats"):
+            read(path)
+
+
+def test_sixteen_bits_are_the_same_greys_as_eight(tmp_path: Path) -> None:
+    grey = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (64, 1))
+    Image.fromarray(grey).save(tmp_path / "8.png")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "16.png")
+    for name in ("8.png", "16.png"):
+        assert np.asarray(image_folders.open_picture(tmp_path / name)).mean() == 126
+    eight, sixteen = image_folders.load_batch([tmp_path / "8.png", tmp_path / "16.png"], PREPROCESSING)
+    assert np.array_equal(eight, sixteen)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_training_crops_are_upright_as_the_device_sees_them(tmp_path: Path, orientation: int) -> None:
+    upright = np.random.default_rng(1).integers(0, 256, (40, 64, 3), dtype=np.uint8)
+    # What a camera stores so that the orientation's turn gives the upright picture (EXIF 2.32, tag 274).
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright),
+        7: upright[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(upright, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "turned.png", exif=exif)
+    Image.fromarray(upright).save(tmp_path / "upright.png")
+    turned, plain = (image_folders.open_picture(tmp_path / name) for name in ("turned.png", "upright.png"))
+    assert np.array_equal(np.asarray(turned), upright)
+    assert np.array_equal(as_frame(tmp_path / "turned.png").rgb(), upright)
+    for seed in range(3):
+        crops = [augment(image, PREPROCESSING, (seed, 0), crop_scale=0.5, mirror=True) for image in (turned, plain)]
+        assert np.array_equal(*crops)
+    centre = image_folders.load_batch([tmp_path / "turned.png", tmp_path / "upright.png"], PREPROCESSING)
+    assert np.array_equal(*centre)
 
 
 def test_a_batch_is_what_preprocessing_makes_of_each(tmp_path: Path) -> None:

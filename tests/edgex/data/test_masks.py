@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from edgex.data.crops import Folder
-from edgex.data.image_folders import loose
-from edgex.data.masks import Masks, annotations_of, masked_views
+from edgex.data.image_folders import list_images
+from edgex.data.masks import Masks, annotations_of, masked_crops
 from edgex.errors import DataError, ImageError
 from edgex.runtime.preprocessing import Preprocessing
 from pictures import draw
@@ -20,6 +20,8 @@ from pictures import draw
 PREPROCESSING = Preprocessing((64, 64), 72, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 GRID = (4, 4)
 BOX = (30, 20, 90, 85)
+ORIENTATION = 0x0112
+"""EXIF tag."""
 
 
 def picture(path: Path, size: tuple[int, int] = (140, 120)) -> Path:
@@ -29,8 +31,8 @@ def picture(path: Path, size: tuple[int, int] = (140, 120)) -> Path:
 
 
 def masked(root: Path, *, crops: int = 1, parallel: Path | None = None, seed: int = 0) -> Masks:
-    folder = Folder(root, loose([root]), crops)
-    return masked_views([folder], [parallel], PREPROCESSING, GRID, crop_scale=0.5, seed=seed)
+    folder = Folder(root, list_images([root]), crops)
+    return masked_crops([folder], [parallel], PREPROCESSING, GRID, crop_scale=0.5, seed=seed)
 
 
 def covered(box: tuple[float, float, float, float]) -> np.ndarray:
@@ -43,8 +45,8 @@ def covered(box: tuple[float, float, float, float]) -> np.ndarray:
 
 
 def in_the_centre_crop(box: tuple[int, int, int, int], size: tuple[int, int]) -> np.ndarray:
-    view = PREPROCESSING.view(size[1], size[0])
-    (top, left), (bottom, right) = view.to_model(box[1], box[0]), view.to_model(box[3], box[2])
+    crop = PREPROCESSING.view(size[1], size[0])
+    (top, left), (bottom, right) = crop.to_model(box[1], box[0]), crop.to_model(box[3], box[2])
     return covered((left, top, right, bottom))
 
 
@@ -55,7 +57,7 @@ def test_boxes_follow_resize_and_crop(tmp_path: Path) -> None:
     boxes = {"train/a/1.png": [list(BOX)], "train/b/2.png": [[5, 40, 70, 60], [5, 60, 70, 130]]}
     (tmp_path / "boxes.json").write_text(json.dumps(boxes))
     found = masked(tmp_path / "train")
-    assert found.views.picture.tolist() == [0, 1]
+    assert found.crops.picture.tolist() == [0, 1]
     assert np.allclose(found.coverage[0], in_the_centre_crop(BOX, (140, 120)), atol=0.02)
     assert np.allclose(found.coverage[1], in_the_centre_crop((5, 40, 70, 130), (100, 170)), atol=0.02)
 
@@ -71,14 +73,14 @@ def test_pictures_may_be_links_to_elsewhere(tmp_path: Path) -> None:
 
 
 def test_random_crops_and_mirrors_move_the_box_with_the_picture(tmp_path: Path) -> None:
-    """A picture that is white inside its box: its own views show where the box went."""
+    """A picture that is white inside its box: its own crops show where the box went."""
     pixels = np.zeros((120, 140, 3), np.uint8)
     pixels[BOX[1] : BOX[3], BOX[0] : BOX[2]] = 255
     Image.fromarray(pixels).save(tmp_path / "1.png")
     (tmp_path / "boxes.json").write_text(json.dumps({"1.png": [list(BOX)]}))
     found = masked(tmp_path, crops=12)
     assert len(found) == 12
-    seen = torch.cat(list(found.views.batches(5)))[..., 0].float() / 255
+    seen = torch.cat(list(found.crops.batches(5)))[..., 0].float() / 255
     patches = seen.reshape(12, 4, 16, 4, 16).mean(dim=(2, 4)).flatten(1)
     assert torch.allclose(found.coverage, patches, atol=0.03)
     assert len({tuple(row.tolist()) for row in found.coverage}) == 12
@@ -90,20 +92,20 @@ def test_png_masks_beside_or_in_a_parallel_folder(tmp_path: Path) -> None:
     first, second = picture(tmp_path / "data" / "a" / "cat.png"), picture(tmp_path / "data" / "b" / "dog.jpg")
     mask.save(first.with_name("cat.mask.png"))
     expected = in_the_centre_crop(BOX, (140, 120))
-    assert loose([tmp_path / "data"]) == (first, second), "a mask is no picture"
+    assert list_images([tmp_path / "data"]) == (first, second), "a mask is no picture"
     found = masked(tmp_path / "data")
-    assert found.views.picture.tolist() == [0]
+    assert found.crops.picture.tolist() == [0]
     assert np.allclose(found.coverage[0], expected, atol=0.02)
     (tmp_path / "masks" / "b").mkdir(parents=True)
     mask.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "masks" / "b" / "dog.png")
     found = masked(tmp_path / "data", parallel=tmp_path / "masks")
-    assert found.views.picture.tolist() == [0, 1]
+    assert found.crops.picture.tolist() == [0, 1]
     assert np.allclose(found.coverage[1].reshape(4, 4), expected.reshape(4, 4)[:, ::-1], atol=0.02)
 
 
 def test_a_rotation_by_exif_turns_the_mask_as_well(tmp_path: Path) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # shown a quarter turn clockwise
+    exif[ORIENTATION] = 6  # shown a quarter turn clockwise
     pixels = np.zeros((120, 140, 3), np.uint8)
     pixels[BOX[1] : BOX[3], BOX[0] : BOX[2]] = 255
     Image.fromarray(pixels).save(tmp_path / "1.jpg", exif=exif, quality=95)
@@ -113,13 +115,50 @@ def test_a_rotation_by_exif_turns_the_mask_as_well(tmp_path: Path) -> None:
     assert np.allclose(found.coverage[0], seen.reshape(4, 16, 4, 16).mean(axis=(1, 3)).ravel(), atol=0.04)
 
 
-def test_views_without_a_shape_are_left_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_mask_is_turned_by_the_pictures_orientation_or_by_its_own(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    stored = np.zeros((12, 14), np.uint8)
+    stored[2:5, 3:11] = 255
+    Image.fromarray(stored).save(tmp_path / "1.png", exif=exif)
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "1.png")))
+    for own in (False, True):
+        Image.fromarray(stored).save(tmp_path / "1.mask.png", exif=exif if own else None)
+        mask = annotations_of(tmp_path).mask(tmp_path / "1.png")
+        assert mask is not None
+        assert np.array_equal(np.asarray(mask), upright), f"orientation of the mask's own: {own}"
+    Image.fromarray(upright).save(tmp_path / "1.png")
+    mask = annotations_of(tmp_path).mask(tmp_path / "1.png")
+    assert mask is not None
+    assert np.array_equal(np.asarray(mask), upright), "the mask alone has an orientation"
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "I;16", "I"])
+def test_whatever_is_not_black_is_the_object_in_every_mode(tmp_path: Path, mode: str) -> None:
+    picture(tmp_path / "1.png")
+    object_at = np.zeros((120, 140), np.uint8)
+    object_at[BOX[1] : BOX[3], BOX[0] : BOX[2]] = 1
+    if mode.startswith("I"):
+        mask = Image.fromarray(object_at.astype(np.uint16 if mode == "I;16" else np.int32))
+    elif mode == "P":
+        mask = Image.fromarray(object_at)
+        mask.putpalette([0, 0, 0, 128, 0, 0])
+    else:
+        mask = Image.fromarray(object_at * np.uint8(255 if mode == "1" else 1)).convert(mode)
+    mask.save(tmp_path / "1.mask.png", format="TIFF" if mode == "I" else "PNG")
+    found = annotations_of(tmp_path).mask(tmp_path / "1.png")
+    assert found is not None
+    assert np.array_equal(np.asarray(found), object_at * 255)
+
+
+def test_crops_without_a_shape_are_left_out(tmp_path: Path) -> None:
     for name in ("whole", "none", "some"):
         picture(tmp_path / f"{name}.png")
     boxes = {"whole.png": [[0, 0, 140, 120]], "none.png": [], "some.png": [list(BOX)]}
     (tmp_path / "boxes.json").write_text(json.dumps(boxes))
     found = masked(tmp_path)
-    assert [found.views.paths[i].name for i in found.views.picture.tolist()] == ["some.png"]
+    assert [found.crops.paths[i].name for i in found.crops.picture.tolist()] == ["some.png"]
 
 
 def test_bad_annotations_are_refused(tmp_path: Path) -> None:
@@ -142,5 +181,5 @@ def test_bad_annotations_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"1.mask.png is 14x12 px, its picture 1.png 140x120"):
         masked(tmp_path)
     first.write_bytes(b"no picture")
-    with pytest.raises(ImageError, match="cannot read picture"):
+    with pytest.raises(ImageError, match="expected a picture .JPEG, PNG"):
         masked(tmp_path)

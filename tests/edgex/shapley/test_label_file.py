@@ -56,12 +56,12 @@ def make(folder: Path, out: str = "labels.safetensors", **change: Any) -> label_
     )
 
 
-def test_folders_have_their_own_numbers_of_views(made: Path) -> None:
+def test_folders_have_their_own_numbers_of_crops(made: Path) -> None:
     loaded = label_file.load_labels(made / "labels.safetensors")
     labels, card = loaded.labels, loaded.card
-    assert labels.views.picture.tolist() == [0, 1, 2] * 3 + [3, 4, 5, 6]
-    assert labels.views.seeds[:, 3].tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [0] * 4
-    assert [path.parent.parent.name for path in labels.views.paths] == ["one"] * 3 + ["two"] * 4
+    assert labels.crops.picture.tolist() == [0, 1, 2] * 3 + [3, 4, 5, 6]
+    assert labels.crops.seeds[:, 3].tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [0] * 4
+    assert [path.parent.parent.name for path in labels.crops.paths] == ["one"] * 3 + ["two"] * 4
     assert [(folder.root.name, folder.crops, len(folder.paths)) for folder in loaded.folders] == [
         ("one", 3, 3),
         ("two", 1, 4),
@@ -86,8 +86,8 @@ def test_pictures_may_move_but_not_change(made: Path, tmp_path: Path) -> None:
     roots = [tmp_path / "one", tmp_path / "two"]
     labels = label_file.load_labels(made / "labels.safetensors", roots).labels
     there = label_file.load_labels(made / "labels.safetensors").labels
-    assert all(path.is_relative_to(tmp_path) for path in labels.views.paths)
-    assert torch.equal(torch.cat(list(labels.views.batches(4))), torch.cat(list(there.views.batches(5))))
+    assert all(path.is_relative_to(tmp_path) for path in labels.crops.paths)
+    assert torch.equal(torch.cat(list(labels.crops.batches(4))), torch.cat(list(there.crops.batches(5))))
     with pytest.raises(UsageError, match="expected 2 folders for the pictures of .*, found 1"):
         label_file.load_labels(made / "labels.safetensors", roots[:1])
     draw("blue disc", 99, size=170).save(tmp_path / "two" / "class 0" / "3.png")

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from edgex.data import image_folders
-from edgex.data.crops import views_of
+from edgex.data.crops import crops_of
 from edgex.errors import UsageError
 from edgex.models.self_explaining import normalise
 from edgex.shapley import labels, solver
@@ -67,18 +67,18 @@ def test_labels_are_score_differences_of_dropped_tokens(
         precision="fp32",
         model_digest="m",
     )
-    assert made.views.picture.tolist() == [0, 1, 2, 3, 4] * 2
+    assert made.crops.picture.tolist() == [0, 1, 2, 3, 4] * 2
     assert made.side == 5
     assert made.differences.shape == (10, 3, 2)
-    view, pair = 7, 1
-    image = torch.from_numpy(made.views.shown(image_folders.open_picture(pictures[2]), view))
-    visible = made.coalitions[view, pair].reshape(5, 5).repeat_interleave(2, 0).repeat_interleave(2, 1).flatten()
+    crop, pair = 7, 1
+    image = torch.from_numpy(made.crops.shown(image_folders.open_picture(pictures[2]), crop))
+    visible = made.coalitions[crop, pair].reshape(5, 5).repeat_interleave(2, 0).repeat_interleave(2, 1).flatten()
     difference = score_of(model, card, image, visible) - score_of(model, card, image, ~visible)
-    assert torch.allclose(made.differences[view, pair], difference[made.classes[view]], atol=1e-4)
+    assert torch.allclose(made.differences[crop, pair], difference[made.classes[crop]], atol=1e-4)
     everything, nothing = torch.ones(100, dtype=torch.bool), torch.zeros(100, dtype=torch.bool)
     total = score_of(model, card, image, everything) - score_of(model, card, image, nothing)
     found = labels.totals(model, made, group=ALONE, precision="fp32")
-    assert torch.allclose(found[view], total[made.classes[view]], atol=1e-4)
+    assert torch.allclose(found[crop], total[made.classes[crop]], atol=1e-4)
 
 
 @torch.no_grad()
@@ -97,10 +97,10 @@ def test_shapley_values_of_all_coalitions_are_those_of_brute_force_and_of_shap(
     options = LabelOptions(pairs=len(rows), side=2, classes=2)
     made = labels_of(model, card, pictures[:2], options, tmp_path / "cache")
     values = labels.shapley_values(made, labels.totals(model, made, group=ALONE, precision="fp32"))
-    for view in range(2):
-        image = torch.from_numpy(made.views.shown(image_folders.open_picture(pictures[view]), view))
+    for crop in range(2):
+        image = torch.from_numpy(made.crops.shown(image_folders.open_picture(pictures[crop]), crop))
         patch_of = solver.superpixels((10, 10), 2)
-        classes = made.classes[view]
+        classes = made.classes[crop]
 
         def value(players: np.ndarray, image: Any = image, patch_of: Any = patch_of, classes: Any = classes) -> Any:
             return score_of(model, card, image, torch.from_numpy(players.astype(bool))[patch_of])[classes].numpy()
@@ -112,12 +112,12 @@ def test_shapley_values_of_all_coalitions_are_those_of_brute_force_and_of_shap(
                 before = value(shown)
                 shown[player] = 1
                 exact[player] += (value(shown) - before) / math.factorial(4)
-        assert np.allclose(values[view].T, exact, atol=2e-4 * np.abs(exact).max())
+        assert np.allclose(values[crop].T, exact, atol=2e-4 * np.abs(exact).max())
         explainer = shap.KernelExplainer(
             lambda masks, value=value: np.stack([value(m) for m in masks]), np.zeros((1, 4))
         )
         theirs = explainer.shap_values(np.ones((1, 4)), nsamples=100, l1_reg=False, silent=True)[0]
-        assert np.allclose(values[view].T, theirs, atol=2e-4 * np.abs(exact).max())
+        assert np.allclose(values[crop].T, theirs, atol=2e-4 * np.abs(exact).max())
 
 
 def test_changed_pictures_are_labelled_again(
@@ -179,10 +179,10 @@ def test_reliability_is_high_for_additive_games_and_low_for_noise(random_model: 
     _, card = random_model("timm/test_vit")
 
     def made(differences: torch.Tensor) -> Labels:
-        views = views_of(
+        crops = crops_of(
             [Path(f"{i}.png") for i in range(20)], card.preprocessing, crops=1, crop_scale=1, seed=0, chunk=9
         )
-        return Labels(views, torch.zeros(20, 1, dtype=torch.int64), coalitions, differences.float())
+        return Labels(crops, torch.zeros(20, 1, dtype=torch.int64), coalitions, differences.float())
 
     total = worth.sum(dim=1).float()
     assert labels.reliability(made(clean), total) > 0.99

@@ -11,10 +11,10 @@ from edgex.errors import UsageError
 from edgex.models.self_explaining import normalise
 from edgex.shapley.labels import LabelOptions, Labels, label
 from edgex.training import learning
-from edgex.training.cached_views import CachedViews
 from edgex.training.learning import LearnOptions
 from edgex.training.losses import PairTerm
-from edgex.training.resume import Checkpoint
+from edgex.training.resume import TrainingCheckpoint
+from edgex.training.token_cache import TokenCache
 from edgex.utils.processes import Processes
 from pictures import draw
 
@@ -42,7 +42,7 @@ def run(
         PairTerm(labels, model.backbone.grid),
         LearnOptions(**{**settings, **change}),
         truth=truth,
-        checkpoint=lambda name: Checkpoint(folder / f"{name}.checkpoint", {"change": str(change)}),
+        checkpoint=lambda name: TrainingCheckpoint(folder / f"{name}.checkpoint", {"change": str(change)}),
         report=lambda name, row: None,
         group=ALONE,
     )
@@ -75,13 +75,13 @@ def test_the_predicted_differences_are_those_of_the_heatmap(random_model: Callab
     model, card = random_model("timm/test_vit", classes=4)
     options = LearnOptions(blocks=2, precision="fp32")
     term = PairTerm(labels, model.backbone.grid)
-    cached = CachedViews(model, term, blocks=2, precision="fp32", group=ALONE)
-    views = torch.arange(3)
-    batch = cached.batch(views, torch.zeros(3, dtype=torch.bool), torch.device("cpu"))
+    cached = TokenCache(model, term, blocks=2, precision="fp32", group=ALONE)
+    crops = torch.arange(3)
+    batch = cached.batch(crops, torch.zeros(3, dtype=torch.bool), torch.device("cpu"))
     evidence, total, _ = learning._explained(model, cached, batch, options)
     slope, offset = term.slope_and_offset(evidence, total, batch.targets[0])
-    image = normalise(next(labels.views.batches(3)), card.preprocessing.mean, card.preprocessing.std)
-    heatmap = model(image, labels.classes[views, 1]).heatmap
+    image = normalise(next(labels.crops.batches(3)), card.preprocessing.mean, card.preprocessing.std)
+    heatmap = model(image, labels.classes[crops, 1]).heatmap
     pooled = heatmap.reshape(3, SIDE, 2, SIDE, 2).sum(dim=(2, 4)).flatten(1)
     expected = (batch.targets[0] @ pooled[:, :, None])[:, :, 0]
     found = model.evidence.scale * slope[:, :, 1] + offset[:, :, 1]
@@ -95,10 +95,10 @@ def test_without_explanations_holding_the_outputs_has_no_gradient(
     """Why the twin of class loss "hold" is the start itself."""
     model, _ = random_model("timm/test_vit", classes=4)
     options = LearnOptions(blocks=2, precision="fp32")
-    cached = CachedViews(model, PairTerm(labels, model.backbone.grid), blocks=2, precision="fp32", group=ALONE)
+    cached = TokenCache(model, PairTerm(labels, model.backbone.grid), blocks=2, precision="fp32", group=ALONE)
     trained = learning._Trained(model, 2, 1.0).requires_grad_(True)
-    views = torch.arange(8)
-    losses = learning._losses(model, trained.scale, cached, views, views % 2 == 0, None, options, torch.device("cpu"))
+    crops = torch.arange(8)
+    losses = learning._losses(model, trained.scale, cached, crops, crops % 2 == 0, None, options, torch.device("cpu"))
     held = torch.autograd.grad(losses["class"], list(trained.parts.values()), retain_graph=True)
     explained = torch.autograd.grad(losses["explain"], list(trained.parts.values()))
     assert max(g.abs().max() for g in held) < 1e-4 * max(g.abs().max() for g in explained)
@@ -108,17 +108,17 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     random_model: Callable[..., Any], labels: Labels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, _ = run(*random_model("timm/test_vit", classes=4), labels, tmp_path / "whole")
-    original = Checkpoint.save
+    original = TrainingCheckpoint.save
 
-    def save_then_stop(self: Checkpoint, parts: dict[str, Any], position: int) -> None:
+    def save_then_stop(self: TrainingCheckpoint, parts: dict[str, Any], position: int) -> None:
         original(self, parts, position)
         if position == 4:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Checkpoint, "save", save_then_stop)
+    monkeypatch.setattr(TrainingCheckpoint, "save", save_then_stop)
     with pytest.raises(KeyboardInterrupt):
         run(*random_model("timm/test_vit", classes=4), labels, tmp_path / "torn")
-    monkeypatch.setattr(Checkpoint, "save", original)
+    monkeypatch.setattr(TrainingCheckpoint, "save", original)
     resumed, _ = run(*random_model("timm/test_vit", classes=4), labels, tmp_path / "torn")
     assert [row["step"] for row in resumed.history] == [row["step"] for row in whole.history]
     assert all(torch.equal(whole.tensors[name], resumed.tensors[name]) for name in whole.tensors)

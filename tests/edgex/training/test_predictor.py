@@ -10,7 +10,7 @@ from edgex.errors import DataError, UsageError
 from edgex.files.model_file import ModelCard, load_model
 from edgex.training import predictor
 from edgex.training.fine_tuning import TrainOptions, warmup_cosine
-from edgex.training.resume import Checkpoint
+from edgex.training.resume import TrainingCheckpoint
 from pictures import picture_folder
 
 
@@ -69,19 +69,19 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(
     folder: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(folder, base, tmp_path / "whole.safetensors")
-    original = Checkpoint.save
+    original = TrainingCheckpoint.save
 
-    def save_then_stop(self: Checkpoint, parts: dict[str, Any], position: int) -> None:
+    def save_then_stop(self: TrainingCheckpoint, parts: dict[str, Any], position: int) -> None:
         original(self, parts, position)
         if position == 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Checkpoint, "save", save_then_stop)
+    monkeypatch.setattr(TrainingCheckpoint, "save", save_then_stop)
     out = tmp_path / "torn.safetensors"
     with pytest.raises(KeyboardInterrupt):
         run(folder, base, out)
     assert not out.exists()
-    monkeypatch.setattr(Checkpoint, "save", original)
+    monkeypatch.setattr(TrainingCheckpoint, "save", original)
     with pytest.raises(UsageError, match="checkpoint of another run"):
         run(folder, base, out, seed=1)
     run(folder, base, out)

@@ -1,4 +1,4 @@
-"""What the twin runs read at every step: the input of the trained blocks, computed once for each view and its mirror.
+"""What the twin runs read at every step: the input of the trained blocks, computed once for each crop and its mirror.
 
 Pictures are decoded here, batch by batch, and not kept. The steps themselves are `edgex.training.learning`.
 """
@@ -20,7 +20,7 @@ _BATCH = 64
 
 
 class Batch(NamedTuple):
-    """N views at one step, on the device.
+    """N crops at one step, on the device.
 
     tokens: input of the first cached block [N, prefix + P, D]. outputs: log-probabilities of the start [N, C].
     classes: explained classes int64 [N, K]. targets: the term's supervision.
@@ -32,28 +32,28 @@ class Batch(NamedTuple):
     targets: tuple[Tensor, ...]
 
 
-class CachedViews:
-    """Tokens (bfloat16) and outputs of the start for V views, then for their mirror images: 2 V rows in memory.
+class TokenCache:
+    """Tokens (bfloat16) and outputs of the start for V crops, then for their mirror images: 2 V rows in memory.
 
-    Every process holds all of them, so that which views make up a step does not depend on how many there are.
+    Every process holds all of them, so that which crops make up a step does not depend on how many there are.
     """
 
     def __init__(self, model: SelfExplainingViT, term: Term, *, blocks: int, precision: str, group: Processes) -> None:
         backbone = model.backbone
-        views = term.views
+        crops = term.crops
         # Every block that is trained, and every block that the heatmap is made of, runs anew at each step.
         self.start = len(backbone.blocks) - max(blocks, model.evidence.blocks)
         self.term = term
         self.null = 1.0
-        rows = 2 * len(views)
+        rows = 2 * len(crops)
         self.tokens = torch.empty(rows, backbone.prefix_tokens + backbone.patches, backbone.width, dtype=torch.bfloat16)
         self.outputs = torch.empty(rows, model.head.classes)
         first = 0
         with Progress("caching", total=rows, shown=group.is_main) as progress, torch.inference_mode():
-            for images in views.batches(_BATCH):
-                for offset, shown in ((0, images), (len(views), images.flip(2))):
+            for images in crops.batches(_BATCH):
+                for offset, shown in ((0, images), (len(crops), images.flip(2))):
                     with devices.mixed_precision(group.device, precision):
-                        preprocessing = views.preprocessing
+                        preprocessing = crops.preprocessing
                         pixels = normalise(shown.to(group.device), preprocessing.mean, preprocessing.std)
                         entering = model.run_blocks(backbone.embed(pixels), self.start)
                         logits = model.logits_from(entering, self.start)
@@ -62,14 +62,14 @@ class CachedViews:
                     self.outputs[here] = logits.float().log_softmax(dim=-1).cpu()
                     progress.advance(steps=len(images))
                 first += len(images)
-        self.classes = term.classes if term.classes is not None else self.outputs[: len(views)].argmax(1, keepdim=True)
+        self.classes = term.classes if term.classes is not None else self.outputs[: len(crops)].argmax(1, keepdim=True)
 
-    def batch(self, views: Tensor, mirrored: Tensor, device: torch.device) -> Batch:
-        """These views (int64 [N]), as their mirror images where `mirrored` (bool [N])."""
-        places = views + mirrored.long() * len(self.classes)
+    def batch(self, crops: Tensor, mirrored: Tensor, device: torch.device) -> Batch:
+        """These crops (int64 [N]), as their mirror images where `mirrored` (bool [N])."""
+        places = crops + mirrored.long() * len(self.classes)
         return Batch(
             self.tokens[places].float().to(device),
             self.outputs[places].to(device),
-            self.classes[views].to(device),
-            tuple(part.to(device) for part in self.term.targets(views, mirrored)),
+            self.classes[crops].to(device),
+            tuple(part.to(device) for part in self.term.targets(crops, mirrored)),
         )
