@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from edgex.errors import DataError
-from edgex.runtime.frames import as_frame, is_picture
+from edgex.runtime.frames import as_frame, is_picture, read_picture
 from edgex.runtime.preprocessing import Preprocessing
 from edgex.utils.names import MASK_SUFFIX, nearest
 
@@ -128,11 +128,11 @@ def digest_of(picture: Path) -> str:
 
 
 def open_picture(path: Path) -> Image.Image:
-    """A picture as the device reads it: RGB, upright, 16 bits scaled to 8, alpha dropped; see `as_frame`.
+    """A picture as the device reads it: RGB, upright, 16 bits scaled to 8, alpha dropped; see `runtime.frames`.
 
     Raises ImageError, which names the file, where it cannot be read.
     """
-    return Image.fromarray(as_frame(path).rgb())
+    return Image.fromarray(read_picture(path))
 
 
 def load_batch(paths: Sequence[Path], preprocessing: Preprocessing) -> np.ndarray:
