@@ -40,15 +40,15 @@ format: $(VENV)/dev.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# The markers are newer than pyproject.toml only where everything that it names is installed.
-$(VENV)/bake.installed: pyproject.toml
+# The markers are newer than pyproject.toml and constraints.txt only where everything that they name is installed.
+$(VENV)/bake.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(or $(shell command -v $(PYTHON)),python3) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[bake]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bake]'
 	touch $@
 
 $(VENV)/dev.installed: $(VENV)/bake.installed
-	$(BIN)/python -m pip install --quiet --editable '.[bake,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bake,dev]'
 	touch $@
 
 clean:

@@ -9,10 +9,20 @@ import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+_QUIET = ("--quiet", "--disable-pip-version-check")
 
 
 def install(folder: Path, extra: str) -> Path:
     """Builds the wheel, installs it with an extra into a new environment; returns the environment's interpreter."""
+    subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
+    interpreter = folder / "venv" / "bin" / "python"
+    build_wheel(folder)
+    add(interpreter, extra)
+    return interpreter
+
+
+def build_wheel(folder: Path) -> Path:
+    """The wheel of this repository, built in a folder."""
     source = folder / "source"
     # Built from a copy, so that no build folder is left in the repository.
     skip = shutil.ignore_patterns("__pycache__", "*.egg-info")
@@ -21,19 +31,18 @@ def install(folder: Path, extra: str) -> Path:
         shutil.copytree(REPOSITORY / name, source / name, ignore=skip)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(REPOSITORY / name, source / name)
-    subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
-    interpreter = folder / "venv" / "bin" / "python"
-    pip = [str(interpreter), "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    pip = [sys.executable, "-m", "pip", *_QUIET]
     subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", str(folder), str(source)], check=True)
-    add(interpreter, extra)
-    return interpreter
+    (wheel,) = folder.glob("edgex_xai-*.whl")
+    return wheel
 
 
 def add(python: Path, extra: str) -> None:
     """Installs another extra into an environment that `install` made."""
     (wheel,) = python.parents[2].glob("edgex_xai-*.whl")
-    pip = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "install", f"edgex-xai[{extra}] @ {wheel.as_uri()}"], check=True)
+    requirement = f"edgex-xai[{extra}] @ {wheel.as_uri()}"
+    constraints = REPOSITORY / "constraints.txt"
+    subprocess.run([str(python), "-m", "pip", *_QUIET, "install", "-c", constraints, requirement], check=True)
 
 
 def run(python: Path, *arguments: object) -> str:
