@@ -130,5 +130,5 @@ def test_capabilities_are_checked_before_any_work(small, small_pictures, tmp_pat
 
 
 def test_a_missing_package_names_the_extra():
-    with pytest.raises(MissingExtraError, match=r"pip install 'edgex\[rtx\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install '\.\[rtx\]'"):
         _import_first(["no_such_tensorrt"])

@@ -55,7 +55,7 @@ def test_a_library_that_is_not_installed_is_named_with_its_extra(
     for name in [name for name in sys.modules if name.split(".")[0] == library]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(MissingExtraError, match=rf"package {library}.*pip install 'edgex\[bench\]'"):
+    with pytest.raises(MissingExtraError, match=rf"package {library}.*pip install '\.\[bench\]'"):
         kernel_shap(library, score, picture, segments, COLOUR, evaluations=20, batch=1)
 
 

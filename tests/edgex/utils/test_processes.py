@@ -109,7 +109,7 @@ def test_what_a_group_needs_is_said_before_it_is_joined(monkeypatch: pytest.Monk
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setitem(sys.modules, "accelerate", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'edgex\[distributed\]'"), joined("cpu"):
+    with pytest.raises(MissingExtraError, match=r"pip install '\.\[distributed\]'"), joined("cpu"):
         pass
     monkeypatch.setattr("edgex.utils.devices.device_of", lambda name: torch.device(name))
     message = "device auto, cpu or cuda with several processes, found 'cuda:1'"
