@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from edgex.runtime.regions import Box
     from edgex.runtime.result import Result, decode_heatmap
     from edgex.runtime.session import Session
-    from edgex.runtime.watch.sources import open_source
+    from edgex.runtime.watch.open_source import open_source
     from edgex.runtime.watch.stream import Stream
 
 __all__ = [
@@ -79,7 +79,7 @@ _HOMES = {
     "Stream": "watch.stream",
     "View": "preprocessing",
     "decode_heatmap": "result",
-    "open_source": "watch.sources",
+    "open_source": "watch.open_source",
 }
 
 

@@ -74,7 +74,7 @@ def _create_beside(path: Path) -> Path:
     while True:
         temporary = path.with_name(f".{start}.{secrets.token_hex(4)}.part")
         try:
-            # O_EXCL follows no link that somebody put there; unlike tempfile's private files, 0o666 obeys the umask.
+            # O_EXCL follows no link that lies there already; unlike tempfile's private files, 0o666 obeys the umask.
             os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         except FileExistsError:
             continue

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edgex.runtime import Session, Stream
     from edgex.runtime.watch.page import Page
     from edgex.runtime.watch.sinks import Sink
-    from edgex.runtime.watch.stream import Policy, Seen
+    from edgex.runtime.watch.stream import Policy, FrameResult
 
 _REFRESH = 0.25
 """Seconds between two updates of the line on the screen."""
@@ -112,7 +112,7 @@ def watch(
                 note(f"edgex: the page is at {page.url} until Ctrl-C")
             sinks += _sinks(stack, video, folder, jsonl, fps, top, opacity, force)
             _run(stream, session, sinks, top)
-    if stream.meter.reading().unusable:
+    if stream.metrics.snapshot().unusable:
         raise typer.Exit(EXIT_FAILURE)
 
 
@@ -157,24 +157,24 @@ def _run(stream: Stream, session: Session, sinks: list[Sink], top: int) -> None:
     """Runs it to its end, and says on standard error how it went, whatever ended it."""
     try:
         with _stopped_by_signals(stream), _screen() as show:
-            for seen in stream:
+            for frame in stream:
                 for sink in sinks:
-                    sink.write(seen)
+                    sink.write(frame)
                 if not sinks:
-                    print(_line(seen, top), flush=True)
-                show(stream, seen)
+                    print(_line(frame, top), flush=True)
+                show(stream, frame)
     except BrokenPipeError:
         # Whoever read standard output has seen enough. Python would complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     finally:
-        if (reading := stream.meter.reading()).seconds:
-            note(f"edgex: {stream.source.name}: {reading} on {session.provider}")
+        if (snapshot := stream.metrics.snapshot()).seconds:
+            note(f"edgex: {stream.source.name}: {snapshot} on {session.provider}")
 
 
-def _line(seen: Seen, top: int) -> str:
-    best = ", ".join(f"{label} {100 * score:.1f}%" for label, score in seen.result.top(top))
-    asked = seen.result.explained_index != seen.result.index
-    return f"{seen.shot.name}: {best}" + (f" (explained: {seen.result.explained})" if asked else "")
+def _line(frame: FrameResult, top: int) -> str:
+    best = ", ".join(f"{label} {100 * score:.1f}%" for label, score in frame.result.top(top))
+    asked = frame.result.explained_index != frame.result.index
+    return f"{frame.source_frame.name}: {best}" + (f" (explained: {frame.result.explained})" if asked else "")
 
 
 @contextlib.contextmanager
@@ -207,11 +207,11 @@ def _screen() -> Iterator[Any]:
     last = 0.0
     with Live(console=console, auto_refresh=False, transient=True) as live:
 
-        def show(stream: Stream, seen: Seen) -> None:
+        def show(stream: Stream, frame: FrameResult) -> None:
             nonlocal last
             now = time.monotonic()
             if now - last >= _REFRESH:
                 last = now
-                live.update(Text(f"{_line(seen, 1)}\n{stream.meter.reading()}"), refresh=True)
+                live.update(Text(f"{_line(frame, 1)}\n{stream.metrics.snapshot()}"), refresh=True)
 
         yield show

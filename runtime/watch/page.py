@@ -39,7 +39,7 @@ from edgex.runtime.watch.sinks import captioned
 if TYPE_CHECKING:
     import numpy as np
 
-    from edgex.runtime.watch.stream import Seen, Stream
+    from edgex.runtime.watch.stream import FrameResult, Stream
 
 HOST = "127.0.0.1"
 LARGEST = 960
@@ -78,9 +78,9 @@ class Page:
         self.opacity = opacity
         self._changed = threading.Condition()
         self._version = 0
-        self._seen: Seen | None = None
+        self._newest: FrameResult | None = None
         self._note = ""
-        self._jpeg: tuple[Seen, bytes] | None = None
+        self._jpeg: tuple[FrameResult, bytes] | None = None
         self.closed = False
         try:
             self._server = _Server((HOST, port), partial(_Handler, self))
@@ -94,11 +94,11 @@ class Page:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="edgex page")
         self._thread.start()
 
-    def write(self, seen: Seen) -> None:
+    def write(self, frame: FrameResult) -> None:
         """Shows a result."""
         with self._changed:
-            self._seen = seen
-            self._note = self._note if seen.again else ""
+            self._newest = frame
+            self._note = self._note if frame.is_rerun else ""
             self._version += 1
             self._changed.notify_all()
 
@@ -119,11 +119,11 @@ class Page:
         self._server.server_close()
         self._thread.join()
 
-    def wait(self, after: int, patience: float = _PATIENCE) -> tuple[int, Seen | None, str] | None:
+    def wait(self, after: int, patience: float = _PATIENCE) -> tuple[int, FrameResult | None, str] | None:
         """(version, result, note) newer than `after`; None where nothing came or the page is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self.closed or self._version != after, patience)
-            return None if self.closed or self._version == after else (self._version, self._seen, self._note)
+            return None if self.closed or self._version == after else (self._version, self._newest, self._note)
 
     def about(self) -> dict[str, Any]:
         """What does not change while the stream runs."""
@@ -137,14 +137,14 @@ class Page:
             "colours": {name: colours(name).round().astype(int).tolist() for name in ("turbo", "for", "against")},
         }
 
-    def jpeg(self, seen: Seen) -> bytes:
+    def jpeg(self, frame: FrameResult) -> bytes:
         """The bare picture, at most `LARGEST` pixels long; encoded once for all clients, and only if one asks."""
         known = self._jpeg
-        if known is None or known[0].shot is not seen.shot:
-            known = self._jpeg = seen, encode(seen.pixels())
+        if known is None or known[0].source_frame is not frame.source_frame:
+            known = self._jpeg = frame, encode(frame.pixels())
         return known[1]
 
-    def state(self, version: int, seen: Seen | None, note: str) -> dict[str, Any]:
+    def state(self, version: int, frame: FrameResult | None, note: str) -> dict[str, Any]:
         """JSON-ready: what the page shows beside the picture."""
         stream = self.stream
         state: dict[str, Any] = {
@@ -152,17 +152,17 @@ class Page:
             "state": stream.state,
             "note": note,
             "asked": stream.explain,
-            "meter": stream.meter.reading().to_dict(),
+            "meter": stream.metrics.snapshot().to_dict(),
         }
-        if seen is not None:
-            result = seen.result
+        if frame is not None:
+            result = frame.result
             state |= {
                 **result.to_dict(),
-                "frame": seen.number,
-                "name": seen.shot.name,
+                "frame": frame.number,
+                "name": frame.source_frame.name,
                 "top": [[index, float(result.probabilities[index])] for index in result.order(5)],
                 "heatmap": result.heatmap.round(5).tolist(),
-                "latency_ms": 1000 * seen.latency,
+                "latency_ms": 1000 * frame.latency,
             }
         return state
 
@@ -208,7 +208,7 @@ class _Server(ThreadingHTTPServer):
                     request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that goes away in the middle of an answer is no error."""
+        """Ignores connections that the browser closed in the middle of an answer."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
@@ -262,7 +262,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(b"{}", "application/json")
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Requests are nobody's news."""
+        """Request logging is disabled."""
 
     def _allowed(self) -> bool:
         """Whether the request was meant for this server; answers it if not."""
@@ -294,10 +294,10 @@ class _Handler(BaseHTTPRequestHandler):
             news = self._page.wait(version, 1.0)
             if news is None:
                 continue
-            version, seen, _ = news
-            if seen is None:
+            version, frame, _ = news
+            if frame is None:
                 continue
-            picture = encode(captioned(seen, self._page.opacity))
+            picture = encode(captioned(frame, self._page.opacity))
             head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
             self.wfile.write(head.encode() + picture + b"\r\n")
 

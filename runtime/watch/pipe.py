@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from edgex.runtime.errors import ImageError, SourceError
 from edgex.runtime.frames import as_frame, decode_picture
-from edgex.runtime.watch.sources import Shot
+from edgex.runtime.watch.source import SourceFrame
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -60,7 +60,7 @@ class PipeSource:
     def close(self) -> None:
         """Leaves the stream open: it is not ours."""
 
-    def read(self) -> Shot | None:
+    def read(self) -> SourceFrame | None:
         """See `Source`."""
         if self._pictures is None:
             self._need(2, partly=True)
@@ -68,7 +68,7 @@ class PipeSource:
             self._pictures = start in (_JPEG[:2], _PNG[:2], b"--")
         return self._next_picture() if self._pictures else self._next_path()
 
-    def _next_picture(self) -> Shot | None:
+    def _next_picture(self) -> SourceFrame | None:
         if not self._seek():
             return None
         self._number += 1
@@ -83,13 +83,13 @@ class PipeSource:
             ) from None
         data = bytes(self._data[:end])
         del self._data[:end]
-        return Shot(decode_picture(data, name), name)
+        return SourceFrame(decode_picture(data, name), name)
 
-    def _next_path(self) -> Shot | None:
+    def _next_path(self) -> SourceFrame | None:
         while (line := self._next_line()) is not None:
             if line:
                 path = Path(os.fsdecode(line))
-                return Shot(as_frame(path), str(path))
+                return SourceFrame(as_frame(path), str(path))
         return None
 
     def _next_line(self) -> bytes | None:

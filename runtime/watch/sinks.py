@@ -19,19 +19,19 @@ from edgex.runtime.atomic_files import atomic_output, write_error
 from edgex.runtime.errors import UsageError
 
 if TYPE_CHECKING:
-    from edgex.runtime.watch.stream import Seen
+    from edgex.runtime.watch.stream import FrameResult
 
 _QUALITY = 90
 """Of JPEG pictures, 0 to 95."""
 _NAME = re.compile(r"[0-9]{6,}\.[\w-]*\.jpg")
 _MARK = b"edgex watch"
-"""Comment in the pictures of a `FolderSink`: a name alone could be that of somebody else's picture."""
+"""Comment in the pictures of a `FolderSink`: the name alone could be another picture's."""
 
 
 class Sink(Protocol):
     """Takes results one after the other."""
 
-    def write(self, seen: Seen) -> None:
+    def write(self, frame: FrameResult) -> None:
         """Takes one result; ArtefactError where it cannot be written."""
 
     def close(self) -> None:
@@ -39,7 +39,7 @@ class Sink(Protocol):
 
 
 class JsonLinesSink:
-    """One line of JSON per picture, see `Seen.to_dict`; flushed after each.
+    """One line of JSON per picture, see `FrameResult.to_dict`; flushed after each.
 
     to: an open text stream, or a path whose file is made for the first picture.
     """
@@ -49,16 +49,16 @@ class JsonLinesSink:
         self._stream = None if isinstance(to, Path) else to
         self._top = top
 
-    def write(self, seen: Seen) -> None:
-        """See `Sink`; BrokenPipeError where nobody reads standard output any more."""
-        if seen.again:
+    def write(self, frame: FrameResult) -> None:
+        """See `Sink`; BrokenPipeError where the reader of standard output has closed it."""
+        if frame.is_rerun:
             return
         try:
             if self._stream is None and self._path is not None:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 self._stream = self._path.open("w", encoding="utf-8")
             if self._stream is not None:
-                self._stream.write(json.dumps(seen.to_dict(self._top), ensure_ascii=False) + "\n")
+                self._stream.write(json.dumps(frame.to_dict(self._top), ensure_ascii=False) + "\n")
                 self._stream.flush()
         except BrokenPipeError:
             raise
@@ -86,16 +86,16 @@ class FolderSink:
         except OSError as error:
             raise write_error(folder, error) from error
 
-    def write(self, seen: Seen) -> None:
+    def write(self, frame: FrameResult) -> None:
         """See `Sink`."""
-        if seen.again:
+        if frame.is_rerun:
             return
-        label = re.sub(r"\W+", "-", seen.result.explained.lower()).strip("-")[:60]
-        path = self._folder / f"{seen.number:06d}.{label}.jpg"
+        label = re.sub(r"\W+", "-", frame.result.explained.lower()).strip("-")[:60]
+        path = self._folder / f"{frame.number:06d}.{label}.jpg"
         if self._replace:
             _remove_earlier(self._folder)
             self._replace = False
-        picture = Image.fromarray(captioned(seen, self._opacity))
+        picture = Image.fromarray(captioned(frame, self._opacity))
         with atomic_output(path, durable=False) as temporary:
             picture.save(temporary, format="JPEG", quality=_QUALITY, comment=_MARK)
 
@@ -116,11 +116,11 @@ class VideoSink:
         self._opacity, self._interval = opacity, 1 / fps
         self._time, self._shift = -self._interval, 0.0
 
-    def write(self, seen: Seen) -> None:
+    def write(self, frame: FrameResult) -> None:
         """See `Sink`."""
-        if seen.again:
+        if frame.is_rerun:
             return
-        time = seen.shot.time
+        time = frame.source_frame.time
         if time is None:
             self._time += self._interval
         else:
@@ -128,20 +128,20 @@ class VideoSink:
             if time + self._shift <= self._time:
                 self._shift = self._time + 0.04 - time
             self._time = time + self._shift
-        self._writer.write(captioned(seen, self._opacity), max(self._time, 0.0))
+        self._writer.write(captioned(frame, self._opacity), max(self._time, 0.0))
 
     def close(self) -> None:
         """Finishes the file."""
         self._writer.close()
 
 
-def captioned(seen: Seen, opacity: float) -> np.ndarray:
+def captioned(frame: FrameResult, opacity: float) -> np.ndarray:
     """The picture with heatmap, and under it in the picture what the model says: uint8 [H, W, 3] RGB."""
-    result = seen.result
+    result = frame.result
     text = f"{result.label} {100 * result.score:.0f}%"
     if result.explained_index != result.index:
         text += f" - why {result.explained} {100 * float(result.probabilities[result.explained_index]):.0f}%"
-    pixels = seen.overlay(opacity)
+    pixels = frame.overlay(opacity)
     height, width = pixels.shape[:2]
     if min(height, width) < 64:
         return pixels

@@ -7,7 +7,7 @@ One thread reads, the caller's thread runs the model. Between them lies a short 
 | latest | one picture | a newer picture replaces the waiting one; drops are counted. For live sources |
 | every | two pictures | the source waits. For files, folders and pipes |
 
-Sources are in `sources`, what is done with results in `sinks` and `page`.
+What a source is, is in `source`; what is done with results, in `sinks` and `page`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgex.runtime.errors import ImageError, SourceError, UsageError
-from edgex.runtime.watch.meter import Meter
+from edgex.runtime.watch.metrics import StreamMetrics
 
 if TYPE_CHECKING:
     import numpy as np
 
     from edgex.runtime.result import Result
     from edgex.runtime.session import Session
-    from edgex.runtime.watch.sources import Shot, Source
+    from edgex.runtime.watch.source import Source, SourceFrame
 
 Policy = Literal["latest", "every"]
 POLICIES = ("latest", "every")
@@ -39,26 +39,26 @@ _TICK = 0.1
 
 
 @dataclass(eq=False)
-class Seen:
+class FrameResult:
     """One picture and what the model says about it."""
 
     number: int
     """Position among the pictures that went through the model, from 0."""
-    shot: Shot
+    source_frame: SourceFrame
     result: Result
     latency: float
     """Seconds from the picture's arrival to its result."""
     model: float
     """Seconds of preprocessing and inference."""
-    again: bool = False
-    """The last picture once more, since another class was asked for."""
+    is_rerun: bool = False
+    """Whether it is the last picture again, since another class was asked for."""
 
     def to_dict(self, top: int = 5) -> dict[str, Any]:
         """JSON-ready: which picture, when, and `Result.to_dict`. time in seconds of the source, or null."""
         return {
             "frame": self.number,
-            "name": self.shot.name,
-            "time": self.shot.time,
+            "name": self.source_frame.name,
+            "time": self.source_frame.time,
             "latency_ms": round(1000 * self.latency, 3),
             "model_ms": round(1000 * self.model, 3),
             **self.result.to_dict(top),
@@ -66,12 +66,12 @@ class Seen:
 
     def pixels(self) -> np.ndarray:
         """The picture: uint8 [H, W, 3] RGB."""
-        return self.shot.frame.rgb()
+        return self.source_frame.frame.rgb()
 
     def overlay(self, opacity: float) -> np.ndarray:
         """The picture with the heatmap over it, see `Result.overlay`; drawn once for several sinks."""
         if self._drawn is None or self._drawn[0] != opacity:
-            self._drawn = opacity, self.result.overlay(self.shot.frame, opacity=opacity)
+            self._drawn = opacity, self.result.overlay(self.source_frame.frame, opacity=opacity)
         return self._drawn[1]
 
     _drawn: tuple[float, np.ndarray] | None = None
@@ -81,8 +81,8 @@ class Stream:
     """Iterate over it to run the model over a source.
 
         stream = Stream(session, open_source("camera:0"))
-        for seen in stream:
-            print(seen.result.label)
+        for frame in stream:
+            print(frame.result.label)
 
     policy: "latest" or "every", see the module. Defaults to "latest" for live sources.
     explain: class to explain, by name or position; None for the predicted one. May be changed while it runs.
@@ -125,7 +125,7 @@ class Stream:
             raise UsageError(f"loop: expected a source that ends, found {source.name}")
         self.session = session
         self.source = source
-        self.meter = Meter()
+        self.metrics = StreamMetrics()
         self.state = "starting"
         """"starting", "running", "reconnecting" or "ended"."""
         self._limit, self._retries, self._loop, self._stay = limit, retries, loop, stay
@@ -135,12 +135,12 @@ class Stream:
         self._stopped = False
         self._redo = False
         self._changed = threading.Condition()
-        self._waiting: deque[tuple[Shot | ImageError, float]] = deque()
+        self._waiting: deque[tuple[SourceFrame | ImageError, float]] = deque()
         self._exhausted = False
         self._tried = False
         self._error: Exception | None = None
         self._due = 0.0
-        self._last: Shot | None = None
+        self._last: SourceFrame | None = None
         self._reader = threading.Thread(target=self._read, name="edgex source", daemon=True)
 
     @property
@@ -162,28 +162,28 @@ class Stream:
         """Ends the iteration after the picture at hand; safe in a signal handler."""
         self._stopped = True
 
-    def __iter__(self) -> Iterator[Seen]:
+    def __iter__(self) -> Iterator[FrameResult]:
         if self._reader.ident is not None:
             raise UsageError("expected a stream that has not run yet, found one that has; make another")
         self._reader.start()
         number = 0
         try:
             while (found := self._next(number)) is not None:
-                shot, arrival, again = found
-                seen = self._look(shot, arrival, number - 1 if again else number, again)
-                if seen is not None:
-                    number += not again
-                    yield seen
+                source_frame, arrival, is_rerun = found
+                result = self._run(source_frame, arrival, number - 1 if is_rerun else number, is_rerun)
+                if result is not None:
+                    number += not is_rerun
+                    yield result
         finally:
             self.stop()
-            self.meter.stop()
+            self.metrics.stop()
             self.state = "ended"
-            # A network that is silent keeps the reader for its time-out; nobody waits for that.
+            # A silent network blocks the reader until its time-out; do not wait for that.
             self._reader.join(timeout=1.0)
         if self._error is not None:
             raise self._error
 
-    def _next(self, number: int) -> tuple[Shot, float, bool] | None:
+    def _next(self, number: int) -> tuple[SourceFrame, float, bool] | None:
         """(picture, its arrival, whether it is the last one again), or None at the end."""
         with self._changed:
             while not self._stopped:
@@ -210,18 +210,18 @@ class Stream:
                 self._changed.wait(min(max(wait, 0.0) or _TICK, _TICK))
         return None
 
-    def _look(self, shot: Shot, arrival: float, number: int, again: bool) -> Seen | None:
+    def _run(self, source_frame: SourceFrame, arrival: float, number: int, is_rerun: bool) -> FrameResult | None:
         begin = time.monotonic()
         explain = self._explain
         try:
-            result = self.session(shot.frame, explain=explain)
+            result = self.session(source_frame.frame, explain=explain)
         except ImageError as error:
             self._unusable(error)
             return None
         end = time.monotonic()
-        if not again:
-            self.meter.done(end - arrival, end - begin)
-        return Seen(number, shot, result, end - arrival, end - begin, again)
+        if not is_rerun:
+            self.metrics.done(end - arrival, end - begin)
+        return FrameResult(number, source_frame, result, end - arrival, end - begin, is_rerun)
 
     def _finish(self) -> None:
         """No further picture is wanted or will come."""
@@ -229,7 +229,7 @@ class Stream:
             return
         self._exhausted = True
         self._waiting.clear()
-        self.meter.stop()
+        self.metrics.stop()
         self.state = "ended"
         if self._stay and self._error is None:
             self._notice(f"{self.source.name}: ended; its last picture stays")
@@ -242,7 +242,7 @@ class Stream:
         try:
             self._read_and_reconnect()
         except Exception as error:
-            # Whatever it is, it belongs to whoever iterates: a thread has nobody to tell. Who wants no more is spared.
+            # The iterating thread raises it; where that has stopped already, it is dropped.
             with self._changed:
                 self._error = None if self._over() else error
         with self._changed:
@@ -256,11 +256,11 @@ class Stream:
             try:
                 self.source.open()
                 if before:
-                    self.meter.reconnected() if self.source.live else None
-                for shot in self._shots():
+                    self.metrics.reconnected() if self.source.live else None
+                for source_frame in self._source_frames():
                     failures, delivered = 0, delivered + 1
                     self.state = "running"
-                    self._put(shot)
+                    self._put(source_frame)
                 if self.source.live and not self._over():
                     raise SourceError(f"{self.source.name}: ended")
                 if not self._tried and not self._over():
@@ -278,51 +278,51 @@ class Stream:
             finally:
                 self.source.close()
 
-    def _shots(self) -> Iterator[Shot]:
-        """Usable pictures until the source ends or nobody wants more."""
+    def _source_frames(self) -> Iterator[SourceFrame]:
+        """Usable pictures until the source ends or the stream stops."""
         begin: float | None = None
         while not self._over():
             try:
-                shot = self.source.read()
+                source_frame = self.source.read()
             except ImageError as error:
                 self._tried = True
                 self._put_bad(error)
                 continue
-            if shot is None:
+            if source_frame is None:
                 return
             self._tried = True
-            if self.policy == "latest" and not self.source.live and shot.time is not None:
+            if self.policy == "latest" and not self.source.live and source_frame.time is not None:
                 # A video plays at its own speed, as a camera would; otherwise all but the last would be dropped.
-                begin = time.monotonic() - shot.time if begin is None else begin
-                self._pause(begin + shot.time - time.monotonic())
-            self.meter.arrived()
-            yield shot
+                begin = time.monotonic() - source_frame.time if begin is None else begin
+                self._pause(begin + source_frame.time - time.monotonic())
+            self.metrics.arrived()
+            yield source_frame
 
-    def _put(self, shot: Shot) -> None:
+    def _put(self, source_frame: SourceFrame) -> None:
         arrival = time.monotonic()
         with self._changed:
             if self.policy == "latest":
                 if self._waiting:
                     self._waiting.clear()
-                    self.meter.dropped()
-                self._append(shot, arrival)
+                    self.metrics.dropped()
+                self._append(source_frame, arrival)
             else:
-                self._append_in_turn(shot, arrival)
+                self._append_in_turn(source_frame, arrival)
 
     def _put_bad(self, error: ImageError) -> None:
-        """Among pictures in order it waits for its turn, which may lie behind the limit; else it is told at once."""
+        """Reports an unreadable picture: with policy "every" in its turn, which may lie behind the limit, else at once."""
         with self._changed:
             if self.policy == "every":
                 self._append_in_turn(error, time.monotonic())
             elif not self._over():
                 self._unusable(error)
 
-    def _append_in_turn(self, found: Shot | ImageError, arrival: float) -> None:
+    def _append_in_turn(self, found: SourceFrame | ImageError, arrival: float) -> None:
         while len(self._waiting) >= 2 and not self._over():
             self._changed.wait(_TICK)
         self._append(found, arrival)
 
-    def _append(self, found: Shot | ImageError, arrival: float) -> None:
+    def _append(self, found: SourceFrame | ImageError, arrival: float) -> None:
         if not self._over():
             self._waiting.append((found, arrival))
             self._changed.notify_all()
@@ -333,5 +333,5 @@ class Stream:
             time.sleep(min(left, _TICK))
 
     def _unusable(self, error: ImageError) -> None:
-        self.meter.unusable()
+        self.metrics.unusable()
         self._notice(str(error))

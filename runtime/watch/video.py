@@ -18,7 +18,7 @@ import numpy as np
 from edgex.runtime.atomic_files import atomic_output
 from edgex.runtime.errors import ImageError, MissingExtraError, SourceError, UsageError, install_hint
 from edgex.runtime.frames import as_frame
-from edgex.runtime.watch.sources import Shot
+from edgex.runtime.watch.source import SourceFrame
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,7 +72,7 @@ class VideoSource:
         self._first: float | None = None
         self._number = 0
 
-    def read(self) -> Shot | None:
+    def read(self) -> SourceFrame | None:
         """See `Source`."""
         found = next(self._frames, None)
         if found is None or isinstance(found, SourceError):
@@ -88,7 +88,7 @@ class VideoSource:
         if self._first is None:
             self._first = time
         seconds = None if time is None or self._first is None else time - self._first
-        return Shot(as_frame(upright(found)), name, seconds)
+        return SourceFrame(as_frame(upright(found)), name, seconds)
 
     def close(self) -> None:
         """Closes the file, the camera or the connection."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgex.runtime import ImageError, SourceError
 from edgex.runtime.frames import as_frame
-from edgex.runtime.watch.sources import Shot
+from edgex.runtime.watch.source import SourceFrame
 from edgex.runtime.watch.video import VideoWriter
 
 COLOURS = ((220, 30, 30), (30, 220, 30), (30, 30, 220))
@@ -40,7 +40,7 @@ class Script:
         if self._rest[:1] == ["closed"]:
             raise SourceError("script: expected a source that answers, found none")
 
-    def read(self) -> Shot | None:
+    def read(self) -> SourceFrame | None:
         time.sleep(self.interval)
         if not self._rest:
             return None
@@ -49,7 +49,7 @@ class Script:
             raise ImageError("script: a picture cannot be decoded")
         if entry == "broken":
             raise SourceError("script: unplugged")
-        return Shot(as_frame(coloured(int(entry))), f"picture {entry}", None)
+        return SourceFrame(as_frame(coloured(int(entry))), f"picture {entry}", None)
 
     def close(self) -> None:
         self.closed += 1

@@ -9,19 +9,19 @@ from PIL import Image
 
 from edgex.runtime import ArtefactError, Session, Stream, UsageError, decode_heatmap
 from edgex.runtime.watch.sinks import FolderSink, JsonLinesSink, VideoSink, captioned, check_empty, check_new
-from edgex.runtime.watch.stream import Seen
+from edgex.runtime.watch.stream import FrameResult
 from streams import LABELS, Script, coloured
 
 
 @pytest.fixture
-def seen(session: Session) -> list[Seen]:
+def seen(session: Session) -> list[FrameResult]:
     """Three results, and the last picture's again."""
     found = list(Stream(session, Script(range(3))))
     last = found[-1]
-    return [*found, Seen(last.number, last.shot, last.result, 0.1, 0.1, again=True)]
+    return [*found, FrameResult(last.number, last.source_frame, last.result, 0.1, 0.1, is_rerun=True)]
 
 
-def test_json_lines(seen: list[Seen], tmp_path: Path) -> None:
+def test_json_lines(seen: list[FrameResult], tmp_path: Path) -> None:
     sink = JsonLinesSink(tmp_path / "new" / "a.jsonl", top=2)
     assert not (tmp_path / "new").exists()
     for number, entry in enumerate(seen[:3]):
@@ -37,7 +37,7 @@ def test_json_lines(seen: list[Seen], tmp_path: Path) -> None:
     np.testing.assert_allclose(decode_heatmap(lines[1]["heatmap"]), seen[1].result.heatmap, rtol=2**-11)
 
 
-def test_a_full_disk_is_one_error(seen: list[Seen]) -> None:
+def test_a_full_disk_is_one_error(seen: list[FrameResult]) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full")
     sink = JsonLinesSink(Path("/dev/full"))
@@ -46,7 +46,7 @@ def test_a_full_disk_is_one_error(seen: list[Seen]) -> None:
     sink.close()
 
 
-def test_a_folder_of_pictures(seen: list[Seen], tmp_path: Path) -> None:
+def test_a_folder_of_pictures(seen: list[FrameResult], tmp_path: Path) -> None:
     sink = FolderSink(tmp_path / "a" / "b", 0.5)
     for entry in seen:
         sink.write(entry)
@@ -57,7 +57,7 @@ def test_a_folder_of_pictures(seen: list[Seen], tmp_path: Path) -> None:
     assert np.abs(found - captioned(seen[1], 0.5)).mean() < 6
 
 
-def test_only_what_an_earlier_run_wrote_is_replaced(seen: list[Seen], tmp_path: Path) -> None:
+def test_only_what_an_earlier_run_wrote_is_replaced(seen: list[FrameResult], tmp_path: Path) -> None:
     first = FolderSink(tmp_path / "out")
     for entry in seen:
         first.write(entry)
@@ -96,7 +96,7 @@ def test_only_what_an_earlier_run_wrote_is_replaced(seen: list[Seen], tmp_path: 
         check_empty(folder, "--folder", force=False)
 
 
-def test_a_video(seen: list[Seen], tmp_path: Path) -> None:
+def test_a_video(seen: list[FrameResult], tmp_path: Path) -> None:
     av = pytest.importorskip("av")
     sink = VideoSink(tmp_path / "a.mkv", fps=4)
     for entry in seen:
@@ -134,10 +134,10 @@ def test_the_caption_lies_over_the_lower_rim(session: Session) -> None:
 
 def test_small_pictures_have_no_caption(session: Session) -> None:
     from edgex.runtime.frames import as_frame
-    from edgex.runtime.watch.sources import Shot
+    from edgex.runtime.watch.source import SourceFrame
 
     frame = as_frame(coloured(0, (5, 300)))
-    entry = Seen(0, Shot(frame, "small"), session(frame), 0.1, 0.1)
+    entry = FrameResult(0, SourceFrame(frame, "small"), session(frame), 0.1, 0.1)
     np.testing.assert_array_equal(captioned(entry, 0.6), entry.overlay(0.6))
 
 
@@ -151,7 +151,7 @@ def test_existing_files_are_kept(tmp_path: Path) -> None:
         check_new(tmp_path, "--video", force=True)
 
 
-def test_places_that_cannot_be_written(seen: list[Seen], tmp_path: Path) -> None:
+def test_places_that_cannot_be_written(seen: list[FrameResult], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ArtefactError, match="cannot write"):
         FolderSink(tmp_path / "file" / "a")

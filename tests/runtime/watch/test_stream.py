@@ -24,8 +24,8 @@ def test_every_picture_in_order(session: Session) -> None:
     seen = list(stream)
     assert [entry.number for entry in seen] == list(range(20))
     assert [entry.result.label for entry in seen] == [LABELS[number % 3] for number in range(20)]
-    reading = stream.meter.reading()
-    assert (reading.frames, reading.dropped, reading.unusable) == (20, 0, 0)
+    snapshot = stream.metrics.snapshot()
+    assert (snapshot.frames, snapshot.dropped, snapshot.unusable) == (20, 0, 0)
     assert (stream.state, source.opened, source.closed) == ("ended", 1, 1)
     np.testing.assert_array_equal(seen[4].result.heatmap, session(coloured(4)).heatmap)
     assert seen[4].latency >= seen[4].model > 0
@@ -37,16 +37,16 @@ def test_the_latest_picture_is_looked_at_and_drops_are_counted(session: Session)
     seen = []
     with pytest.raises(SourceError, match="script: ended"):
         for entry in stream:
-            seen.append(int(entry.shot.name.removeprefix("picture ")))
+            seen.append(int(entry.source_frame.name.removeprefix("picture ")))
             time.sleep(0.03)
-    reading = stream.meter.reading()
+    snapshot = stream.metrics.snapshot()
     assert seen == sorted(seen)
     assert seen[-1] == 59
-    assert reading.dropped > 10
-    assert reading.frames + reading.dropped == 60
-    assert reading.latency is not None
+    assert snapshot.dropped > 10
+    assert snapshot.frames + snapshot.dropped == 60
+    assert snapshot.latency is not None
     # A picture waits for the model at most as long as the model was busy with the one before.
-    assert reading.latency.p50 < 60
+    assert snapshot.latency.p50 < 60
 
 
 def test_a_slow_model_holds_the_source_back_with_every(session: Session) -> None:
@@ -62,7 +62,7 @@ def test_bad_pictures_are_counted_and_the_stream_goes_on(session: Session) -> No
     notices: list[str] = []
     stream = Stream(session, Script([0, "bad", 1, "bad", 2]), notice=notices.append)
     assert labels(stream) == list(LABELS)
-    assert stream.meter.reading().unusable == 2
+    assert stream.metrics.snapshot().unusable == 2
     assert notices == ["script: a picture cannot be decoded"] * 2
 
 
@@ -72,7 +72,7 @@ def test_a_camera_that_is_unplugged_is_opened_again(session: Session, monkeypatc
     notices: list[str] = []
     stream = Stream(session, source, policy="every", notice=notices.append, limit=6)
     assert labels(stream) == ["red thing", "green thing", "blue thing", *["red thing"] * 3]
-    assert stream.meter.reading().reconnections == 2
+    assert stream.metrics.snapshot().reconnections == 2
     assert [text.partition("; ")[2] for text in notices] == [
         "opening it again in 0.01 s (1 of 10)",
         "opening it again in 0.02 s (2 of 10)",
@@ -137,7 +137,7 @@ def test_what_lies_behind_the_limit_does_not_count(session: Session, entry: str)
     stream = Stream(session, Script([0, 1, entry, 2]), limit=2, notice=notices.append)
     for _ in stream:
         time.sleep(0.05)
-    assert (stream.meter.reading().unusable, notices) == (0, [])
+    assert (stream.metrics.snapshot().unusable, notices) == (0, [])
 
 
 def test_a_source_without_pictures_is_an_error(session: Session) -> None:
@@ -181,7 +181,7 @@ def test_another_class_is_explained_from_then_on(session: Session) -> None:
     stream = Stream(session, Script(range(6)), explain="BLUE thing")
     explained = []
     for seen in stream:
-        if seen.again:
+        if seen.is_rerun:
             # Where the source took its time, the picture at hand answered at once.
             continue
         explained.append(seen.result.explained)
@@ -201,7 +201,7 @@ def test_the_last_picture_answers_questions_when_the_source_has_ended(session: S
     stream = Stream(session, Script([0, 1]), stay=True, notice=notices.append)
     found: list[tuple[int, str, bool]] = []
     for seen in stream:
-        found.append((seen.number, seen.result.explained, seen.again))
+        found.append((seen.number, seen.result.explained, seen.is_rerun))
         if len(found) == 2:
             threading.Timer(0.1, setattr, (stream, "explain", "nothing")).start()
         if len(found) == 3:
@@ -209,7 +209,7 @@ def test_the_last_picture_answers_questions_when_the_source_has_ended(session: S
             stream.stop()
     assert found == [(0, "red thing", False), (1, "green thing", False), (1, "nothing", True)]
     assert notices == ["script: ended; its last picture stays"]
-    assert stream.meter.reading().frames == 2
+    assert stream.metrics.snapshot().frames == 2
 
 
 def test_a_video_with_the_latest_policy_plays_at_its_own_speed(session: Session, tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_a_video_with_the_latest_policy_plays_at_its_own_speed(session: Session,
     stream = Stream(session, open_source(str(path)), policy="latest")
     seen = list(stream)
     assert time.monotonic() - start >= 5 / 20
-    assert len(seen) + stream.meter.reading().dropped == 6
+    assert len(seen) + stream.metrics.snapshot().dropped == 6
 
 
 @pytest.mark.parametrize(

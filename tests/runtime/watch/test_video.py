@@ -281,7 +281,7 @@ def test_an_rtsp_camera_that_is_unplugged_and_comes_back(
             seen.append(entry.result.label)
     assert len(seen) > 100
     assert set(seen) == set(LABELS)
-    assert stream.meter.reading().reconnections == 1
+    assert stream.metrics.snapshot().reconnections == 1
     assert len(notices) == 4 - 1
     assert session(coloured(1)).label == "green thing"
 
@@ -299,13 +299,13 @@ def test_a_virtual_camera_of_ffmpeg_drops_what_is_late_and_is_opened_again(
     stream = Stream(session, source, policy="latest", limit=12, notice=notices.append)
     names = []
     for entry in stream:
-        assert (entry.shot.frame.height, entry.shot.frame.width) == (720, 1280)
-        names.append(entry.shot.name)
+        assert (entry.source_frame.frame.height, entry.source_frame.frame.width) == (720, 1280)
+        names.append(entry.source_frame.name)
         time.sleep(0.08)
-    reading = stream.meter.reading()
-    assert reading.frames == len(names) == 12
-    assert reading.reconnections >= 1
-    assert reading.dropped >= 12
+    snapshot = stream.metrics.snapshot()
+    assert snapshot.frames == len(names) == 12
+    assert snapshot.reconnections >= 1
+    assert snapshot.dropped >= 12
     assert any("camera:virtual" in text and "opening it again" in text for text in notices)
 
 

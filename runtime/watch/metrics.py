@@ -26,7 +26,7 @@ class Percentiles:
 
 
 @dataclass(frozen=True)
-class Reading:
+class MetricsSnapshot:
     """What a stream did so far."""
 
     frames: int
@@ -65,7 +65,7 @@ class Reading:
         return "; ".join(parts)
 
 
-class Meter:
+class StreamMetrics:
     """Takes the counts; safe to use from several threads. Memory does not grow with the number of frames."""
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ class Meter:
                 self._begin = time.monotonic()
 
     def done(self, latency: float, model: float) -> None:
-        """A picture has its result. latency, model: seconds, see `Reading`."""
+        """A picture has its result. latency, model: seconds, see `MetricsSnapshot`."""
         with self._lock:
             self._frames += 1
             self._latencies.append((latency, model))
@@ -109,7 +109,7 @@ class Meter:
         with self._lock:
             self._end = self._end or time.monotonic()
 
-    def reading(self) -> Reading:
+    def snapshot(self) -> MetricsSnapshot:
         """What happened so far."""
         with self._lock:
             now = self._end or time.monotonic()
@@ -125,7 +125,7 @@ class Meter:
             times = list(self._latencies)
             counts = self._frames, seconds, rate, self._dropped, self._unusable, self._reconnections
         if not times:
-            return Reading(*counts, latency=None, model=None)
+            return MetricsSnapshot(*counts, latency=None, model=None)
         table = 1000 * np.percentile(np.array(times), (50, 95, 99), axis=0)
         latency, model = (Percentiles(*map(float, column)) for column in table.T)
-        return Reading(*counts, latency=latency, model=model)
+        return MetricsSnapshot(*counts, latency=latency, model=model)

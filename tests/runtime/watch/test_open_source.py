@@ -9,7 +9,7 @@ from PIL import Image
 
 from edgex.runtime import ImageError, SourceError, UsageError, open_source
 from edgex.runtime.watch.pipe import PipeSource
-from edgex.runtime.watch.sources import FolderSource
+from edgex.runtime.watch.folder import FolderSource
 from edgex.runtime.watch.video import VideoSource
 from streams import coloured, write_video
 
