@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edgex.runtime import Session, Stream
     from edgex.runtime.watch.page import Page
     from edgex.runtime.watch.sinks import Sink
-    from edgex.runtime.watch.stream import Policy, FrameResult
+    from edgex.runtime.watch.stream import FrameResult, Policy
 
 _REFRESH = 0.25
 """Seconds between two updates of the line on the screen."""
@@ -106,7 +106,8 @@ def watch(
             if http is not None:
                 from edgex.runtime.watch.page import Page
 
-                page = Page(stream, http, opacity)
+                with _argument("http"):
+                    page = Page(stream, http, opacity)
                 stack.callback(page.close)
                 sinks.append(page)
                 note(f"edgex: the page is at {page.url} until Ctrl-C")
@@ -119,14 +120,22 @@ def watch(
 def _check_files(video: Path | None, folder: Path | None, jsonl: str | None, force: bool) -> None:
     if video is None and folder is None and jsonl in (None, "-"):
         return
-    from edgex.runtime.watch.sinks import check_empty, check_new
+    from edgex.runtime.watch.sinks import holds_results
 
-    if folder is not None:
-        check_empty(folder, "--folder", force)
-    if video is not None:
-        check_new(video, "--video", force)
-    if jsonl not in (None, "-"):
-        check_new(Path(str(jsonl)), "--jsonl", force)
+    if folder is not None and not force and holds_results(folder):
+        raise UsageError(
+            f"{folder} holds pictures of an earlier run: choose another, or --force to replace", argument="folder"
+        )
+    _check_new(video, "video", force)
+    _check_new(None if jsonl in (None, "-") else Path(str(jsonl)), "jsonl", force)
+
+
+def _check_new(path: Path | None, argument: str, force: bool) -> None:
+    """Raises UsageError for a file that exists, unless it may be replaced."""
+    if path is not None and path.is_dir():
+        raise UsageError(f"expected a file to write, found the folder {path}; name a file in it", argument=argument)
+    if path is not None and path.exists() and not force:
+        raise UsageError(f"{path} exists already: choose another name, or --force to replace it", argument=argument)
 
 
 def _sinks(
@@ -143,7 +152,8 @@ def _sinks(
 
     sinks: list[Sink] = []
     if video is not None:
-        sinks.append(VideoSink(video, opacity, fps or 2.0))
+        with _argument("video"):
+            sinks.append(VideoSink(video, opacity, fps or 2.0))
     if folder is not None:
         sinks.append(FolderSink(folder, opacity, replace=force))
     if jsonl is not None:
@@ -151,6 +161,16 @@ def _sinks(
     for sink in sinks:
         stack.callback(sink.close)
     return sinks
+
+
+@contextlib.contextmanager
+def _argument(name: str) -> Iterator[None]:
+    """Errors about what an option stands for are about the option."""
+    try:
+        yield
+    except UsageError as error:
+        error.argument = name
+        raise
 
 
 def _run(stream: Stream, session: Session, sinks: list[Sink], top: int) -> None:

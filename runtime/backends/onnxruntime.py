@@ -269,9 +269,9 @@ def _check_assignment(session: Any, provider: str, path: Path) -> None:
         if any(word in node.op_type for word in _HEAVY)
     )
     if left:
-        advice = "export it in fp32 or fp16, or in int8 with --int8-form qdq"
+        advice = "export it in fp32, fp16 or the QDQ form of int8"
         if all("Attention" in kind for kind in left):
-            advice = "export it with --attention plain"
+            advice = "export it with plain attention"
         found = ", ".join(f"{count} {kind}" for kind, count in left.most_common())
         raise ProviderError(
             f"{path}: expected every matrix product on {provider!r}, found that onnxruntime leaves {found} to the CPU; "

@@ -99,14 +99,14 @@ class TensorRTBackend:
                 raise ArtefactError(
                     f"{self._path}: expected an engine that runs on this GPU of compute capability "
                     f"{self._cuda.compute_capability()}, found one that TensorRT calls invalid "
-                    f"({_reasons(trt, diagnostics)}); build it again here with `edgex export --trt`, or, if this "
+                    f"({_reasons(trt, diagnostics)}); build it again here with `edgex export`, or, if this "
                     "TensorRT does not support the GPU, run the ONNX file with provider='cuda'"
                 )
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         if self._engine is None:
             raise ArtefactError(
                 f"{self._path}: expected an engine that TensorRT can load, found one that it refuses; "
-                "build it again here with `edgex export --trt`"
+                "build it again here with `edgex export`"
             )
         self._cache = None
         self._cache_path = self._path.with_name(self._path.name + ".jit-cache")
@@ -217,12 +217,12 @@ def check_engine(info: Mapping[str, Any], version: str, capability: str, path: P
     if built != version:
         raise ArtefactError(
             f"{path}: expected an engine of {info['package']} {version} as installed, found one of {built}; "
-            f"build it again with `edgex export --trt` or install {info['package']}=={built}"
+            f"build it again with `edgex export` or install {info['package']}=={built}"
         )
     if capabilities and capability not in capabilities:
         raise ArtefactError(
             f"{path}: expected an engine for compute capability {capability} of this GPU, found one for "
-            f"{', '.join(map(str, capabilities))}; build it again here with `edgex export --trt`"
+            f"{', '.join(map(str, capabilities))}; build it again here with `edgex export`"
         )
 
 

@@ -5,6 +5,7 @@ The sources themselves are in `folder`, `pipe` and `video`; what they have in co
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path, PurePosixPath
@@ -29,15 +30,16 @@ _WHOLE_VIDEOS = {".mp4", ".m4v", ".mkv", ".mov", ".avi", ".webm"}
 _CREDENTIALS = re.compile(r"//[^/]*@")
 
 
-def open_source(name: str) -> Source:
+def open_source(source: str | os.PathLike[str]) -> Source:
     """The source that a name means; nothing is opened before `Source.open`.
 
-    name: "camera:0" or "camera:/dev/video2" (on Windows "camera:" and the camera's name); "rtsp://...",
+    source: "camera:0" or "camera:/dev/video2" (on Windows "camera:" and the camera's name); "rtsp://...",
         "http://..." and the like, live unless they name a video file; "-" for standard input, see `pipe`; a folder of
         pictures, searched to the bottom and sorted by name; a picture; any other file is taken for a video.
 
     Raises UsageError for a name that means nothing, SourceError where there is no such file or folder.
     """
+    name = os.fspath(source)
     if name == "-":
         from edgex.runtime.watch.pipe import PipeSource
 
@@ -58,8 +60,9 @@ def open_source(name: str) -> Source:
         return FolderSource(path)
     if not path.exists():
         raise SourceError(
-            f"--source: expected camera:0, a URL such as rtsp://..., -, a video or a folder of pictures, found nothing "
-            f"at {name!r}"
+            "expected camera:0, a URL such as rtsp://..., -, a video or a folder of pictures, found nothing at "
+            f"{name!r}",
+            argument="source",
         )
     from edgex.runtime.watch.video import VideoSource
 
@@ -68,7 +71,7 @@ def open_source(name: str) -> Source:
 
 def _standard_input() -> BinaryIO:
     if sys.stdin is None:
-        raise SourceError("--source -: expected pictures or paths on standard input, found it closed")
+        raise SourceError("expected pictures or paths on standard input, found it closed", argument="source")
     # A buffered reader is locked while it waits, and Python aborts where a thread still holds that lock at exit.
     return getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
 
@@ -78,8 +81,8 @@ def _camera(name: str) -> Source:
 
     which = name.removeprefix("camera:")
     if not which:
-        raise UsageError("--source: expected a camera as camera:0, found no number behind the colon")
+        raise UsageError("expected a camera as camera:0, found no number after the colon", argument="source")
     if sys.platform not in _CAMERAS:
-        raise UsageError(f"--source: expected Linux, macOS or Windows to open a camera, found {sys.platform}")
+        raise UsageError(f"expected Linux, macOS or Windows to open a camera, found {sys.platform}", argument="source")
     device, pattern = _CAMERAS[sys.platform]
     return VideoSource(which if which.startswith("/") else pattern.format(which), name, live=True, device=device)

@@ -87,7 +87,8 @@ class Page:
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
             raise UsageError(
-                f"--http: expected a free port on {HOST}, found {port}: {reason}; choose another, or 0 for any"
+                f"expected a free port on {HOST}, found {port}: {reason}; choose another, or 0 for any",
+                argument="port",
             ) from error
         self.port = int(self._server.server_address[1])
         self.url = f"http://{HOST}:{self.port}/"

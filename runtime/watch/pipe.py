@@ -55,7 +55,7 @@ class PipeSource:
     def open(self) -> None:
         """Nothing to do: whoever wrote into the pipe opened it. Raises SourceError at the second time."""
         if self._pictures is not None:
-            raise SourceError("standard input: expected a source that can begin again, found a pipe; leave --loop out")
+            raise SourceError("standard input: expected a source that can begin again, found a pipe", argument="loop")
 
     def close(self) -> None:
         """Leaves the stream open: it is not ours."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
@@ -16,7 +17,6 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from edgex.runtime.atomic_files import atomic_output, write_error
-from edgex.runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from edgex.runtime.watch.stream import FrameResult
@@ -44,9 +44,10 @@ class JsonLinesSink:
     to: an open text stream, or a path whose file is made for the first picture.
     """
 
-    def __init__(self, to: TextIO | Path, top: int = 5) -> None:
-        self._path = to if isinstance(to, Path) else None
-        self._stream = None if isinstance(to, Path) else to
+    def __init__(self, to: TextIO | str | os.PathLike[str], top: int = 5) -> None:
+        named = isinstance(to, (str, os.PathLike))
+        self._path = Path(to) if named else None
+        self._stream = None if named else to
         self._top = top
 
     def write(self, frame: FrameResult) -> None:
@@ -79,10 +80,10 @@ class FolderSink:
     replace: when the first picture comes, remove those that an earlier `FolderSink` wrote there, and nothing else.
     """
 
-    def __init__(self, folder: Path, opacity: float = 0.6, *, replace: bool = False) -> None:
-        self._folder, self._opacity, self._replace = folder, opacity, replace
+    def __init__(self, folder: str | os.PathLike[str], opacity: float = 0.6, *, replace: bool = False) -> None:
+        self._folder, self._opacity, self._replace = Path(folder), opacity, replace
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise write_error(folder, error) from error
 
@@ -109,7 +110,7 @@ class VideoSink:
     fps: of sources without a clock, such as folders.
     """
 
-    def __init__(self, path: Path, opacity: float = 0.6, fps: float = 2.0) -> None:
+    def __init__(self, path: str | os.PathLike[str], opacity: float = 0.6, fps: float = 2.0) -> None:
         from edgex.runtime.watch.video import VideoWriter
 
         self._writer = VideoWriter(path)
@@ -156,18 +157,9 @@ def captioned(frame: FrameResult, opacity: float) -> np.ndarray:
     return np.asarray(image)
 
 
-def check_new(path: Path, option: str, force: bool) -> None:
-    """Raises UsageError for a file that exists, unless it may be replaced."""
-    if path.is_dir():
-        raise UsageError(f"{option}: expected a file to write, found the folder {path}; name a file in it")
-    if path.exists() and not force:
-        raise UsageError(f"{option}: {path} exists already: choose another name, or --force to replace it")
-
-
-def check_empty(folder: Path, option: str, force: bool) -> None:
-    """Raises UsageError for a folder with pictures named as a `FolderSink` names them, unless it may be replaced."""
-    if not force and any(_NAME.fullmatch(path.name) for path in folder.glob("*.jpg")):
-        raise UsageError(f"{option}: {folder} holds pictures of an earlier run: choose another, or --force to replace")
+def holds_results(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds pictures that are named as a `FolderSink` names them."""
+    return any(_NAME.fullmatch(path.name) for path in Path(folder).glob("*.jpg"))
 
 
 def _remove_earlier(folder: Path) -> None:

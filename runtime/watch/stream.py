@@ -310,7 +310,7 @@ class Stream:
                 self._append_in_turn(source_frame, arrival)
 
     def _put_bad(self, error: ImageError) -> None:
-        """Reports an unreadable picture: with policy "every" in its turn, which may lie behind the limit, else at once."""
+        """Reports an unreadable picture: at once, or with policy "every" in its turn, which may lie past the limit."""
         with self._changed:
             if self.policy == "every":
                 self._append_in_turn(error, time.monotonic())

@@ -11,6 +11,8 @@ FFmpeg (LGPL-3.0) beside x264 and x265 (GPL-2.0), which matters to whoever ships
 from __future__ import annotations
 
 import contextlib
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -21,7 +23,6 @@ from edgex.runtime.frames import as_frame
 from edgex.runtime.watch.source import SourceFrame
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from types import ModuleType
 
 OPEN_TIMEOUT, READ_TIMEOUT = 10.0, 5.0
@@ -137,9 +138,13 @@ class VideoWriter:
     The file appears at `close`, whole; until then it has a temporary name that ends in ".part".
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        path = Path(path)
         if path.suffix.lower() not in VIDEO_SUFFIXES:
-            raise UsageError(f"--video: expected a name that ends in {', '.join(VIDEO_SUFFIXES)}, found {str(path)!r}")
+            raise UsageError(
+                f"expected a video with a name that ends in {', '.join(VIDEO_SUFFIXES)}, found {str(path)!r}",
+                argument="path",
+            )
         self._av = import_av()
         self._path = path
         self._output = contextlib.ExitStack()

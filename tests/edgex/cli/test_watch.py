@@ -66,7 +66,9 @@ def error_line(stderr: str) -> str:
 def test_a_folder_line_by_line(watch: Watch, pictures: Path) -> None:
     code, out, err = watch("--source", "pictures")
     assert code == 0
-    for number, line in enumerate(out.splitlines()):
+    lines = out.splitlines()
+    assert len(lines) == 3
+    for number, line in enumerate(lines):
         assert re.fullmatch(rf"pictures/{number}\.png: {LABELS[number]} \d+\.\d%, .*, .*", line)
     assert re.search(r"edgex: pictures: 3 frames in .* s \(.*/s\); latency ms p50 .*, p95 .*, p99 .* on cpu", err)
 
@@ -75,7 +77,9 @@ def test_json_lines_say_what_the_session_says(watch: Watch, pictures: Path) -> N
     code, out, _ = watch("--source", "pictures", "--jsonl", "-", "--explain", "nothing", "--top", "2")
     assert code == 0
     session = Session("model.onnx")
-    for number, line in enumerate(out.splitlines()):
+    lines = out.splitlines()
+    assert len(lines) == 3
+    for number, line in enumerate(lines):
         found = json.loads(line)
         wanted = session(coloured(number), explain="nothing").to_dict(2)
         assert {key: found[key] for key in wanted} == wanted
@@ -185,7 +189,7 @@ def test_a_terminal_shows_rate_and_latency(watch: Watch, pictures: Path, monkeyp
     from edgex.utils import progress
 
     screen = io.StringIO()
-    monkeypatch.setattr(progress, "stderr", Console(file=screen, force_terminal=True, width=200))
+    monkeypatch.setattr(progress, "terminal", lambda: Console(file=screen, force_terminal=True, width=200))
     assert watch("--source", "pictures", "--limit", "2", "--jsonl", "a.jsonl")[0] == 0
     assert re.search(r"pictures/0\.png: red thing .*%", screen.getvalue())
     assert re.search(r"1 frames in .*; latency ms p50 .*, p95 .*, p99", screen.getvalue())
@@ -233,12 +237,12 @@ def test_a_port_in_use(watch: Watch, pictures: Path) -> None:
 @pytest.mark.parametrize(
     "arguments, code, words",
     [
-        (("--source", "nothing.mp4"), 1, "found nothing at 'nothing.mp4'"),
+        (("--source", "nothing.mp4"), 1, "--source: expected camera:0,"),
         (("--source", "noise.mp4"), 1, "noise.mp4: expected a video that FFmpeg reads"),
         (("--source", "empty"), 1, "expected pictures"),
         (("--source", "-"), 1, "standard input: expected pictures, found none"),
         (("--source", "camera:63"), 1, "camera:63: expected a camera or stream that answers"),
-        (("--source", "camera:"), 2, "no number behind the colon"),
+        (("--source", "camera:"), 2, "--source: expected a camera as camera:0, found no number after the colon"),
         (("--source", "rtsp://127.0.0.1:9/a"), 1, "Connection refused"),
         (("--source", "pictures", "--policy", "newest"), 2, "policy: expected latest or every"),
         (("--source", "pictures", "--explain", "gren thing"), 2, "did you mean 'green thing'"),

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from edgex.runtime import ImageError, SourceError, UsageError, open_source
-from edgex.runtime.watch.pipe import PipeSource
 from edgex.runtime.watch.folder import FolderSource
+from edgex.runtime.watch.pipe import PipeSource
 from edgex.runtime.watch.video import VideoSource
 from streams import coloured, write_video
 
@@ -120,7 +120,7 @@ def test_passwords_stay_out_of_names() -> None:
 def test_names_that_mean_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"expected camera:0, a URL .* found nothing at '.*none\.mp4'"):
         open_source(str(tmp_path / "none.mp4"))
-    with pytest.raises(UsageError, match="no number behind the colon"):
+    with pytest.raises(UsageError, match="no number after the colon"):
         open_source("camera:")
     monkeypatch.setattr(sys, "platform", "sunos5")
     with pytest.raises(UsageError, match="found sunos5"):

@@ -139,5 +139,5 @@ def test_a_pipe_cannot_begin_again() -> None:
     source.open()
     assert source.read() is not None
     source.close()
-    with pytest.raises(SourceError, match="found a pipe; leave --loop out"):
+    with pytest.raises(SourceError, match="found a pipe"):
         source.open()

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgex.runtime import ArtefactError, Session, Stream, UsageError, decode_heatmap
-from edgex.runtime.watch.sinks import FolderSink, JsonLinesSink, VideoSink, captioned, check_empty, check_new
+from edgex.runtime import ArtefactError, Session, Stream, decode_heatmap
+from edgex.runtime.watch.sinks import FolderSink, JsonLinesSink, VideoSink, captioned, holds_results
 from edgex.runtime.watch.stream import FrameResult
 from streams import LABELS, Script, coloured
 
@@ -22,7 +22,7 @@ def seen(session: Session) -> list[FrameResult]:
 
 
 def test_json_lines(seen: list[FrameResult], tmp_path: Path) -> None:
-    sink = JsonLinesSink(tmp_path / "new" / "a.jsonl", top=2)
+    sink = JsonLinesSink(str(tmp_path / "new" / "a.jsonl"), top=2)
     assert not (tmp_path / "new").exists()
     for number, entry in enumerate(seen[:3]):
         sink.write(entry)
@@ -47,7 +47,7 @@ def test_a_full_disk_is_one_error(seen: list[FrameResult]) -> None:
 
 
 def test_a_folder_of_pictures(seen: list[FrameResult], tmp_path: Path) -> None:
-    sink = FolderSink(tmp_path / "a" / "b", 0.5)
+    sink = FolderSink(str(tmp_path / "a" / "b"), 0.5)
     for entry in seen:
         sink.write(entry)
     sink.close()
@@ -89,16 +89,13 @@ def test_only_what_an_earlier_run_wrote_is_replaced(seen: list[FrameResult], tmp
     assert {path.name for path in folder.iterdir()} == kept | {"000002.blue-thing.jpg"}
     sink.write(seen[0])
     assert {path.name for path in folder.iterdir()} == kept | {"000000.red-thing.jpg", "000002.blue-thing.jpg"}
-    for place in (folder, tmp_path / "absent"):
-        check_empty(place, "--folder", force=True)
-    check_empty(tmp_path / "absent", "--folder", force=False)
-    with pytest.raises(UsageError, match="--folder: .*out holds pictures of an earlier run"):
-        check_empty(folder, "--folder", force=False)
+    assert holds_results(folder) and holds_results(str(folder))
+    assert not holds_results(tmp_path / "absent") and not holds_results(tmp_path)
 
 
 def test_a_video(seen: list[FrameResult], tmp_path: Path) -> None:
     av = pytest.importorskip("av")
-    sink = VideoSink(tmp_path / "a.mkv", fps=4)
+    sink = VideoSink(str(tmp_path / "a.mkv"), fps=4)
     for entry in seen:
         sink.write(entry)
     sink.close()
@@ -139,16 +136,6 @@ def test_small_pictures_have_no_caption(session: Session) -> None:
     frame = as_frame(coloured(0, (5, 300)))
     entry = FrameResult(0, SourceFrame(frame, "small"), session(frame), 0.1, 0.1)
     np.testing.assert_array_equal(captioned(entry, 0.6), entry.overlay(0.6))
-
-
-def test_existing_files_are_kept(tmp_path: Path) -> None:
-    (tmp_path / "a").write_text("kept")
-    check_new(tmp_path / "b", "--video", force=False)
-    check_new(tmp_path / "a", "--video", force=True)
-    with pytest.raises(UsageError, match="--jsonl: .* exists already: choose another name, or --force"):
-        check_new(tmp_path / "a", "--jsonl", force=False)
-    with pytest.raises(UsageError, match="found the folder"):
-        check_new(tmp_path, "--video", force=True)
 
 
 def test_places_that_cannot_be_written(seen: list[FrameResult], tmp_path: Path) -> None:
