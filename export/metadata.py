@@ -7,7 +7,6 @@ The digest "file_sha256" is the sha256 of the whole file with its own 64 hexadec
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from edgex._version import __version__
 from edgex.files.model_file import ModelCard
 from edgex.models.self_explaining import SelfExplainingViT
 from edgex.runtime.metadata import FORMAT
-from edgex.utils.json import finite
+from edgex.utils.json import dumps
 
 NO_DIGEST = "0" * 64
 _PLACE = b'"file_sha256": "'
@@ -57,7 +56,7 @@ def describe(
 def encode(metadata: dict[str, Any]) -> str:
     """JSON text of the metadata, not sealed yet; the digest comes last, so it is the last of its name in the file."""
     ordered = {key: value for key, value in metadata.items() if key != "file_sha256"}
-    return json.dumps(finite(ordered) | {"file_sha256": NO_DIGEST}, ensure_ascii=False, allow_nan=False)
+    return dumps(ordered | {"file_sha256": NO_DIGEST})
 
 
 def seal(path: Path) -> str:

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgex._version import __version__
 from edgex.errors import UnsupportedError, UsageError
 from edgex.files.model_file import HEAD_PREFIX, ModelCard, assemble_model
 from edgex.models.backbones import build
 from edgex.models.self_explaining import SelfExplainingViT
+from edgex.utils import provenance
 
 _POSITIONS = ("pos_embed", "positional_embedding")
 
@@ -44,17 +44,13 @@ def at_image_size(
         image_size=image_size,
         resize=round(card.preprocessing.resize * min(image_size) / min(old)),
     )
-    step_taken = {
-        "step": "resize",
-        "image_size": list(image_size),
-        "from": list(old),
-        "edgex": __version__,
-    }
+    # Without a date: an export of the same model gives the same file on any day.
+    taken = provenance.step("resize", dated=False, image_size=list(image_size), **{"from": list(old)})
     resized = dataclasses.replace(
         card,
         architecture=dataclasses.replace(card.architecture, image_size=image_size),
         preprocessing=preprocessing,
-        provenance=(*card.provenance, step_taken),
+        provenance=(*card.provenance, taken),
     )
     backbone = build(resized.architecture)
     expected = {key: value.shape for key, value in backbone.tensors().items()}

@@ -10,6 +10,7 @@ import numpy as np
 from edgex.errors import GateError, MissingExtraError
 from edgex.export.fused import INPUT_NAMES, OUTPUT_NAMES
 from edgex.export.gate import Outputs, Runner
+from edgex.runtime.errors import first_line
 
 
 class OnnxRunner:
@@ -34,8 +35,9 @@ class OnnxRunner:
             self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         except Exception as error:
             # onnxruntime has no common base class for its errors.
-            first = str(error).splitlines()[0]
-            raise GateError(f"onnxruntime cannot load the exported file ({first}): nothing was written") from error
+            raise GateError(
+                f"onnxruntime cannot load the exported file ({first_line(error)}): nothing was written"
+            ) from error
         inputs = tuple(value.name for value in self._session.get_inputs())
         outputs = tuple(value.name for value in self._session.get_outputs())
         if inputs != INPUT_NAMES or outputs != OUTPUT_NAMES:
@@ -48,9 +50,8 @@ class OnnxRunner:
         try:
             return Outputs(*self._session.run(list(OUTPUT_NAMES), feeds))
         except Exception as error:
-            first = str(error).splitlines()[0]
             raise GateError(
-                f"the exported file does not run on a batch of {len(image)} ({first}): nothing was written"
+                f"the exported file does not run on a batch of {len(image)} ({first_line(error)}): nothing was written"
             ) from error
 
 

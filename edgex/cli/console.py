@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +10,7 @@ import typer
 
 from edgex.runtime.atomic_files import atomic_output
 from edgex.runtime.errors import UsageError
-from edgex.utils.json import finite
+from edgex.utils.json import dumps
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,4 +63,4 @@ def save_picture(pixels: np.ndarray, path: Path) -> None:
 
 def print_json(value: Any) -> None:
     """A result for programs on standard output; numbers that JSON does not know, NaN and infinity, become null."""
-    print(json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False))
+    print(dumps(value, indent=2))

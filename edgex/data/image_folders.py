@@ -19,7 +19,10 @@ from PIL import Image
 from edgex.errors import DataError
 from edgex.runtime.frames import as_frame, is_picture, read_picture
 from edgex.runtime.preprocessing import Preprocessing
-from edgex.utils.names import MASK_SUFFIX, nearest
+from edgex.utils.text import nearest
+
+MASK_SUFFIX = ".mask.png"
+"""What a picture's object mask beside it is called: cat.jpg -> cat.mask.png. A mask is no picture."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgex.errors import ArtefactError, MissingExtraError, UsageError
+from edgex.runtime.errors import first_line, install_hint
 
 SCHEME = "hf://"
 _ANSWER_SECONDS = 10.0
@@ -35,7 +36,7 @@ def fetch(repository: str, files: Sequence[str]) -> Path:
         import huggingface_hub as hub
         from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
     except ImportError as error:
-        raise MissingExtraError("hub files need huggingface_hub: pip install '.[bake]'") from error
+        raise MissingExtraError(f"hub files need huggingface_hub: {install_hint('bake')}") from error
     wanted = f"{SCHEME}{repository}/{files[0]}"
     for file in files:
         try:
@@ -45,14 +46,14 @@ def fetch(repository: str, files: Sequence[str]) -> Path:
             continue
         except HfHubHTTPError as error:
             raise ArtefactError(
-                f"the hub does not give {wanted} ({_first_line(error)}): check the name and your access to it"
+                f"the hub does not give {wanted} ({first_line(error)}): check the name and your access to it"
             ) from error
         except Exception as error:
             # No answer: the client raises its own errors here and those of whichever HTTP library it uses.
             if cached := _cached(repository, files):
                 return cached
             raise ArtefactError(
-                f"cannot get {wanted}: the hub was not reached ({_first_line(error)}) and the file is not in "
+                f"cannot get {wanted}: the hub was not reached ({first_line(error)}) and the file is not in "
                 "the local cache; download it on a connected machine and give its path instead"
             ) from error
     raise ArtefactError(f"hub repository {repository} has no file {' or '.join(files)}: check the name")
@@ -66,7 +67,3 @@ def _cached(repository: str, files: Sequence[str]) -> Path | None:
         if isinstance(found, str):
             return Path(found)
     return None
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

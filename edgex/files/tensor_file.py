@@ -26,7 +26,7 @@ from torch import Tensor
 from edgex.errors import ArtefactError
 from edgex.runtime.atomic_files import atomic_output as atomic_output
 from edgex.runtime.errors import first_line
-from edgex.utils.json import finite
+from edgex.utils.json import dumps
 
 FORMAT = "edgex/1"
 METADATA_KEY = "edgex"
@@ -208,9 +208,7 @@ def write(
 
 def _header(metadata: dict[str, Any], specs: dict[str, tuple[torch.dtype, tuple[int, ...]]], sha256: str) -> bytes:
     """Everything that stands before the data: length and JSON, padded to a multiple of 8 bytes."""
-    described = json.dumps(
-        finite({"format": FORMAT, **metadata, "sha256": sha256}), ensure_ascii=False, allow_nan=False
-    )
+    described = dumps({"format": FORMAT, **metadata, "sha256": sha256})
     header: dict[str, Any] = {"__metadata__": {METADATA_KEY: described}}
     offset = 0
     for name, (dtype, shape) in specs.items():

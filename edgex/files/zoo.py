@@ -13,7 +13,7 @@ from pathlib import Path
 from edgex.errors import ArtefactError, UsageError
 from edgex.files import hub
 from edgex.files.tensor_file import TensorFile, atomic_output
-from edgex.utils.names import nearest
+from edgex.utils.text import nearest
 
 BUILT_IN = Path(__file__).parents[1] / "built_in"
 SUFFIX = ".safetensors"

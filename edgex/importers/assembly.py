@@ -8,7 +8,6 @@ CLIP's text tower lies in `edgex.importers.zero_shot`.
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from edgex._version import __version__
 from edgex.errors import ArtefactError, MismatchError, UsageError
 from edgex.files import model_file
 from edgex.files.model_file import Base, ModelCard
@@ -29,6 +27,7 @@ from edgex.importers.zero_shot import DEFAULT_TEMPLATES, zero_shot_head
 from edgex.models.backbones import Architecture, Backbone, build
 from edgex.models.self_explaining import Evidence, Head, SelfExplainingViT
 from edgex.runtime.preprocessing import Preprocessing
+from edgex.utils import provenance
 
 
 def load_base(architecture: Architecture, weights: Path) -> tuple[Backbone, Base]:
@@ -311,7 +310,5 @@ def _is_quick(module: nn.Module) -> bool:
 
 
 def _step(inputs: list[dict[str, Any]], head: Head, templates: Sequence[str] | None) -> dict[str, Any]:
-    step: dict[str, Any] = {"step": "import", "inputs": inputs, "head": head.kind}
-    if head.kind == "cosine":
-        step["templates"] = list(templates or DEFAULT_TEMPLATES)
-    return step | {"edgex": __version__, "date": datetime.datetime.now(datetime.UTC).date().isoformat()}
+    prompts: dict[str, Any] = {"templates": list(templates or DEFAULT_TEMPLATES)} if head.kind == "cosine" else {}
+    return provenance.step("import", inputs=inputs, head=head.kind, **prompts)

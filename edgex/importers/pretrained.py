@@ -16,7 +16,7 @@ from edgex.files.hub import fetch
 from edgex.importers.weights import read_state_dict
 from edgex.models.backbones import Architecture
 from edgex.runtime.preprocessing import Preprocessing
-from edgex.utils.names import nearest
+from edgex.utils.text import nearest
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from edgex.errors import ArtefactError
 from edgex.files.tensor_file import TensorFile
+from edgex.runtime.errors import first_line
 
 # Where training scripts put the state dict inside a checkpoint, in order of preference.
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict")
@@ -53,8 +54,9 @@ def _read_checkpoint(path: Path) -> dict[str, Tensor]:
             "save the model's state_dict() with torch.save or as safetensors"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ArtefactError(f"{path} is not a whole torch checkpoint ({first}): copy or download it again") from error
+        raise ArtefactError(
+            f"{path} is not a whole torch checkpoint ({first_line(error)}): copy or download it again"
+        ) from error
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]

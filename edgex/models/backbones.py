@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from edgex.errors import UnsupportedError, UsageError
 from edgex.runtime.preprocessing import Preprocessing
-from edgex.utils.names import nearest
+from edgex.utils.text import nearest
 
 Pooling = Literal["token", "avg"]
 

@@ -7,14 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import platform
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
-
-from edgex._version import __version__
 from edgex.data import image_folders
 from edgex.data.crops import Folder, gather
 from edgex.errors import UsageError
@@ -24,7 +20,7 @@ from edgex.models.self_explaining import SelfExplainingViT
 from edgex.runtime.preprocessing import Preprocessing
 from edgex.shapley.label_file import LabelsCard, save_labels
 from edgex.shapley.labels import LabelOptions, Labels, joined, label, reliability, totals
-from edgex.utils import processes
+from edgex.utils import devices, processes, provenance
 from edgex.utils.processes import Processes
 
 
@@ -73,15 +69,13 @@ def make(
                 for path in folder.paths
             ),
             provenance=(
-                {
-                    "step": "label",
-                    "inputs": [{"role": "predictor", "name": predictor.name, "sha256": digest}],
-                    "limit": limit,
-                    "seconds_this_run": round(seconds, 1),
-                    "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-                    "edgex": __version__,
-                    "date": time.strftime("%Y-%m-%d", time.gmtime()),
-                },
+                provenance.step(
+                    "label",
+                    inputs=[{"role": "predictor", "name": predictor.name, "sha256": digest}],
+                    limit=limit,
+                    seconds_this_run=round(seconds, 1),
+                    machine=devices.machine(),
+                ),
             ),
             metrics={"views": len(labels), "pictures": len(labels.crops.paths), "split_half_cosine": stable},
         )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,6 @@ from typing import Any
 
 import torch
 
-from edgex._version import __version__
 from edgex.data import image_folders
 from edgex.errors import UsageError
 from edgex.evaluation import classification
@@ -27,6 +25,7 @@ from edgex.models import backbones
 from edgex.models.self_explaining import Evidence, SelfExplainingViT
 from edgex.training.fine_tuning import TrainOptions, fit, new_head
 from edgex.training.resume import TrainingCheckpoint
+from edgex.utils import devices, provenance
 
 
 def train(
@@ -120,13 +119,11 @@ def _step(
     seconds: float,
     val_fraction: float,
 ) -> dict[str, Any]:
-    return {
-        "step": "train",
-        "inputs": [{"role": "base", "name": base.name, "fingerprint": base.fingerprint}],
-        "data": {"name": folder.resolve().name, "pictures": len(pictures), "val_fraction": val_fraction},
-        "options": dataclasses.asdict(options),
-        "seconds_this_run": round(seconds, 1),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "edgex": __version__,
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-    }
+    return provenance.step(
+        "train",
+        inputs=[{"role": "base", "name": base.name, "fingerprint": base.fingerprint}],
+        data={"name": folder.resolve().name, "pictures": len(pictures), "val_fraction": val_fraction},
+        options=dataclasses.asdict(options),
+        seconds_this_run=round(seconds, 1),
+        machine=devices.machine(),
+    )

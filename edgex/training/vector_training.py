@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-import platform
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +16,6 @@ from typing import Any
 
 import torch
 
-from edgex._version import __version__
 from edgex.data import image_folders
 from edgex.data.crops import Folder, gather
 from edgex.data.masks import masked_crops
@@ -33,7 +31,7 @@ from edgex.shapley.labels import LabelOptions, Labels, reliability, totals
 from edgex.training.learning import Learned, LearnOptions, learn
 from edgex.training.losses import FeatureTerm, PairTerm, ShapeTerm, Term
 from edgex.training.resume import TrainingCheckpoint
-from edgex.utils import processes
+from edgex.utils import devices, processes, provenance
 from edgex.utils.processes import Processes
 
 SUPERVISIONS = ("shapley", "masks")
@@ -256,24 +254,22 @@ def _step(
     used = dataclasses.asdict(options)
     if part == "readout":
         used = {name: value for name, value in used.items() if name not in _FOR_WEIGHTS}
-    return {
-        "step": "vector",
-        "inputs": [{"role": "predictor", "name": card.name, "sha256": digest}, *supervised.inputs],
-        "data": {
+    return provenance.step(
+        "vector",
+        inputs=[{"role": "predictor", "name": card.name, "sha256": digest}, *supervised.inputs],
+        data={
             "folders": [folder.root.resolve().name for folder in supervised.folders],
             "crops": [folder.crops for folder in supervised.folders],
             "pictures": len(supervised.term.crops.picture.unique()),
             "limit": source.limit,
         },
         **supervised.described,
-        "learned": part,
-        "options": used,
-        "twin": "trained on the same batches" if trained_twin else "the predictor itself (its gradient is zero)",
-        "seconds": seconds,
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "edgex": __version__,
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-    }
+        learned=part,
+        options=used,
+        twin="trained on the same batches" if trained_twin else "the predictor itself (its gradient is zero)",
+        seconds=seconds,
+        machine=devices.machine(),
+    )
 
 
 def _save_self_explaining(

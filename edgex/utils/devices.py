@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import platform
 import random
 from typing import Any
 
@@ -19,11 +20,14 @@ def device_of(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UsageError(f"expected device auto, cpu or cuda[:<n>], found '{name}'") from error
+        raise UsageError(f"expected device auto, cpu or cuda[:<n>], found '{name}'", argument="device") from error
     if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"expected device auto, cpu or cuda[:<n>], found '{name}', which edgex does not compute on")
+        raise UsageError(
+            f"expected device auto, cpu or cuda[:<n>], found '{name}', which edgex does not compute on",
+            argument="device",
+        )
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(f"device '{name}' was asked for, but torch sees no GPU here: use --device cpu")
+        raise UsageError(f"device '{name}' was asked for, but torch sees no GPU here: use 'cpu'", argument="device")
     return device
 
 
@@ -36,7 +40,7 @@ def mixed_precision(device: torch.device, precision: str) -> contextlib.Abstract
 def precision_of(device: torch.device, precision: str) -> str:
     """What "auto" stands for on a device: "fp32" or "bf16"; UsageError for another precision."""
     if precision not in ("auto", "fp32", "bf16"):
-        raise UsageError(f"expected precision auto, fp32 or bf16, found '{precision}'")
+        raise UsageError(f"expected precision auto, fp32 or bf16, found '{precision}'", argument="precision")
     if precision == "auto":
         return "bf16" if _fast_bf16(device) else "fp32"
     return precision
@@ -47,6 +51,11 @@ def _fast_bf16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported()
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
+def machine() -> str:
+    """The machine that long work ran on, for its record: processor architecture and number of torch's threads."""
+    return f"{platform.machine()}, {torch.get_num_threads()} threads"
 
 
 def seed_everything(seed: int) -> None:

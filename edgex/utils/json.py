@@ -1,11 +1,17 @@
-"""What every reader of JSON knows. NaN and infinity are no numbers of the format (RFC 8259, section 6), though Python
-writes and reads them as words of its own.
+"""JSON that every reader knows. NaN and infinity are no numbers of the format (RFC 8259, section 6), though Python's
+own module writes and reads them as words.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
+
+
+def dumps(value: Any, *, indent: int | None = None) -> str:
+    """JSON text in Unicode, null in place of every number that is not finite."""
+    return json.dumps(finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
 def finite(value: Any) -> Any:

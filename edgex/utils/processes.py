@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from edgex.errors import MissingExtraError, UsageError
+from edgex.runtime.errors import install_hint
 from edgex.utils import devices
 
 TIMEOUT = datetime.timedelta(hours=24)
@@ -77,12 +78,14 @@ def joined(device: str) -> Iterator[Processes]:
         return
     where = devices.device_of(device)
     if where.index is not None:
-        raise UsageError(f"expected device auto, cpu or cuda with several processes, found '{device}'")
+        raise UsageError(
+            f"expected device auto, cpu or cuda with several processes, found '{device}'", argument="device"
+        )
     try:
         from accelerate import PartialState
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            "several processes need the package accelerate: pip install '.[distributed]'"
+            f"several processes need the package accelerate: {install_hint('distributed')}"
         ) from error
     state = PartialState(cpu=where.type == "cpu", timeout=TIMEOUT)
     try:

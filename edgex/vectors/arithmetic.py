@@ -7,7 +7,6 @@ the result as a vector of its own. What a vector is lies in `edgex.files.vector_
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -17,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgex._version import __version__
 from edgex.errors import MismatchError, UsageError
 from edgex.files.vector_file import STORAGE, LoadedVector, VectorCard, load_vector, restored, save_vector, stored_as
 from edgex.models.backbones import Architecture, build
+from edgex.utils import provenance
 
 METHODS = ("sum", "average", "ties")
 SCOPES = ("tensor", "vector")
@@ -263,11 +262,5 @@ def _step(
         }
         for vector, weight in zip(vectors, weights, strict=True)
     ]
-    return {
-        "step": "combine",
-        "inputs": inputs,
-        "options": {**dataclasses.asdict(options), "block_alpha": {str(k): v for k, v in options.block_alpha.items()}},
-        "store": store,
-        "edgex": __version__,
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-    }
+    used = {**dataclasses.asdict(options), "block_alpha": {str(k): v for k, v in options.block_alpha.items()}}
+    return provenance.step("combine", inputs=inputs, options=used, store=store)

@@ -9,7 +9,6 @@ Which alpha to take is `edgex.vectors.alpha`'s question; what a vector is, `edge
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,6 @@ from typing import Any, NamedTuple
 
 import torch
 
-from edgex._version import __version__
 from edgex.errors import MismatchError, UsageError
 from edgex.files import tensor_file
 from edgex.files.model_file import (
@@ -32,6 +30,7 @@ from edgex.files.tensor_file import TensorFile
 from edgex.files.vector_file import VectorCard, delta_shapes, read_delta
 from edgex.models.backbones import build
 from edgex.models.readout import Readout
+from edgex.utils import provenance
 
 
 def bake(
@@ -196,19 +195,13 @@ def _step(
     *,
     forced: bool,
 ) -> dict[str, Any]:
-    return {
-        "step": "bake",
-        "alpha": alpha,
-        "forced": forced,
-        "inputs": [
-            {"role": "target", "name": card.name, "sha256": model_file.metadata["sha256"]},
-            {
-                "role": "vector",
-                "name": tau.name,
-                "sha256": vector_file.metadata["sha256"],
-                "provenance": list(tau.provenance),
-            },
-        ],
-        "edgex": __version__,
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-    }
+    inputs = [
+        {"role": "target", "name": card.name, "sha256": model_file.metadata["sha256"]},
+        {
+            "role": "vector",
+            "name": tau.name,
+            "sha256": vector_file.metadata["sha256"],
+            "provenance": list(tau.provenance),
+        },
+    ]
+    return provenance.step("bake", alpha=alpha, forced=forced, inputs=inputs)

@@ -197,5 +197,5 @@ def test_devices_that_are_none_are_refused(run: Run, source: Path, tmp_path: Pat
     message = run(*asked, "--device", device, code=2)
     assert f"expected device auto, cpu or cuda[:<n>], found '{device}'" in message
     if not torch.cuda.is_available():
-        assert "torch sees no GPU here: use --device cpu" in run(*asked, "--device", "cuda", code=2)
+        assert "torch sees no GPU here: use 'cpu'" in run(*asked, "--device", "cuda", code=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.safetensors", "pictures"]

@@ -1,12 +1,12 @@
-"""Names: suggestions for misspelt ones, and what a mask's file is called. Imports nothing heavy."""
+"""Words for messages: suggestions for misspelt names. Imports nothing heavy.
+
+The first line of an exception is `edgex.runtime.errors.first_line`, since the device needs it too.
+"""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-
-MASK_SUFFIX = ".mask.png"
-"""What a picture's object mask beside it is called: cat.jpg -> cat.mask.png. A mask is no picture."""
 
 
 def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgex.utils.names import nearest
+from edgex.utils.text import nearest
 
 KNOWN = ["cars", "cards", "imagenet", "flowers"]
 
