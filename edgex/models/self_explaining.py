@@ -15,6 +15,7 @@ attributions (Lundberg and Lee, 2017, arXiv 1705.07874, section 3) in one forwar
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -256,6 +257,18 @@ class SelfExplainingViT(nn.Module):
         with torch.inference_mode(False), torch.no_grad():
             self._empty = self.empty_logits()
         return self
+
+    def inference_copy(self, device: torch.device | str | None = None) -> SelfExplainingViT:
+        """A frozen network for measuring and exporting; this one is left exactly as it is.
+
+        The copy has this network's weights, not copies of them, unless `device` is another than theirs: a later change
+        of the weights in place changes both. Mode, requires_grad, dtype, device and whatever `freeze` and
+        `fold_classes` compute are the copy's own, so it may be folded, moved and converted freely.
+        """
+        shared: dict[int, Any] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in self.parameters()}
+        shared |= {id(buffer): buffer for buffer in self.buffers()}
+        copied = copy.deepcopy(self, shared)
+        return (copied if device is None else copied.to(device)).freeze()
 
     def fold_classes(self) -> SelfExplainingViT:
         """For devices: computes once what every class is to a readout, where there are so few that it pays."""

@@ -1,0 +1,11 @@
+"""Backbones: one uniform view of the Vision Transformers of timm and open_clip.
+
+Nothing outside this package asks how a library lays out its modules. A family of models is one file here
+(`timm`, `open_clip`); `registry` lists them. How a heatmap is read off a backbone lives in `edgex.models.evidence`.
+"""
+
+from edgex.models.backbones.architectures import Architecture, Pooling
+from edgex.models.backbones.backbone import Backbone, Block
+from edgex.models.backbones.registry import architecture, build
+
+__all__ = ["Architecture", "Backbone", "Block", "Pooling", "architecture", "build"]

@@ -1,0 +1,46 @@
+"""The name, image size and pooling that a backbone is built from; no weights, no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+Pooling = str
+"""How patch and class tokens become what the head reads: "token" (class token) or "avg" (mean over patch tokens)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """What is needed to build a backbone without its weights.
+
+    name: "timm/<model>" or "open_clip/<model>".
+    image_size: (height, width) in pixels.
+    pooling: "token" (class token) or "avg" (mean over patch tokens).
+    """
+
+    name: str
+    image_size: tuple[int, int]
+    pooling: Pooling
+
+    @property
+    def family(self) -> str:
+        """The library: "timm" or "open_clip"."""
+        return self.name.partition("/")[0]
+
+    @property
+    def model(self) -> str:
+        """The model's name inside its library."""
+        return self.name.partition("/")[2]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return {"name": self.name, "image_size": list(self.image_size), "pooling": self.pooling}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Architecture:
+        """Inverse of `to_dict`."""
+        height, width = data["image_size"]
+        return cls(data["name"], (int(height), int(width)), data["pooling"])
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.image_size[0]}x{self.image_size[1]} px, {self.pooling} pooling)"

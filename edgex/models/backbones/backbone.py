@@ -1,0 +1,171 @@
+"""A Vision Transformer's parts under common names, whichever library its module comes from."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from edgex.errors import UnsupportedError
+from edgex.models.backbones.architectures import Architecture, Pooling
+from edgex.runtime.preprocessing import Preprocessing
+
+
+class Block:
+    """One pre-norm transformer block under common names; holds no parameters of its own.
+
+    x -> x + gamma1 * project(attention(norm1(x))); then x -> x + feed_forward(x).
+
+    Attributes (D: width of the tokens, h: heads, d: head_dim):
+    module: the library's block. norm1: the norm before attention.
+    packed_projection: gives query, key and value weights side by side [3 h d, D] and their bias [3 h d], if any.
+    normalise_qk: queries and keys [N, h, T, d] -> the same, normalised where the model does (`normalises_qk`).
+    project: output projection, h d -> D. gamma1: gives the layer scale [D] of the attention, if any.
+    feed_forward: what the second half adds, [N, T, D] -> [N, T, D].
+    """
+
+    def __init__(
+        self,
+        *,
+        module: nn.Module,
+        norm1: nn.Module,
+        packed_projection: Callable[[], tuple[Tensor, Tensor | None]],
+        normalise_qk: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+        project: nn.Linear,
+        gamma1: Callable[[], Tensor | None],
+        feed_forward: Callable[[Tensor], Tensor],
+        heads: int,
+        head_dim: int,
+    ) -> None:
+        self.module = module
+        self.norm1 = norm1
+        self.packed_projection = packed_projection
+        self.normalise_qk = normalise_qk or (lambda query, key: (query, key))
+        self.normalises_qk = normalise_qk is not None
+        self.project = project
+        self.gamma1 = gamma1
+        self.feed_forward = feed_forward
+        self.heads, self.head_dim = heads, head_dim
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What a family shows of one of its modules; see `Backbone` for what each part is."""
+
+    patch_projection: nn.Conv2d
+    assemble: Callable[[Tensor], Tensor]
+    blocks: list[Block]
+    norm: nn.LayerNorm
+    norm_after_pool: bool
+    projection: Callable[[], Tensor | None]
+    prefix_tokens: int
+    width: int
+    output_width: int
+    preprocessing: Preprocessing
+
+
+Adapter = Callable[[nn.Module, Architecture], Parts]
+"""A library's module -> its parts."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """The models of one library.
+
+    name: first part of their architectures' names.
+    poolings: those that `create` can build.
+    describe: model name -> the library's own (height, width) in pixels and pooling; UsageError for an unknown model.
+    create: an uninitialised module; UnsupportedError, with the reason, for one that cannot be explained.
+    adapt: a module that `create` made, or a copy of one -> its parts.
+    """
+
+    name: str
+    poolings: tuple[Pooling, ...]
+    describe: Callable[[str], tuple[tuple[int, int], str]]
+    create: Callable[[Architecture], nn.Module]
+    adapt: Adapter
+
+
+class Backbone(nn.Module):
+    """A ViT up to its final norm and projection, without a head.
+
+    Attributes: module (the library's own, so tensor names stay the library's), architecture, preprocessing,
+    patch_projection (nn.Conv2d), blocks, norm (the final LayerNorm), norm_after_pool (whether tokens are pooled
+    before it), prefix_tokens (class token and registers), grid (rows, columns), width D of the tokens,
+    output_width D' of what the head reads.
+    """
+
+    patch_projection: nn.Conv2d
+    norm: nn.LayerNorm
+
+    def __init__(self, architecture: Architecture, module: nn.Module, adapter: Adapter) -> None:
+        super().__init__()
+        parts = adapter(module, architecture)
+        self.module = module
+        self.architecture = architecture
+        self.preprocessing = parts.preprocessing
+        self.blocks = parts.blocks
+        self.norm_after_pool = parts.norm_after_pool
+        self.prefix_tokens = parts.prefix_tokens
+        self.width = parts.width
+        self.output_width = parts.output_width
+        # Plain attributes: registering these modules again would double every tensor's name.
+        self.__dict__["patch_projection"] = parts.patch_projection
+        self.__dict__["norm"] = parts.norm
+        self._assemble = parts.assemble
+        self._projection = parts.projection
+        self._adapter = adapter
+        patch = parts.patch_projection.kernel_size
+        self.grid = (architecture.image_size[0] // patch[0], architecture.image_size[1] // patch[1])
+
+    @property
+    def pooling(self) -> Pooling:
+        """ "token" or "avg"."""
+        return self.architecture.pooling
+
+    @property
+    def patches(self) -> int:
+        """Number of patch tokens P."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def projection(self) -> Tensor | None:
+        """Projection [D, D'] after the final norm (CLIP), or None."""
+        return self._projection()
+
+    def assemble(self, patches: Tensor) -> Tensor:
+        """Patch embeddings [N, P, D] -> input of the first block [N, prefix + P, D], positions added."""
+        return self._assemble(patches)
+
+    def embed(self, image: Tensor) -> Tensor:
+        """Normalised pictures float [N, 3, H, W] -> input of the first block [N, prefix + P, D]."""
+        return self.assemble(self.patch_projection(image).flatten(2).transpose(1, 2))
+
+    def project(self, features: Tensor) -> Tensor:
+        """Normed features [..., D] -> what the head reads [..., D']."""
+        projection = self.projection
+        return features if projection is None else features @ projection
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Backbone:
+        """A backbone of its own. The parts refer to the library's module, so those of the copy are taken anew."""
+        copied = Backbone(self.architecture, copy.deepcopy(self.module, memo), self._adapter)
+        copied.training = self.training
+        copied.preprocessing = self.preprocessing
+        memo[id(self)] = copied
+        return copied
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The backbone's tensors under the library's own names."""
+        return dict(self.module.state_dict())
+
+
+def final_layer_norm(norm: nn.Module, architecture: Architecture) -> nn.LayerNorm:
+    """The final norm, for an adapter; UnsupportedError where it is no LayerNorm with weights."""
+    if not isinstance(norm, nn.LayerNorm) or norm.weight is None:
+        raise UnsupportedError(
+            f"{architecture.name} ends in {type(norm).__name__}: edgex linearises a final LayerNorm"
+        )
+    return norm
