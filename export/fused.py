@@ -18,7 +18,7 @@ OUTPUT_NAMES = ("logits", "heatmap", "base")
 
 
 class FusedModel(nn.Module):
-    """A `SelfExplainingViT` behind the fused model contract.
+    """A `SelfExplainingViT` behind the fused model contract; holds the network's weights and leaves it as it is.
 
     forward: image uint8 [N, H, W, 3] RGB, explain_class int64 [N] (-1 for the predicted class) -> logits
     float32 [N, C], heatmap float32 [N, gh, gw], base float32 [N], all in logit units.
@@ -26,7 +26,7 @@ class FusedModel(nn.Module):
 
     def __init__(self, model: SelfExplainingViT, preprocessing: Preprocessing) -> None:
         super().__init__()
-        self.model = model.freeze().fold_classes()
+        self.model = model.inference_copy("cpu").fold_classes()
         weight, bias = folded_projection(model.backbone.patch_projection, preprocessing)
         self.register_buffer("patch_weight", weight)
         self.register_buffer("patch_bias", bias)

@@ -157,6 +157,7 @@ class Reference(NamedTuple):
 def reference(model: SelfExplainingViT, preprocessing: Preprocessing, pictures: np.ndarray) -> Reference:
     """Runs the PyTorch model, with the preprocessing's own mean and std, over uint8 [N, H, W, 3] pictures."""
     check_pictures(pictures, preprocessing.image_size)
+    model = model.inference_copy("cpu")
 
     def run(chunk: np.ndarray, explain: np.ndarray) -> Outputs:
         image = normalise(torch.from_numpy(chunk), preprocessing.mean, preprocessing.std)

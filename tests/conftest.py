@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,12 @@ def shared() -> Path:
 def random_model() -> Callable[..., Any]:
     """`random_model(name, classes=5, seed=0, image_size=None, pooling=None, head=None)`: see `_random_model`."""
     return _random_model
+
+
+@pytest.fixture(scope="session")
+def unchanged() -> Callable[[Any], AbstractContextManager[None]]:
+    """`with unchanged(network): ...` fails where the block changes anything of a network: see `_unchanged`."""
+    return _unchanged
 
 
 @pytest.fixture(scope="session")
@@ -102,6 +109,24 @@ def _random_model(
     )
     model = model_file.assemble_model(card, weights, tensors, source="random weights")
     return model.freeze(), card
+
+
+@contextmanager
+def _unchanged(network: Any) -> Iterator[None]:
+    """Compares all of a network before and after: modes, requires_grad, identity, type, place and values of tensors."""
+
+    def state() -> tuple[dict[str, Any], dict[str, Any]]:
+        tensors = dict(network.named_parameters()) | dict(network.named_buffers(remove_duplicate=False))
+        described = {name: (id(t), t.requires_grad, t.dtype, t.device, t.data_ptr()) for name, t in tensors.items()}
+        described |= {f"mode of {name}": module.training for name, module in network.named_modules()}
+        return described, {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+    described, values = state()
+    assert len(values) > 1
+    yield
+    described_after, values_after = state()
+    assert described_after == described
+    assert all(bool((values_after[name] == tensor).all()) for name, tensor in values.items())
 
 
 def _random_tensor(name: str, like: Any, generator: Any) -> Any:

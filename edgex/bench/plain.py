@@ -37,7 +37,7 @@ def export_plain(model: SelfExplainingViT, image_size: tuple[int, int], path: Pa
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own use of deprecated parts of torch
         torch.onnx.export(
-            PlainClassifier(model).eval(),
+            PlainClassifier(model.inference_copy("cpu")).eval(),
             (image,),
             path,
             input_names=["image"],

@@ -115,9 +115,8 @@ def cached_heatmaps(
     One file per picture, named by the model's digest, the method and the pixels that the model sees: an interrupted
     run goes on with the next picture, and a picture's heatmap does not depend on those beside it.
     """
-    network, preprocessing = model.network, model.card.preprocessing
     where = devices.device_of(device)
-    network.to(where).freeze()
+    network, preprocessing = model.network.inference_copy(where), model.card.preprocessing
     computed = f"{where.type} {devices.precision_of(where, precision)}"
     settings = f"{_FORMAT} {model.sha256} {dataclasses.astuple(method)} {computed}"
     folder = cache / hashlib.sha256(settings.encode()).hexdigest()[:24]

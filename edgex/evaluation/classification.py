@@ -46,9 +46,9 @@ def correct(
     precision: str = "fp32",
     title: str = "accuracy",
 ) -> np.ndarray:
-    """Whether each picture's highest score is that of its label: bool [N]."""
+    """Whether each picture's highest score is that of its label: bool [N]. The model is left as it is."""
     where = devices.device_of(device)
-    model = model.to(where).freeze()
+    model = model.inference_copy(where)
     labels = np.asarray(pictures.labels)
     found = np.zeros(len(pictures), dtype=bool)
     with Progress(title, total=len(pictures)) as progress, torch.inference_mode():

@@ -206,11 +206,11 @@ def compare(
     for (name, _), loaded in zip([model, original] if original else [model], [first, *others], strict=True):
         if subjects and unchanged:
             hits = subjects[0].correct
-            loaded.network.to(devices.device_of(plan.device))
         else:
             title = f"accuracy of {name}"
             hits = classification.correct(loaded.network, pictures, card.preprocessing, device=plan.device, title=title)
-        subjects.append(Subject(name, loaded, hits))
+        network = loaded.network.inference_copy(devices.device_of(plan.device))
+        subjects.append(Subject(name, dataclasses.replace(loaded, network=network), hits))
     references: dict[str, Tensor] = {}
     for subject in reversed(subjects if plan.reference else []):
         known = references.get(subjects[-1].name) if unchanged else None

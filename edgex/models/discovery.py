@@ -9,5 +9,5 @@ from types import ModuleType
 
 def modules_of(package: str) -> list[ModuleType]:
     """All modules directly in a package, imported, in alphabetical order. package: dotted name."""
-    folder = importlib.import_module(package).__path__
-    return [importlib.import_module(f"{package}.{name}") for name in sorted(m.name for m in pkgutil.iter_modules(folder))]
+    names = sorted(module.name for module in pkgutil.iter_modules(importlib.import_module(package).__path__))
+    return [importlib.import_module(f"{package}.{name}") for name in names]

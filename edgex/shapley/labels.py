@@ -145,7 +145,7 @@ def label(
     interrupted run goes on with the next chunk, a run with other options makes files of its own. A chunk is made anew
     where one of its pictures was changed. Several processes share the chunks that are missing.
     """
-    model = model.to(group.device).freeze()
+    model = model.inference_copy(group.device)
     crops = crops_of(
         paths, preprocessing, crops=options.crops, crop_scale=options.crop_scale, seed=options.seed, chunk=CHUNK
     )
@@ -195,7 +195,7 @@ def totals(
     model: SelfExplainingViT, labels: Labels, *, group: Processes, batch_size: int = 64, precision: str = "auto"
 ) -> Tensor:
     """What all superpixels together add to each labelled class's centred logit: float32 [V, K], one pass a crop."""
-    model = model.to(group.device).freeze()
+    model = model.inference_copy(group.device)
     found = []
     with Progress("totals", total=len(labels), shown=group.is_main) as progress, torch.inference_mode():
         for logits in _logits(model, labels.crops, batch_size, group.device, precision):

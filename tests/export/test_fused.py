@@ -1,5 +1,8 @@
+import copy
+
 import torch
 
+from edgex.export import build, gate
 from edgex.export.fused import FusedModel, folded_projection
 from edgex.models.self_explaining import normalise
 
@@ -29,3 +32,16 @@ def test_fused_model_equals_the_model_on_normalised_pictures(random_model, natur
         for one, other in zip(found, expected, strict=True):
             assert one.dtype == torch.float32
             assert torch.allclose(one, other, atol=1e-5)
+
+
+def test_exporting_leaves_the_model_as_it_is(random_model, natural_pictures, unchanged):
+    model, card = random_model("timm/test_vit")
+    training = copy.deepcopy(model).train().requires_grad_(True)
+    pictures = natural_pictures(2, (160, 160))
+    with unchanged(training):
+        traced = FusedModel(training, card.preprocessing)
+        build.trace(traced, (160, 160))
+        found = gate.reference(training, card.preprocessing, pictures)
+    assert not traced.model.training and traced.model is not training
+    expected = gate.reference(model, card.preprocessing, pictures)
+    assert (found.predicted.heatmap == expected.predicted.heatmap).all()

@@ -165,7 +165,5 @@ class Backbone(nn.Module):
 def final_layer_norm(norm: nn.Module, architecture: Architecture) -> nn.LayerNorm:
     """The final norm, for an adapter; UnsupportedError where it is no LayerNorm with weights."""
     if not isinstance(norm, nn.LayerNorm) or norm.weight is None:
-        raise UnsupportedError(
-            f"{architecture.name} ends in {type(norm).__name__}: edgex linearises a final LayerNorm"
-        )
+        raise UnsupportedError(f"{architecture.name} ends in {type(norm).__name__}: edgex linearises a final LayerNorm")
     return norm

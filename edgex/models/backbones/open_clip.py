@@ -42,9 +42,7 @@ def create(architecture: Architecture) -> nn.Module:
     vision["pool_type"] = {own: theirs for theirs, own in _POOLINGS.items()}.get(
         architecture.pooling, architecture.pooling
     )
-    return _build_vision_tower(
-        config["embed_dim"], CLIPVisionCfg(**vision), quick_gelu=config.get("quick_gelu", False)
-    )
+    return _build_vision_tower(config["embed_dim"], CLIPVisionCfg(**vision), quick_gelu=config.get("quick_gelu", False))
 
 
 def adapt(module: Any, architecture: Architecture) -> Parts:

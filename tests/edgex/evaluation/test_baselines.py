@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import warnings
@@ -238,3 +239,16 @@ def test_cached_heatmaps_resume_and_belong_to_their_picture(
         image = torch.from_numpy(card.preprocessing.array(draw("red disc", 0, size=200)))[None]
         outputs = model(normalise(image, card.preprocessing.mean, card.preprocessing.std))
     assert first.classes[0] == outputs.logits.argmax()
+
+
+def test_cached_heatmaps_leave_the_model_as_it_is(
+    random_model: Callable[..., Any], unchanged: Callable[..., Any], tmp_path: Path
+) -> None:
+    model, card = random_model("timm/test_vit", classes=4)
+    save_model(tmp_path / "model.safetensors", model, card)
+    draw("red disc", 0, size=200).save(tmp_path / "0.png")
+    loaded = load_model(tmp_path / "model.safetensors")
+    training = dataclasses.replace(loaded, network=loaded.network.train().requires_grad_(True))
+    for kind in ("grad-cam", "rollout", "kernel-shap:20@5"):
+        with unchanged(training.network):
+            baselines.cached_heatmaps(training, [tmp_path / "0.png"], Method.parse(kind), tmp_path / "cache")

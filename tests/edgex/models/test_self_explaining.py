@@ -432,6 +432,45 @@ def test_freeze_keeps_the_empty_scores_and_training_forgets_them(random_model: C
     assert torch.equal(model.freeze().empty_logits(), model.train().empty_logits())
 
 
+def in_training(model: SelfExplainingViT) -> SelfExplainingViT:
+    """A copy as a user may hold it while training: some parts frozen, some in eval mode."""
+    model = copy.deepcopy(model).train().requires_grad_(True)
+    model.backbone.blocks[0].module.eval().requires_grad_(False)
+    return model
+
+
+def test_an_inference_copy_shares_the_weights_and_leaves_the_model(
+    model: SelfExplainingViT, unchanged: Callable[..., Any]
+) -> None:
+    model = in_training(model)
+    images = pictures(model)
+    with unchanged(model):
+        copied = model.inference_copy()
+        assert not any(module.training for module in copied.modules())
+        assert not any(parameter.requires_grad for parameter in copied.parameters())
+        pairs = list(zip(copied.state_dict().items(), model.state_dict().items(), strict=True))
+        assert all(one == other and own.data_ptr() == tensor.data_ptr() for (one, own), (other, tensor) in pairs)
+        assert copied.empty_logits() is copied.empty_logits(), "computed once"
+        with torch.no_grad():
+            assert all(torch.equal(a, b) for a, b in zip(copied(images), model(images), strict=True))
+        copied.double().fold_classes()
+    assert next(copied.parameters()).dtype == torch.float64
+    loss = model(images).heatmap.square().sum()
+    loss.backward()
+    assert all((p.grad is not None) is p.requires_grad for p in model.parameters())
+
+
+def test_an_inference_copy_keeps_the_models_class(random_model: Callable[..., Any]) -> None:
+    class Doubled(SelfExplainingViT):
+        def logits(self, tokens: Tensor) -> Tensor:
+            return 2 * super().logits(tokens)
+
+    plain = random_model("timm/test_vit")[0]
+    doubled = Doubled(plain.backbone, plain.head, plain.evidence)
+    tokens = plain.backbone.embed(pictures(plain))
+    assert torch.equal(doubled.inference_copy().logits(tokens), 2 * plain.logits(tokens))
+
+
 @torch.no_grad()
 def test_a_copy_is_independent(random_model: Callable[..., Any]) -> None:
     model = random_model("open_clip/tiny-token")[0]
