@@ -334,10 +334,11 @@ def _check_tensors(found: Mapping[str, tuple[str, tuple[int, ...]]], card: Model
 
 def _engine_runner(plan: bytes, out: Path, described: dict[str, Any]) -> Runner:
     """The engine in the device's own backend."""
+    from edgex.runtime.backends.backend import BackendOptions, FusedFile
     from edgex.runtime.backends.tensorrt import TensorRTBackend
     from edgex.runtime.metadata import Metadata
 
-    backend = TensorRTBackend(plan, out, Metadata.from_dict(described))
+    backend = TensorRTBackend(FusedFile(out, Metadata.from_dict(described), plan), BackendOptions())
 
     def run(image: np.ndarray, explain_class: np.ndarray) -> Outputs:
         return Outputs(*backend.run(image, explain_class))

@@ -1,4 +1,4 @@
-"""edgex.runtime: what goes on the device. numpy, pillow and onnxruntime (or TensorRT), no torch.
+"""edgex.runtime: what goes on the device. It runs fused model files; it neither trains nor exports them.
 
     from edgex.runtime import Session
 
@@ -7,19 +7,31 @@
     result.label, result.score
     result.overlay("photo.jpg")
 
+A device install is numpy, pillow and one onnxruntime; nothing of it needs torch, typer or rich. In a clone of edgex:
+
+| what runs the file | install |
+|---|---|
+| CPU | `pip install '.[cpu]'` |
+| NVIDIA GPU | `pip install '.[gpu]'` |
+| Intel, through OpenVINO | `pip install '.[openvino]'` |
+| an onnxruntime that is there already (Jetson) | `pip install .` |
+| a TensorRT or TensorRT-RTX engine | `pip install '.[trt]'` or `pip install '.[rtx]'` |
+
+Videos and cameras need the extra `camera` as well, the `edgex` command the extra `cli`. Two packages of onnxruntime in
+one environment overwrite each other, so install one.
+
 | module | what is in it |
 |---|---|
 | session | `Session`: opens a fused model, runs pictures |
 | result | `Result`: classes, heatmap, overlay, boxes, JSON |
-| preprocess, resample | `Preprocessing`: resize and crop as in training, to the last bit |
-| frames | what is accepted as a picture |
+| preprocessing, resample | `Preprocessing`: resize and crop as in training, to the last bit |
+| frames | what is accepted as a picture; the one reader of picture files |
 | overlay, regions | drawing a heatmap; boxes around high evidence |
+| classes | finds the class that a user names |
 | metadata, container | reading and checking a fused model file |
-| backend_onnxruntime, backend_tensorrt | what runs it |
-| stream, meter | `Stream`: runs a session over a source; frame rate, latency, drops |
-| sources, pipe, video | `open_source`: folders, standard input, videos, cameras, network streams |
-| sinks, page | results as pictures, video, JSON lines, a page in the browser |
-| suffixes | what files of pictures are called |
+| backends/ | what runs it: onnxruntime, TensorRT |
+| watch/ | `Stream`, `open_source`: a session over cameras, videos and folders; results as pictures, JSON, a page |
+| atomic_files | writing a file whole or not at all |
 | errors | every error raised on purpose |
 """
 
@@ -81,6 +93,10 @@ _HOMES = {
     "decode_heatmap": "result",
     "open_source": "watch.open_source",
 }
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> Any:

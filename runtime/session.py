@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
 from edgex.runtime import metadata as contract
+from edgex.runtime.backends import open_backend
+from edgex.runtime.backends.backend import BackendOptions, FusedFile
 from edgex.runtime.classes import ClassIndex
 from edgex.runtime.errors import ArtefactError, UsageError
 from edgex.runtime.frames import ColorOrder, Frame, as_frame
@@ -19,34 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
-    from edgex.runtime.metadata import Metadata
     from edgex.runtime.preprocessing import Preprocessing
 
 ExplainClass = str | int | None
 """A class name, its position in `classes`, or None for the predicted class."""
 
 _PREDICTED = -1
-
-
-class Backend(Protocol):
-    """What runs a fused model; `run` may be called from several threads at once."""
-
-    provider: str
-    shares_classes: bool
-    """Whether one picture may come with several classes: image [1, ...], explain_class [M]."""
-
-    @property
-    def captured(self) -> bool:
-        """Whether passes are replayed as CUDA graphs."""
-
-    def run(self, image: np.ndarray, explain_class: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """image uint8 [N, H, W, 3] and explain_class int64 [M] -> logits, heatmap and base.
-
-        float32 [N, C], [M, rows, columns] and [M]; M is N unless `shares_classes`.
-        """
-
-    def close(self) -> None:
-        """Releases the model; `run` raises UsageError from then on."""
 
 
 class Session:
@@ -92,16 +72,13 @@ class Session:
         io_binding: bool | None = None,
         exact_resize: bool = True,
     ) -> None:
-        if threads is not None and threads < 1:
-            raise UsageError(f"threads: expected at least 1, or None for one per core, found {threads!r}")
+        options = BackendOptions(provider, threads, provider_options, io_binding)
         if warmup < 0:
             raise UsageError(f"warmup: expected a number of inferences of at least 0, found {warmup!r}")
         self.path = Path(path)
         self._exact_resize = exact_resize
         self.metadata, plan = contract.load(self.path, verify)
-        self._backend: Backend = _open_backend(
-            self.path, self.metadata, plan, provider, threads, provider_options, io_binding
-        )
+        self._backend = open_backend(FusedFile(self.path, self.metadata, plan), options)
         self.provider = self._backend.provider
         self._index = ClassIndex(self.metadata.classes)
         blank = np.zeros((1, *self.preprocessing.image_size, 3), np.uint8)
@@ -269,25 +246,3 @@ class Session:
             )
             for i, frame in enumerate(frames)
         ]
-
-
-def _open_backend(
-    path: Path,
-    metadata: Metadata,
-    plan: bytes | None,
-    provider: str,
-    threads: int | None,
-    provider_options: Mapping[str, Any] | None,
-    io_binding: bool | None,
-) -> Backend:
-    if plan is not None:
-        if threads is not None or provider_options is not None or io_binding:
-            raise UsageError(
-                f"{path}: expected no threads, provider_options or io_binding for a TensorRT engine, found some"
-            )
-        from edgex.runtime.backends.tensorrt import TensorRTBackend
-
-        return TensorRTBackend(plan, path, metadata, provider)
-    from edgex.runtime.backends.onnxruntime import OnnxRuntimeBackend
-
-    return OnnxRuntimeBackend(path, metadata, provider, threads, provider_options, io_binding)

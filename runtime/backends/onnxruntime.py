@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgex.runtime.backends.backend import OUTPUTS, BackendOptions, FusedFile, output_shapes
 from edgex.runtime.backends.binding import DeviceBinding, HostBinding
 from edgex.runtime.errors import ArtefactError, MissingExtraError, ProviderError, UsageError, install_hint
 
@@ -48,7 +49,6 @@ _HEAVY = ("MatMul", "Gemm", "Conv", "Attention")
 """Parts of the names of operators that multiply matrices. A provider that leaves one of them to the CPU does not run
 the model; shape arithmetic may stay there."""
 
-OUTPUTS = ["logits", "heatmap", "base"]
 _CONTRACT = {
     "image": "tensor(uint8) [N, H, W, 3]",
     "explain_class": "tensor(int64) [M]",
@@ -68,31 +68,23 @@ class OnnxRuntimeBackend:
     _session: Any
     _binding: HostBinding | DeviceBinding | None = None
 
-    def __init__(
-        self,
-        path: Path,
-        metadata: Metadata,
-        provider: str = "auto",
-        threads: int | None = None,
-        provider_options: Mapping[str, Any] | None = None,
-        io_binding: bool | None = None,
-    ) -> None:
+    def __init__(self, file: FusedFile, options: BackendOptions) -> None:
         onnxruntime = import_onnxruntime()
-        self._path = path
-        provider = _SHORT.get(provider, provider)
+        self._path = file.path
+        provider = _SHORT.get(options.provider, options.provider)
         candidates = [provider]
         if provider == "auto":
             available = onnxruntime.get_available_providers()
             candidates = [name for name in AUTOMATIC if PROVIDERS[name] in available]
-        options = dict(provider_options or {})
-        if options and provider in ("auto", "cpu"):
+        given = dict(options.provider_options or {})
+        if given and provider in ("auto", "cpu"):
             raise UsageError(
                 f"expected provider_options with the provider that they are for, found provider={provider!r}, "
                 "which takes none"
             )
         for candidate in candidates:
             try:
-                self._open(metadata, candidate, threads, options, io_binding)
+                self._open(file.metadata, candidate, options.threads, given, options.io_binding)
                 break
             except ProviderError:
                 if candidate == candidates[-1]:
@@ -109,7 +101,7 @@ class OnnxRuntimeBackend:
         """Opens the file on one provider; on "cuda" replayed as a graph if that can be had and is wanted."""
         onnxruntime = import_onnxruntime()
         self.provider = provider
-        outputs = {"logits": (len(metadata.classes),), "heatmap": metadata.grid, "base": ()}
+        outputs = output_shapes(metadata)
         if provider == "cuda" and io_binding is not False:
             device = device_id(options)
             try:
@@ -143,7 +135,9 @@ class OnnxRuntimeBackend:
             raise UsageError(f"expected an open session, found one that was closed ({self._path})")
         inputs = {"image": image, "explain_class": explain_class}
         try:
-            logits, heatmap, base = session.run(OUTPUTS, inputs) if binding is None else binding.run(session, inputs)
+            logits, heatmap, base = (
+                session.run(list(OUTPUTS), inputs) if binding is None else binding.run(session, inputs)
+            )
         except Exception as error:
             if self._session is None:
                 raise UsageError(f"expected an open session, found one that was closed ({self._path})") from None

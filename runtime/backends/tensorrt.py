@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgex.runtime.atomic_files import atomic_output
+from edgex.runtime.backends.backend import INPUTS, OUTPUTS, BackendOptions, FusedFile, output_shapes
 from edgex.runtime.errors import ArtefactError, MissingExtraError, ProviderError, UsageError, install_hint
 
 if TYPE_CHECKING:
@@ -41,16 +42,23 @@ class TensorRTBackend:
     _context: Any
     _cache: Any
 
-    def __init__(self, plan: bytes, path: Path, metadata: Metadata, provider: str = "auto") -> None:
+    def __init__(self, file: FusedFile, options: BackendOptions) -> None:
+        path, metadata, plan = file.path, file.metadata, file.plan
+        if plan is None:
+            raise ArtefactError(f"{path}: expected a TensorRT engine file, found another")
+        if options.threads is not None or options.provider_options is not None or options.io_binding:
+            raise UsageError(
+                f"{path}: expected no threads, provider_options or io_binding for a TensorRT engine, found some"
+            )
         self._path = path
         info = metadata.tensorrt or {}
         package = str(info.get("package"))
         if package not in PACKAGES:
             raise ArtefactError(f"{path}: expected an engine of {' or '.join(PACKAGES)}, found {package!r}")
         self.provider, extra = PACKAGES[package]
-        if provider not in ("auto", self.provider):
+        if options.provider not in ("auto", self.provider):
             raise UsageError(
-                f"{path}: expected provider 'auto' or {self.provider!r} for this engine, found {provider!r}"
+                f"{path}: expected provider 'auto' or {self.provider!r} for this engine, found {options.provider!r}"
             )
         trt = _import(package, extra)
         self._cuda = Cuda(_import("cuda.bindings.runtime", extra))
@@ -123,7 +131,7 @@ class TensorRTBackend:
 
     def _allocate(self, metadata: Metadata) -> None:
         """GPU buffers for the largest batch."""
-        self._outputs = {"logits": (len(metadata.classes),), "heatmap": metadata.grid, "base": ()}
+        self._outputs = output_shapes(metadata)
         image_bytes = math.prod(metadata.preprocessing.image_size) * 3
         sizes = {"image": image_bytes, "explain_class": 8}
         sizes |= {name: 4 * math.prod(shape) for name, shape in self._outputs.items()}
@@ -236,7 +244,7 @@ def _import(name: str, extra: str) -> ModuleType:
 
 
 def _check_contract(engine: Any, metadata: Metadata, path: Path) -> None:
-    wanted = ["image", "explain_class", "logits", "heatmap", "base"]
+    wanted = [*INPUTS, *OUTPUTS]
     found = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     if sorted(found) != sorted(wanted):
         raise ArtefactError(f"{path}: expected the inputs and outputs {', '.join(wanted)}, found {', '.join(found)}")

@@ -1,1 +1,11 @@
-"""A session over a source of pictures: cameras, videos and folders in; pictures, videos and a page out."""
+"""A session over a source of pictures: cameras, videos and folders in; pictures, videos, JSON and a page out.
+
+| module | what is in it |
+|---|---|
+| stream | `Stream`: which picture is next, which are dropped, when a broken source is opened again |
+| metrics | `StreamMetrics`: frame rate, latency, drops |
+| source, open_source | what a source is; which one a name means |
+| folder, pipe, video | the sources; video also writes videos |
+| sinks | results as pictures, video, JSON lines |
+| page | results in the browser |
+"""

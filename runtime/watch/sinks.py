@@ -45,9 +45,12 @@ class JsonLinesSink:
     """
 
     def __init__(self, to: TextIO | str | os.PathLike[str], top: int = 5) -> None:
-        named = isinstance(to, (str, os.PathLike))
-        self._path = Path(to) if named else None
-        self._stream = None if named else to
+        self._path: Path | None = None
+        self._stream: TextIO | None = None
+        if isinstance(to, (str, os.PathLike)):
+            self._path = Path(to)
+        else:
+            self._stream = to
         self._top = top
 
     def write(self, frame: FrameResult) -> None:

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper
 
 from edgex.runtime import ArtefactError, MissingExtraError, ProviderError, Session, UsageError
 from edgex.runtime.backends import onnxruntime as module
+from edgex.runtime.backends.backend import BackendOptions, FusedFile
 from edgex.runtime.backends.onnxruntime import (
     AUTOMATIC,
     PROVIDERS,
@@ -71,7 +72,7 @@ def test_without_onnxruntime_the_error_names_the_extra(model_path: Path, monkeyp
 
 def test_thread_counts(model_path: Path) -> None:
     metadata, _ = load(model_path)
-    backend = OnnxRuntimeBackend(model_path, metadata, "cpu", threads=2)
+    backend = OnnxRuntimeBackend(FusedFile(model_path, metadata), BackendOptions("cpu", threads=2))
     assert backend._session.get_session_options().intra_op_num_threads == 2
 
 

@@ -32,21 +32,22 @@ def test_every_picture_in_order(session: Session) -> None:
 
 
 def test_the_latest_picture_is_looked_at_and_drops_are_counted(session: Session) -> None:
-    stream = Stream(session, Script(range(60), live=True, interval=0.005), retries=0)
+    source = Script(range(60), live=True, interval=0.001)
+    stream = Stream(session, source, retries=0)
     assert stream.policy == "latest"
     seen = []
     with pytest.raises(SourceError, match="script: ended"):
         for entry in stream:
             seen.append(int(entry.source_frame.name.removeprefix("picture ")))
-            time.sleep(0.03)
+            # The model is busy until five more pictures have come.
+            left = max(len(source._rest) - 5, 0)
+            while len(source._rest) > left:
+                time.sleep(0.001)
     snapshot = stream.metrics.snapshot()
     assert seen == sorted(seen)
     assert seen[-1] == 59
-    assert snapshot.dropped > 10
+    assert snapshot.dropped >= 40
     assert snapshot.frames + snapshot.dropped == 60
-    assert snapshot.latency is not None
-    # A picture waits for the model at most as long as the model was busy with the one before.
-    assert snapshot.latency.p50 < 60
 
 
 def test_a_slow_model_holds_the_source_back_with_every(session: Session) -> None:
