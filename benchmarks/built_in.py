@@ -19,7 +19,7 @@ import torch
 
 from edgex.data import image_folders
 from edgex.evaluation import classification, comparison
-from edgex.evaluation.comparison import Plan, Subject
+from edgex.evaluation.comparison import MeasuredModel, Plan
 from edgex.files import zoo
 from edgex.files.model_file import load_card, load_model
 from edgex.files.vector_file import load_vector_card
@@ -86,10 +86,10 @@ def difference(path: Path, pictures: Sequence[Path]) -> np.ndarray:
     """Insertion minus deletion [N] of the heatmap of each picture's predicted class."""
     loaded = load_model(path)
     loaded.network.to(devices.device_of("auto"))
-    subject = Subject(path.stem, loaded, np.empty(0))
+    measured = MeasuredModel(path.stem, loaded, np.empty(0))
     images = torch.from_numpy(image_folders.load_batch(pictures, loaded.card.preprocessing))
-    explanations, _ = comparison.own_heatmaps(subject, images)
-    return comparison.scores(subject, images, explanations, PLAN, subject.name)["difference:mean"]
+    explanations, _ = comparison.own_heatmaps(measured, images)
+    return comparison.scores(measured, images, explanations, PLAN, measured.name)["difference:mean"]
 
 
 def compared(before: np.ndarray, after: np.ndarray) -> dict[str, object]:

@@ -78,8 +78,8 @@ def measured(name: str, vectors: Sequence[Path], arguments: argparse.Namespace) 
         if scale is not None:
             model.evidence = dataclasses.replace(model.evidence, scale=scale)
         model.to(devices.device_of("auto")).freeze()
-        subject = comparison.Subject(file.stem, loaded, np.zeros(0))
-        heatmaps = comparison.own_heatmaps(subject, images)[0].heatmaps.flatten(1).numpy()
+        measured = comparison.MeasuredModel(file.stem, loaded, np.zeros(0))
+        heatmaps = comparison.own_heatmaps(measured, images)[0].heatmaps.flatten(1).numpy()
         centred = localisation.relevance_mass(heatmaps - heatmaps.mean(axis=1, keepdims=True), coverage)
         return {**localisation.localise(heatmaps, coverage), CENTRED: centred}
 

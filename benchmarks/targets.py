@@ -125,7 +125,7 @@ def trained(name: str, setting: Setting) -> Path:
             name=name,
             resize=224,
             val_fraction=HELD_OUT,
-            half=True,
+            dtype=torch.float16,
             report=lambda epoch, numbers: log(f"epoch {epoch}: {numbers}"),
         )
     return path
@@ -197,13 +197,13 @@ def own(
         correct = before[1]
     else:
         correct = classification.correct(model, pictures, card.preprocessing, title=f"accuracy of {path.stem}")
-    subject = comparison.Subject(path.stem, loaded, correct)
+    measured = comparison.MeasuredModel(path.stem, loaded, correct)
     images = torch.from_numpy(
         image_folders.load_batch(image_folders.subsample_evenly(pictures.paths, explained), card.preprocessing)
     )
-    made, _ = comparison.own_heatmaps(subject, images)
+    made, _ = comparison.own_heatmaps(measured, images)
     plan = Plan(fills=("mean",), precision=setting.precision)
-    values = comparison.cached_scores(subject, images, made, plan, path.stem, setting.work / "heatmaps")[METRIC]
+    values = comparison.cached_scores(measured, images, made, plan, path.stem, setting.work / "heatmaps")[METRIC]
     return Own(correct, values, made.heatmaps)
 
 
@@ -231,9 +231,9 @@ def against(
             precision=setting.precision,
         )
         made = comparison.compare(("baked", baked), ("unbaked", unbaked), folder, plan, setting.work / "heatmaps")
-        first = made.rows[0]
-        accuracy = {s.name: {"mean": float(s.correct.mean()), "n": len(s.correct)} for s in made.subjects}
-        for row in made.rows:
+        first = made.heatmaps[0]
+        accuracy = {s.name: {"mean": float(s.correct.mean()), "n": len(s.correct)} for s in made.models}
+        for row in made.heatmaps:
             if row.name in rows:
                 continue
             rows[row.name] = {key: Estimate.of(values).to_dict() for key, values in row.values.items()}

@@ -8,16 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgex.cli.command import Command
-from edgex.cli.console import note, print_json, save_picture
-from edgex.runtime.errors import UsageError
+from edgex.cli.console import note, print_json
 
 if TYPE_CHECKING:
-    import numpy as np
     from rich.table import Table
 
     from edgex.evaluation.comparison import Comparison
 
-_SHEET_ROWS = 8
 _NARROWEST = 120
 
 
@@ -58,33 +55,23 @@ def evaluate(
     Values are means with standard errors over pictures; paired differences have 95% intervals. Heatmaps are laid on
     objects where boxes.json or <picture>.mask.png are there.
     """
-    from edgex.evaluation.baselines import Method
-    from edgex.evaluation.comparison import Plan
-    from edgex.evaluation.comparison import compare as measure
-    from edgex.evaluation.faithfulness import FILLS
-    from edgex.files import zoo
-    from edgex.files.tensor_file import check_writable
+    from edgex.evaluation import workflow
 
-    for name in (fills := tuple(fill.split(","))):
-        if name not in FILLS:
-            raise UsageError(f"expected --fill {' or '.join(FILLS)} (or both with a comma), found '{name}'")
-    plan = Plan(
-        explained=explained,
-        methods=tuple(Method.parse(text) for text in against.split(",")) if against else (),
-        fills=fills,  # type: ignore[arg-type]
+    found = workflow.evaluate(
+        model,
+        data,
+        unbaked=compare,
+        baselines=against or (),
+        num_images=explained,
+        fill=fill,
         steps=steps,
-        reference=Method.parse(reference) if reference else None,
+        reference=reference,
+        sheet=sheet,
+        cache_dir=cache,
         device=device,
         precision=precision,
+        report=note,
     )
-    if sheet is not None:
-        check_writable(sheet)
-    original = None if compare is None else (compare, zoo.resolve(compare, "model"))
-    cache = cache or zoo.home() / "cache" / "heatmaps"
-    found = measure((model, zoo.resolve(model, "model")), original, data, plan, cache)
-    if sheet is not None:
-        save_picture(_sheet(found), sheet)
-        note(f"wrote {sheet}")
     if json:
         print_json({"data": str(data), **found.to_dict()})
     else:
@@ -118,7 +105,7 @@ def _print(found: Comparison) -> None:
     if found.area is not None:
         title = f"on the objects of {len(found.area)} pictures, which cover {100 * found.area.mean():.0f}% of them"
         console.print(_table(found, title, ["iou", "pointing_game", "relevance_mass"]))
-    for row in found.rows:
+    for row in found.heatmaps:
         if "sum_error" in row.values:
             print(f"{row.name}: heatmap, base and logit differ by at most {row.values['sum_error'].max():.1e}")
 
@@ -127,6 +114,7 @@ def _table(found: Comparison, title: str, keys: list[str]) -> Table:
     """Rows are heatmaps; behind the metrics, how far the model's own are better in the last of them."""
     from rich.table import Table
 
+    from edgex.evaluation.sheet import short_name
     from edgex.utils.statistics import Estimate
 
     paired = found.to_dict()["paired"]
@@ -135,21 +123,16 @@ def _table(found: Comparison, title: str, keys: list[str]) -> Table:
     for key in keys:
         table.add_column(key.partition(":")[0].replace("_", " "), justify="right")
     for own in found.own:
-        table.add_column(f"{_short(own.name)} less this [95% interval]", justify="right", overflow="fold")
-    for row in found.rows:
+        table.add_column(f"{short_name(own.name)} less this [95% interval]", justify="right", overflow="fold")
+    for row in found.heatmaps:
         cells = []
         for key in keys:
             estimate = Estimate.of(row.values[key])
             cells.append(f"{estimate.mean:.4f} ± {estimate.standard_error:.4f}")
         for own in found.own:
             cells.append("" if own is row else _interval(paired[own.name][row.name][keys[-1]]))
-        table.add_row(_short(row.name), *cells)
+        table.add_row(short_name(row.name), *cells)
     return table
-
-
-def _short(name: str) -> str:
-    """A model's file without its folders and suffix, which would fill a column."""
-    return name.rpartition("/")[2].replace(".safetensors", "")
 
 
 def _interval(entry: dict[str, Any], factor: float = 1, digits: int = 4) -> str:
@@ -157,29 +140,3 @@ def _interval(entry: dict[str, Any], factor: float = 1, digits: int = 4) -> str:
         return f"{factor * entry['mean']:+.{digits}f} [one picture]"
     low, high = entry["interval"]
     return f"{factor * entry['mean']:+.{digits}f} [{factor * low:+.{digits}f}, {factor * high:+.{digits}f}]"
-
-
-def _sheet(found: Comparison) -> np.ndarray:
-    """Input, unbaked, baked and Kernel SHAP of pictures evenly spread over the explained ones, never chosen."""
-    import numpy as np
-
-    from edgex.data import image_folders
-    from edgex.evaluation.sheet import grid
-    from edgex.runtime.overlay import overlay
-    from edgex.runtime.preprocessing import View
-
-    own, *others = found.rows
-    compared = [row for row in others if row.name in {s.name for s in found.subjects}]
-    shap = [row for row in others if row.name.startswith("kernel-shap")][:1]
-    shown = [*compared, own, *shap]
-    rows = []
-    for path in image_folders.spread(found.paths, _SHEET_ROWS):
-        place = found.paths.index(path)
-        picture = found.images[place].numpy()
-        size = (picture.shape[0], picture.shape[1])
-        view = View(size, size, (0, 0), size)
-        heatmaps = [row.explanations.heatmaps[place].numpy() for row in shown]
-        best = found.subjects[0].card.classes[int(own.explanations.classes[place])]
-        caption = f"{path.parent.name}/{path.name}: {_short(own.name)} says {best}"
-        rows.append((caption, [picture, *(overlay(picture, heatmap, view) for heatmap in heatmaps)]))
-    return np.asarray(grid(["input", *(_short(row.name) for row in shown)], rows))

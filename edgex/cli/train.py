@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from edgex.cli.command import Command
-from edgex.cli.console import note, refuse_to_overwrite
-from edgex.runtime.errors import UsageError
+from edgex.cli.console import note
 
 
 def register(app: typer.Typer) -> None:
@@ -42,36 +41,29 @@ def train(
     Interrupted, it goes on from its last epoch when the same command is given again. Accuracy is measured on
     val (or on the share of train held out) and, where the folder has one, on test.
     """
-    if (weights is None) == (not pretrained):
-        raise UsageError("expected either --weights FILE or --pretrained for the base's weights")
-    refuse_to_overwrite(out, force=force)
-    from edgex.training import predictor
-    from edgex.training.fine_tuning import TrainOptions
+    from edgex.training import workflow
 
-    options = TrainOptions(
+    card = workflow.train(
+        data,
+        base,
+        out,
+        weights=weights,
+        pretrained=pretrained,
+        name=name,
         epochs=epochs,
         batch_size=batch_size,
         learning_rate=learning_rate,
         crop_scale=crop_scale,
         mirror=mirror,
+        resize=resize,
+        val_fraction=val_fraction,
         seed=seed,
         device=device,
         precision=precision,
-    )
-    card = predictor.train(
-        data,
-        base,
-        weights,
-        out,
-        options,
-        name=name or out.name.removesuffix(".safetensors"),
-        resize=resize,
-        val_fraction=val_fraction,
-        half=half,
-        report=lambda epoch, numbers: note(
-            f"epoch {epoch}/{epochs}: " + ", ".join(f"{key} {value:.4g}" for key, value in numbers.items())
-        ),
-    )
+        dtype="fp16" if half else "fp32",
+        force=force,
+        report=note,
+    ).card
     print(f"{out}: {len(card.classes)} classes, {card.architecture}")
     for key in ("val", "test"):
         if measured := card.metrics.get(f"accuracy_{key}"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -53,22 +53,24 @@ def label(
 
     Interrupted, it goes on from its cache when the same command is given again.
     """
-    refuse_to_overwrite(out, force=force)
-    from edgex.files import zoo
     from edgex.shapley import labelling
-    from edgex.shapley.labels import LabelOptions
 
-    card = labelling.make(
-        zoo.resolve(model, "model"),
+    card = labelling.make_labels(
+        model,
         data,
         out,
-        name=name or out.name.removesuffix(".safetensors"),
-        options=LabelOptions(pairs=pairs, side=side, classes=classes, seed=seed, features=features),
-        crops=crops or [1],
-        work=work or _work_of(out),
+        name=name,
+        cache_dir=work,
+        pairs=pairs,
+        side=side,
+        crops=crops,
+        classes=classes,
+        features=features,
         limit=limit,
+        seed=seed,
         device=device,
         precision=precision,
+        force=force,
         report=note,
     )
     if not _speaks():
@@ -137,55 +139,41 @@ def train(
     No human labels are needed. Interrupted, it goes on from its label cache and its last checkpoint when the
     same command is given again. Several processes share the work: accelerate launch -m edgex vector train ...
     """
-    refuse_to_overwrite(out, model_out, force=force)
-    given = _given(pairs=pairs, side=side, classes=classes)
-    if labels is not None and (refused := [*given, *_given(crops=crops, limit=limit)]):
-        raise UsageError(f"the labels of {labels} are made already: leave out --{refused[0]}")
-    if supervision == "masks" and given:
-        raise UsageError(f"--{next(iter(given))} is for Shapley labels: leave it out with --supervision masks")
-    for_weights = _given(blocks=blocks, class_weight=class_weight, class_loss=class_loss)
-    if for_weights and learn != "weights":
-        option = next(iter(for_weights)).replace("_", "-")
-        raise UsageError(f"--{option} is for --learn weights: add that, or leave it out")
-    from torch import float16, float32
+    from edgex.training import workflow
 
-    from edgex.files import zoo
-    from edgex.shapley.labels import LabelOptions
-    from edgex.training import vector_training
-    from edgex.training.learning import LearnOptions
-
-    card = vector_training.train(
-        zoo.resolve(model, "model"),
-        vector_training.Source(
-            tuple(data) if data else None,
-            supervision=supervision,
-            labels=LabelOptions(**given, seed=seed),
-            label_file=labels,
-            masks=tuple(masks or ()),
-            crops=tuple(crops or (1,)),
-            limit=limit,
-        ),
+    card = workflow.learn_vector(
+        model,
         out,
-        name=name or out.name.removesuffix(".safetensors"),
-        source_name=source,
-        options=LearnOptions(
-            **for_weights,
-            steps=steps,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            explain_weight=explain_weight,
-            seed=seed,
-            device=device,
-            precision=precision,
-        ),
-        evidence_blocks=evidence_blocks,
-        part=learn,
-        alpha=alpha,
-        work=work or _work_of(out),
+        data=data,
+        supervision=supervision,
+        labels=labels,
+        masks=masks,
         model_out=model_out,
-        dtype=float16 if half else float32,
+        name=name,
+        source=source,
+        cache_dir=work,
+        pairs=pairs,
+        side=side,
+        crops=crops,
+        classes=classes,
+        limit=limit,
+        learn=learn,
+        blocks=blocks,
+        evidence_blocks=evidence_blocks,
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        explain_weight=explain_weight,
+        class_weight=class_weight,
+        class_loss=class_loss,
+        alpha=alpha,
+        seed=seed,
+        device=device,
+        precision=precision,
+        dtype="fp16" if half else "fp32",
+        force=force,
         report=note,
-    )
+    ).card
     if not _speaks():
         return
     print(f"{out}: vector '{card.name}' from {card.source}, {card.architecture}")
@@ -193,8 +181,6 @@ def train(
     best = card.metrics["best_step"]
     first, last = card.metrics["history"][0], next(r for r in card.metrics["history"] if r["step"] == best)
     print(f"held-out error: {first['held_out']:.4f} -> {last['held_out']:.4f} of the null (step {best})")
-    if best == 0:
-        note("warning: no step was better than the start, so this vector changes nothing: use more pictures or steps")
 
 
 def combine(
@@ -268,15 +254,6 @@ def info(
     show(path, as_json=json)
 
 
-def _work_of(out: Path) -> Path:
-    """Where label caches and checkpoints lie unless told otherwise."""
-    return out.with_name(out.name + ".work")
-
-
 def _speaks() -> bool:
     """Whether this process prints the result: of several that a launcher started, the first."""
     return os.environ.get("RANK", "0") == "0"
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}

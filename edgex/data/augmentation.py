@@ -1,27 +1,13 @@
-"""Random crops and mirror images of pictures, and loading ahead of the computation."""
+"""Random crops and mirror images of pictures."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from edgex.runtime.preprocessing import Preprocessing
-
-
-def prefetched(load: Callable[[Any], Any], requests: list[Any]) -> Iterator[Any]:
-    """Yields load(request) for each request, one request ahead in a background thread."""
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        pending = pool.submit(load, requests[0]) if requests else None
-        for following in [*requests[1:], None]:
-            assert pending is not None
-            ready = pending.result()
-            pending = pool.submit(load, following) if following is not None else None
-            yield ready
 
 
 def augment(

@@ -16,7 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from edgex.data import image_folders
-from edgex.data.augmentation import augment, prefetched
+from edgex.data.augmentation import augment
+from edgex.data.loading import loaded
 from edgex.errors import UsageError
 from edgex.runtime.preprocessing import Preprocessing
 
@@ -54,19 +55,36 @@ class Crops:
 
     def shown(self, image: Image.Image, crop: int) -> np.ndarray:
         """The crop of a picture: uint8 [H, W, 3]; any picture as large as the crop's own may be given."""
-        seed = tuple(self.seeds[crop].tolist())
-        if seed[-1] == 0:
-            return self.preprocessing.array(image)
-        return augment(image, self.preprocessing, seed, crop_scale=self.crop_scale, mirror=True)
+        return _cut(image, tuple(self.seeds[crop].tolist()), self.preprocessing, self.crop_scale)
 
-    def batches(self, size: int) -> Iterator[Tensor]:
-        """The crops' pixels in order, uint8 [N, H, W, 3]; the next batch is decoded in the background."""
+    def batches(self, size: int, *, workers: int | None = None) -> Iterator[Tensor]:
+        """The crops' pixels in order, uint8 [N, H, W, 3], decoded ahead; workers: see `edgex.data.loading.loaded`."""
+        load = _CropLoader(self.preprocessing, self.crop_scale)
+        names = [self.paths[index] for index in self.picture.tolist()]
+        crops = list(zip(names, map(tuple, self.seeds.tolist()), strict=True))
+        requests = [crops[first : first + size] for first in range(0, len(crops), size)]
+        for images in loaded(load, requests, pictures=len(crops), workers=workers):
+            yield torch.from_numpy(images)
 
-        def load(crops: range) -> Tensor:
-            images = [self.shown(image_folders.open_picture(self.paths[int(self.picture[i])]), i) for i in crops]
-            return torch.from_numpy(np.stack(images))
 
-        yield from prefetched(load, [range(i, min(i + size, len(self))) for i in range(0, len(self), size)])
+@dataclasses.dataclass(frozen=True)
+class _CropLoader:
+    """Cuts crops out of pictures: (path, seed) of each -> uint8 [N, H, W, 3]."""
+
+    preprocessing: Preprocessing
+    crop_scale: float
+
+    def __call__(self, crops: Sequence[tuple[Path, tuple[int, ...]]]) -> np.ndarray:
+        return np.stack(
+            [_cut(image_folders.open_picture(path), seed, self.preprocessing, self.crop_scale) for path, seed in crops]
+        )
+
+
+def _cut(image: Image.Image, seed: tuple[int, ...], preprocessing: Preprocessing, crop_scale: float) -> np.ndarray:
+    """uint8 [H, W, 3]; a seed that ends with 0 is the centre crop's."""
+    if seed[-1] == 0:
+        return preprocessing.array(image)
+    return augment(image, preprocessing, seed, crop_scale=crop_scale, mirror=True)
 
 
 def crops_of(

@@ -113,7 +113,8 @@ def cached_heatmaps(
     """Heatmaps of each picture's predicted class, from the cache folder where they lie there already.
 
     One file per picture, named by the model's digest, the method and the pixels that the model sees: an interrupted
-    run goes on with the next picture, and a picture's heatmap does not depend on those beside it.
+    run resumes with the next picture, and a picture's heatmap does not depend on those beside it. The model itself is
+    left as it is.
     """
     where = devices.device_of(device)
     network, preprocessing = model.network.inference_copy(where), model.card.preprocessing

@@ -6,16 +6,16 @@ is `edgex.utils.statistics`'s; where alpha is chosen from accuracy is `edgex.vec
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from edgex.data import image_folders
-from edgex.data.augmentation import prefetched
 from edgex.data.image_folders import Pictures
+from edgex.data.loading import loaded
 from edgex.models.self_explaining import SelfExplainingViT, normalise
 from edgex.runtime.preprocessing import Preprocessing
 from edgex.utils import devices
@@ -32,9 +32,11 @@ def accuracy(
     device: str = "auto",
     precision: str = "fp32",
     title: str = "accuracy",
+    workers: int | None = None,
 ) -> float:
-    """Top-1 accuracy in [0, 1] over labelled pictures."""
-    return float(correct(model, pictures, preprocessing, device=device, precision=precision, title=title).mean())
+    """Top-1 accuracy in [0, 1] over labelled pictures, see `correct`."""
+    hits = correct(model, pictures, preprocessing, device=device, precision=precision, title=title, workers=workers)
+    return float(hits.mean())
 
 
 def correct(
@@ -45,27 +47,35 @@ def correct(
     device: str = "auto",
     precision: str = "fp32",
     title: str = "accuracy",
+    workers: int | None = None,
 ) -> np.ndarray:
-    """Whether each picture's highest score is that of its label: bool [N]. The model is left as it is."""
+    """Whether each picture's highest score is that of its label: bool [N]. The model is left as it is.
+
+    workers: see `edgex.data.loading.loaded`.
+    """
     where = devices.device_of(device)
     model = model.inference_copy(where)
     labels = np.asarray(pictures.labels)
     found = np.zeros(len(pictures), dtype=bool)
     with Progress(title, total=len(pictures)) as progress, torch.inference_mode():
-        for positions, images in _batches(pictures.paths, preprocessing):
+        batches = [np.arange(i, min(i + _BATCH, len(pictures))) for i in range(0, len(pictures), _BATCH)]
+        requests = [[pictures.paths[i] for i in positions] for positions in batches]
+        load = _Loader(preprocessing)
+        images = loaded(load, requests, pictures=len(pictures), workers=workers)
+        for positions, pixels in zip(batches, map(torch.from_numpy, images), strict=True):
             with devices.mixed_precision(where, precision):
-                pixels = normalise(images.to(where), preprocessing.mean, preprocessing.std)
-                predicted = model.logits(model.backbone.embed(pixels)).argmax(dim=-1)
+                embedded = model.backbone.embed(normalise(pixels.to(where), preprocessing.mean, preprocessing.std))
+                predicted = model.logits(embedded).argmax(dim=-1)
             found[positions] = predicted.cpu().numpy() == labels[positions]
             progress.advance(steps=len(positions))
     return found
 
 
-def _batches(paths: Sequence[Path], preprocessing: Preprocessing) -> Iterator[tuple[np.ndarray, Tensor]]:
-    """Pictures as (positions, uint8 [N, H, W, 3]) batches, the next one read in the background."""
+@dataclasses.dataclass(frozen=True)
+class _Loader:
+    """Reads pictures as the model sees them: paths -> uint8 [N, H, W, 3]."""
 
-    def load(positions: np.ndarray) -> tuple[np.ndarray, Tensor]:
-        return positions, torch.from_numpy(image_folders.load_batch([paths[i] for i in positions], preprocessing))
+    preprocessing: Preprocessing
 
-    places = np.arange(len(paths))
-    yield from prefetched(load, [places[i : i + _BATCH] for i in range(0, len(paths), _BATCH)])
+    def __call__(self, paths: Sequence[Path]) -> np.ndarray:
+        return image_folders.load_batch(paths, self.preprocessing)

@@ -44,7 +44,8 @@ class Plan:
     """What is measured: on how many pictures, evenly spread; against which methods; with which fills and steps.
 
     reference: a Kernel SHAP of many passes, whose correlation with every heatmap is measured. precision: of the many
-    passes over masked pictures; classes and the models' own heatmaps are computed in fp32.
+    passes over masked pictures; classes and the models' own heatmaps are computed in fp32. workers: see
+    `edgex.data.loading.loaded`.
     """
 
     explained: int = 50
@@ -54,10 +55,11 @@ class Plan:
     reference: Method | None = None
     device: str = "auto"
     precision: str = "auto"
+    workers: int | None = None
 
     def __post_init__(self) -> None:
         if self.explained < 2:
-            raise UsageError(f"expected at least 2 pictures to explain, found {self.explained}")
+            raise UsageError(f"expected at least 2 pictures to explain, found {self.explained}", argument="num_images")
         names = [str(method) for method in self.methods]
         if not self.fills or len(set(self.fills)) < len(self.fills) or len(set(names)) < len(names):
             raise UsageError(f"expected every fill and method once, found {', '.join([*self.fills, *names])}")
@@ -69,7 +71,7 @@ class Plan:
 
 
 @dataclasses.dataclass(frozen=True)
-class Subject:
+class MeasuredModel:
     """A model that is measured: the name it was asked for by, the model, whether each picture is classified correctly
     (bool [pictures]).
     """
@@ -79,7 +81,7 @@ class Subject:
     correct: np.ndarray
 
     @property
-    def model(self) -> SelfExplainingViT:
+    def network(self) -> SelfExplainingViT:
         """The network, frozen."""
         return self.loaded.network
 
@@ -91,11 +93,11 @@ class Subject:
     @functools.cached_property
     def classifier(self) -> str:
         """`classifier_digest` of the model."""
-        return classifier_digest(self.model)
+        return classifier_digest(self.network)
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class MeasuredHeatmaps:
     """Heatmaps of one model or method, and every metric of every picture.
 
     on: name of the model that they explain and are measured on. values: metric -> float64 [n].
@@ -109,7 +111,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Everything measured. subjects: the model, then the one compared with. rows: the model's own heatmaps first.
+    """Everything measured. models: the model, then the one compared with. heatmaps: the model's own first.
 
     images: uint8 [N, H, W, 3], as the models see them. reliability: model name -> split-half correlation [N] of the
     reference. area: share of each picture that its object covers, [n], where objects are known.
@@ -118,17 +120,17 @@ class Comparison:
     plan: Plan
     paths: tuple[Path, ...]
     images: Tensor
-    subjects: tuple[Subject, ...]
-    rows: tuple[Row, ...]
+    models: tuple[MeasuredModel, ...]
+    heatmaps: tuple[MeasuredHeatmaps, ...]
     reliability: dict[str, np.ndarray]
     area: np.ndarray | None
 
     @property
-    def own(self) -> tuple[Row, ...]:
-        """The rows that others are subtracted from: the model's heatmaps, on itself and on the original model."""
-        return tuple(r for i, r in enumerate(self.rows) if i == 0 or r.name.endswith(ON_ORIGINAL))
+    def own(self) -> tuple[MeasuredHeatmaps, ...]:
+        """What others are subtracted from: the model's heatmaps, on itself and on the original model."""
+        return tuple(r for i, r in enumerate(self.heatmaps) if i == 0 or r.name.endswith(ON_ORIGINAL))
 
-    def paired(self, row: Row, other: Row) -> dict[str, Estimate]:
+    def paired(self, row: MeasuredHeatmaps, other: MeasuredHeatmaps) -> dict[str, Estimate]:
         """`row` minus `other` for every metric that both have."""
         return {
             key: Estimate.of(values - other.values[key]) for key, values in row.values.items() if key in other.values
@@ -136,33 +138,33 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form: estimates, paired differences with their 95% intervals, every picture's values."""
-        plan, first = self.plan, self.subjects[0]
+        plan, first = self.plan, self.models[0]
         report: dict[str, Any] = {
             "explained": len(self.paths),
             "fills": list(plan.fills),
             "steps": plan.steps,
             "precision": plan.precision,
-            "methods_explain": self.subjects[-1].name,
-            "models": {s.name: {"accuracy": _estimate(s.correct)} for s in self.subjects},
+            "methods_explain": self.models[-1].name,
+            "models": {s.name: {"accuracy": _estimate(s.correct)} for s in self.models},
             "heatmaps": {
                 row.name: {"measured_on": row.on, **{k: _estimate(v, values_too=True) for k, v in row.values.items()}}
-                for row in self.rows
+                for row in self.heatmaps
             },
             "paired": {
                 row.name: {
                     other.name: {key: e.with_interval() for key, e in self.paired(row, other).items()}
-                    for other in self.rows
+                    for other in self.heatmaps
                     if other is not row
                 }
                 for row in self.own
             },
             "pictures": [str(path) for path in self.paths],
         }
-        if len(self.subjects) > 1:
-            second = self.subjects[1]
+        if len(self.models) > 1:
+            second = self.models[1]
             change = Estimate.of(first.correct.astype(float) - second.correct)
             report["paired_accuracy"] = change.with_interval()
-            gain = self.paired(self.rows[0], self.rows[1])[f"difference:{plan.fills[0]}"]
+            gain = self.paired(self.heatmaps[0], self.heatmaps[1])[f"difference:{plan.fills[0]}"]
             report["paired_gain"] = gain.with_interval()
         if plan.reference is not None:
             report["reference"] = {
@@ -176,16 +178,25 @@ class Comparison:
 
 
 def compare(
-    model: tuple[str, Path], original: tuple[str, Path] | None, folder: Path, plan: Plan, cache: Path
+    model: tuple[str, Path | LoadedModel],
+    original: tuple[str, Path | LoadedModel] | None,
+    folder: Path,
+    plan: Plan,
+    cache: Path,
 ) -> Comparison:
-    """Measures a model (name, file) on labelled pictures, beside the `original` it was baked from and plan.methods.
+    """Measures a model (name, file or loaded model) on labelled pictures, beside the `original` it was baked from.
+
+    The models are left as they are.
 
     Other methods explain the original, the user's own model, or `model` where no original is given; the model's
     heatmaps are then measured on the original too, of the original's predicted class, unless both make the same class
     scores of the same weights, as they do after a bake with a readout. cache: folder of other methods' heatmaps and of
     what was measured. Raises UsageError where the two models do not take the same pictures to the same classes.
     """
-    first, *others = (load_model(path) for _, path in ([model] if original is None else [model, original]))
+    first, *others = (
+        given if isinstance(given, LoadedModel) else load_model(given)
+        for _, given in ([model] if original is None else [model, original])
+    )
     if others:
         _check_alike(model[0], first.card, original[0] if original else "", others[0].card)
     network, card = first
@@ -201,22 +212,24 @@ def compare(
     marked = localisation.objects(folder, paths, card.preprocessing, grid)
     images = torch.from_numpy(image_folders.load_batch(paths, card.preprocessing))
 
-    subjects: list[Subject] = []
+    models: list[MeasuredModel] = []
     unchanged = bool(others) and classifier_digest(network) == classifier_digest(others[0].network)
     for (name, _), loaded in zip([model, original] if original else [model], [first, *others], strict=True):
-        if subjects and unchanged:
-            hits = subjects[0].correct
+        if models and unchanged:
+            hits = models[0].correct
         else:
             title = f"accuracy of {name}"
-            hits = classification.correct(loaded.network, pictures, card.preprocessing, device=plan.device, title=title)
+            hits = classification.correct(
+                loaded.network, pictures, card.preprocessing, device=plan.device, title=title, workers=plan.workers
+            )
         network = loaded.network.inference_copy(devices.device_of(plan.device))
-        subjects.append(Subject(name, dataclasses.replace(loaded, network=network), hits))
+        models.append(MeasuredModel(name, dataclasses.replace(loaded, network=network), hits))
     references: dict[str, Tensor] = {}
-    for subject in reversed(subjects if plan.reference else []):
-        known = references.get(subjects[-1].name) if unchanged else None
-        references[subject.name] = _reference(subject, paths, plan, cache) if known is None else known
+    for measured in reversed(models if plan.reference else []):
+        known = references.get(models[-1].name) if unchanged else None
+        references[measured.name] = _reference(measured, paths, plan, cache) if known is None else known
 
-    def row(name: str, on: Subject, made: tuple[Explanations, np.ndarray | None]) -> Row:
+    def row(name: str, on: MeasuredModel, made: tuple[Explanations, np.ndarray | None]) -> MeasuredHeatmaps:
         explanations, sum_error = made
         values = cached_scores(on, images, explanations, plan, name, cache)
         if sum_error is not None:
@@ -227,13 +240,13 @@ def compare(
         if marked is not None:
             places, coverage = marked
             values |= localisation.localise(explanations.heatmaps.flatten(1).numpy()[places], coverage)
-        return Row(name, on.name, explanations, values)
+        return MeasuredHeatmaps(name, on.name, explanations, values)
 
-    rows = [row(subject.name, subject, own_heatmaps(subject, images)) for subject in subjects]
-    owner = subjects[-1]
+    rows = [row(measured.name, measured, own_heatmaps(measured, images)) for measured in models]
+    owner = models[-1]
     if original is not None and not unchanged:
         classes = rows[-1].explanations.classes
-        rows.append(row(f"{model[0]} {ON_ORIGINAL}", owner, (own_heatmaps(subjects[0], images, classes)[0], None)))
+        rows.append(row(f"{model[0]} {ON_ORIGINAL}", owner, (own_heatmaps(models[0], images, classes)[0], None)))
     for method in plan.methods:
         found = baselines.cached_heatmaps(
             owner.loaded, paths, method, cache, device=plan.device, precision=plan.precision
@@ -243,10 +256,12 @@ def compare(
         {name: correlation(h[0], h[1], plan.reference) for name, h in references.items()} if plan.reference else {}
     )
     area = None if marked is None else marked[1].mean(axis=1)
-    return Comparison(plan, tuple(paths), images, tuple(subjects), tuple(rows), reliability, area)
+    return Comparison(plan, tuple(paths), images, tuple(models), tuple(rows), reliability, area)
 
 
-def own_heatmaps(subject: Subject, images: Tensor, classes: Tensor | None = None) -> tuple[Explanations, np.ndarray]:
+def own_heatmaps(
+    measured: MeasuredModel, images: Tensor, classes: Tensor | None = None
+) -> tuple[Explanations, np.ndarray]:
     """The heatmaps that a model gives with its classes, and their sum-to-logit error [N] in logits.
 
     images: uint8 [N, H, W, 3]. classes: int64 [N]; defaults to the predicted ones. The error is |sum(heatmap) + base
@@ -255,9 +270,9 @@ def own_heatmaps(subject: Subject, images: Tensor, classes: Tensor | None = None
     parts = []
     asked = torch.full((len(images),), -1) if classes is None else classes
     for shown, wanted in zip(images.split(_BATCH), asked.split(_BATCH), strict=True):
-        pixels = _normalised(subject, shown)
+        pixels = _normalised(measured, shown)
         with torch.inference_mode():
-            outputs = subject.model(pixels, wanted.to(pixels.device))
+            outputs = measured.network(pixels, wanted.to(pixels.device))
         explained = torch.where(wanted.to(pixels.device) < 0, outputs.logits.argmax(dim=-1), wanted.to(pixels.device))
         centred = outputs.logits.gather(1, explained[:, None])[:, 0] - outputs.logits.mean(dim=-1)
         error = (outputs.heatmap.sum(dim=(1, 2)) + outputs.base - centred).abs()
@@ -267,17 +282,17 @@ def own_heatmaps(subject: Subject, images: Tensor, classes: Tensor | None = None
 
 
 def scores(
-    subject: Subject, images: Tensor, explanations: Explanations, plan: Plan, title: str
+    measured: MeasuredModel, images: Tensor, explanations: Explanations, plan: Plan, title: str
 ) -> dict[str, np.ndarray]:
     """Insertion, deletion and their difference [N] for every fill, as "<metric>:<fill>", on one model."""
     found: dict[str, list[np.ndarray]] = {}
     groups = (images, explanations.classes, explanations.heatmaps)
     with Progress(f"faithfulness of {title}", total=len(images) * len(plan.fills)) as progress:
         for shown, classes, heatmaps in zip(*(group.split(_BATCH) for group in groups), strict=True):
-            pixels = _normalised(subject, shown)
+            pixels = _normalised(measured, shown)
             for fill in plan.fills:
                 areas = faithfulness(
-                    subject.model,
+                    measured.network,
                     pixels,
                     classes.to(pixels.device),
                     heatmaps.to(pixels.device),
@@ -292,12 +307,12 @@ def scores(
 
 
 def cached_scores(
-    subject: Subject, images: Tensor, explanations: Explanations, plan: Plan, title: str, cache: Path
+    measured: MeasuredModel, images: Tensor, explanations: Explanations, plan: Plan, title: str, cache: Path
 ) -> dict[str, np.ndarray]:
     """`scores`, from the cache folder where the same heatmaps were measured with the same fill and steps before."""
-    where = subject.model.head.weight.device
+    where = measured.network.head.weight.device
     computed = f"{where.type} {devices.precision_of(where, plan.precision)}"
-    described = f"{_FORMAT} {subject.classifier} {subject.card.preprocessing} {plan.steps} {computed}"
+    described = f"{_FORMAT} {measured.classifier} {measured.card.preprocessing} {plan.steps} {computed}"
     digest = hashlib.sha256(described.encode())
     for part in (images, explanations.classes, explanations.heatmaps):
         digest.update(encode(part))
@@ -305,8 +320,8 @@ def cached_scores(
     for fill in plan.fills:
         stored = cache / f"scores-{digest.hexdigest()[:24]}-{fill}.pt"
         if not stored.is_file():
-            measured = scores(subject, images, explanations, dataclasses.replace(plan, fills=(fill,)), title)
-            save_state(stored, {name: torch.from_numpy(values) for name, values in measured.items()})
+            values = scores(measured, images, explanations, dataclasses.replace(plan, fills=(fill,)), title)
+            save_state(stored, {name: torch.from_numpy(found_values) for name, found_values in values.items()})
         found |= {name: values.numpy() for name, values in torch.load(stored, weights_only=True).items()}
     return found
 
@@ -337,7 +352,7 @@ def spearman_brown(half: float) -> float:
     return 2 * half / (1 + half) if half > -1 else math.nan
 
 
-def _reference(subject: Subject, paths: Sequence[Path], plan: Plan, cache: Path) -> Tensor:
+def _reference(measured: MeasuredModel, paths: Sequence[Path], plan: Plan, cache: Path) -> Tensor:
     """Two Kernel SHAPs [2, N, gh, gw] of half the passes each, with coalitions of their own."""
     assert plan.reference is not None
     halves = [
@@ -346,22 +361,25 @@ def _reference(subject: Subject, paths: Sequence[Path], plan: Plan, cache: Path)
     return torch.stack(
         [
             baselines.cached_heatmaps(
-                subject.loaded, paths, half, cache, device=plan.device, precision=plan.precision
+                measured.loaded, paths, half, cache, device=plan.device, precision=plan.precision
             ).heatmaps
             for half in halves
         ]
     )
 
 
-def _normalised(subject: Subject, images: Tensor) -> Tensor:
+def _normalised(measured: MeasuredModel, images: Tensor) -> Tensor:
     """uint8 [N, H, W, 3] -> normalised float [N, 3, H, W] on the model's device."""
-    device = subject.model.head.weight.device
-    return normalise(images.to(device), subject.card.preprocessing.mean, subject.card.preprocessing.std)
+    device = measured.network.head.weight.device
+    return normalise(images.to(device), measured.card.preprocessing.mean, measured.card.preprocessing.std)
 
 
 def _check_alike(name: str, card: ModelCard, other_name: str, other: ModelCard) -> None:
     if name == other_name:
-        raise UsageError(f"expected another model to compare {name} with, found the same one: name the unbaked model")
+        raise UsageError(
+            f"expected another model to compare {name} with, found the same one: name the unbaked model",
+            argument="unbaked",
+        )
     for what in ("classes", "preprocessing", "architecture"):
         if getattr(card, what) != getattr(other, what):
             raise UsageError(

@@ -1,4 +1,4 @@
-"""A sheet of pictures side by side with captions: what a person looks at to judge heatmaps."""
+"""Sheets of pictures side by side with captions: what a person looks at to judge heatmaps."""
 
 from __future__ import annotations
 
@@ -7,8 +7,38 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from edgex.data import image_folders
+from edgex.evaluation.comparison import Comparison
+from edgex.runtime.overlay import overlay
+from edgex.runtime.preprocessing import View
+
 _GAP = 8
 _TEXT = 18
+
+
+def comparison_sheet(found: Comparison, *, rows: int = 8) -> Image.Image:
+    """Input, unbaked model, model and Kernel SHAP of at most `rows` measured pictures, evenly spaced, never chosen."""
+    own, *others = found.heatmaps
+    models = {measured.name for measured in found.models}
+    compared = [heatmaps for heatmaps in others if heatmaps.name in models]
+    shap = [heatmaps for heatmaps in others if heatmaps.name.startswith("kernel-shap")][:1]
+    shown = [*compared, own, *shap]
+    lines = []
+    for path in image_folders.subsample_evenly(found.paths, rows):
+        place = found.paths.index(path)
+        picture = found.images[place].numpy()
+        size = (picture.shape[0], picture.shape[1])
+        view = View(size, size, (0, 0), size)
+        maps = [heatmaps.explanations.heatmaps[place].numpy() for heatmaps in shown]
+        best = found.models[0].card.classes[int(own.explanations.classes[place])]
+        caption = f"{path.parent.name}/{path.name}: {short_name(own.name)} says {best}"
+        lines.append((caption, [picture, *(overlay(picture, heatmap, view) for heatmap in maps)]))
+    return grid(["input", *(short_name(heatmaps.name) for heatmaps in shown)], lines)
+
+
+def short_name(name: str) -> str:
+    """A model's file without its folders and suffix, which would fill a column."""
+    return name.rpartition("/")[2].replace(".safetensors", "")
 
 
 def sheet(rows: Sequence[tuple[str, Sequence[np.ndarray]]], *, height: int = 200, columns: int = 1) -> Image.Image:

@@ -1,12 +1,13 @@
 """Making labels for folders of pictures: what `edgex vector label` writes and `edgex vector train` starts with.
 
-Playing the coalitions is `edgex.shapley.labels`, the file `edgex.shapley.label_file`.
+Evaluating the coalitions is `edgex.shapley.labels`, the file `edgex.shapley.label_file`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 from edgex.data import image_folders
 from edgex.data.crops import Folder, gather
 from edgex.errors import UsageError
+from edgex.files import zoo
 from edgex.files.model_file import LoadedModel, load_model
 from edgex.files.tensor_file import check_writable
 from edgex.models.self_explaining import SelfExplainingViT
@@ -21,43 +23,71 @@ from edgex.runtime.preprocessing import Preprocessing
 from edgex.shapley.label_file import LabelsCard, save_labels
 from edgex.shapley.labels import LabelOptions, Labels, joined, label, reliability, totals
 from edgex.utils import devices, processes, provenance
+from edgex.utils.output import refuse_to_overwrite
 from edgex.utils.processes import Processes
 
+PathLike = str | os.PathLike[str]
 
-def make(
-    model_path: Path,
-    roots: Sequence[Path],
-    out: Path,
+
+def make_labels(
+    model: PathLike,
+    data: PathLike | Sequence[PathLike],
+    out: PathLike,
     *,
-    name: str,
-    options: LabelOptions,
-    crops: Sequence[int],
-    work: Path,
-    limit: int | None,
-    device: str,
-    precision: str,
-    report: Callable[[str], None],
+    name: str | None = None,
+    cache_dir: PathLike | None = None,
+    pairs: int = 24,
+    side: int = 7,
+    crops: int | Sequence[int] | None = None,
+    classes: int = 3,
+    features: bool = True,
+    limit: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    precision: str = "auto",
+    force: bool = False,
+    workers: int | None = None,
+    report: Callable[[str], None] | None = None,
 ) -> LabelsCard:
-    """Labels the pictures below `roots` with the predictor at `model_path` and writes a labels artefact.
+    """Labels pictures with Shapley values of a predictor's own scores and writes a labels artefact; returns its card.
 
-    crops: how many of each picture, one number or one per folder. work: folder of the label cache; an interrupted run
-    goes on from there. limit: pictures per folder. Returns the card.
+    An interrupted run resumes from its cache when it is called again with the same arguments. Where a launcher started
+    several processes, they share the work; the first one writes and reports.
+
+    model: predictor that is evaluated on masked inputs, a file or a name of the zoo. data: folders of pictures. out:
+        file to write (.safetensors). name: of the labels. Defaults to the file's.
+    cache_dir: folder of the label cache. Defaults to `<out>.work`.
+    pairs: paired coalitions per crop. side: superpixels per side. crops: crops per picture, the centre crop and then
+        random ones; one number, or one for each folder. Defaults to 1. classes: highest-scoring classes that are
+        labelled per crop. features: whether to keep differences of the features too, which learning a readout needs.
+        limit: pictures per folder, evenly spaced. Defaults to all.
+    device: "auto", "cpu", "cuda" or "cuda:<n>". precision: of the computation, "auto", "fp32" or "bf16".
+    force: replace an existing `out`. workers: processes that decode pictures, see `edgex.data.loading.loaded`.
+    report: called with lines for people.
+
+    Raises UsageError for wrong arguments, DataError for an unusable folder, ArtefactError for a damaged model.
     """
+    refuse_to_overwrite(out, force=force)
+    options = LabelOptions(pairs=pairs, side=side, classes=classes, seed=seed, features=features)
+    model_path, path = zoo.resolve(os.fspath(model), "model"), Path(out)
+    roots = [Path(data)] if isinstance(data, (str, os.PathLike)) else [Path(root) for root in data]
+    work = path.with_name(path.name + ".work") if cache_dir is None else Path(cache_dir)
     with processes.joined(device) as group:
         loaded = load_predictor(model_path)
-        model, predictor, digest = loaded.network, loaded.card, loaded.sha256
-        folders = gather(roots, crops=crops, limit=limit)
+        network, predictor, digest = loaded.network, loaded.card, loaded.sha256
+        each = (crops,) if isinstance(crops, int) else tuple(crops or (1,))
+        folders = gather(roots, crops=each, limit=limit)
         if group.is_main:
-            check_writable(out)
+            check_writable(path)
         started = time.monotonic()
         labels = label_folders(
-            model, folders, predictor.preprocessing, options, work, group=group, precision=precision, digest=digest
+            network, folders, predictor.preprocessing, options, work, group=group, precision=precision, digest=digest
         )
-        total = totals(model, labels, group=group, precision=precision)
+        total = totals(network, labels, group=group, precision=precision, workers=workers)
         seconds = time.monotonic() - started
         stable = reliability(labels, total)
         card = LabelsCard(
-            name=name,
+            name=name or path.name.removesuffix(".safetensors"),
             architecture=predictor.architecture,
             predictor={"name": predictor.name, "sha256": digest},
             preprocessing=predictor.preprocessing,
@@ -80,8 +110,9 @@ def make(
             metrics={"views": len(labels), "pictures": len(labels.crops.paths), "split_half_cosine": stable},
         )
         if group.is_main:
-            report(describe(labels, stable))
-            save_labels(out, labels, total, card)
+            if report is not None:
+                report(describe(labels, stable))
+            save_labels(path, labels, total, card)
     return card
 
 

@@ -192,13 +192,19 @@ def _is_made(file: Path, pictures: Sequence[Path], rows: Sequence[str]) -> bool:
 
 
 def totals(
-    model: SelfExplainingViT, labels: Labels, *, group: Processes, batch_size: int = 64, precision: str = "auto"
+    model: SelfExplainingViT,
+    labels: Labels,
+    *,
+    group: Processes,
+    batch_size: int = 64,
+    precision: str = "auto",
+    workers: int | None = None,
 ) -> Tensor:
     """What all superpixels together add to each labelled class's centred logit: float32 [V, K], one pass a crop."""
     model = model.inference_copy(group.device)
     found = []
     with Progress("totals", total=len(labels), shown=group.is_main) as progress, torch.inference_mode():
-        for logits in _logits(model, labels.crops, batch_size, group.device, precision):
+        for logits in _logits(model, labels.crops, batch_size, group.device, precision, workers):
             found.append((logits - logits.mean(dim=1, keepdim=True) - model.empty_logits()).cpu())
             progress.advance(steps=len(logits))
     return torch.cat(found).gather(1, labels.classes)
@@ -239,9 +245,9 @@ def _split(labels: Labels, size: int) -> Iterator[Labels]:
 
 
 def _logits(
-    model: SelfExplainingViT, crops: Crops, batch_size: int, device: torch.device, precision: str
+    model: SelfExplainingViT, crops: Crops, batch_size: int, device: torch.device, precision: str, workers: int | None
 ) -> Iterator[Tensor]:
-    for images in crops.batches(batch_size):
+    for images in crops.batches(batch_size, workers=workers):
         with devices.mixed_precision(device, precision):
             pixels = normalise(images.to(device), crops.preprocessing.mean, crops.preprocessing.std)
             logits = model.logits(model.backbone.embed(pixels))

@@ -7,9 +7,11 @@ The self-explaining part comes later, from a vector (`edgex.vectors.bake`); lear
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,8 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edgex.data import image_folders
-from edgex.data.augmentation import augment, prefetched
+from edgex.data.augmentation import augment
 from edgex.data.image_folders import Pictures
+from edgex.data.loading import loaded
 from edgex.errors import UsageError
 from edgex.models.self_explaining import Head, SelfExplainingViT, normalise
 from edgex.runtime.preprocessing import Preprocessing
@@ -77,10 +80,11 @@ def fit(
     *,
     checkpoint: TrainingCheckpoint,
     report: Callable[[int, dict[str, float]], None],
+    workers: int | None = None,
 ) -> None:
     """Trains backbone and head in place; resumes from the checkpoint where it holds an interrupted run.
 
-    report(epoch, {"loss", "learning_rate"}) is called after every epoch.
+    report(epoch, {"loss", "learning_rate"}) is called after every epoch. workers: see `edgex.data.loading.loaded`.
     """
     devices.seed_everything(options.seed)
     device = devices.device_of(options.device)
@@ -92,10 +96,16 @@ def fit(
     )
     parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
     first = checkpoint.restore(parts, device)
+    batches = loaded(
+        _CropLoader(preprocessing, options.crop_scale, options.mirror),
+        _batches(pictures, options, first),
+        pictures=len(pictures) * (options.epochs - first),
+        workers=workers,
+    )
     with Progress("training", total=options.epochs * steps_per_epoch, done=first * steps_per_epoch) as progress:
         for epoch in range(first, options.epochs):
             losses = []
-            for images, labels in _augmented(pictures, preprocessing, options, epoch):
+            for images, labels in map(_tensors, itertools.islice(batches, steps_per_epoch)):
                 loss = _step(model, optimizer, images.to(device), labels.to(device), preprocessing, options)
                 schedule.step()
                 losses.append(loss)
@@ -136,6 +146,10 @@ def _step(
     return loss.item()
 
 
+def _tensors(batch: tuple[np.ndarray, np.ndarray]) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(batch[0]), torch.from_numpy(batch[1])
+
+
 def _parameter_groups(model: SelfExplainingViT, options: TrainOptions) -> list[dict[str, Any]]:
     """Biases, norms and position embeddings are not decayed; the head learns faster."""
     matrices: list[torch.nn.Parameter] = []
@@ -151,27 +165,45 @@ def _parameter_groups(model: SelfExplainingViT, options: TrainOptions) -> list[d
     ]
 
 
-def _augmented(
-    pictures: Pictures, preprocessing: Preprocessing, options: TrainOptions, epoch: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Shuffled batches (uint8 [N, H, W, 3], int64 [N]); the next one is decoded while this one trains.
+def _batches(pictures: Pictures, options: TrainOptions, first: int) -> Iterator[list[_Crop]]:
+    """The crops of every step from epoch `first` on.
 
     Order and crops depend on the seed, the epoch and the picture alone, so a resumed run sees the same data.
     """
-    order = np.random.default_rng((options.seed, epoch)).permutation(len(pictures))
-    batches = [order[i : i + options.batch_size] for i in range(0, len(order), options.batch_size)]
+    for epoch in range(first, options.epochs):
+        order = np.random.default_rng((options.seed, epoch)).permutation(len(pictures)).tolist()
+        for start in range(0, len(order), options.batch_size):
+            yield [
+                _Crop(pictures.paths[i], pictures.labels[i], (options.seed, epoch, i))
+                for i in order[start : start + options.batch_size]
+            ]
 
-    def load(indices: np.ndarray) -> tuple[Tensor, Tensor]:
+
+class _Crop(NamedTuple):
+    """A picture with its class, and the seed that its crop is drawn from."""
+
+    path: Path
+    label: int
+    seed: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _CropLoader:
+    """Cuts the crops of one step: -> pixels uint8 [N, H, W, 3] and classes int64 [N]."""
+
+    preprocessing: Preprocessing
+    crop_scale: float
+    mirror: bool
+
+    def __call__(self, crops: Sequence[_Crop]) -> tuple[np.ndarray, np.ndarray]:
         images = [
             augment(
-                image_folders.open_picture(pictures.paths[i]),
-                preprocessing,
-                (options.seed, epoch, int(i)),
-                crop_scale=options.crop_scale,
-                mirror=options.mirror,
+                image_folders.open_picture(crop.path),
+                self.preprocessing,
+                crop.seed,
+                crop_scale=self.crop_scale,
+                mirror=self.mirror,
             )
-            for i in indices
+            for crop in crops
         ]
-        return torch.from_numpy(np.stack(images)), torch.tensor([pictures.labels[i] for i in indices])
-
-    yield from prefetched(load, batches)
+        return np.stack(images), np.array([crop.label for crop in crops], np.int64)

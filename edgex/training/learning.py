@@ -125,12 +125,13 @@ def learn(
     checkpoint: Callable[[str], TrainingCheckpoint],
     report: Callable[[str, dict[str, float]], None],
     group: Processes,
+    workers: int | None = None,
 ) -> tuple[Learned, Learned | None]:
     """Runs the twins from the model's weights; returns (with explanations, without or None for "hold").
 
     term: the supervision. truth: int64 [V], class of each crop, for class loss "labels". checkpoint(run name) ->
     its checkpoint. group: the processes that share the work; `options.device` is theirs already. The model itself
-    is left with the weights of the run with explanations.
+    is left with the weights of the run with explanations. workers: see `edgex.data.loading.loaded`.
     """
     if options.class_loss == "labels" and truth is None:
         raise UsageError("class loss 'labels' needs pictures in class folders that the model knows: use 'hold'")
@@ -140,7 +141,7 @@ def learn(
     trained_parameters(model, options.blocks)
     model = model.to(group.device).requires_grad_(False).train()
     blocks = 0 if model.readout is not None else options.blocks
-    cached = TokenCache(model, term, blocks=blocks, precision=options.precision, group=group)
+    cached = TokenCache(model, term, blocks=blocks, precision=options.precision, group=group, workers=workers)
     picture = term.crops.picture
     pictures = picture.unique()
     shuffled = pictures[torch.randperm(len(pictures), generator=torch.Generator().manual_seed(options.seed))]

@@ -38,12 +38,14 @@ def train(
     name: str,
     resize: int | None,
     val_fraction: float,
-    half: bool,
+    dtype: torch.dtype,
     report: Callable[[int, dict[str, float]], None],
+    workers: int | None = None,
 ) -> ModelCard:
     """Fine-tunes a predictor on `folder` and writes it; returns its card with the measured accuracy.
 
-    weights None takes the base's pretrained weights through its library's hub.
+    weights: file of the base's weights; None takes its pretrained ones through its library's hub. dtype: of the stored
+    weights. workers: see `edgex.data.loading.loaded`.
     """
     check_writable(out)
     split = "train" if image_folders.has_split(folder, "train") else None
@@ -52,7 +54,9 @@ def train(
         validation = image_folders.remap_labels(image_folders.labelled(folder, "val"), pictures.classes, folder / "val")
     else:
         if not 0 < val_fraction < 1:
-            raise UsageError(f"expected a validation fraction between 0 and 1, found {val_fraction}")
+            raise UsageError(
+                f"expected a validation fraction between 0 and 1, found {val_fraction}", argument="val_fraction"
+            )
         pictures, validation = pictures.split(val_fraction, options.seed)
     # Before the training, not after it: a class that only the test pictures have would cost all of its hours.
     test = _test_pictures(folder, pictures.classes)
@@ -64,7 +68,7 @@ def train(
     preprocessing = backbone.preprocessing
     if resize is not None:
         if resize < min(preprocessing.image_size):
-            raise UsageError(f"expected --resize of at least {min(preprocessing.image_size)} px, found {resize}")
+            raise UsageError(f"expected at least {min(preprocessing.image_size)} px, found {resize}", argument="resize")
         preprocessing = dataclasses.replace(preprocessing, resize=resize)
     head = new_head(len(pictures.classes), backbone.output_width)
     model = SelfExplainingViT(backbone, head, Evidence.default(backbone))
@@ -77,14 +81,14 @@ def train(
     }
     checkpoint = TrainingCheckpoint(out.with_name(out.name + ".checkpoint"), identity)
     started = time.monotonic()
-    fit(model, pictures, preprocessing, options, checkpoint=checkpoint, report=report)
+    fit(model, pictures, preprocessing, options, checkpoint=checkpoint, report=report, workers=workers)
     seconds = time.monotonic() - started
 
     metrics: dict[str, Any] = {}
     for key, measured in (("val", validation), ("test", test)):
         if measured is not None:
             value = classification.accuracy(
-                model, measured, preprocessing, device=options.device, title=f"{key} accuracy"
+                model, measured, preprocessing, device=options.device, title=f"{key} accuracy", workers=workers
             )
             metrics[f"accuracy_{key}"] = {"value": value, "n": len(measured)}
     card = ModelCard(
@@ -100,7 +104,7 @@ def train(
         metrics=metrics,
     )
     model.cpu().requires_grad_(False)
-    save_model(out, model, card, dtype=torch.float16 if half else torch.float32)
+    save_model(out, model, card, dtype=dtype)
     checkpoint.remove()
     return card
 

@@ -38,7 +38,16 @@ class TokenCache:
     Every process holds all of them, so that which crops make up a step does not depend on how many there are.
     """
 
-    def __init__(self, model: SelfExplainingViT, term: Term, *, blocks: int, precision: str, group: Processes) -> None:
+    def __init__(
+        self,
+        model: SelfExplainingViT,
+        term: Term,
+        *,
+        blocks: int,
+        precision: str,
+        group: Processes,
+        workers: int | None = None,
+    ) -> None:
         backbone = model.backbone
         crops = term.crops
         # Every block that is trained, and every block that the heatmap is made of, runs anew at each step.
@@ -50,7 +59,7 @@ class TokenCache:
         self.outputs = torch.empty(rows, model.head.classes)
         first = 0
         with Progress("caching", total=rows, shown=group.is_main) as progress, torch.inference_mode():
-            for images in crops.batches(_BATCH):
+            for images in crops.batches(_BATCH, workers=workers):
                 for offset, shown in ((0, images), (len(crops), images.flip(2))):
                     with devices.mixed_precision(group.device, precision):
                         preprocessing = crops.preprocessing

@@ -42,7 +42,7 @@ _FOR_WEIGHTS = ("blocks", "class_weight", "class_loss")
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class VectorData:
     """The pictures that a vector is learned from, and what supervises it.
 
     roots: folders of pictures. supervision: "shapley" or "masks". labels: how Shapley labels are made.
@@ -61,20 +61,24 @@ class Source:
 
     def __post_init__(self) -> None:
         if self.supervision not in SUPERVISIONS:
-            raise UsageError(f"expected supervision {' or '.join(SUPERVISIONS)}, found '{self.supervision}'")
+            raise UsageError(
+                f"expected supervision {' or '.join(SUPERVISIONS)}, found '{self.supervision}'", argument="supervision"
+            )
         if self.roots is None and (self.label_file is None or self.supervision == "masks"):
-            raise UsageError("expected a folder of pictures, found none: add --data FOLDER")
+            raise UsageError("expected a folder of pictures, found none", argument="data")
         if self.label_file is not None and self.supervision != "shapley":
-            raise UsageError("labels are Shapley supervision: leave out --labels, or use --supervision shapley")
+            raise UsageError("labels supervise with Shapley values: leave them out beside masks", argument="labels")
         if self.masks and self.supervision != "masks":
-            raise UsageError("masks are for --supervision masks: leave out --masks")
+            raise UsageError("expected no masks where Shapley values supervise: leave them out", argument="masks")
         if self.masks and len(self.masks) != len(self.roots or ()):
-            raise UsageError(f"expected one masks folder for each of {len(self.roots or ())} folders of pictures")
+            raise UsageError(
+                f"expected one masks folder for each of {len(self.roots or ())} folders of pictures", argument="masks"
+            )
 
 
 def train(
     model_path: Path,
-    source: Source,
+    source: VectorData,
     out: Path,
     *,
     name: str,
@@ -87,19 +91,21 @@ def train(
     model_out: Path | None,
     dtype: torch.dtype,
     report: Callable[[str], None],
+    workers: int | None = None,
 ) -> VectorCard:
     """Learns a vector from `source` with the predictor at `model_path`; returns its card.
 
     source_name: of the domain; defaults to the first folder's. evidence_blocks: of how many last blocks the heatmap
     is made. part: what is learned, one of PARTS; by default a readout where the model can have one. alpha: recommended
     factor, recorded. work: folder for label caches and checkpoints; an interrupted run goes on from there.
-    model_out: also write the self-explaining source model. dtype: how the vector is stored.
+    model_out: also write the self-explaining source model. dtype: how the vector is stored. workers: see
+    `edgex.data.loading.loaded`.
     Several processes work together where a launcher started them; the first one writes and reports.
     """
     if not math.isfinite(alpha):
-        raise UsageError(f"expected a finite alpha to recommend, found {alpha}")
+        raise UsageError(f"expected a finite alpha to recommend, found {alpha}", argument="alpha")
     if part not in (None, *PARTS):
-        raise UsageError(f"expected to learn {' or '.join(PARTS)}, found '{part}'")
+        raise UsageError(f"expected to learn {' or '.join(PARTS)}, found '{part}'", argument="learn")
     with processes.joined(options.device) as group:
         if group.is_main:
             for path in (out, model_out):
@@ -109,7 +115,10 @@ def train(
         model, card, digest = loaded.network, loaded.card, loaded.sha256
         readout = part == "readout" or (part is None and has_readout(model.backbone))
         if readout and options.class_loss == "labels":
-            raise UsageError("a readout leaves the classes alone: class loss 'labels' is for --learn weights")
+            raise UsageError(
+                "class loss 'labels' is for learning weights: a readout leaves class scores as they are",
+                argument="class_loss",
+            )
         model = with_evidence(model, evidence_blocks, readout=readout)
         tell = report if group.is_main else _silent
 
@@ -143,6 +152,7 @@ def train(
             checkpoint=checkpoint,
             report=lambda run, row: tell(_history_line(run, row)),
             group=group,
+            workers=workers,
         )
         learning = time.monotonic() - started
 
@@ -162,6 +172,10 @@ def train(
             provenance=(*card.provenance, step),
             metrics={**supervised.metrics, "best_step": explained.step, "history": explained.history},
         )
+        if explained.step == 0:
+            tell(
+                "warning: no step was better than the start, so this vector changes nothing: use more pictures or steps"
+            )
         if group.is_main:
             save_vector(out, deltas, vector, dtype=dtype)
             if model_out is not None:
@@ -187,7 +201,7 @@ def _supervised(
     card: ModelCard,
     model_path: Path,
     digest: str,
-    source: Source,
+    source: VectorData,
     options: LearnOptions,
     work: Path,
     group: Processes,
@@ -243,7 +257,7 @@ def _pair_term(model: SelfExplainingViT, labels: Labels) -> PairTerm:
 def _step(
     card: ModelCard,
     digest: str,
-    source: Source,
+    source: VectorData,
     supervised: _Supervised,
     options: LearnOptions,
     seconds: dict[str, float],
@@ -307,7 +321,9 @@ def _truth(folders: Sequence[Folder], crops: torch.Tensor, card: ModelCard) -> t
         labels |= dict(zip(pictures.paths, pictures.labels, strict=True))
     paths = [path for folder in folders for path in folder.paths]
     if stray := [path for path in paths if path not in labels]:
-        raise UsageError(f"class loss 'labels' needs pictures in class folders, found {stray[0]}: use 'hold'")
+        raise UsageError(
+            f"class loss 'labels' needs pictures in class folders, found {stray[0]}: use 'hold'", argument="class_loss"
+        )
     return torch.tensor([labels[path] for path in paths])[crops]
 
 

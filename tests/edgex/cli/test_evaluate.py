@@ -92,7 +92,7 @@ def test_json_for_programs(run: Eval, capsys: pytest.CaptureFixture[str]) -> Non
     [
         (("--against", "lime"), "expected a method kernel-shap:PASSES"),
         (("--against", "rollout,rollout"), "expected every fill and method once"),
-        (("--fill", "noise"), "expected --fill mean or blur (or both with a comma), found 'noise'"),
+        (("--fill", "noise"), "--fill: expected mean or blur, or both, found 'noise'"),
         (("--explained", "1"), "expected at least 2 pictures to explain, found 1"),
         (("--steps", "0"), "expected 1 to 100 steps"),
         (("--reference", "grad-cam"), "expected a reference kernel-shap:PASSES"),

@@ -71,8 +71,8 @@ def test_what_cannot_be_is_one_line(run: Run, shapes: Path, tmp_path: Path, monk
         ((*BASE, "--val-fraction", "0"), "expected a validation fraction between 0 and 1, found 0.0", 2),
         ((*BASE, "--val-fraction", "1"), "expected a validation fraction between 0 and 1, found 1.0", 2),
         ((*BASE, "--device", "abacus"), "expected device auto, cpu or cuda[:<n>], found 'abacus'", 2),
-        ((*BASE, "--pretrained"), "expected either --weights FILE or --pretrained", 2),
-        (("--base", "timm/test_vit"), "expected either --weights FILE or --pretrained", 2),
+        ((*BASE, "--pretrained"), "--weights: expected the base's weights from one place", 2),
+        (("--base", "timm/test_vit"), "--weights: expected the base's weights from one place", 2),
         (("--base", "timm/test_vit", "--pretrained"), "cannot get hf://timm/test_vit.r160_in1k/model.safetensors", 1),
     ):
         assert message in run(*train, *options, code=code)

@@ -46,8 +46,8 @@ def test_labels_teach_a_vector_twice_the_same(run: Run, source: Path, tmp_path: 
     assert all(torch.equal(first[name], again[name]) for name in first | again)
     assert card.provenance[-1]["twin"] == "trained on the same batches"
     assert card.source == "pictures"
-    assert "leave out --pairs" in run(*train, "--pairs", "3", "--out", "c.safetensors", code=2)
-    assert "leave out --limit" in run(*train, "--limit", "3", "--out", "c.safetensors", code=2)
+    assert "--pairs: the labels of" in run(*train, "--pairs", "3", "--out", "c.safetensors", code=2)
+    assert "--limit: the labels of" in run(*train, "--limit", "3", "--out", "c.safetensors", code=2)
 
 
 def test_a_readout_is_learned_unless_weights_are_asked_for(run: Run, source: Path, tmp_path: Path) -> None:
@@ -73,9 +73,9 @@ def test_a_readout_is_learned_unless_weights_are_asked_for(run: Run, source: Pat
     run(*label, "--no-features", "--out", "few.safetensors")
     assert "found none" in run(*train, "--labels", "few.safetensors", "--force", code=2)
     labels = ("--data", "pictures", "--pairs", "3", "--side", "5", "--force")
-    assert "for --learn weights" in run(*train, *labels, "--blocks", "2", code=2)
+    assert "--blocks: blocks is for learning weights" in run(*train, *labels, "--blocks", "2", code=2)
     assert "expected to learn readout or weights" in run(*train, *labels, "--learn", "head", code=2)
-    assert "--class-loss is for --learn weights" in run(*train, *labels, "--class-loss", "labels", code=2)
+    assert "--class-loss: class_loss is for learning weights" in run(*train, *labels, "--class-loss", "labels", code=2)
     small = ("--model", "model.safetensors", "--data", "pictures", *SMALL, "--learning-rate", "1e-3")
     run("vector", "train", *small, "--pairs", "3", "--side", "5", "--out", "whole.safetensors")
     again, whole = load_vector(tmp_path / "whole.safetensors")
@@ -109,7 +109,7 @@ def test_masks_teach_the_heatmaps_shape(run: Run, source: Path, tmp_path: Path) 
     assert card.provenance[-1]["masks"] == {"crop_scale": 0.4, "seed": 0}
     errors = [row["held_out"] for row in card.metrics["history"]]
     assert min(errors) < errors[0] - 0.05
-    assert "leave it out with --supervision masks" in run(*train, "--pairs", "3", "--out", "w.safetensors", code=2)
+    assert "--pairs: pairs is for Shapley labels" in run(*train, "--pairs", "3", "--out", "w.safetensors", code=2)
     assert "masks folder for each" in run(*train, "--masks", "a", "--masks", "b", "--out", "w.safetensors", code=2)
     assert "folder of masks at absent" in run(*train, "--masks", "absent", "--out", "w.safetensors", code=1)
     (source / "boxes.json").unlink()

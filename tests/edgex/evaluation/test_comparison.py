@@ -68,20 +68,20 @@ def found(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Comparison:
 
 
 def test_rows_say_what_they_explain(found: Comparison) -> None:
-    assert [(row.name, row.on) for row in found.rows] == [
+    assert [(row.name, row.on) for row in found.heatmaps] == [
         ("baked", "baked"),
         ("original", "original"),
         (f"baked {ON_ORIGINAL}", "original"),
         ("kernel-shap:20@5", "original"),
         ("rollout", "original"),
     ]
-    classes = [row.explanations.classes.tolist() for row in found.rows]
+    classes = [row.explanations.classes.tolist() for row in found.heatmaps]
     assert classes[1] == classes[2] == classes[3] == classes[4]
     assert found.to_dict()["methods_explain"] == "original"
 
 
 def test_heatmaps_and_values_are_those_of_the_models(found: Comparison, made: Made) -> None:
-    baked, moved = found.rows[0], found.rows[2]
+    baked, moved = found.heatmaps[0], found.heatmaps[2]
     images = normalise(found.images, made.card.preprocessing.mean, made.card.preprocessing.std)
     outputs = made.model(images)
     assert torch.allclose(baked.explanations.heatmaps, outputs.heatmap, atol=1e-5)
@@ -112,12 +112,12 @@ def test_a_readout_is_measured_once_and_nothing_twice(
         return comparison.compare(*pair, made.folder, plan, tmp_path / "cache")
 
     first = compared()
-    assert [row.name for row in first.rows] == ["read", "original", "rollout"]
-    assert (first.subjects[0].correct == first.subjects[1].correct).all()
-    assert not np.array_equal(first.rows[0].values["difference:mean"], first.rows[1].values["difference:mean"])
+    assert [row.name for row in first.heatmaps] == ["read", "original", "rollout"]
+    assert (first.models[0].correct == first.models[1].correct).all()
+    assert not np.array_equal(first.heatmaps[0].values["difference:mean"], first.heatmaps[1].values["difference:mean"])
     monkeypatch.setattr(comparison, "scores", None)
     again = compared()
-    for row, other in zip(first.rows, again.rows, strict=True):
+    for row, other in zip(first.heatmaps, again.heatmaps, strict=True):
         assert all(np.array_equal(values, other.values[key]) for key, values in row.values.items())
 
 
@@ -147,7 +147,7 @@ def test_the_reference_states_its_budget_and_its_own_reliability(found: Comparis
         reference["reliability"]["original"], comparison.spearman_brown(float(halves.mean())), rel_tol=1e-6
     )
     assert -1 <= reference["split_half_correlation"]["baked"]["mean"] <= 1
-    for row in found.rows:
+    for row in found.heatmaps:
         assert np.abs(row.values["reference_correlation"]).max() <= 1 + 1e-9
 
 
@@ -176,24 +176,26 @@ def test_alone_the_methods_explain_the_model_itself(made: Made, tmp_path: Path) 
     plan = Plan(explained=2, methods=(Method.parse("grad-cam"),), fills=("mean",), steps=2, precision="fp32")
     found = comparison.compare(("baked", made.baked), None, made.folder, plan, tmp_path)
     report = found.to_dict()
-    assert [row.name for row in found.rows] == ["baked", "grad-cam"]
+    assert [row.name for row in found.heatmaps] == ["baked", "grad-cam"]
     assert report["methods_explain"] == "baked"
     assert "paired_gain" not in report
     assert set(report["paired"]["baked"]) == {"grad-cam"}
     assert "difference:blur" not in report["heatmaps"]["baked"]
     cached = baselines.cached_heatmaps(load_model(made.baked), found.paths, plan.methods[0], tmp_path, precision="fp32")
-    assert torch.equal(found.rows[1].explanations.heatmaps, cached.heatmaps)
+    assert torch.equal(found.heatmaps[1].explanations.heatmaps, cached.heatmaps)
 
 
 def test_an_object_in_one_picture_is_reported_without_an_error(found: Comparison) -> None:
-    rows = tuple(dataclasses.replace(row, values={**row.values, "iou": row.values["iou"][:1]}) for row in found.rows)
-    report = json.loads(json.dumps(dataclasses.replace(found, rows=rows).to_dict(), allow_nan=False))
+    rows = tuple(
+        dataclasses.replace(row, values={**row.values, "iou": row.values["iou"][:1]}) for row in found.heatmaps
+    )
+    report = json.loads(json.dumps(dataclasses.replace(found, heatmaps=rows).to_dict(), allow_nan=False))
     assert report["heatmaps"]["baked"]["iou"]["standard_error"] is None
     assert report["paired"]["baked"]["original"]["iou"]["interval"] is None
 
 
 def test_paired_accuracy_counts_the_same_pictures(found: Comparison) -> None:
-    first, second = (subject.correct.astype(float) for subject in found.subjects)
+    first, second = (measured.correct.astype(float) for measured in found.models)
     change = Estimate.of(first - second)
     assert found.to_dict()["paired_accuracy"]["mean"] == change.mean
 
@@ -245,9 +247,9 @@ def test_own_heatmaps_report_a_sum_that_is_off(made: Made) -> None:
 
     head = Head(made.model.head.weight.detach(), None, kind="linear")
     tampered = Tampered(made.model.backbone, head, made.model.evidence).freeze()
-    subject = comparison.Subject(
+    measured = comparison.MeasuredModel(
         "tampered", dataclasses.replace(load_model(made.baked), network=tampered), np.ones(1, dtype=bool)
     )
     images = torch.zeros(2, 160, 160, 3, dtype=torch.uint8)
-    _, errors = comparison.own_heatmaps(subject, images)
+    _, errors = comparison.own_heatmaps(measured, images)
     assert np.allclose(errors, 0.5, atol=1e-3)

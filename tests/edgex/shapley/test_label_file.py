@@ -21,10 +21,10 @@ from edgex.shapley import label_file, labelling
 from edgex.shapley.labels import LabelOptions
 from edgex.training import vector_training
 from edgex.training.learning import LearnOptions
-from edgex.training.vector_training import Source
+from edgex.training.vector_training import VectorData
 from pictures import draw
 
-OPTIONS = LabelOptions(pairs=3, side=2, classes=2, features=True)
+OPTIONS = {"pairs": 3, "side": 2, "classes": 2, "features": True}
 
 
 @pytest.fixture(scope="module")
@@ -42,16 +42,16 @@ def made(random_model: Callable[..., Any], tmp_path_factory: pytest.TempPathFact
 
 
 def make(folder: Path, out: str = "labels.safetensors", **change: Any) -> label_file.LabelsCard:
-    settings: dict[str, Any] = {"crops": [3, 1], "limit": None, "options": OPTIONS}
-    return labelling.make(
+    settings: dict[str, Any] = {"crops": [3, 1], **OPTIONS}
+    return labelling.make_labels(
         folder / "model.safetensors",
         [folder / "one", folder / "two"],
         folder / out,
         name="labels",
-        work=folder / "work",
+        cache_dir=folder / "work",
         device="cpu",
         precision="fp32",
-        report=lambda line: None,
+        force=True,
         **{**settings, **change},
     )
 
@@ -98,7 +98,7 @@ def test_pictures_may_move_but_not_change(made: Path, tmp_path: Path) -> None:
         label_file.load_labels(made / "labels.safetensors", roots)
 
 
-def learned(folder: Path, out: str, source: Source, **change: Any) -> dict[str, torch.Tensor]:
+def learned(folder: Path, out: str, source: VectorData, **change: Any) -> dict[str, torch.Tensor]:
     settings = {"blocks": 2, "steps": 2, "batch_size": 4, "look_every": 1, "device": "cpu", "held_out": 0.4}
     vector_training.train(
         folder / "model.safetensors",
@@ -120,8 +120,10 @@ def learned(folder: Path, out: str, source: Source, **change: Any) -> dict[str, 
 
 def test_labels_from_a_file_teach_what_labels_made_on_the_way_teach(made: Path) -> None:
     roots = (made / "one", made / "two")
-    first = learned(made, "a.safetensors", Source(None, label_file=made / "labels.safetensors"), precision="fp32")
-    again = learned(made, "b.safetensors", Source(roots, labels=OPTIONS, crops=(3, 1)), precision="fp32")
+    first = learned(made, "a.safetensors", VectorData(None, label_file=made / "labels.safetensors"), precision="fp32")
+    again = learned(
+        made, "b.safetensors", VectorData(roots, labels=LabelOptions(**OPTIONS), crops=(3, 1)), precision="fp32"
+    )
     assert first
     assert all(torch.equal(first[name], again[name]) for name in first | again)
     card = load_vector(made / "a.safetensors").card
@@ -134,7 +136,7 @@ def test_labels_of_another_model_are_refused(made: Path, random_model: Callable[
     model, card = random_model("timm/test_vit", classes=4, seed=1)
     save_model(tmp_path / "model.safetensors", model, card)
     with pytest.raises(MismatchError, match=r"holds labels of random \[.*learn with the model that made the labels"):
-        learned(tmp_path, "v.safetensors", Source(None, label_file=made / "labels.safetensors"))
+        learned(tmp_path, "v.safetensors", VectorData(None, label_file=made / "labels.safetensors"))
 
 
 def test_damaged_labels_are_refused(made: Path, tmp_path: Path) -> None:
@@ -162,7 +164,7 @@ def test_what_cannot_be_labelled_is_refused(made: Path, random_model: Callable[.
     with pytest.raises(UsageError, match="crops of at least 1, found 0"):
         make(made, crops=[0])
     with pytest.raises(UsageError, match="10x10 patch grid does not divide into 3x3"):
-        make(made, options=dataclasses.replace(OPTIONS, side=3))
+        make(made, side=3)
     model, card = random_model("timm/test_vit", classes=4)
     save_model(tmp_path / "model.safetensors", model, dataclasses.replace(card, alpha=1.0))
     with pytest.raises(UsageError, match="expected a predictor to learn from, found .*baked already"):
@@ -172,16 +174,16 @@ def test_what_cannot_be_labelled_is_refused(made: Path, random_model: Callable[.
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ({"roots": None}, "expected a folder of pictures, found none: add --data FOLDER"),
+        ({"roots": None}, "expected a folder of pictures, found none"),
         ({"roots": (Path("a"),), "supervision": "boxes"}, "supervision shapley or masks, found 'boxes'"),
-        ({"roots": (Path("a"),), "masks": (Path("m"),)}, "masks are for --supervision masks"),
+        ({"roots": (Path("a"),), "masks": (Path("m"),)}, "expected no masks where Shapley values supervise"),
         (
             {"roots": (Path("a"), Path("b")), "masks": (Path("m"),), "supervision": "masks"},
             "one masks folder for each of 2",
         ),
-        ({"roots": (Path("a"),), "label_file": Path("l"), "supervision": "masks"}, "leave out --labels"),
+        ({"roots": (Path("a"),), "label_file": Path("l"), "supervision": "masks"}, "leave them out beside masks"),
     ],
 )
 def test_sources_that_contradict_themselves_are_refused(source: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        Source(**source)
+        VectorData(**source)

@@ -43,7 +43,7 @@ def run(folder: Path, base: Path, out: Path, **change: Any) -> ModelCard:
         name="shapes",
         resize=None,
         val_fraction=0.25,
-        half=False,
+        dtype=torch.float32,
         report=lambda epoch, numbers: None,
     )
 

@@ -27,7 +27,7 @@ from pathlib import Path
 folder, out = Path(sys.argv[1]), Path(sys.argv[2])
 vector_training.train(
     folder / "model.safetensors",
-    vector_training.Source((folder / "pictures",), labels=LabelOptions(pairs=4, side=5, classes=2), crops=(1,)),
+    vector_training.VectorData((folder / "pictures",), labels=LabelOptions(pairs=4, side=5, classes=2), crops=(1,)),
     out,
     name="v",
     source_name=None,

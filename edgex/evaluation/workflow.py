@@ -1,0 +1,100 @@
+"""`edgex.evaluate`: measuring a model from start to end, with the command line's defaults.
+
+Names of the zoo, where heatmaps are kept and what is drawn are here; what is measured is
+`edgex.evaluation.comparison`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from edgex.errors import UsageError
+from edgex.evaluation.baselines import Method
+from edgex.evaluation.comparison import Comparison, Plan, compare
+from edgex.evaluation.faithfulness import FILLS
+from edgex.evaluation.sheet import comparison_sheet
+from edgex.files import zoo
+from edgex.files.model_file import LoadedModel
+from edgex.files.tensor_file import check_writable
+from edgex.utils.output import save_picture
+
+PathLike = str | os.PathLike[str]
+
+
+def evaluate(
+    model: PathLike | LoadedModel,
+    data: PathLike,
+    *,
+    unbaked: PathLike | LoadedModel | None = None,
+    baselines: str | Sequence[str] = (),
+    num_images: int = 50,
+    fill: str | Sequence[str] = FILLS,
+    steps: int = 14,
+    reference: str | None = None,
+    sheet: PathLike | None = None,
+    cache_dir: PathLike | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    workers: int | None = None,
+    report: Callable[[str], None] | None = None,
+) -> Comparison:
+    """Measures top-1 accuracy and heatmaps: insertion, deletion, agreement with Shapley values, localisation.
+
+    Localisation is measured where `boxes.json` or `<picture>.mask.png` mark objects. The models are left as they are.
+
+    model: a file, a name of the zoo, or a loaded model. data: folder of pictures in class folders.
+    unbaked: the model before baking, for paired differences; baselines then explain this one.
+    baselines: other methods, each once: "kernel-shap:PASSES", "kernel-shap:PASSES@patches", "grad-cam", "rollout"; see
+        `edgex.evaluation.baselines`. As a list or as one text with commas.
+    num_images: how many pictures' heatmaps are measured, evenly spaced over the folder.
+    fill: what hidden patches show, "mean" (colour), "blur", or both. steps: of the insertion and deletion curves.
+    reference: Kernel SHAP of many passes to correlate heatmaps with, such as "kernel-shap:4000".
+    sheet: PNG file to draw pictures and heatmaps into, side by side.
+    cache_dir: folder that keeps baselines' heatmaps and scores. Defaults to one below the user's own folder.
+    device: "auto", "cpu", "cuda" or "cuda:<n>". precision: of masked passes, "auto", "fp32" or "bf16". workers:
+        processes that decode pictures, see `edgex.data.loading.loaded`.
+    report: called with lines for people.
+
+    Raises UsageError for contradicting arguments or models that do not fit together, DataError for an unusable folder.
+    """
+    fills, methods = _listed(fill), _listed(baselines)
+    for name in fills:
+        if name not in FILLS:
+            raise UsageError(f"expected {' or '.join(FILLS)}, or both, found '{name}'", argument="fill")
+    plan = Plan(
+        explained=num_images,
+        methods=tuple(Method.parse(text) for text in methods),
+        fills=fills,  # type: ignore[arg-type]  # checked above
+        steps=steps,
+        reference=Method.parse(reference) if reference else None,
+        device=device,
+        precision=precision,
+        workers=workers,
+    )
+    if sheet is not None:
+        check_writable(Path(sheet))
+    original = None if unbaked is None else _named(unbaked)
+    cache = zoo.home() / "cache" / "heatmaps" if cache_dir is None else Path(cache_dir)
+    found = compare(_named(model), original, Path(data), plan, cache)
+    if sheet is not None:
+        save_picture(np.asarray(comparison_sheet(found)), Path(sheet))
+        if report is not None:
+            report(f"wrote {os.fspath(sheet)}")
+    return found
+
+
+def _named(model: PathLike | LoadedModel) -> tuple[str, Path | LoadedModel]:
+    """A model with the name that it goes by in a report."""
+    if isinstance(model, LoadedModel):
+        return model.card.name, model
+    return os.fspath(model), zoo.resolve(os.fspath(model), "model")
+
+
+def _listed(given: str | Sequence[str]) -> tuple[str, ...]:
+    if isinstance(given, str):
+        return tuple(given.split(",")) if given else ()
+    return tuple(given)

@@ -1,0 +1,273 @@
+"""`edgex.train` and `edgex.learn_vector`: training from start to end, with the command line's defaults.
+
+Names of the zoo, default names and folders, and checks of contradicting arguments are here; the recipes are
+`edgex.training.predictor` and `edgex.training.vector_training`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgex.errors import UsageError
+from edgex.files import zoo
+from edgex.files.model_file import ModelCard
+from edgex.files.vector_file import STORAGE, VectorCard
+from edgex.shapley.labels import LabelOptions
+from edgex.training import predictor, vector_training
+from edgex.training.fine_tuning import TrainOptions
+from edgex.training.learning import LearnOptions
+from edgex.training.vector_training import VectorData
+from edgex.utils.output import refuse_to_overwrite
+
+PathLike = str | os.PathLike[str]
+_MODEL_DTYPES = ("fp32", "fp16")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainResult:
+    """A trained predictor: its file and its card, whose metrics hold the accuracies that were measured."""
+
+    path: Path
+    card: ModelCard
+
+
+@dataclasses.dataclass(frozen=True)
+class LearnResult:
+    """A learned vector: its file, its card, whose metrics hold the history, and the source model's file or None."""
+
+    path: Path
+    card: VectorCard
+    model_path: Path | None
+
+
+def train(
+    data: PathLike,
+    base: str,
+    out: PathLike,
+    *,
+    weights: PathLike | None = None,
+    pretrained: bool = False,
+    name: str | None = None,
+    epochs: int = 20,
+    batch_size: int = 64,
+    learning_rate: float = 2e-4,
+    crop_scale: float = 0.35,
+    mirror: bool = True,
+    resize: int | None = None,
+    val_fraction: float = 0.1,
+    seed: int = 0,
+    device: str = "auto",
+    precision: str = "auto",
+    dtype: str = "fp32",
+    force: bool = False,
+    workers: int | None = None,
+    report: Callable[[str], None] | None = None,
+) -> TrainResult:
+    """Fine-tunes a predictor, an ordinary classifier, on an image folder, starting from a pretrained base.
+
+    An interrupted run resumes from its last epoch when it is called again with the same arguments.
+
+    data: image folder, `train/<class>/*.jpg` with `val` and `test` beside `train`. base: architecture to start from,
+        such as "timm/deit_tiny_patch16_224". out: file to write (.safetensors).
+    weights: file of the base's weights; pretrained: take them from its library's hub instead. One of the two.
+    name: of the predictor. Defaults to the file's.
+    epochs, batch_size, learning_rate, crop_scale, mirror, seed: see `edgex.training.fine_tuning.TrainOptions`.
+    resize: short side in pixels before the centre crop. Defaults to the base's.
+    val_fraction: share of `train` that is held out where there is no `val`.
+    device: "auto", "cpu", "cuda" or "cuda:<n>". precision: of the computation, "auto", "fp32" or "bf16". dtype: of
+        the stored weights, "fp32" or "fp16".
+    force: replace an existing `out`.
+    workers: processes that decode pictures, see `edgex.data.loading`; the result does not depend on it.
+    report: called after each epoch with a line for people.
+
+    Raises UsageError for contradicting arguments, DataError for an unusable folder, ImageError for a picture that
+    cannot be read.
+    """
+    if (weights is None) == (not pretrained):
+        raise UsageError(
+            "expected the base's weights from one place: either a file, or its library's hub (pretrained)",
+            argument="weights",
+        )
+    if dtype not in _MODEL_DTYPES:
+        raise UsageError(f"expected {' or '.join(_MODEL_DTYPES)}, found '{dtype}'", argument="dtype")
+    refuse_to_overwrite(out, force=force)
+    path = Path(out)
+    options = TrainOptions(
+        epochs=epochs,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        crop_scale=crop_scale,
+        mirror=mirror,
+        seed=seed,
+        device=device,
+        precision=precision,
+    )
+    say = report or _silent
+    card = predictor.train(
+        Path(data),
+        base,
+        None if weights is None else Path(weights),
+        path,
+        options,
+        name=name or _name_of(path),
+        resize=resize,
+        val_fraction=val_fraction,
+        dtype=STORAGE[dtype],
+        workers=workers,
+        report=lambda epoch, numbers: say(
+            f"epoch {epoch}/{epochs}: " + ", ".join(f"{key} {value:.4g}" for key, value in numbers.items())
+        ),
+    )
+    return TrainResult(path, card)
+
+
+def learn_vector(
+    model: PathLike,
+    out: PathLike,
+    *,
+    data: PathLike | Sequence[PathLike] | None = None,
+    supervision: str = "shapley",
+    labels: PathLike | None = None,
+    masks: PathLike | Sequence[PathLike] | None = None,
+    model_out: PathLike | None = None,
+    name: str | None = None,
+    source: str | None = None,
+    cache_dir: PathLike | None = None,
+    pairs: int | None = None,
+    side: int | None = None,
+    crops: int | Sequence[int] | None = None,
+    classes: int | None = None,
+    limit: int | None = None,
+    learn: str | None = None,
+    blocks: int | None = None,
+    evidence_blocks: int = 4,
+    steps: int = 600,
+    batch_size: int = 32,
+    learning_rate: float = 1e-4,
+    explain_weight: float = 1.0,
+    class_weight: float | None = None,
+    class_loss: str | None = None,
+    alpha: float = 1.0,
+    seed: int = 0,
+    device: str = "auto",
+    precision: str = "auto",
+    dtype: str = "fp32",
+    force: bool = False,
+    workers: int | None = None,
+    report: Callable[[str], None] | None = None,
+) -> LearnResult:
+    """Learns an explainability vector: labels pictures, then trains with and without explanation supervision.
+
+    No human labels are needed. An interrupted run resumes from its label cache and its last checkpoint when it is
+    called again with the same arguments. Where a launcher (accelerate, torchrun) started several processes, they share
+    the work; the first one writes and reports.
+
+    model: predictor to learn from, a file or a name of the zoo. out: file to write (.safetensors).
+    data: folders of pictures of the source domain; with `labels`, where the labelled pictures lie now.
+    supervision: "shapley" (scores of the predictor on masked inputs) or "masks" (masks or boxes beside the pictures).
+    labels: file of labels made by `edgex.shapley.labelling.make_labels`. masks: folders of PNG masks laid out like
+        `data`, one for each.
+    model_out: file to write the self-explaining source model to. name: of the vector. Defaults to the file's.
+        source: name of the source domain. Defaults to the first folder's.
+    cache_dir: folder of label caches and checkpoints. Defaults to `<out>.work`.
+    pairs: paired coalitions per crop (24). side: superpixels per side (7). crops: crops per picture, one number or one
+        for each folder (1). classes: highest-scoring classes that are labelled per crop (3). limit: pictures per
+        folder, evenly spaced. Defaults to all.
+    learn: "readout" (copies of attention weights that only heatmaps are read with; class scores stay as they are) or
+        "weights". Defaults to a readout, or to weights where a model can have none.
+    blocks: with weights, how many of the last blocks are trained (6). class_weight: with weights, factor of the class
+        loss (2). class_loss: with weights, "hold" (the predictor's own outputs, the default) or "labels".
+    evidence_blocks: how many of the last blocks the heatmap is made of. steps: most training steps; the best state on
+        held-out pictures is kept. batch_size: crops per step, over all processes. explain_weight: factor of the
+        explanation loss. alpha: the one that the vector recommends.
+    device: "auto", "cpu", "cuda" or "cuda:<n>". precision: of the computation, "auto", "fp32" or "bf16". dtype: of
+        the stored vector, "fp32", "fp16" or "int8".
+    force: replace existing files. workers: processes that decode pictures, see `edgex.data.loading`.
+    report: called with lines for people.
+
+    Raises UsageError for contradicting arguments, DataError for an unusable folder, ArtefactError for a damaged file.
+    """
+    refuse_to_overwrite(out, force=force)
+    refuse_to_overwrite(model_out, force=force, argument="model_out")
+    if dtype not in STORAGE:
+        raise UsageError(f"expected {', '.join(STORAGE)}, found '{dtype}'", argument="dtype")
+    for_labels = _given(pairs=pairs, side=side, classes=classes)
+    for_weights = _given(blocks=blocks, class_weight=class_weight, class_loss=class_loss)
+    _check_arguments(supervision, labels, learn, for_labels, _given(crops=crops, limit=limit), for_weights)
+    path = Path(out)
+    say = report or _silent
+    card = vector_training.train(
+        zoo.resolve(os.fspath(model), "model"),
+        VectorData(
+            _paths(data) or None,
+            supervision=supervision,
+            labels=LabelOptions(**for_labels, seed=seed),
+            label_file=None if labels is None else Path(labels),
+            masks=_paths(masks),
+            crops=(crops,) if isinstance(crops, int) else tuple(crops or (1,)),
+            limit=limit,
+        ),
+        path,
+        name=name or _name_of(path),
+        source_name=source,
+        options=LearnOptions(
+            **for_weights,
+            steps=steps,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            explain_weight=explain_weight,
+            seed=seed,
+            device=device,
+            precision=precision,
+        ),
+        evidence_blocks=evidence_blocks,
+        part=learn,
+        alpha=alpha,
+        work=path.with_name(path.name + ".work") if cache_dir is None else Path(cache_dir),
+        model_out=None if model_out is None else Path(model_out),
+        dtype=STORAGE[dtype],
+        workers=workers,
+        report=say,
+    )
+    return LearnResult(path, card, None if model_out is None else Path(model_out))
+
+
+def _check_arguments(
+    supervision: str,
+    labels: PathLike | None,
+    learn: str | None,
+    for_labels: dict[str, Any],
+    for_pictures: dict[str, Any],
+    for_weights: dict[str, Any],
+) -> None:
+    """UsageError for an argument that means nothing beside the others."""
+    for name in [*for_labels, *for_pictures] if labels is not None else []:
+        raise UsageError(f"the labels of {os.fspath(labels)} are made already: leave {name} out", argument=name)
+    for name in for_labels if supervision == "masks" else []:
+        raise UsageError(f"{name} is for Shapley labels: leave it out where masks supervise", argument=name)
+    for name in for_weights if learn != "weights" else []:
+        raise UsageError(f"{name} is for learning weights: set learn to 'weights', or leave it out", argument=name)
+
+
+def _paths(given: PathLike | Sequence[PathLike] | None) -> tuple[Path, ...]:
+    if given is None:
+        return ()
+    if isinstance(given, (str, os.PathLike)):
+        return (Path(given),)
+    return tuple(Path(path) for path in given)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _name_of(path: Path) -> str:
+    return path.name.removesuffix(".safetensors")
+
+
+def _silent(text: str) -> None:
+    """Where nobody asked for a report."""

@@ -1,0 +1,30 @@
+"""Writing results: refusing to overwrite, pictures. How a file is written whole: `edgex.runtime.atomic_files`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgex.errors import UsageError
+from edgex.runtime.atomic_files import atomic_output
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def refuse_to_overwrite(path: str | os.PathLike[str] | None, *, force: bool, argument: str = "out") -> None:
+    """UsageError where a file to be written exists already, unless `force`; None stands for no file.
+
+    argument: the parameter of the public function that names the file.
+    """
+    if path is not None and Path(path).exists() and not force:
+        raise UsageError(f"{path} exists: choose another file, or force its replacement", argument=argument)
+
+
+def save_picture(pixels: np.ndarray, path: Path) -> None:
+    """uint8 [H, W, 3] RGB -> a PNG file, whole or not at all; ArtefactError where it cannot be written."""
+    from PIL import Image
+
+    with atomic_output(path) as temporary:
+        Image.fromarray(pixels).save(temporary, format="PNG")
