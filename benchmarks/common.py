@@ -67,10 +67,10 @@ class Subject:
         attention: str | None = None,
     ) -> Any:
         """Writes the fused file, gated; returns the export's report. int8_form, attention: None for its choice."""
-        from edgex.export import export_onnx
+        from edgex.export.onnx import write_onnx
 
         log(f"exporting {precision}")
-        return export_onnx(
+        return write_onnx(
             self.model,
             self.card,
             out,

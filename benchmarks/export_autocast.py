@@ -27,10 +27,10 @@ from export_families import PACKAGES, load, teach, test_support
 from edgex.bench.timing import machine
 from edgex.errors import GateError
 from edgex.export import graph
-from edgex.export.build import Recipe, build_graph
 from edgex.export.gate import Reference, reference, run_gate
+from edgex.export.graph_builder import Recipe, build_graph
+from edgex.export.onnx_runner import OnnxRunner
 from edgex.export.report import Stages
-from edgex.export.runners import OnnxRunner
 
 MODELS = ("timm/deit_tiny_patch16_224", "open_clip/ViT-B-32")
 KEPT_FLOAT = ["LayerNormalization", "Softmax", "ReduceMean", "ReduceSum", "Sqrt", "ArgMax", "Cast"]

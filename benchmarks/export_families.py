@@ -86,8 +86,8 @@ def teach(model: Any, card: Any, pictures: np.ndarray) -> None:
 
 
 def measure(name: str, precision: str) -> dict[str, Any]:
-    from edgex.export import export_onnx
-    from edgex.export.runners import OnnxRunner
+    from edgex.export.onnx import write_onnx
+    from edgex.export.onnx_runner import OnnxRunner
 
     model, card, weights = load(name)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -97,7 +97,7 @@ def measure(name: str, precision: str) -> dict[str, Any]:
     precision, _, form = precision.partition(" ")
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        report = export_onnx(
+        report = write_onnx(
             model,
             card,
             Path(folder) / "model.onnx",

@@ -49,7 +49,7 @@ def peak_kb() -> int:
 def measure(name: str, batch: int, repeats: int) -> dict[str, Any]:
     import onnx_ir as ir
 
-    from edgex.export.build import Recipe, build_graph
+    from edgex.export.graph_builder import Recipe, build_graph
     from edgex.export.report import Stages
 
     growth: dict[int, list[float]] = {}

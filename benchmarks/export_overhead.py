@@ -42,8 +42,8 @@ from export_families import PACKAGES, load, test_support
 
 from edgex.bench.plain import export_plain, plain_int8
 from edgex.bench.timing import Summary, machine, ratio
-from edgex.export.build import Recipe, build_graph
 from edgex.export.graph import remove_dead
+from edgex.export.graph_builder import Recipe, build_graph
 from edgex.export.int8 import Budget
 from edgex.export.report import Stages
 from edgex.files import zoo

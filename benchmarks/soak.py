@@ -60,12 +60,12 @@ def export_cars(folder: Path, precision: str, side: int) -> Path:
 
     program = (
         "import sys; from pathlib import Path; from edgex import data, samples, zoo;"
-        "from edgex.files.model_file import load_model; from edgex.export import export_onnx;"
+        "from edgex.files.model_file import load_model; from edgex.export.onnx import write_onnx;"
         "from edgex.export.resize import at_image_size;"
         "model, card = at_image_size(*load_model(zoo.BUILT_IN / 'cars.safetensors'), (int(sys.argv[3]),) * 2);"
         "pictures = data.load_batch(samples.paths(), card.preprocessing);"
         "thresholds = {'top1_agreement': 0.0} if sys.argv[2] == 'int8' else {};"
-        "export_onnx(model, card, Path(sys.argv[1]), pictures=pictures, model_sha256='0' * 64, precision=sys.argv[2],"
+        "write_onnx(model, card, Path(sys.argv[1]), pictures=pictures, model_sha256='0' * 64, precision=sys.argv[2],"
         " thresholds=thresholds)"
     )
     path = folder / f"cars at {side} px.onnx"

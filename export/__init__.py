@@ -1,7 +1,7 @@
-"""Export for the edge: one ONNX file or TensorRT engine with class and heatmap, let out by a gate only.
+"""Export for the edge: one ONNX file or TensorRT engine with class and heatmap, written only after it passed a gate.
 
     from edgex.export import export_onnx
-    report = export_onnx(model, card, Path("cars.onnx"), pictures=pictures, model_sha256=sha256)
+    report = export_onnx("cars", "cars.onnx")
 
 The names below load torch and onnx when they are first used, not when this package is imported.
 """
@@ -14,11 +14,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgex.export.gate import BOUNDS, GateResult, Metric, ParityError
     from edgex.export.int8 import Budget
-    from edgex.export.onnx import export_onnx
     from edgex.export.report import ExportReport
     from edgex.export.resize import at_image_size
-    from edgex.export.tensorrt import export_tensorrt
-    from edgex.export.views import gate_pictures
+    from edgex.export.workflow import export, export_onnx, export_tensorrt
 
 __all__ = [
     "BOUNDS",
@@ -28,9 +26,9 @@ __all__ = [
     "Metric",
     "ParityError",
     "at_image_size",
+    "export",
     "export_onnx",
     "export_tensorrt",
-    "gate_pictures",
 ]
 
 _HOMES = {
@@ -41,9 +39,9 @@ _HOMES = {
     "Metric": "gate",
     "ParityError": "gate",
     "at_image_size": "resize",
-    "export_onnx": "onnx",
-    "export_tensorrt": "tensorrt",
-    "gate_pictures": "views",
+    "export": "workflow",
+    "export_onnx": "workflow",
+    "export_tensorrt": "workflow",
 }
 
 
@@ -52,3 +50,7 @@ def __getattr__(name: str) -> Any:
     if home is None:
         raise AttributeError(f"module 'edgex.export' has no attribute '{name}'")
     return getattr(importlib.import_module(f"edgex.export.{home}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgex.export import graph
-from edgex.export.fused import INPUT_NAMES, OUTPUT_NAMES
+from edgex.export.exported_module import INPUT_NAMES, OUTPUT_NAMES
 
 EXPLAINED = "explained"
 """Name of the number of classes M, as "batch" is the name of the number of pictures N."""

@@ -1,7 +1,7 @@
 """The gate: does an exported file give the classes AND heatmaps of the model it was made from?
 
 Compares outputs of the same pictures from two places and judges them by one table of thresholds. Running the
-exported file is the business of `edgex.export.runners`; which runtime that is, the gate does not know.
+exported file is the business of `edgex.export.onnx_runner`; which runtime that is, the gate does not know.
 """
 
 from __future__ import annotations
@@ -68,9 +68,9 @@ def thresholds(precision: Precision, overrides: Mapping[str, float] | None = Non
     chosen = {name: float(getattr(bound, precision)) for name, bound in BOUNDS.items()}
     for name, value in (overrides or {}).items():
         if name not in BOUNDS:
-            raise UsageError(f"expected a gate metric ({', '.join(BOUNDS)}), found '{name}'")
+            raise UsageError(f"expected a gate metric ({', '.join(BOUNDS)}), found '{name}'", argument="thresholds")
         if not math.isfinite(value):
-            raise UsageError(f"the threshold of {name} must be a finite number, found {value}")
+            raise UsageError(f"the threshold of {name} must be finite, found {value}", argument="thresholds")
         chosen[name] = value
     return chosen
 
@@ -174,11 +174,11 @@ def reference(model: SelfExplainingViT, preprocessing: Preprocessing, pictures: 
     return Reference(pictures, predicted, second, top, runner_up)
 
 
-def check_pictures(pictures: np.ndarray, image_size: tuple[int, int]) -> None:
-    """Raises UsageError where pictures are not uint8 [N, H, W, 3] of the model's size with N >= 1."""
+def check_pictures(pictures: np.ndarray, image_size: tuple[int, int], argument: str = "pictures") -> None:
+    """Raises UsageError where an argument is not uint8 [N, H, W, 3] of the model's size with N >= 1."""
     expected = f"uint8 pictures [N, {image_size[0]}, {image_size[1]}, 3], N >= 1"
     if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[1:] != (*image_size, 3) or not len(pictures):
-        raise UsageError(f"expected {expected}, found {pictures.dtype} {list(pictures.shape)}")
+        raise UsageError(f"expected {expected}, found {pictures.dtype} {list(pictures.shape)}", argument=argument)
 
 
 def run_in_batches(run: Runner, pictures: np.ndarray, explain: np.ndarray, sizes: list[int]) -> Outputs:

@@ -16,11 +16,11 @@ import numpy as np
 import onnx_ir as ir
 
 from edgex.export import graph, quantise
-from edgex.export.calibrate import Activations, best_range, calibrate
-from edgex.export.fused import INPUT_NAMES, OUTPUT_NAMES
+from edgex.export.calibration import Activations, best_range, calibrate
+from edgex.export.exported_module import INPUT_NAMES, OUTPUT_NAMES
 from edgex.export.quantise import Range, Scheme
 from edgex.export.report import Damage, Stages
-from edgex.export.working import working_copy, working_session
+from edgex.export.temporary_session import temporary_copy, temporary_session
 
 Int8Form = Literal["dynamic", "static", "qdq"]
 """dynamic: ranges found at run time, no calibration. static: onnxruntime's integer kernels for CPUs.
@@ -142,7 +142,7 @@ def measure_damage(
 
     One session serves all runs: a copy of the graph in which each product has a switch.
     """
-    with working_copy(model) as twin:
+    with temporary_copy(model) as twin:
         switches = ir.Value(name="switches", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([len(nodes)]))
         twin.graph.inputs.append(switches)
         for index, (node, original) in enumerate(zip(quantise.products(twin), nodes, strict=True)):
@@ -151,7 +151,7 @@ def measure_damage(
             twin.graph.insert_before(node, [share])
             quantise.to_switch(twin, node, schemes[original], share.outputs[0])
         # Weights are restored once, when the file is opened, and multiplied by the float kernels whatever the form.
-        with working_session(twin, config={"session.disable_quant_qdq": "1"}) as session:
+        with temporary_session(twin, config={"session.disable_quant_qdq": "1"}) as session:
             return _measure(session, nodes, pictures)
 
 

@@ -1,6 +1,6 @@
-"""Export to one ONNX file: build the graph, gate it in onnxruntime, write it with its metadata inside.
+"""Writes one ONNX file: builds the graph, gates it in onnxruntime, writes it with its metadata inside.
 
-Nothing reaches its final name before the gate passed.
+Nothing reaches its final name before the gate passed. Choosing pictures and defaults is `edgex.export.workflow`'s.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import onnx_ir as ir
 
 from edgex.errors import UnsupportedError
 from edgex.export import graph, metadata
-from edgex.export.build import DEFAULT_MAX_BATCH, DEFAULT_OPSET, Recipe, build_graph, check_arguments, notes
 from edgex.export.gate import Precision, reference, run_gate
 from edgex.export.graph import AttentionForm
+from edgex.export.graph_builder import DEFAULT_MAX_BATCH, DEFAULT_OPSET, Recipe, build_graph, check_arguments, notes
 from edgex.export.int8 import Budget, Int8Form
+from edgex.export.onnx_runner import OnnxRunner, latency_ms
 from edgex.export.report import Damage, ExportReport, Progress, Stages
-from edgex.export.runners import OnnxRunner, latency_ms
 from edgex.files.model_file import ModelCard
 from edgex.files.tensor_file import atomic_output
 from edgex.models.self_explaining import SelfExplainingViT
@@ -31,7 +31,7 @@ from edgex.runtime.container import METADATA_KEY
 MAX_FILE_BYTES = 2**31 - 1
 
 
-def export_onnx(
+def write_onnx(
     model: SelfExplainingViT,
     card: ModelCard,
     out: Path,

@@ -1,4 +1,4 @@
-"""Export to a TensorRT engine: one code path over `tensorrt` (10, 11) and `tensorrt_rtx`.
+"""Writes a TensorRT engine: one code path over `tensorrt` (10, 11) and `tensorrt_rtx`.
 
 The precision is in the graph's own types (strong typing), so every version builds the same network. TensorRT-RTX
 builds ahead of time on a machine without a GPU; only a machine with one can open the engine, and then it is
@@ -25,14 +25,14 @@ import onnx_ir as ir
 
 from edgex.errors import GateError, MissingExtraError, ProviderError, UnsupportedError, UsageError
 from edgex.export import metadata
-from edgex.export.build import DEFAULT_MAX_BATCH, Recipe, build_graph, check_arguments, notes
-from edgex.export.fused import INPUT_NAMES, OUTPUT_NAMES
+from edgex.export.exported_module import INPUT_NAMES, OUTPUT_NAMES
 from edgex.export.gate import GateResult, Outputs, Precision, Reference, Runner, reference, run_gate
 from edgex.export.graph import weight_bytes
+from edgex.export.graph_builder import DEFAULT_MAX_BATCH, Recipe, build_graph, check_arguments, notes
 from edgex.export.int8 import Budget
 from edgex.export.onnx import describe_int8
+from edgex.export.onnx_runner import OnnxRunner, latency_ms
 from edgex.export.report import ExportReport, Progress, Stages
-from edgex.export.runners import OnnxRunner, latency_ms
 from edgex.files.model_file import ModelCard
 from edgex.files.tensor_file import atomic_output
 from edgex.models.self_explaining import SelfExplainingViT
@@ -43,7 +43,7 @@ _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76
 _IO_TYPES = {"image": "UINT8", "explain_class": "INT64", "logits": "FLOAT", "heatmap": "FLOAT", "base": "FLOAT"}
 
 
-def export_tensorrt(
+def write_engine(
     model: SelfExplainingViT,
     card: ModelCard,
     out: Path,
@@ -60,7 +60,7 @@ def export_tensorrt(
     force: bool = False,
     progress: Progress | None = None,
 ) -> ExportReport:
-    """Builds an engine file; arguments as in `edgex.export.onnx.export_onnx`, and:
+    """Builds an engine file; arguments as in `edgex.export.onnx.write_onnx`, and:
 
     calibration: int8 needs some, for an engine finds no ranges at run time.
     compute_capabilities: such as "86" or "8.9", for tensorrt_rtx; none means every GPU that it supports.
@@ -71,7 +71,7 @@ def export_tensorrt(
     GateError where the engine cannot be opened here, came out in another precision or differs from the model.
     """
     if precision == "int8" and calibration is None:
-        raise UsageError("int8 engines need pictures to calibrate with: name a folder with --calibration")
+        raise UsageError("int8 engines need pictures to calibrate with, found none", argument="calibration")
     recipe = Recipe(precision, int8_form="qdq", budget=budget or Budget(), for_tensorrt=True)
     check_arguments(
         card,

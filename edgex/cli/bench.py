@@ -112,7 +112,7 @@ def _export(
     from edgex import samples
     from edgex.bench.plain import export_plain
     from edgex.data import image_folders
-    from edgex.export import export_onnx
+    from edgex.export.onnx import write_onnx
     from edgex.files import zoo
     from edgex.files.model_file import load_model
 
@@ -123,14 +123,14 @@ def _export(
     found = image_folders.spread(image_folders.loose([calibration]), 64) if calibration else samples.paths()
     pictures = image_folders.load_batch(found, card.preprocessing)
     note(f"exporting {model} in {precision} and its plain classifier to temporary files")
-    export_onnx(
+    write_onnx(
         loaded.network,
         card,
         fused,
         pictures=pictures,
         calibration=pictures if calibration else None,
         model_sha256=loaded.sha256,
-        precision=precision,  # type: ignore[arg-type]  # export_onnx refuses others by name
+        precision=precision,  # type: ignore[arg-type]  # write_onnx refuses others by name
         **forms,
         max_batch=MAX_BATCH,
     )

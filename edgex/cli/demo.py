@@ -67,7 +67,7 @@ def demo(
 def _export(name: str, model: Path, out: Path, files: list[tuple[str, ...]]) -> Session:
     from edgex import samples
     from edgex.data import image_folders
-    from edgex.export import export_onnx
+    from edgex.export.onnx import write_onnx
     from edgex.files.model_file import load_model
     from edgex.runtime import Session
 
@@ -75,7 +75,7 @@ def _export(name: str, model: Path, out: Path, files: list[tuple[str, ...]]) -> 
     target = out / f"{name}.onnx"
     pictures = image_folders.load_batch(samples.paths(), loaded.card.preprocessing)
     note(f"exporting {target}")
-    report = export_onnx(loaded.network, loaded.card, target, pictures=pictures, model_sha256=loaded.sha256, force=True)
+    report = write_onnx(loaded.network, loaded.card, target, pictures=pictures, model_sha256=loaded.sha256, force=True)
     files.append((str(model), f"{model.stat().st_size / 1e6:.1f} MB"))
     files.append((str(target), f"{report.size / 1e6:.1f} MB"))
     return Session(target, provider="cpu")

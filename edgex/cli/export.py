@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,12 +12,7 @@ from edgex.cli.console import note, print_json
 from edgex.runtime.errors import GateError, UsageError
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from edgex.export import ExportReport, GateResult
-    from edgex.runtime import Preprocessing
-
-GATE_PICTURES = 64
 
 _ATTENTION = ("plain", "fused")
 
@@ -95,41 +90,26 @@ def export(
     if not all(capabilities):
         raise UsageError(f"expected --sm with compute capabilities such as 86,89, found '{sm}'")
     thresholds = _thresholds(threshold or [])
-    from edgex.export import at_image_size, export_onnx, export_tensorrt
-    from edgex.files import zoo
-    from edgex.files.model_file import load_model
+    from edgex.export import export as export_model
 
-    path = zoo.resolve(model, "model") if model else zoo.newest_bake()
-    if model is None:
-        note(f"exporting the newest bake: {path}")
-    loaded = load_model(path)
-    network, card = loaded.network, loaded.card
-    if image_size is not None:
-        network, card = at_image_size(network, card, (image_size, image_size))
-    gated, calibrated = _pictures(pictures, calibration, card.preprocessing)
-    common: dict[str, Any] = {
-        "pictures": gated,
-        "model_sha256": loaded.sha256,
-        "precision": precision,
-        "max_batch": max_batch,
-        "thresholds": thresholds,
-        "calibration": calibrated,
-        "force": force,
-        "progress": note,
-    }
-    suffix = "onnx" if onnx else "engine"
-    target = out or Path(f"{card.name}.{suffix}" if onnx == "fp32" else f"{card.name}.{precision}.{suffix}")
-    if opset is not None:
-        common["opset"] = opset
-    if int8_form is not None:
-        common["int8_form"] = int8_form
-    if attention is not None:
-        common["attention"] = attention
     try:
-        if onnx:
-            report = export_onnx(network, card, target, **common)
-        else:
-            report = export_tensorrt(network, card, target, compute_capabilities=capabilities, **common)
+        report = export_model(
+            model,
+            out,
+            format="onnx" if onnx else "tensorrt",
+            precision=precision,  # type: ignore[arg-type]  # the library refuses others by name
+            pictures=pictures,
+            calibration=calibration,
+            int8_form=int8_form,  # type: ignore[arg-type]
+            attention=attention,  # type: ignore[arg-type]
+            opset=opset,
+            compute_capabilities=capabilities,
+            max_batch=max_batch,
+            image_size=image_size,
+            thresholds=thresholds,
+            force=force,
+            progress=note,
+        )
     except GateError as error:
         if (gate := getattr(error, "gate", None)) is not None:
             _print_gate(gate, to_stderr=True)
@@ -138,29 +118,6 @@ def export(
         print_json(_as_json(report))
     else:
         _print(report)
-
-
-def _pictures(
-    pictures: Path | None, calibration: Path | None, preprocessing: Preprocessing
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Pictures for the gate and for calibration, uint8 [N, H, W, 3]; the two share none where there are enough."""
-    from edgex import samples
-    from edgex.data import image_folders
-    from edgex.export import gate_pictures
-
-    calibrated = None
-    source, found = "edgex's samples", samples.paths()
-    if calibration is not None:
-        available = image_folders.loose([calibration])
-        chosen = image_folders.spread(available, GATE_PICTURES)
-        calibrated = image_folders.load_batch(chosen, preprocessing)
-        source, found = str(calibration), tuple(sorted(set(available) - set(chosen))) or chosen
-    if pictures is not None:
-        source, found = str(pictures), image_folders.loose([pictures])
-    paths = image_folders.spread(found, GATE_PICTURES)
-    views = gate_pictures([image_folders.open_picture(path) for path in paths], preprocessing)
-    note(f"gate: {len(views)} views of {len(paths)} pictures of {source}")
-    return views, calibrated
 
 
 def _thresholds(given: list[str]) -> dict[str, float]:

@@ -9,7 +9,8 @@ from typing import Any
 import onnx_ir as ir
 import pytest
 
-from edgex.export import build, export_onnx
+from edgex.export import graph_builder
+from edgex.export.onnx import write_onnx
 
 SHA = "ab" * 32
 
@@ -17,19 +18,20 @@ SHA = "ab" * 32
 @pytest.fixture(scope="session", autouse=True)
 def traced_once() -> Iterator[None]:
     """Traces each model of these tests once: tracing takes seconds and the same model gives the same graph."""
-    original = build.trace
-    graphs: dict[tuple[int, tuple[int, int]], Any] = {}
-    models: list[Any] = []  # kept alive, so that no id is used twice
+    original = graph_builder.trace
+    graphs: dict[Any, Any] = {}
+    modules: list[Any] = []  # kept alive, so that no address is used twice
 
-    def trace(fused: Any, image_size: tuple[int, int]) -> ir.Model:
-        key = (id(fused.model), image_size)
+    def trace(module: Any, image_size: tuple[int, int]) -> ir.Model:
+        weights = tuple(weight.data_ptr() for weight in module.model.parameters())
+        key = (weights, str(module.model.evidence), image_size)
         if key not in graphs:
-            models.append(fused.model)
-            graphs[key] = ir.to_proto(original(fused, image_size))
+            modules.append(module)
+            graphs[key] = ir.to_proto(original(module, image_size))
         return ir.from_proto(graphs[key])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "trace", trace)
+        patch.setattr(graph_builder, "trace", trace)
         yield
 
 
@@ -56,7 +58,7 @@ def exported(small: Any, small_pictures: Any, tmp_path_factory: pytest.TempPathF
             path = folder / f"{kind}.onnx"
             made[kind] = (
                 path,
-                export_onnx(
+                write_onnx(
                     model,
                     card,
                     path,

@@ -4,9 +4,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from edgex.export import build, graph
+from edgex.export import graph, graph_builder
+from edgex.export.exported_module import ExportedModule
 from edgex.export.flat import flatten_tokens
-from edgex.export.fused import FusedModel
 from edgex.export.quantise import products, split_packed
 from export_checks import session
 
@@ -16,7 +16,7 @@ def traced(random_model, natural_pictures, request):
     """(graph as a message, pictures) of each way to pool; the older opset has no Gelu operator."""
     model, card = random_model(request.param)
     size = card.preprocessing.image_size
-    made = build.trace(FusedModel(model, card.preprocessing), size)
+    made = graph_builder.trace(ExportedModule(model, card.preprocessing), size)
     graph.optimise(made)
     graph.rewrite_attention(made, "plain", share_rows=True)
     graph.lower_opset(made, 18)

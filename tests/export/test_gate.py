@@ -5,10 +5,10 @@ import torch
 
 from edgex.errors import GateError, UsageError
 from edgex.export import ParityError
-from edgex.export.build import Recipe, build_graph
 from edgex.export.gate import BOUNDS, Outputs, batch_sizes, compare, reference, run_gate, thresholds
+from edgex.export.graph_builder import Recipe, build_graph
+from edgex.export.onnx_runner import OnnxRunner
 from edgex.export.report import Stages
-from edgex.export.runners import OnnxRunner
 from edgex.models.self_explaining import normalise
 
 

@@ -4,15 +4,15 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from edgex.export import build, graph
-from edgex.export.fused import FusedModel
+from edgex.export import graph, graph_builder
+from edgex.export.exported_module import ExportedModule
 from export_checks import session
 
 
 @pytest.fixture(scope="module")
 def traced(small, tmp_path_factory):
     model, card = small
-    made = build.trace(FusedModel(model, card.preprocessing), (160, 160))
+    made = graph_builder.trace(ExportedModule(model, card.preprocessing), (160, 160))
     graph.optimise(made)
     path = tmp_path_factory.mktemp("graph") / "traced.onnx"
     ir.save(made, path)

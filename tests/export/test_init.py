@@ -15,9 +15,9 @@ def test_public_names():
         "Metric",
         "ParityError",
         "at_image_size",
+        "export",
         "export_onnx",
         "export_tensorrt",
-        "gate_pictures",
     ]
     for name in edgex.export.__all__:
         assert getattr(edgex.export, name) is not None

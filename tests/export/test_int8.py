@@ -5,8 +5,8 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from edgex.export.build import Recipe, build_graph
-from edgex.export.calibrate import Activations, best_range
+from edgex.export.calibration import Activations, best_range
+from edgex.export.graph_builder import Recipe, build_graph
 from edgex.export.int8 import Budget, choose, level_channels
 from edgex.export.quantise import Range, products, quantised_weight, scheme, split_packed, weight_of
 from edgex.export.report import Damage, Stages

@@ -7,7 +7,8 @@ import onnxruntime
 import pytest
 
 from edgex.errors import ArtefactError, GateError, UsageError
-from edgex.export import ParityError, export_onnx
+from edgex.export import ParityError
+from edgex.export.onnx import write_onnx
 from edgex.runtime.metadata import load
 from export_checks import centred_of, session
 
@@ -85,7 +86,7 @@ def test_tampered_or_truncated_file_is_refused(exported, tmp_path):
 def test_average_pooling_and_clip(random_model, natural_pictures, tmp_path, name):
     model, card = random_model(name, classes=4)
     pictures = natural_pictures(3, card.preprocessing.image_size)
-    report = export_onnx(model, card, tmp_path / "m.onnx", pictures=pictures, model_sha256="0" * 64, max_batch=3)
+    report = write_onnx(model, card, tmp_path / "m.onnx", pictures=pictures, model_sha256="0" * 64, max_batch=3)
     assert report.gate["logits_max_abs"].value < 1e-5 and report.gate["heatmap_error"].value < 1e-4
     assert "not baked" in report.notes[0]
     file = session(report.path)
@@ -99,7 +100,7 @@ def test_average_pooling_and_clip(random_model, natural_pictures, tmp_path, name
 def test_real_weights_on_real_pictures(deit_tiny, real_pictures, tmp_path):
     model, card = deit_tiny()
     pictures = real_pictures(12)
-    report = export_onnx(model, card, tmp_path / "m.onnx", pictures=pictures, model_sha256="0" * 64)
+    report = write_onnx(model, card, tmp_path / "m.onnx", pictures=pictures, model_sha256="0" * 64)
     assert report.gate.passed and report.gate["heatmap_pearson_worst"].value > 0.99999
     explain = np.arange(12) * 83
     logits, heatmap, base = session(report.path).run(None, {"image": pictures, "explain_class": explain})
@@ -109,7 +110,7 @@ def test_real_weights_on_real_pictures(deit_tiny, real_pictures, tmp_path):
 @pytest.mark.parametrize("opset", [18, 23])
 def test_other_opsets(small, small_pictures, tmp_path, opset):
     model, card = small
-    report = export_onnx(
+    report = write_onnx(
         model, card, tmp_path / "m.onnx", pictures=small_pictures[:2], model_sha256="0" * 64, opset=opset, max_batch=2
     )
     assert onnx.load(report.path).opset_import[0].version == opset
@@ -120,17 +121,17 @@ def test_bad_arguments(small, small_pictures, tmp_path):
     model, card = small
 
     def export(out=tmp_path / "m.onnx", pictures=small_pictures, **options):
-        return export_onnx(model, card, out, pictures=pictures, model_sha256="0" * 64, **options)
+        return write_onnx(model, card, out, pictures=pictures, model_sha256="0" * 64, **options)
 
-    with pytest.raises(UsageError, match="max batch of at least 1, found 0"):
+    with pytest.raises(UsageError, match="largest batch of at least 1, found 0"):
         export(max_batch=0)
     with pytest.raises(UsageError, match="opset from 18 to 23, found 17"):
         export(opset=17)
-    with pytest.raises(UsageError, match="precision fp32, fp16, int8, found 'fp8'"):
+    with pytest.raises(UsageError, match="expected fp32, fp16, int8, found 'fp8'"):
         export(precision="fp8")
-    with pytest.raises(UsageError, match="form of attention of plain, onnx, fused, found 'flash'"):
+    with pytest.raises(UsageError, match="expected plain, onnx, fused, found 'flash'"):
         export(attention="flash")
-    with pytest.raises(UsageError, match="Q/DQ nodes, which is for other runtimes, found fused"):
+    with pytest.raises(UsageError, match="int8_form qdq, which is for other runtimes than onnxruntime, found fused"):
         export(precision="int8", int8_form="qdq", attention="fused")
     with pytest.raises(UsageError, match="expected uint8 pictures"):
         export(pictures=small_pictures[:, :96])
@@ -138,15 +139,15 @@ def test_bad_arguments(small, small_pictures, tmp_path):
         export(pictures=small_pictures[:0])
     with pytest.raises(UsageError, match="names a file|the folder"):
         export(out=tmp_path)
-    with pytest.raises(UsageError, match="no calibration pictures"):
+    with pytest.raises(UsageError, match="found an empty array"):
         export(precision="int8", calibration=small_pictures[:0])
     for form in ("static", "qdq"):
-        with pytest.raises(UsageError, match=f"{form} int8 needs pictures to calibrate with: name a folder"):
+        with pytest.raises(UsageError, match=f"{form} needs pictures to calibrate with"):
             export(precision="int8", int8_form=form)
     with pytest.raises(UsageError, match="gate metric"):
         export(thresholds={"typo": 1.0})
     (tmp_path / "there.onnx").write_bytes(b"kept")
-    with pytest.raises(UsageError, match="exists already: choose another name with --out, or --force"):
+    with pytest.raises(UsageError, match="exists already: choose another name, or replace it with force"):
         export(out=tmp_path / "there.onnx")
     assert (tmp_path / "there.onnx").read_bytes() == b"kept"
     assert [p.name for p in tmp_path.iterdir()] == ["there.onnx"]
@@ -157,7 +158,7 @@ def test_failed_gate_writes_nothing(small, small_pictures, tmp_path):
     out = tmp_path / "m.onnx"
     out.write_bytes(b"older export")
     with pytest.raises(ParityError, match="fp16 file does not match .* logits_max_abs") as caught:
-        export_onnx(
+        write_onnx(
             model,
             card,
             out,
@@ -182,7 +183,7 @@ def test_a_full_disk_leaves_nothing_behind(small, small_pictures, tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
     try:
         with pytest.raises(ArtefactError, match="cannot write .* nothing was written"):
-            export_onnx(model, card, tmp_path / "m.onnx", pictures=small_pictures[:1], model_sha256="0" * 64)
+            write_onnx(model, card, tmp_path / "m.onnx", pictures=small_pictures[:1], model_sha256="0" * 64)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list(tmp_path.iterdir()) == []
@@ -192,7 +193,7 @@ def test_a_folder_that_cannot_be_made(small, small_pictures, tmp_path):
     model, card = small
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ArtefactError, match="cannot write"):
-        export_onnx(model, card, tmp_path / "file" / "m.onnx", pictures=small_pictures[:1], model_sha256="0" * 64)
+        write_onnx(model, card, tmp_path / "file" / "m.onnx", pictures=small_pictures[:1], model_sha256="0" * 64)
 
 
 def test_the_same_model_gives_the_same_file(exported, random_model, small_pictures, tmp_path):
@@ -201,7 +202,7 @@ def test_the_same_model_gives_the_same_file(exported, random_model, small_pictur
     for kind in ("fp32", "static"):
         path, report = exported(kind)
         (tmp_path / f"{kind}.onnx").write_bytes(b"replaced, for it was asked for")
-        again = export_onnx(
+        again = write_onnx(
             model,
             card,
             tmp_path / f"{kind}.onnx",

@@ -2,8 +2,8 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from edgex.export import export_onnx
 from edgex.export.graph import weight_shares
+from edgex.export.onnx import write_onnx
 
 
 def test_blocks_are_half_and_sums_are_float(exported):
@@ -43,7 +43,7 @@ def test_onnxruntimes_own_attention(random_model, natural_pictures, tmp_path, pr
     model, card = random_model("timm/vit_tiny_patch16_224", classes=7, image_size=96, alpha=1.0)
     pictures = natural_pictures(6, (96, 96))
     options = {"pictures": pictures, "model_sha256": "ab" * 32, "precision": precision, "max_batch": 4}
-    report = export_onnx(model, card, tmp_path / "m.onnx", attention="fused", **options)
+    report = write_onnx(model, card, tmp_path / "m.onnx", attention="fused", **options)
     found = [n for n in ir.load(report.path).graph.all_nodes() if n.op_type == "MultiHeadAttention"]
     assert len(found) == 12 - 4
     wanted = ir.DataType.FLOAT16 if precision == "fp16" else ir.DataType.FLOAT

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from edgex.export import export_onnx, export_tensorrt
+from edgex.export.onnx import write_onnx
+from edgex.export.tensorrt import write_engine
 from edgex.models.self_explaining import normalise
 from edgex.runtime.metadata import load
 from edgex.training.vector_training import with_evidence
@@ -31,7 +32,7 @@ def reading(small):
 @pytest.mark.parametrize("kind", ["fp32", "fp16", "dynamic", "static"])
 def test_every_precision_passes_the_gate(reading, small_pictures, tmp_path, kind):
     model, card = reading
-    report = export_onnx(
+    report = write_onnx(
         model,
         card,
         tmp_path / "m.onnx",
@@ -62,14 +63,14 @@ def test_every_precision_passes_the_gate(reading, small_pictures, tmp_path, kind
 def test_a_clip_tower_has_a_readout(random_model, natural_pictures, tmp_path):
     model, card = read(*random_model("open_clip/ViT-S-32", classes=4))
     pictures = natural_pictures(3, card.preprocessing.image_size)
-    report = export_onnx(model, card, tmp_path / "m.onnx", pictures=pictures, model_sha256="0" * 64, max_batch=3)
+    report = write_onnx(model, card, tmp_path / "m.onnx", pictures=pictures, model_sha256="0" * 64, max_batch=3)
     assert report.gate["heatmap_error"].value < 1e-4
 
 
 def test_so_many_classes_that_they_are_not_folded(random_model, natural_pictures, tmp_path):
     model, card = read(*random_model("open_clip/ViT-S-32", classes=300))
     pictures = natural_pictures(3, card.preprocessing.image_size)
-    report = export_onnx(model, card, tmp_path / "m.onnx", pictures=pictures, model_sha256="0" * 64, max_batch=3)
+    report = write_onnx(model, card, tmp_path / "m.onnx", pictures=pictures, model_sha256="0" * 64, max_batch=3)
     assert report.gate["heatmap_error"].value < 1e-4
     explain = np.array([-1, 299, 7])
     together = session(report.path).run(None, {"image": pictures[:1], "explain_class": explain})
@@ -81,7 +82,7 @@ def test_so_many_classes_that_they_are_not_folded(random_model, natural_pictures
 def test_an_engine_is_built(reading, small_pictures, tmp_path):
     pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed: engines are not built for real")
     model, card = reading
-    report = export_tensorrt(
+    report = write_engine(
         model,
         card,
         tmp_path / "m.engine",

@@ -5,7 +5,8 @@ import torch
 from timm.layers import resample_abs_pos_embed
 
 from edgex.errors import UsageError
-from edgex.export import at_image_size, export_onnx
+from edgex.export import at_image_size
+from edgex.export.onnx import write_onnx
 from edgex.export.resize import resized_positions
 from edgex.training.vector_training import with_evidence
 
@@ -22,7 +23,7 @@ def test_a_resized_model_exports_and_adds_up(small, natural_pictures, tmp_path):
     model, card = at_image_size(*small, (96, 128))
     assert model.backbone.grid == (6, 8) and card.preprocessing.image_size == (96, 128)
     assert card.provenance[-1]["step"] == "resize"
-    report = export_onnx(
+    report = write_onnx(
         model, card, tmp_path / "m.onnx", pictures=natural_pictures(3, (96, 128)), model_sha256="0" * 64, max_batch=2
     )
     assert report.gate.passed

@@ -4,10 +4,10 @@ import dataclasses
 import pytest
 
 from edgex.errors import GateError, MissingExtraError, UsageError
-from edgex.export import export_tensorrt, tensorrt
-from edgex.export.build import Recipe, build_graph
+from edgex.export import tensorrt
+from edgex.export.graph_builder import Recipe, build_graph
 from edgex.export.report import Stages
-from edgex.export.tensorrt import Engine, EngineBuilder, _import_first, check_network, local_capability
+from edgex.export.tensorrt import Engine, EngineBuilder, _import_first, check_network, local_capability, write_engine
 from edgex.runtime.metadata import load
 
 rtx = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed: engines are not built for real")
@@ -16,7 +16,7 @@ rtx = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed:
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_engine_is_built_ahead_of_time(small, small_pictures, tmp_path, precision):
     model, card = small
-    report = export_tensorrt(
+    report = write_engine(
         model,
         card,
         tmp_path / "m.engine",
@@ -90,8 +90,8 @@ def test_wrong_inputs_and_outputs_are_errors(half):
 def test_int8_without_calibration_is_refused_before_any_work(small, small_pictures, tmp_path):
     model, card = small
     stages: list[str] = []
-    with pytest.raises(UsageError, match="int8 engines need pictures to calibrate with: name a folder with --calib"):
-        export_tensorrt(
+    with pytest.raises(UsageError, match="int8 engines need pictures to calibrate with"):
+        write_engine(
             model,
             card,
             tmp_path / "m.engine",

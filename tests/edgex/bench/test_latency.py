@@ -38,7 +38,7 @@ QUICK = Options(passes=12, players=(9,), rounds=2, repeats=3, batch=2)
 def files(random_model: Callable[..., Any], natural_pictures: Callable[..., Any], tmp_path_factory: Any) -> Path:
     """A folder with a model artefact, its fused file (batches of up to 4) and its plain classifier."""
     from edgex.bench.plain import export_plain
-    from edgex.export import export_onnx
+    from edgex.export.onnx import write_onnx
     from edgex.files.model_file import save_model
 
     folder: Path = tmp_path_factory.mktemp("bench")
@@ -46,7 +46,7 @@ def files(random_model: Callable[..., Any], natural_pictures: Callable[..., Any]
     size = card.preprocessing.image_size
     digest = save_model(folder / "model.safetensors", model, card)
     pictures = natural_pictures(4, size)
-    export_onnx(model, card, folder / "fused.onnx", pictures=pictures, model_sha256=digest, max_batch=4)
+    write_onnx(model, card, folder / "fused.onnx", pictures=pictures, model_sha256=digest, max_batch=4)
     export_plain(model, size, folder / "plain.onnx")
     np.save(folder / "picture.npy", pictures[0])
     return folder

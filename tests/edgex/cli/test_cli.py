@@ -205,7 +205,7 @@ def test_a_failed_gate_prints_its_table_and_writes_nothing(run: Run, small: Path
         (("--onnx", "fp32", "--trt", "fp16"), "expected one of --onnx", 2),
         (("--onnx", "fp32", "--opset", "17"), "opset from 18", 2),
         (("--onnx", "fp32", "--image-size", "100"), "multiple of the patch size 16", 2),
-        (("--onnx", "fp32", "--max-batch", "0"), "max batch of at least 1", 2),
+        (("--onnx", "fp32", "--max-batch", "0"), "largest batch of at least 1", 2),
         (("--onnx", "int8", "--calibration", "absent"), "folder of pictures at absent", 1),
         (("--onnx", "fp16", "--calibration", "absent"), "--calibration is for int8", 2),
         (("--onnx", "fp32", "--threshold", "sharpness=1"), "expected a gate metric", 2),

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from edgex.export.fused import INPUT_NAMES
-from edgex.export.working import working_session
+from edgex.export.exported_module import INPUT_NAMES
+from edgex.export.temporary_session import temporary_session
 
 # Rows kept of each tensor and picture: enough to choose a range, small enough for ViT-L in memory.
 _ROWS = 32
@@ -36,7 +36,7 @@ def calibrate(model: ir.Model, names: Sequence[str], pictures: np.ndarray) -> di
     wanted = list(dict.fromkeys(names))
     rng = np.random.default_rng(0)
     collected: dict[str, list[Activations]] = {name: [] for name in wanted}
-    with working_session(model, tensors=wanted) as session:
+    with temporary_session(model, tensors=wanted) as session:
         for picture in pictures:
             feeds = dict(zip(INPUT_NAMES, (picture[None], np.full(1, -1, dtype=np.int64)), strict=True))
             for name, value in zip(wanted, session.run(wanted, feeds), strict=True):

@@ -19,14 +19,14 @@ from edgex.errors import ArtefactError
 
 
 @contextlib.contextmanager
-def working_copy(model: ir.Model) -> Iterator[ir.Model]:
+def temporary_copy(model: ir.Model) -> Iterator[ir.Model]:
     """A copy whose graph may be changed; its weights are mapped from a file that goes with the context."""
     with _folder() as folder:
         yield ir.load(_write(model, folder))
 
 
 @contextlib.contextmanager
-def working_session(
+def temporary_session(
     model: ir.Model, *, tensors: Sequence[str] = (), config: Mapping[str, str] | None = None
 ) -> Iterator[Any]:
     """An onnxruntime session of a graph on the CPU.

@@ -19,8 +19,8 @@ import torch
 from edgex.errors import UsageError
 from edgex.export import graph, quantise
 from edgex.export.classes import share_pictures
+from edgex.export.exported_module import INPUT_NAMES, OUTPUT_NAMES, ExportedModule
 from edgex.export.flat import flatten_tokens
-from edgex.export.fused import INPUT_NAMES, OUTPUT_NAMES, FusedModel
 from edgex.export.gate import PRECISIONS, Precision, check_pictures, thresholds
 from edgex.export.int8 import INT8_FORMS, Budget, Int8Form, to_int8
 from edgex.export.precision import to_fp16
@@ -79,7 +79,7 @@ def build_graph(
 ) -> Built:
     """Traces, optimises and converts a model. calibration: uint8 [N, H, W, 3], read for int8 only."""
     with stages("trace"):
-        traced = trace(FusedModel(model, card.preprocessing), card.preprocessing.image_size)
+        traced = trace(ExportedModule(model, card.preprocessing), card.preprocessing.image_size)
     with stages("optimise"):
         graph.optimise(traced)
         if not recipe.for_tensorrt:
@@ -101,8 +101,8 @@ def build_graph(
     return Built(traced, tuple(damages))
 
 
-def trace(fused: FusedModel, image_size: tuple[int, int]) -> ir.Model:
-    """The fused module as an ONNX graph with a free batch size, weights shared with the module."""
+def trace(module: ExportedModule, image_size: tuple[int, int]) -> ir.Model:
+    """The exported module as an ONNX graph with a free batch size, weights shared with the module."""
     # Two pictures: an example batch of one would be taken for a constant.
     image = torch.zeros(2, *image_size, 3, dtype=torch.uint8)
     explain = torch.full((2,), -1, dtype=torch.int64)
@@ -110,7 +110,7 @@ def trace(fused: FusedModel, image_size: tuple[int, int]) -> ir.Model:
         # The exporter's own use of deprecated parts of torch is nothing that a user can act on.
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            fused.eval(),
+            module.eval(),
             (image, explain),
             input_names=list(INPUT_NAMES),
             output_names=list(OUTPUT_NAMES),
@@ -141,33 +141,39 @@ def check_arguments(
 ) -> None:
     """Raises UsageError for what can be known to be wrong before any work."""
     if recipe.precision not in PRECISIONS:
-        raise UsageError(f"expected precision {', '.join(PRECISIONS)}, found '{recipe.precision}'")
+        raise UsageError(f"expected {', '.join(PRECISIONS)}, found '{recipe.precision}'", argument="precision")
     if recipe.int8_form not in INT8_FORMS:
-        raise UsageError(f"expected an int8 form {', '.join(INT8_FORMS)}, found '{recipe.int8_form}'")
+        raise UsageError(f"expected {', '.join(INT8_FORMS)}, found '{recipe.int8_form}'", argument="int8_form")
     if recipe.attention not in (None, *graph.ATTENTION_FORMS):
-        forms = ", ".join(graph.ATTENTION_FORMS)
-        raise UsageError(f"expected a form of attention of {forms}, found '{recipe.attention}'")
+        raise UsageError(
+            f"expected {', '.join(graph.ATTENTION_FORMS)}, found '{recipe.attention}'", argument="attention"
+        )
     if recipe.attention == "fused" and recipe.precision == "int8" and recipe.int8_form == "qdq":
         raise UsageError(
-            "expected another form of attention than onnxruntime's own for int8 with Q/DQ nodes, which is for other "
-            "runtimes, found fused"
+            "expected plain or onnx beside int8_form qdq, which is for other runtimes than onnxruntime, found fused, "
+            "which is onnxruntime's own operator",
+            argument="attention",
         )
     if max_batch < 1:
-        raise UsageError(f"expected a max batch of at least 1, found {max_batch}")
+        raise UsageError(f"expected a largest batch of at least 1, found {max_batch}", argument="max_batch")
     if not MIN_OPSET <= recipe.opset <= MAX_OPSET:
-        raise UsageError(f"expected an opset from {MIN_OPSET} to {MAX_OPSET}, found {recipe.opset}")
+        raise UsageError(f"expected an opset from {MIN_OPSET} to {MAX_OPSET}, found {recipe.opset}", argument="opset")
     if out.is_dir():
-        raise UsageError(f"expected a file to write, found the folder {out}: name a file in it")
+        raise UsageError(f"expected a file to write, found the folder {out}: name a file in it", argument="out")
     if out.exists() and not force:
-        raise UsageError(f"{out} exists already: choose another name with --out, or --force to replace it")
+        raise UsageError(f"{out} exists already: choose another name, or replace it with force", argument="out")
     thresholds(recipe.precision, overrides)
-    check_pictures(pictures, card.preprocessing.image_size)
+    check_pictures(pictures, card.preprocessing.image_size, "pictures")
     if calibration is None and recipe.precision == "int8" and recipe.int8_form != "dynamic":
-        raise UsageError(f"{recipe.int8_form} int8 needs pictures to calibrate with: name a folder with --calibration")
+        raise UsageError(
+            f"the int8 form {recipe.int8_form} needs pictures to calibrate with, found none", argument="calibration"
+        )
     if calibration is not None and not len(calibration):
-        raise UsageError("no calibration pictures: name a folder with some that look like those on the device")
+        raise UsageError(
+            "expected pictures that look like those on the device, found an empty array", argument="calibration"
+        )
     if calibration is not None:
-        check_pictures(calibration, card.preprocessing.image_size)
+        check_pictures(calibration, card.preprocessing.image_size, "calibration")
 
 
 def notes(card: ModelCard) -> tuple[str, ...]:

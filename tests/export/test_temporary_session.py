@@ -6,7 +6,7 @@ import onnx_ir as ir
 import pytest
 
 from edgex.errors import ArtefactError
-from edgex.export.working import working_copy, working_session
+from edgex.export.temporary_session import temporary_copy, temporary_session
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def temporary(tmp_path, monkeypatch) -> Path:
 
 
 def test_a_session_gives_tensors_inside_of_the_graph(doubled, temporary):
-    with working_session(doubled, tensors=["total"]) as session:
+    with temporary_session(doubled, tensors=["total"]) as session:
         y, total = session.run(None, {"x": np.ones(100_000, dtype=np.float32)})
         assert list(temporary.iterdir())
     assert np.array_equal(total, np.arange(100_000, dtype=np.float32) + 1) and np.array_equal(y, 2 * total)
@@ -38,10 +38,10 @@ def test_a_session_gives_tensors_inside_of_the_graph(doubled, temporary):
 
 
 def test_a_copy_is_changed_alone(doubled, temporary):
-    with working_copy(doubled) as twin:
+    with temporary_copy(doubled) as twin:
         twin.graph.initializers["two"].const_value = ir.tensor(np.float32(3), name="two")
         for model, factor in ((twin, 3), (doubled, 2)):
-            with working_session(model) as session:
+            with temporary_session(model) as session:
                 assert session.run(None, {"x": np.zeros(100_000, dtype=np.float32)})[0][7] == 7 * factor
     assert not list(temporary.iterdir())
 
@@ -52,7 +52,7 @@ def test_a_full_temporary_folder_is_one_error(doubled, temporary):
     try:
         with (
             pytest.raises(ArtefactError, match="working copy .* make room there, or set TMPDIR"),
-            working_copy(doubled),
+            temporary_copy(doubled),
         ):
             pass
     finally:

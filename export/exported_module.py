@@ -17,7 +17,7 @@ INPUT_NAMES = ("image", "explain_class")
 OUTPUT_NAMES = ("logits", "heatmap", "base")
 
 
-class FusedModel(nn.Module):
+class ExportedModule(nn.Module):
     """A `SelfExplainingViT` behind the fused model contract; holds the network's weights and leaves it as it is.
 
     forward: image uint8 [N, H, W, 3] RGB, explain_class int64 [N] (-1 for the predicted class) -> logits

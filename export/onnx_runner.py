@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from edgex.errors import GateError, MissingExtraError
-from edgex.export.fused import INPUT_NAMES, OUTPUT_NAMES
+from edgex.export.exported_module import INPUT_NAMES, OUTPUT_NAMES
 from edgex.export.gate import Outputs, Runner
 from edgex.runtime.errors import first_line
 

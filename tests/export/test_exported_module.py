@@ -2,8 +2,8 @@ import copy
 
 import torch
 
-from edgex.export import build, gate
-from edgex.export.fused import FusedModel, folded_projection
+from edgex.export import gate, graph_builder
+from edgex.export.exported_module import ExportedModule, folded_projection
 from edgex.models.self_explaining import normalise
 
 
@@ -27,7 +27,7 @@ def test_fused_model_equals_the_model_on_normalised_pictures(random_model, natur
         image = torch.from_numpy(natural_pictures(3, size))
         explain = torch.tensor([-1, 0, 2])
         with torch.no_grad():
-            found = FusedModel(model, card.preprocessing)(image, explain)
+            found = ExportedModule(model, card.preprocessing)(image, explain)
             expected = model(normalise(image, card.preprocessing.mean, card.preprocessing.std), explain)
         for one, other in zip(found, expected, strict=True):
             assert one.dtype == torch.float32
@@ -39,8 +39,8 @@ def test_exporting_leaves_the_model_as_it_is(random_model, natural_pictures, unc
     training = copy.deepcopy(model).train().requires_grad_(True)
     pictures = natural_pictures(2, (160, 160))
     with unchanged(training):
-        traced = FusedModel(training, card.preprocessing)
-        build.trace(traced, (160, 160))
+        traced = ExportedModule(training, card.preprocessing)
+        graph_builder.trace(traced, (160, 160))
         found = gate.reference(training, card.preprocessing, pictures)
     assert not traced.model.training and traced.model is not training
     expected = gate.reference(model, card.preprocessing, pictures)
