@@ -93,18 +93,18 @@ def _by_processes(load: Callable[[Request], Result], requests: Iterable[Request]
         )
     with _without_main():
         results = iter(loader)
-    while True:
-        try:
-            result = next(results)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise DataError("a process that decodes pictures died: free memory, or use fewer workers") from error
-        if isinstance(result, EdgexError):
-            raise result
-        yield result
+    try:
+        for result in results:
+            if isinstance(result, EdgexError):
+                raise result
+            yield result
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise DataError("a process that decodes pictures died: free memory, or use fewer workers") from error
+    finally:
+        # Its end ends the workers; a traceback may hold this frame for longer.
+        del results
 
 
 class _Requests(Dataset[Any], Generic[Request, Result]):
