@@ -23,6 +23,9 @@ ColorOrder = Literal["rgb", "bgr"]
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 """What files of pictures are called, in small letters: a folder's other files are passed over."""
 
+MASK_SUFFIX = ".mask.png"
+"""What the object mask beside a picture is called, cat.mask.png for cat.jpg: no picture of its own in a folder."""
+
 MAX_FILE_PIXELS = 178_956_970
 """Largest picture that is decoded from a file (a 20000x20000 file would need 1.6 GB); the limit at which
 Pillow refuses a decompression bomb. Arrays and PIL pictures, which are in memory already, may be larger."""
@@ -59,6 +62,18 @@ class Frame:
 def is_picture(path: str | os.PathLike[str]) -> bool:
     """Whether a file's name says that it is a picture; the file itself is not looked at."""
     return Path(path).suffix.lower() in PICTURE_SUFFIXES
+
+
+def list_pictures(folder: str | os.PathLike[str]) -> list[Path]:
+    """The files below a folder whose names say that they are pictures, masks left out, sorted by path.
+
+    Raises OSError where the folder cannot be listed.
+    """
+    return sorted(
+        path
+        for path in Path(folder).rglob("*")
+        if is_picture(path) and not path.name.endswith(MASK_SUFFIX) and path.is_file()
+    )
 
 
 def read_picture(path: str | os.PathLike[str]) -> np.ndarray:

@@ -58,12 +58,12 @@ def predict(
 
 def _pictures(images: list[Path]) -> list[Path]:
     """The pictures themselves, and every one below each folder."""
-    from edgex.runtime.frames import is_picture
+    from edgex.runtime.frames import list_pictures
 
     paths: list[Path] = []
     for entry in images:
         if entry.is_dir():
-            found = sorted(p for p in entry.rglob("*") if is_picture(p))
+            found = list_pictures(entry)
             if not found:
                 raise UsageError(f"expected pictures in {entry}, found none")
             paths += found

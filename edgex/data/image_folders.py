@@ -17,12 +17,9 @@ import numpy as np
 from PIL import Image
 
 from edgex.errors import DataError
-from edgex.runtime.frames import as_frame, is_picture, read_picture
+from edgex.runtime.frames import as_frame, list_pictures, read_picture
 from edgex.runtime.preprocessing import Preprocessing
 from edgex.utils.text import nearest
-
-MASK_SUFFIX = ".mask.png"
-"""What a picture's object mask beside it is called: cat.jpg -> cat.mask.png. A mask is no picture."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +66,7 @@ def labelled(root: Path, split: str | None = None) -> Pictures:
     paths: list[Path] = []
     labels: list[int] = []
     for index, class_folder in enumerate(class_folders):
-        found = _pictures_in(class_folder)
+        found = list_pictures(class_folder)
         if not found:
             raise DataError(f"class folder {class_folder} has no pictures: add some or remove the folder")
         paths += found
@@ -111,7 +108,7 @@ def list_images(roots: Sequence[Path]) -> tuple[Path, ...]:
     for root in roots:
         if not root.is_dir():
             raise DataError(f"expected a folder of pictures at {root}, found nothing: check the path")
-        found = _pictures_in(root)
+        found = list_pictures(root)
         if not found:
             raise DataError(f"expected pictures in {root}, found none")
         paths += found
@@ -141,14 +138,6 @@ def open_picture(path: Path) -> Image.Image:
 def load_batch(paths: Sequence[Path], preprocessing: Preprocessing) -> np.ndarray:
     """Pictures as the model sees them: uint8 [N, H, W, 3] RGB."""
     return np.stack([preprocessing.array(as_frame(path)) for path in paths])
-
-
-def _pictures_in(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if is_picture(path) and not path.name.endswith(MASK_SUFFIX) and path.is_file()
-    )
 
 
 loose, spread, aligned = list_images, subsample_evenly, remap_labels

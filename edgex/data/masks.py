@@ -28,9 +28,8 @@ from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
 from edgex.data.crops import Crops, Folder, crops_of, joined_crops
-from edgex.data.image_folders import MASK_SUFFIX
 from edgex.errors import DataError, ImageError
-from edgex.runtime.frames import as_frame
+from edgex.runtime.frames import MASK_SUFFIX, as_frame
 from edgex.runtime.preprocessing import Preprocessing
 from edgex.utils.progress import Progress
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from edgex.runtime.errors import SourceError
-from edgex.runtime.frames import PICTURE_SUFFIXES, as_frame, is_picture
+from edgex.runtime.frames import PICTURE_SUFFIXES, as_frame, is_picture, list_pictures
 from edgex.runtime.watch.source import SourceFrame
 
 
@@ -23,8 +23,8 @@ class FolderSource:
     def open(self) -> None:
         """Lists the folder. Raises SourceError where there are no pictures."""
         try:
-            found = self._path.rglob("*") if self._path.is_dir() else [self._path]
-            pictures = sorted(path for path in found if is_picture(path) and path.is_file())
+            one = [self._path] if is_picture(self._path) and self._path.is_file() else []
+            pictures = list_pictures(self._path) if self._path.is_dir() else one
         except OSError as error:
             raise SourceError(f"{self._path}: cannot be listed: {error.strerror or error}") from error
         if not pictures:

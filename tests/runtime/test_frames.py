@@ -9,7 +9,7 @@ from PIL import Image
 
 from edgex.runtime import ImageError, UsageError
 from edgex.runtime import frames as module
-from edgex.runtime.frames import as_frame, is_picture, read_picture
+from edgex.runtime.frames import as_frame, is_picture, list_pictures, read_picture
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)
 
@@ -118,6 +118,15 @@ def test_read_picture_gives_bytes_of_its_own(tmp_path: Path, mode: str) -> None:
 )
 def test_what_a_picture_is_called(name: str, picture: bool) -> None:
     assert is_picture(name) is is_picture(Path(name)) is picture
+
+
+def test_a_folders_pictures_are_listed_by_path_without_masks(tmp_path: Path) -> None:
+    names = ("b/2.PNG", "b/10.jpeg", "a.bmp", "c.gif/inside.webp", "a.mask.png", "b/2.mask.png", "notes.txt", ".png")
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = list_pictures(str(tmp_path))
+    assert found == sorted(tmp_path / name for name in names[:4])
 
 
 def test_the_first_picture_of_an_animation_counts(tmp_path: Path) -> None:

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edgex.cli import predict
 from edgex.data import image_folders
 from edgex.data.augmentation import augment
 from edgex.errors import DataError, ImageError
 from edgex.runtime.frames import as_frame
 from edgex.runtime.preprocessing import Preprocessing
+from edgex.runtime.watch.folder import FolderSource
 from pictures import COLOURS, draw, picture_folder
 
 PREPROCESSING = Preprocessing((32, 48), 40, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -62,6 +64,21 @@ def test_missing_and_empty_folders_are_named(tmp_path: Path) -> None:
         image_folders.labelled(tmp_path)
     with pytest.raises(DataError, match="expected pictures in"):
         image_folders.list_images([tmp_path / "empty class"])
+
+
+def test_training_predicting_and_watching_find_the_same_pictures(tmp_path: Path) -> None:
+    root = picture_folder(tmp_path, {"": 2})
+    draw("red disc", 9).save(root / "red disc" / "0.mask.png")
+    (root / "notes.txt").touch()
+    found = image_folders.list_images([root])
+    assert len(found) == 6
+    assert found == image_folders.labelled(root).paths == tuple(predict._pictures([root]))
+    source = FolderSource(root)
+    source.open()
+    names = []
+    while (frame := source.read()) is not None:
+        names.append(frame.name)
+    assert names == [str(path) for path in found]
 
 
 def test_an_unreadable_picture_is_named(tmp_path: Path) -> None:
