@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import tracemalloc
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import PIL
@@ -11,6 +12,9 @@ from PIL import Image
 
 from edgex.runtime import ArtefactError, ImageError, Preprocessing, UsageError
 
+if TYPE_CHECKING:
+    from edgex.runtime.resample import Interpolation
+
 SIZES = [(1, 1), (1, 7), (2, 3), (3, 200), (97, 211), (224, 224), (223, 257), (256, 300), (300, 256)]
 SIZES += [(333, 517), (641, 479), (255, 255), (4, 300), (300, 3), (700, 201)]
 TARGETS = [(256, (224, 224)), (224, (224, 224)), (248, (224, 224)), (200, (224, 224)), (256, (224, 192))]
@@ -18,7 +22,8 @@ TARGETS += [(255, (225, 225)), (64, (63, 64)), (40, (32, 48)), (518, (518, 518))
 
 
 def make(resize: int = 256, image_size: tuple[int, int] = (224, 224), how: str = "bicubic") -> Preprocessing:
-    return Preprocessing(image_size, resize, how, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    interpolation = cast("Interpolation", how)
+    return Preprocessing(image_size, resize, interpolation, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:

@@ -61,7 +61,7 @@ def describe(**changes: Any) -> dict[str, Any]:
 def graph(**shapes: Any) -> onnx.ModelProto:
     """The small model without metadata; `shapes` replaces declared shapes and renames nothing."""
     height, width = GRID[0] * CELL, GRID[1] * CELL
-    constants = {
+    constants: dict[str, np.ndarray] = {
         "cells": np.array([0, GRID[0], CELL, GRID[1], CELL, 3], np.int64),
         "full": np.array(255, np.float32),
         "weights": WEIGHTS,

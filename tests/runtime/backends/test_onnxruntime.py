@@ -160,9 +160,12 @@ def test_missing_and_extra_inputs_and_outputs_are_named(
 def test_provider_options_are_texts_and_json(monkeypatch: pytest.MonkeyPatch, model_path: Path) -> None:
     seen: list[Any] = []
     real = onnxruntime.InferenceSession
-    monkeypatch.setattr(
-        onnxruntime, "InferenceSession", lambda *args, **kwargs: (seen.append(kwargs["providers"]), real(*args))[1]
-    )
+
+    def opened(*arguments: Any, providers: list[Any], **_: Any) -> Any:
+        seen.append(providers)
+        return real(*arguments)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", opened)
     open_session(model_path, "cpu", provider_options={"use_arena": 1, "config": {"CPU": {"HINT": "bf16"}}})
     assert seen == [[("CPUExecutionProvider", {"use_arena": "1", "config": '{"CPU": {"HINT": "bf16"}}'})]]
 

@@ -32,8 +32,9 @@ def test_a_folder_is_read_to_the_bottom_in_order(tmp_path: Path) -> None:
             shot = source.read()
             assert shot is not None
             names.append(Path(shot.name).relative_to(tmp_path).as_posix())
+            pixels = shot.frame.rgb()
         assert names == ["a.PNG", "b/10.jpg", "b/2.png"]
-        np.testing.assert_array_equal(shot.frame.rgb(), coloured(0))
+        np.testing.assert_array_equal(pixels, coloured(0))
         with pytest.raises(ImageError, match="cannot identify"):
             source.read()
         assert source.read() is None

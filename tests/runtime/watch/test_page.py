@@ -95,14 +95,21 @@ def test_the_newest_state(running: Running, session: Session) -> None:
     assert np.abs(picture.astype(int) - coloured(2)).max() <= 4
 
 
+def explains(number: int) -> Callable[[dict[str, Any]], bool]:
+    """Whether a state shows the heatmap of the class that was asked for."""
+    return lambda state: bool(state["asked"] == state["explained"]["index"] == number)
+
+
 def test_a_question_changes_the_heatmap_of_the_picture_at_hand(running: Running, session: Session) -> None:
     running.until(lambda state: state["state"] == "ended")
     for wanted, number in ((1, 1), ("nothing", 3), ("RED thing", 0)):
         assert running.explain(wanted)[0] == 200
-        state = running.until(lambda state, n=number: state["asked"] == state["explained"]["index"] == n)
+        state = running.until(explains(number))
         np.testing.assert_allclose(state["heatmap"], session(coloured(2), explain=number).heatmap, atol=1e-5)
     assert running.explain(None)[0] == 200
-    assert running.until(lambda state: state["asked"] is None)["explained"]["label"]
+    # Of the predicted class again.
+    state = running.until(lambda state: state["asked"] is None and state["explained"]["index"] == 2)
+    np.testing.assert_allclose(state["heatmap"], session(coloured(2)).heatmap, atol=1e-5)
 
 
 @pytest.mark.parametrize(

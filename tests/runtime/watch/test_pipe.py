@@ -32,7 +32,7 @@ class Drip(io.RawIOBase):
 def encoded(kind: str, size: tuple[int, int] = (40, 30), **options: object) -> bytes:
     buffer = io.BytesIO()
     pixels = RNG.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(buffer, format=kind, **options)  # type: ignore[arg-type]
+    Image.fromarray(pixels).save(buffer, format=kind, **options)
     return buffer.getvalue()
 
 

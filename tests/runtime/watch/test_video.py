@@ -25,7 +25,9 @@ av = pytest.importorskip("av")
 
 def read_all(source: Any) -> tuple[list[np.ndarray], list[float], int]:
     """Pictures, their times, and how many could not be decoded."""
-    pictures, times, bad = [], [], 0
+    pictures: list[np.ndarray] = []
+    times: list[float] = []
+    bad = 0
     source.open()
     while True:
         try:
