@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import importlib.util
-import os
 import platform
 from pathlib import Path
 from typing import Any
 
 from edgex._version import __version__
+from edgex.files.home import home
 from edgex.runtime.errors import install_hint
 
 
@@ -57,7 +57,8 @@ PACKAGES = tuple(
 class Diagnosis:
     """What `diagnose` found. packages: distribution -> version, None where it is not installed. providers: execution
     providers of onnxruntime. gpus: names of the GPUs that torch sees. home: the folder of the user's own models
-    ($EDGEX_HOME), newest_bake: what `edgex export` takes when no model is named, None where nothing was baked.
+    ($EDGEX_HOME), newest_bake: what `edgex export` takes in this directory when no model is named, None where nothing
+    was baked from it.
     """
 
     packages: dict[str, str | None]
@@ -90,8 +91,7 @@ class Diagnosis:
 def diagnose() -> Diagnosis:
     """Looks at this installation and this machine."""
     packages = {package.distribution: _version(package.distribution) for package in PACKAGES}
-    home = Path(os.environ.get("EDGEX_HOME") or Path.home() / ".edgex")
-    return Diagnosis(packages, _providers(), _gpus(), _advice(packages), home, _newest_bake())
+    return Diagnosis(packages, _providers(), _gpus(), _advice(packages), home(), _newest_bake())
 
 
 def extra_of(module: str) -> str | None:
@@ -133,12 +133,12 @@ def _newest_bake() -> Path | None:
     # The zoo reads artefacts with torch; where there is no torch, nothing was baked.
     if importlib.util.find_spec("torch") is None:
         return None
-    from edgex.errors import UsageError
+    from edgex.errors import EdgexError
     from edgex.files import zoo
 
     try:
         return zoo.newest_bake()
-    except UsageError:
+    except EdgexError:
         return None
 
 

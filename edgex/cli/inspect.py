@@ -27,7 +27,7 @@ def inspect(
     if not path.is_file():
         from edgex.files import zoo
 
-        path = zoo.resolve_any(file)
+        path = zoo.resolve(file)
     show(path, as_json=json)
 
 

@@ -21,12 +21,10 @@ def register(app: typer.Typer) -> None:
 def list_(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """List everything that has a name."""
     from edgex.files import zoo
-    from edgex.files.tensor_file import TensorFile
 
     rows = []
     for entry in zoo.entries():
-        with TensorFile(entry.path) as file:
-            metadata = file.metadata
+        metadata = entry.metadata
         rows.append(
             {
                 "name": entry.name,
@@ -54,8 +52,8 @@ def list_(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = Fa
     Console().print(table)
 
 
-def path(name: Annotated[str, typer.Argument(help="Name of a model or vector.")]) -> None:
-    """Print the path of a named model or vector."""
+def path(name: Annotated[str, typer.Argument(help="A zoo name, an hf:// name or a file.")]) -> None:
+    """Print the path of the file that a name stands for."""
     from edgex.files import zoo
 
-    print(zoo.resolve_any(name))
+    print(zoo.resolve(name))

@@ -1,7 +1,7 @@
 """Names of artefacts: a path, the local zoo, the built-in zoo, or hf://org/repo/file.
 
-The built-in zoo ships with the package. The local zoo is the folder "zoo" in $EDGEX_HOME (default: ~/.edgex);
-baked models go there unless told otherwise, and "latest-bake" beside it remembers the newest one.
+The built-in zoo ships with the package. The local zoo is the folder "zoo" in $EDGEX_HOME, where baked models go unless
+they are given another place; `edgex.files.home` documents that folder and which bake is the newest one.
 """
 
 from __future__ import annotations
@@ -9,29 +9,31 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
+from typing import Any, Literal
 
 from edgex.errors import ArtefactError, UsageError
 from edgex.files import hub
-from edgex.files.tensor_file import TensorFile, atomic_output
+from edgex.files.home import Bake, home, newest_record, newest_record_anywhere, record_bake
+from edgex.files.model_file import LoadedModel, load_card, load_model
+from edgex.files.tensor_file import TensorFile
 from edgex.utils.text import nearest
 
 BUILT_IN = Path(__file__).parents[1] / "built_in"
 SUFFIX = ".safetensors"
+Kind = Literal["model", "vector"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One named artefact: name, "model" or "vector", where it is from ("built in" or "local"), its path."""
+    """One named artefact: name, "model" or "vector", where it is from ("built in" or "local"), its path, and what its
+    file says of itself.
+    """
 
     name: str
     kind: str
     origin: str
     path: Path
-
-
-def home() -> Path:
-    """The folder of the user's own artefacts: $EDGEX_HOME, or ~/.edgex."""
-    return Path(os.environ.get("EDGEX_HOME") or Path.home() / ".edgex")
+    metadata: dict[str, Any] = dataclasses.field(repr=False, compare=False)
 
 
 def local_path(name: str) -> Path:
@@ -46,63 +48,83 @@ def entries() -> list[Entry]:
         for path in sorted(folder.glob(f"*{SUFFIX}")):
             try:
                 with TensorFile(path) as file:
-                    kind = file.metadata.get("kind")
+                    metadata = file.metadata
             except ArtefactError:
                 continue
-            if kind in ("model", "vector"):
-                found.append(Entry(path.name.removesuffix(SUFFIX), kind, origin, path))
+            if metadata.get("kind") in ("model", "vector"):
+                found.append(Entry(path.name.removesuffix(SUFFIX), metadata["kind"], origin, path, metadata))
     return found
 
 
-def resolve(name: str, kind: str) -> Path:
-    """The file that a name stands for; kind is "model" or "vector".
+def resolve(name: str | os.PathLike[str], kind: Kind | None = None) -> Path:
+    """The file that a name or path stands for; an existing file stands for itself, whatever it holds.
 
-    Raises UsageError with the nearest known names, ArtefactError for a path that does not exist.
+    kind: what the zoo is searched for; None finds models and vectors.
+
+    Raises UsageError with the nearest known names, ArtefactError for a path that does not exist or a file of the hub
+    that cannot be fetched.
     """
-    if name.startswith("hf://"):
+    name = os.fspath(name)
+    if name.startswith(hub.SCHEME):
         return hub.weights_file(name)
     path = Path(name)
     if path.is_file():
         return path
-    if path.suffix or os.sep in name:
-        raise ArtefactError(f"expected an edgex {kind} file at {name}, found nothing: check the path")
-    known = [entry for entry in entries() if entry.kind == kind]
+    known = [entry for entry in entries() if kind in (None, entry.kind)]
     for entry in known:
         if entry.name == name:
             return entry.path
+    if path.suffix or path.name != name:
+        wanted = f"an edgex {kind} file" if kind else "a file"
+        raise ArtefactError(f"expected {wanted} at {name}, found nothing: check the path")
     names = sorted({entry.name for entry in known})
-    hint = nearest(name, names) or f"; known {kind}s: {', '.join(names) or 'none'}"
-    raise UsageError(f"no {kind} named '{name}' in the zoo{hint}")
+    hint = nearest(name, names) or f"; known {kind or 'name'}s: {', '.join(names) or 'none'}"
+    raise UsageError(f"{f'no {kind}' if kind else 'nothing'} named '{name}' in the zoo{hint}")
 
 
-def resolve_any(name: str) -> Path:
-    """The file that a name stands for, of whichever kind; UsageError with the nearest known names."""
-    if name.startswith("hf://"):
-        return hub.weights_file(name)
-    path = Path(name)
-    if path.suffix or os.sep in name:
-        raise ArtefactError(f"expected a file at {name}, found nothing: check the path")
-    known = entries()
-    for entry in known:
-        if entry.name == name:
-            return entry.path
-    names = sorted({entry.name for entry in known})
-    raise UsageError(f"nothing named '{name}' in the zoo{nearest(name, names) or '; known: ' + ', '.join(names)}")
+def remember_bake(path: str | os.PathLike[str], sha256: str | None = None) -> None:
+    """Makes a baked model the newest bake of this working directory.
 
-
-def remember_bake(path: Path) -> None:
-    """Makes `path` the newest bake."""
-    with atomic_output(home() / "latest-bake") as temporary:
-        temporary.write_text(str(path.resolve()), encoding="utf-8")
+    sha256: the digest that the file was written with; by default the one that it records now.
+    """
+    record_bake(path, load_card(path)[1] if sha256 is None else sha256)
 
 
 def newest_bake() -> Path:
-    """The model that was baked last; UsageError where there is none."""
-    try:
-        path = Path((home() / "latest-bake").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        path = None
-    if path is None or not path.is_file():
-        gone = f" ({path} is gone)" if path else ""
-        raise UsageError(f"no baked model yet{gone}: run 'edgex bake --target cars --vector imagenet' or name a model")
-    return path
+    """The file of the newest bake, by the rule of `edgex.files.home`.
+
+    Raises UsageError where there is none, where its file is gone or where another model has replaced it.
+    """
+    bake = _newest_bake()
+    _check_unchanged(bake, load_card(bake.path)[1])
+    return bake.path
+
+
+def load_newest_bake() -> LoadedModel:
+    """The newest bake, loaded; raises as `newest_bake` does."""
+    bake = _newest_bake()
+    loaded = load_model(bake.path)
+    _check_unchanged(bake, loaded.sha256)
+    return loaded
+
+
+def _newest_bake() -> Bake:
+    bake = newest_record()
+    if bake is None:
+        elsewhere = newest_record_anywhere()
+        hint = f" (the one from {elsewhere.directory} is {elsewhere.path})" if elsewhere else ""
+        raise UsageError(
+            f"no baked model yet from this folder{hint}: run 'edgex bake --target cars --vector imagenet' or name a "
+            "model"
+        )
+    if not bake.path.is_file():
+        raise UsageError(f"the newest bake from this folder, {bake.path}, is gone: bake again or name a model")
+    return bake
+
+
+def _check_unchanged(bake: Bake, sha256: str) -> None:
+    if bake.sha256 != sha256:
+        raise UsageError(
+            f"the newest bake from this folder, {bake.path}, has been replaced by another model since: bake again or "
+            "name a model"
+        )

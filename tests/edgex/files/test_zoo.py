@@ -1,5 +1,8 @@
+"""Names of artefacts, the built-in ones, and which bake is the newest."""
+
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,21 +60,86 @@ def test_unknown_names_get_the_nearest_ones() -> None:
         zoo.resolve("carz", "model")
     with pytest.raises(UsageError, match="no vector named 'xyz' in the zoo; known vectors: imagenet"):
         zoo.resolve("xyz", "vector")
-    with pytest.raises(ArtefactError, match="found nothing"):
+    with pytest.raises(UsageError, match="nothing named 'xyz' in the zoo; known names: cars, imagenet, imagenet-1k"):
+        zoo.resolve("xyz")
+    with pytest.raises(UsageError, match="nothing named 'imagnet' in the zoo; did you mean imagenet"):
+        zoo.resolve("imagnet")
+    with pytest.raises(ArtefactError, match=r"expected an edgex model file at absent\.safetensors, found nothing"):
         zoo.resolve("absent.safetensors", "model")
+    for path in (Path("folder/absent"), "folder/absent"):
+        with pytest.raises(ArtefactError, match="expected a file at folder/absent, found nothing"):
+            zoo.resolve(path)
 
 
-def test_the_newest_bake_is_remembered(random_model: Callable[..., Any], tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no baked model yet: run 'edgex bake"):
+def test_names_are_found_by_kind() -> None:
+    assert zoo.resolve("imagenet") == zoo.resolve("imagenet", "vector") == zoo.BUILT_IN / "imagenet.safetensors"
+    with pytest.raises(UsageError, match="no model named 'imagenet' in the zoo; did you mean imagenet-1k"):
+        zoo.resolve("imagenet", "model")
+
+
+def test_an_existing_file_stands_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("cars").write_bytes(b"of another kind")
+    for name in ("cars", Path("cars"), str(tmp_path / "cars")):
+        assert zoo.resolve(name) == zoo.resolve(name, "model") == Path(name)
+
+
+def test_a_local_name_may_hold_a_dot(random_model: Callable[..., Any]) -> None:
+    model, card = random_model("timm/test_vit", classes=3)
+    save_model(zoo.local_path("vit.augreg-baked"), model, card)
+    assert zoo.resolve("vit.augreg-baked", "model") == zoo.local_path("vit.augreg-baked")
+
+
+def test_the_newest_bake_is_remembered(
+    random_model: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="no baked model yet from this folder: run 'edgex bake"):
         zoo.newest_bake()
     model, card = random_model("timm/test_vit", classes=3)
-    path = tmp_path / "elsewhere.safetensors"
-    save_model(path, model, card)
-    zoo.remember_bake(path)
-    assert zoo.newest_bake() == path
-    path.unlink()
-    with pytest.raises(UsageError, match="is gone"):
+    digest = save_model("first.safetensors", model, card)
+    zoo.remember_bake("first.safetensors")
+    save_model("second.safetensors", model, dataclasses.replace(card, name="second"))
+    zoo.remember_bake("second.safetensors", load_card("second.safetensors")[1])
+    assert zoo.newest_bake() == tmp_path / "second.safetensors"
+    loaded = zoo.load_newest_bake()
+    assert (loaded.card.name, loaded.path) == ("second", tmp_path / "second.safetensors")
+    zoo.remember_bake("first.safetensors", digest)
+    assert zoo.newest_bake() == tmp_path / "first.safetensors"
+    Path("first.safetensors").unlink()
+    for newest in (zoo.newest_bake, zoo.load_newest_bake):
+        with pytest.raises(UsageError, match=r"first\.safetensors, is gone"):
+            newest()
+
+
+def test_the_newest_bake_belongs_to_the_working_directory(
+    random_model: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, card = random_model("timm/test_vit", classes=3)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        save_model("model.safetensors", model, dataclasses.replace(card, name=name))
+        zoo.remember_bake("model.safetensors")
+    for name in ("a", "b"):
+        monkeypatch.chdir(tmp_path / name)
+        assert zoo.load_newest_bake().card.name == name
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=rf"the one from {tmp_path / 'b'} is {tmp_path / 'b' / 'model.safetensors'}"):
         zoo.newest_bake()
+
+
+def test_a_bake_that_another_one_replaced_is_refused(
+    random_model: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model, card = random_model("timm/test_vit", classes=3)
+    digest = save_model(zoo.local_path("cars-baked"), model, card)
+    zoo.remember_bake(zoo.local_path("cars-baked"), digest)
+    save_model(zoo.local_path("cars-baked"), model, dataclasses.replace(card, alpha=0.25))
+    for newest in (zoo.newest_bake, zoo.load_newest_bake):
+        with pytest.raises(UsageError, match="has been replaced by another model since: bake again or name a model"):
+            newest()
 
 
 def test_a_damaged_file_in_the_local_zoo_does_not_hide_the_rest(home: Path) -> None:
@@ -88,10 +156,9 @@ def test_labels_in_the_local_zoo_are_neither_model_nor_vector(home: Path) -> Non
 
 @pytest.mark.parametrize("name", ["hf://", "hf://organisation", "hf://organisation/repository"])
 def test_incomplete_hub_names_are_refused(name: str) -> None:
-    with pytest.raises(UsageError, match="expected hf://organisation/repository/file"):
-        zoo.resolve(name, "model")
-    with pytest.raises(UsageError, match="expected hf://organisation/repository/file"):
-        zoo.resolve_any(name)
+    for kind in ("model", None):
+        with pytest.raises(UsageError, match="expected hf://organisation/repository/file"):
+            zoo.resolve(name, kind)
 
 
 @pytest.mark.parametrize("name", ["cars", "imagenet-1k"])

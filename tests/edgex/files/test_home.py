@@ -1,0 +1,119 @@
+"""The record of bakes: what each process finds while others bake, in real shells that run at the same time."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from edgex.files import home
+
+BAKE = "import sys; from edgex.files import home; home.record_bake(sys.argv[1], 'of ' + sys.argv[1])"
+NEWEST = "from edgex.files import home; print(home.newest_record().path.name)"
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EDGEX_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "home"
+
+
+def shells_at_once(folders: dict[str, Path], homes: dict[str, Path]) -> dict[str, str]:
+    """In one shell per name: bake the name, wait until all have, and take the newest bake."""
+    script = f'{sys.executable} -c "{BAKE}" "$1"; touch "$1.done"; read go; {sys.executable} -c "{NEWEST}"'
+    shells = {
+        name: subprocess.Popen(
+            ["sh", "-c", script, "sh", name],
+            cwd=folder,
+            env={**os.environ, "EDGEX_HOME": str(homes[name])},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for name, folder in folders.items()
+    }
+    deadline = time.monotonic() + 60
+    while not all((folders[name] / f"{name}.done").exists() for name in shells):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return {name: shell.communicate("go\n", timeout=60)[0].strip() for name, shell in shells.items()}
+
+
+NAMES = ("one", "two", "three")
+
+
+def test_shells_in_different_directories_get_their_own(tmp_path: Path, own_home: Path) -> None:
+    folders = {name: tmp_path / name for name in NAMES}
+    for folder in folders.values():
+        folder.mkdir()
+    assert shells_at_once(folders, dict.fromkeys(NAMES, own_home)) == {name: name for name in NAMES}
+
+
+def test_shells_with_homes_of_their_own_get_their_own(tmp_path: Path) -> None:
+    found = shells_at_once(dict.fromkeys(NAMES, tmp_path), {name: tmp_path / f"home of {name}" for name in NAMES})
+    assert found == {name: name for name in NAMES}
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc")
+def test_shells_in_one_directory_get_their_own(tmp_path: Path, own_home: Path) -> None:
+    found = shells_at_once(dict.fromkeys(NAMES, tmp_path), dict.fromkeys(NAMES, own_home))
+    assert found == {name: name for name in NAMES}
+    # Another shell takes what was baked last of all.
+    records = [json.loads(path.read_text()) for path in own_home.rglob("*.json")]
+    assert len(records) == 3, "no record is lost"
+    last = max(records, key=lambda record: record["nanoseconds"])
+    other = subprocess.run(
+        ["sh", "-c", f'{sys.executable} -c "{NEWEST}"; true'], capture_output=True, text=True, check=True
+    )
+    assert other.stdout.strip() == Path(last["path"]).name
+
+
+def test_a_process_prefers_its_own_bake_to_a_later_one(tmp_path: Path) -> None:
+    home.record_bake("mine", "0")
+    subprocess.run([sys.executable, "-c", BAKE, "theirs"], check=True)
+    newest = home.newest_record()
+    assert newest is not None
+    assert (newest.path, newest.sha256, newest.directory) == (tmp_path / "mine", "0", str(tmp_path))
+    latest = home.newest_record_anywhere()
+    assert latest is not None
+    assert (latest.path, latest.sha256) == (tmp_path / "theirs", "of theirs")
+
+
+def test_nothing_baked_here_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert home.newest_record() is None
+    assert home.newest_record_anywhere() is None
+    home.record_bake("a", "0")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert home.newest_record() is None
+
+
+def test_damaged_records_are_passed_over_and_old_ones_removed(own_home: Path) -> None:
+    home.record_bake("a", "0")
+    (record,) = own_home.rglob("*.json")
+    for index, text in enumerate(("", "{", "[]", '{"path": "b"}')):
+        record.with_name(f"9{index}.json").write_text(text)
+    newest = home.newest_record()
+    assert newest is not None and newest.path.name == "a"
+    for path in own_home.rglob("*.json"):
+        os.utime(path, (0, 0))
+    home.record_bake("c", "1")
+    (kept,) = own_home.rglob("*.json")
+    assert json.loads(kept.read_text())["sha256"] == "1"
+
+
+def test_the_home_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, own_home: Path) -> None:
+    assert home.home() == own_home
+    monkeypatch.setenv("EDGEX_HOME", "")
+    assert home.home() == Path.home() / ".edgex"
+
+
+def test_it_needs_nothing_heavy() -> None:
+    code = "import sys, edgex.files.home; sys.exit(bool({'numpy', 'torch', 'safetensors'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
