@@ -92,13 +92,13 @@ def measure(folder: Path, repeats: int) -> dict[str, Any]:
 
 def run_job(job: str, folder: Path) -> dict[str, float]:
     """One job, measured in this process."""
-    from edgex.vectors.bake import bake  # before the measurement: its libraries count as the starting memory
+    from edgex.vectors.bake import add_vector  # before the measurement: its libraries count as the starting memory
 
     target, vector, out = (folder / f"{name}.safetensors" for name in ("target", "vector", "out"))
     before = resident_peak()
     started = time.perf_counter()
     if job == "bake":
-        bake(target, vector, out, alpha=0.7)
+        add_vector(target, vector, out, alpha=0.7)
     elif job == "copy target":
         shutil.copyfile(target, out)
     elif job == "copy both":

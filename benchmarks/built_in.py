@@ -25,7 +25,7 @@ from edgex.files.model_file import load_card, load_model
 from edgex.files.vector_file import load_vector_card
 from edgex.utils import devices
 from edgex.utils.statistics import Estimate
-from edgex.vectors.bake import bake
+from edgex.vectors.bake import add_vector
 
 RESULTS = Path(__file__).parent / "results" / "built_in.json"
 PLAN = Plan(fills=("mean",), precision="fp32")
@@ -63,7 +63,7 @@ def cars(folder: Path, vector: Path, alpha: float, explained: int) -> dict[str, 
     accuracies: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as place:
         baked = Path(place) / "baked.safetensors"
-        bake(target, vector, baked, alpha=alpha)
+        add_vector(target, vector, baked, alpha=alpha)
         differences = []
         for name, path in (("unbaked", target), ("baked", baked)):
             model, card = load_model(path)

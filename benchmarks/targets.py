@@ -35,7 +35,7 @@ from edgex.training import predictor
 from edgex.training.fine_tuning import TrainOptions
 from edgex.utils import devices
 from edgex.utils.statistics import Estimate
-from edgex.vectors.bake import bake
+from edgex.vectors.bake import add_vector
 
 TARGETS = ("cars", "flowers", "gtsrb", "mnist", "cifar10", "dtd", "ucmerced", "scenes", "grocery", "neu")
 UPRIGHT = ("gtsrb", "mnist")
@@ -167,7 +167,7 @@ def baked_file(path: Path, vector: Path, alpha: float, work: Path) -> Path:
     """The baked model, kept until its predictor or vector changes."""
     out = work / "baked" / f"{path.stem}-{load_card(path)[1][:8]}-{identity_of(vector)[:12]}-{alpha:g}.safetensors"
     if not out.is_file():
-        bake(path, vector, out, alpha=alpha)
+        add_vector(path, vector, out, alpha=alpha)
     return out
 
 

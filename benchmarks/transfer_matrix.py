@@ -48,7 +48,7 @@ from edgex.models import backbones
 from edgex.models.self_explaining import normalise
 from edgex.utils import devices
 from edgex.utils.statistics import Estimate
-from edgex.vectors.bake import bake
+from edgex.vectors.bake import add_vector
 from edgex.vectors.transfer import TransferRecord, records_of, write_records
 
 FEATURES_OF = 64
@@ -104,7 +104,7 @@ def pair(name: str, vector: Path, target: str, setting: Setting, arguments: argp
         correct = np.array(unbaked["correct"], dtype=bool)
         with tempfile.TemporaryDirectory(dir=setting.work) as place:
             baked = Path(place) / f"{name}-{target}.safetensors"
-            bake(path, vector, baked, alpha=alpha)
+            add_vector(path, vector, baked, alpha=alpha)
             found = own(baked, pictures, arguments.explained, setting, (path, correct))
         before, after = float(correct.mean()), float(found.correct.mean())
         return {

@@ -43,7 +43,7 @@ from edgex.files.tensor_file import TensorFile
 from edgex.files.vector_file import load_vector, load_vector_card
 from edgex.utils.statistics import Estimate
 from edgex.vectors.arithmetic import CombineOptions, combine
-from edgex.vectors.bake import bake
+from edgex.vectors.bake import add_vector
 
 REFERENCE = "fp32"
 VARIANTS: dict[str, tuple[float | None, str]] = {
@@ -114,7 +114,7 @@ def measured(
             for name, file in files.items():
                 log(f"{target}: {name}")
                 baked = Path(place) / f"{target}-{file.name}"
-                bake(path, file, baked, alpha=alpha)
+                add_vector(path, file, baked, alpha=alpha)
                 found[name] = own(baked, pictures, arguments.explained, setting, (path, unbaked.correct))
         reference = found[REFERENCE]
         return {

@@ -1,7 +1,7 @@
 """Choosing alpha: the largest one that a labelled validation set allows.
 
 A vector with a readout cannot cost accuracy: it is taken at the alpha that it recommends, or at the largest one to try
-where that is smaller. Baking with a known alpha is `edgex.vectors.bake`.
+where that is smaller. Adding a vector with a known alpha is `edgex.vectors.bake`.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ def choose(
     recommended alpha needs no walk.
     """
     if not max_drop >= 0:
-        raise UsageError(f"expected a largest drop of at least 0 points, found {max_drop}")
+        raise UsageError(f"expected a largest drop of at least 0 points, found {max_drop}", argument="max_drop")
     if not STEP <= max_alpha <= 100:
-        raise UsageError(f"expected a largest alpha from {STEP} to 100, found {max_alpha}")
+        raise UsageError(f"expected a largest alpha from {STEP} to 100, found {max_alpha}", argument="max_alpha")
     scan = _Scan(target, vector)
     if scan.tau.evidence.readout:
         alpha = min(scan.tau.alpha, max_alpha)
@@ -77,7 +77,7 @@ class _Scan:
         self.model, self.card = load_model(target)
         self.deltas, self.tau = load_vector(vector)
         if self.tau.evidence.readout:
-            self.deltas = {}  # Classes are made without them.
+            self.deltas = {}  # Class scores do not depend on them.
         self.start = {n: t.clone() for n, t in self.model.backbone.tensors().items() if n in self.deltas}
 
     def curve(self, pictures: Pictures, alphas: Sequence[float], device: str) -> tuple[tuple[float, float], ...]:

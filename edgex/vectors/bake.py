@@ -1,9 +1,10 @@
-"""Bake: theta_baked = theta_target + alpha * tau, tensor by tensor.
+"""Adding a vector to a model: theta_baked = theta_target + alpha * tau, tensor by tensor.
 
 A vector with a readout (`edgex.models.readout`) is added to copies of the target's weights, stored beside them as
 "readout.<name>"; a target that has such copies already gets its vector added to those.
 The files stream through: at any moment one tensor of the target, its delta and their sum are in memory.
-Which alpha to take is `edgex.vectors.alpha`'s question; what a vector is, `edgex.files.vector_file`'s.
+The whole workflow, with names of the zoo and the choice of alpha, is `edgex.vectors.workflow`; what a vector is,
+`edgex.files.vector_file`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from edgex.models.readout import Readout
 from edgex.utils import provenance
 
 
-def bake(
+def add_vector(
     target: Path,
     vector: Path,
     out: Path,
@@ -52,7 +53,7 @@ def bake(
     Raises MismatchError where target and vector do not fit together, ArtefactError for damaged files.
     """
     if not math.isfinite(alpha):
-        raise UsageError(f"alpha must be a finite number, found {alpha}")
+        raise UsageError(f"expected a finite alpha, found {alpha}", argument="alpha")
     with TensorFile(target) as model_file, TensorFile(vector) as vector_file:
         card, tau, copies = _checked(model_file, vector_file, force=force)
         baked = dataclasses.replace(
@@ -71,7 +72,7 @@ def bake(
 
 
 def check(target: Path, vector: Path, *, force: bool = False) -> None:
-    """Raises MismatchError where `bake` would refuse this vector for this target; reads no tensor."""
+    """Raises MismatchError where `add_vector` would refuse this vector for this target; reads no tensor."""
     with TensorFile(target) as model_file, TensorFile(vector) as vector_file:
         _checked(model_file, vector_file, force=force)
 
@@ -170,7 +171,7 @@ def _check_same_origin(card: ModelCard, tau: VectorCard, target: Path, vector: P
     if card.base.fingerprint != tau.base.fingerprint:
         raise MismatchError(
             f"target {target} started from {card.base}, vector {vector} was learned from {tau.base}: "
-            "take a vector of the same base, or --force to add it anyway"
+            "take a vector of the same base, or force the sum"
         )
 
 

@@ -47,7 +47,8 @@ class TransferRecord:
 
     @property
     def failure(self) -> str | None:
-        """What failed, in words; None where the heatmap got no worse beyond doubt and accuracy was kept."""
+        """What failed, in words; None where the heatmaps did not get significantly worse (95% interval) and accuracy
+        was kept."""
         failed = []
         if self.interval[1] < 0:
             failed.append(f"heatmaps got worse (gain {self.gain:+.4f} ± {self.standard_error:.4f}, n = {self.n})")
@@ -103,12 +104,12 @@ def warnings_for(records: Iterable[TransferRecord], target: ModelCard) -> list[s
     """One line for each failed record whose target is this one by name.
 
     A target is known by its own name and by the data folders that its provenance says it was trained on; letter
-    case does not count. Likeness of weights or pictures is not guessed at.
+    case does not count. Similarity of weights or pictures plays no part.
     """
     known = {_plain(name) for name in _names(target)}
     return [
         f"the vector was measured to fail on '{record.target}': {record.failure} at alpha {record.alpha:g}; "
-        "compare with the unbaked model before using it: edgex eval BAKED --data FOLDER/test --compare UNBAKED"
+        "compare it with the unbaked model before using it (`edgex eval`)"
         for record in records
         if record.failure and _plain(record.target) in known
     ]

@@ -129,7 +129,7 @@ def test_wrong_usage_exits_with_2(run: Run, tmp_path: Path) -> None:
     assert "no model named 'carz' in the zoo; did you mean cars" in error_line(
         run("bake", "--target", "carz", "--vector", "imagenet", code=2)
     )
-    assert "--val FOLDER" in error_line(
+    assert "--val: alpha 'auto' needs labelled pictures" in error_line(
         run("bake", "--target", "cars", "--vector", "imagenet", "--alpha", "auto", code=2)
     )
     assert "number or 'auto'" in error_line(
@@ -241,11 +241,19 @@ def test_options_that_would_do_nothing_are_refused(
 @pytest.mark.parametrize(
     ("arguments", "message", "code"),
     [
-        (("bake", "--alpha", "auto", "--val", "named", "--max-drop", "nan"), "drop of at least 0", 2),
-        (("bake", "--alpha", "auto", "--val", "named", "--max-alpha", "inf"), "largest alpha from 0.25 to 100", 2),
-        (("bake", "--alpha", "nan"), "finite number", 2),
-        (("bake", "--max-drop", "1"), "add --alpha auto, or leave them out", 2),
-        (("bake", "--device", "cpu"), "add --val FOLDER, or leave it out", 2),
+        (
+            ("bake", "--alpha", "auto", "--val", "named", "--max-drop", "nan"),
+            "--max-drop: expected a largest drop of at least 0",
+            2,
+        ),
+        (
+            ("bake", "--alpha", "auto", "--val", "named", "--max-alpha", "inf"),
+            "--max-alpha: expected a largest alpha from 0.25 to 100",
+            2,
+        ),
+        (("bake", "--alpha", "nan"), "--alpha: expected a finite alpha, found nan", 2),
+        (("bake", "--max-drop", "1"), "--max-drop: max_drop is for alpha 'auto'", 2),
+        (("bake", "--device", "cpu"), "--device: device is where accuracy is measured", 2),
         (("train", "--seed", "-1"), "seed of at least 0", 2),
         (("train", "--learning-rate", "-1"), "learning rate above 0", 2),
         (("train", "--resize", "10"), "--resize of at least 160 px", 2),

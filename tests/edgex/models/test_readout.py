@@ -24,7 +24,7 @@ from edgex.training.losses import FeatureTerm
 from edgex.training.vector_training import with_evidence
 from edgex.utils.processes import Processes
 from edgex.vectors import alpha
-from edgex.vectors.bake import bake
+from edgex.vectors.bake import add_vector
 from pictures import draw, picture_folder
 from vectors import fitting
 
@@ -184,7 +184,7 @@ def pair(random_model: Callable[..., Any], tmp_path: Path) -> tuple[Path, Path, 
 def test_a_bake_adds_to_copies(pair: tuple[Path, Path, dict[str, torch.Tensor]], tmp_path: Path) -> None:
     target, vector, deltas = pair
     out, twice = tmp_path / "baked.safetensors", tmp_path / "twice.safetensors"
-    card = bake(target, vector, out, alpha=1.5)
+    card = add_vector(target, vector, out, alpha=1.5)
     assert card.evidence.readout
     with TensorFile(target) as before, TensorFile(out) as after:
         for name in before.tensors:
@@ -195,7 +195,7 @@ def test_a_bake_adds_to_copies(pair: tuple[Path, Path, dict[str, torch.Tensor]],
             key = name.removeprefix(READOUT_PREFIX)
             own = before.read("backbone." + key)
             assert torch.equal(after.read(name), own + deltas[key] * 1.5 if key in deltas else own)
-    assert bake(out, vector, twice, alpha=-1.5).alpha == 0.0
+    assert add_vector(out, vector, twice, alpha=-1.5).alpha == 0.0
     model, _ = load_model(target)
     back, _ = load_model(twice)
     expected = with_evidence(model, 2)(images_for(model)).heatmap
@@ -210,25 +210,25 @@ def test_what_does_not_belong_to_a_readout_is_refused(
 ) -> None:
     target, vector, deltas = pair
     out, other = tmp_path / "baked.safetensors", tmp_path / "other.safetensors"
-    bake(target, vector, out, alpha=1.0)
+    add_vector(target, vector, out, alpha=1.0)
     _, tau = load_vector(vector)
     plain = dataclasses.replace(tau, evidence=dataclasses.replace(tau.evidence, readout=False))
     save_vector(other, deltas, plain, dtype=torch.float32)
     with pytest.raises(MismatchError, match="has a readout of its last 2 blocks from an earlier bake"):
-        bake(out, other, tmp_path / "x.safetensors", alpha=1.0)
+        add_vector(out, other, tmp_path / "x.safetensors", alpha=1.0)
     stray = "norm.weight"
     unchanged = tuple(name for name in tau.unchanged if name != stray)
     save_vector(
         other, {**deltas, stray: torch.ones(64)}, dataclasses.replace(tau, unchanged=unchanged), dtype=torch.float32
     )
     with pytest.raises(MismatchError, match="'norm.weight' has a delta, but no place in its readout"):
-        bake(target, other, tmp_path / "x.safetensors", alpha=1.0)
+        add_vector(target, other, tmp_path / "x.safetensors", alpha=1.0)
     with TensorFile(out) as file:
         metadata, tensors = dict(file.metadata), {name: file.read(name) for name in file.tensors}
     lost = next(name for name in tensors if name.startswith(READOUT_PREFIX))
     tensor_file.write_tensors(out, metadata, {name: tensor for name, tensor in tensors.items() if name != lost})
     with pytest.raises(MismatchError, match=f"missing tensor '{lost}' of its readout"):
-        bake(out, vector, tmp_path / "x.safetensors", alpha=1.0)
+        add_vector(out, vector, tmp_path / "x.safetensors", alpha=1.0)
     assert not (tmp_path / "x.safetensors").exists()
 
 
@@ -240,7 +240,7 @@ def test_accuracy_limits_no_readout(pair: tuple[Path, Path, dict[str, torch.Tens
     assert choice.alpha == 2.0, "the recommended one"
     assert len({accuracy for _, accuracy in choice.curve}) == 1
     baked = tmp_path / "baked.safetensors"
-    bake(target, vector, baked, alpha=choice.alpha)
+    add_vector(target, vector, baked, alpha=choice.alpha)
     model, _ = load_model(baked)
     assert torch.equal(model(images_for(model)).logits, load_model(target).network(images_for(model)).logits)
 

@@ -13,7 +13,7 @@ from edgex.evaluation import classification
 from edgex.files.model_file import load_model, save_model
 from edgex.files.vector_file import save_vector
 from edgex.vectors import alpha
-from edgex.vectors.bake import bake
+from edgex.vectors.bake import add_vector
 from pictures import picture_folder
 from vectors import fitting
 
@@ -45,7 +45,7 @@ def test_the_largest_allowed_alpha_is_chosen(pair: tuple[Path, Path, image_folde
     if choice.curve[-1][0] != choice.alpha:
         assert 100 * (accuracies[0.0] - choice.curve[-1][1]) > 3.0
     baked = tmp_path / "baked.safetensors"
-    bake(target, vector, baked, alpha=choice.alpha)
+    add_vector(target, vector, baked, alpha=choice.alpha)
     model, card = load_model(baked)
     assert classification.accuracy(model, pictures, card.preprocessing) == pytest.approx(choice.accuracy)
 

@@ -1,0 +1,165 @@
+"""Baking from start to end: names of the zoo, checks, the choice of alpha, warnings about a target, where it goes.
+
+The addition itself is `edgex.vectors.bake`, the rule for alpha `edgex.vectors.alpha`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from edgex.data import image_folders
+from edgex.errors import UsageError
+from edgex.files import zoo
+from edgex.files.model_file import ModelCard, load_card
+from edgex.files.vector_file import VectorCard, load_vector_card
+from edgex.utils.output import refuse_to_overwrite
+from edgex.vectors.alpha import accuracies, choose
+from edgex.vectors.bake import add_vector, check
+from edgex.vectors.transfer import records_of, warnings_for
+
+PathLike = str | os.PathLike[str]
+MAX_DROP = 0.5
+MAX_ALPHA = 2.0
+
+
+@dataclasses.dataclass(frozen=True)
+class BakeResult:
+    """A baked model: its file, its card, and how it came about.
+
+    alpha: the factor of this bake; `card.alpha` also counts earlier ones. target, vector: the names of both. curve:
+    (alpha, top-1 accuracy in [0, 1]) of every alpha that was measured, on `pictures` pictures. warnings: one line for
+    each measured failure of the vector on this target.
+    """
+
+    path: Path
+    card: ModelCard
+    target: str
+    vector: str
+    alpha: float
+    curve: tuple[tuple[float, float], ...] = ()
+    pictures: int = 0
+    warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return {
+            "path": str(self.path),
+            "alpha": self.alpha,
+            "metrics": self.card.metrics,
+            "evidence": self.card.evidence.to_dict(),
+            "warnings": list(self.warnings),
+        }
+
+
+def bake(
+    target: PathLike,
+    vector: PathLike,
+    *,
+    alpha: float | Literal["auto"] | None = None,
+    val: PathLike | None = None,
+    max_drop: float | None = None,
+    max_alpha: float | None = None,
+    out: PathLike | None = None,
+    force: bool = False,
+    device: str | None = None,
+    report: Callable[[str], None] | None = None,
+) -> BakeResult:
+    """Adds a vector to a model, which becomes self-explaining: theta_baked = theta_target + alpha * tau.
+
+    target, vector: files or names of the zoo.
+    alpha: factor on the vector. Defaults to the one that the vector recommends. "auto" takes the largest that costs
+        at most `max_drop` percentage points of accuracy on `val`; see `edgex.vectors.alpha.choose`.
+    val: folder of labelled pictures in class folders, for "auto"; with another alpha, the accuracy is recorded.
+    max_drop: for "auto". Defaults to 0.5 points. max_alpha: for "auto", the largest to try. Defaults to 2.
+    out: file to write. Defaults to <target>-baked in the local zoo, where it replaces an earlier bake.
+    force: add the vector across different bases where shapes agree, and replace an existing `out`.
+    device: where accuracy is measured: "auto" (the default), "cpu", "cuda" or "cuda:<n>".
+    report: called with each warning and with the accuracies, as lines for people.
+
+    Raises UsageError for contradicting arguments, MismatchError where the two do not fit together, ArtefactError for
+    damaged files, DataError for an unusable folder.
+    """
+    refuse_to_overwrite(out, force=force)
+    _check_arguments(alpha, val, max_drop, max_alpha, device)
+    say = report or (lambda _: None)
+    target_path, vector_path = zoo.resolve(os.fspath(target), "model"), zoo.resolve(os.fspath(vector), "vector")
+    tau, _ = load_vector_card(vector_path)
+    check(target_path, vector_path, force=force)
+    before, _ = load_card(target_path)
+    if before.alpha is not None and out is None:
+        raise UsageError(f"{target_path} was baked already: name a file to add another vector into", argument="out")
+    warnings = warnings_for(records_of(tau.metrics), before)
+    for warning in warnings:
+        say(f"warning: {warning}")
+    path = Path(out) if out is not None else zoo.local_path(f"{before.name}-baked")
+    result = BakeResult(path, before, before.name, tau.name, tau.alpha, warnings=tuple(warnings))
+    metrics: dict[str, Any] = {}
+    if val is not None:
+        allowed = MAX_DROP if max_drop is None else max_drop
+        most = MAX_ALPHA if max_alpha is None else max_alpha
+        result = _measured(result, target_path, vector_path, tau, alpha, Path(val), allowed, most, device or "auto")
+        _report_curve(result, Path(val), say)
+        curve = [list(point) for point in result.curve]
+        metrics["bake"] = {
+            "accuracy_curve": curve,
+            "n": result.pictures,
+            "max_drop_points": allowed if alpha == "auto" else None,
+        }
+    elif alpha is not None:
+        result = dataclasses.replace(result, alpha=float(alpha))
+    card = add_vector(target_path, vector_path, path, alpha=result.alpha, force=force, metrics=metrics)
+    zoo.remember_bake(path)
+    return dataclasses.replace(result, card=card)
+
+
+def _check_arguments(
+    alpha: float | Literal["auto"] | None,
+    val: PathLike | None,
+    max_drop: float | None,
+    max_alpha: float | None,
+    device: str | None,
+) -> None:
+    if isinstance(alpha, str) and alpha != "auto":
+        raise UsageError(f"expected a number or 'auto', found '{alpha}'", argument="alpha")
+    if alpha == "auto" and val is None:
+        raise UsageError("alpha 'auto' needs labelled pictures: name their folder as val", argument="val")
+    if alpha != "auto":
+        for name, value in (("max_drop", max_drop), ("max_alpha", max_alpha)):
+            if value is not None:
+                raise UsageError(f"{name} is for alpha 'auto': set that, or leave {name} out", argument=name)
+    if val is None and device is not None:
+        raise UsageError("device is where accuracy is measured: name val, or leave device out", argument="device")
+
+
+def _measured(
+    result: BakeResult,
+    target: Path,
+    vector: Path,
+    tau: VectorCard,
+    alpha: float | Literal["auto"] | None,
+    val: Path,
+    max_drop: float,
+    max_alpha: float,
+    device: str,
+) -> BakeResult:
+    """The result with its alpha and with the accuracies on the labelled pictures."""
+    pictures = image_folders.aligned(image_folders.labelled(val), result.card.classes, val)
+    if alpha == "auto":
+        choice = choose(target, vector, pictures, max_drop=max_drop, max_alpha=max_alpha, device=device)
+        factor, curve = choice.alpha, choice.curve
+    else:
+        factor = tau.alpha if alpha is None else float(alpha)
+        curve = accuracies(target, vector, pictures, sorted({0.0, factor}), device=device)
+    return dataclasses.replace(result, alpha=factor, curve=curve, pictures=len(pictures))
+
+
+def _report_curve(result: BakeResult, val: Path, say: Callable[[str], None]) -> None:
+    say(f"accuracy on {result.pictures} pictures of {val}:")
+    start = result.curve[0][1]
+    for alpha, accuracy in result.curve:
+        mark = " <- chosen" if alpha == result.alpha else ""
+        say(f"  alpha {alpha:<5g} {100 * accuracy:6.2f}%  ({100 * (accuracy - start):+.2f} points){mark}")
