@@ -19,7 +19,7 @@ MODELS = GROUND | {"utils", "data", "models"}
 FILES = MODELS | {"files"}
 LEARNED_FROM = FILES | {"importers", "shapley"}
 JUDGED = LEARNED_FROM | {"evaluation"}
-WORKFLOWS = JUDGED | {"training", "vectors", "export", "bench", "inspection", "doctor", "demo"}
+WORKFLOWS = JUDGED | {"training", "vectors", "export", "bench", "inspection", "doctor", "prediction", "demo"}
 MAY_IMPORT: dict[str, set[str]] = {
     "runtime": set(),
     "samples": set(),
@@ -38,6 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "bench": JUDGED | {"export"},
     "inspection": FILES | {"shapley"},
     "doctor": FILES,
+    "prediction": JUDGED,
     "demo": WORKFLOWS - {"demo"},
     "": WORKFLOWS,
     "cli": WORKFLOWS | {""},

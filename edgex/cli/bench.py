@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgex.cli.command import Command
-from edgex.cli.console import ProviderOption, note, print_json, provider_options
-from edgex.runtime.errors import UsageError
+from edgex.cli.console import ProviderOptions, note, print_json, read_provider_options
+from edgex.errors import UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,7 +40,7 @@ def bench(
         Path | None, typer.Option(help="int8: folder of pictures to calibrate with and to gate on.")
     ] = None,
     provider: Annotated[str, typer.Option(help="What to run on: auto, cpu, cuda, ...")] = "auto",
-    provider_option: ProviderOption = None,
+    provider_options: ProviderOptions = None,
     plain: Annotated[
         Path | None,
         typer.Option(help="Exported files: the plain classifier's ONNX file, to compare with; bench exports fp32."),
@@ -67,7 +67,7 @@ def bench(
         # The plain classifier is what runs without edgex: fp32, whatever the fused file is.
         plain_precision = None if exported else "fp32"
         session, classifier = _open(
-            fused, plain, plain_precision, provider, threads, provider_options(provider_option), stack
+            fused, plain, plain_precision, provider, threads, read_provider_options(provider_options), stack
         )
         report = time_it(session, classifier, _pixels(session, picture), options, note)
         found = {

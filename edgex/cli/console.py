@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any
 
 import typer
 
-from edgex.runtime.atomic_files import atomic_output
-from edgex.runtime.errors import UsageError
+from edgex.errors import UsageError
 from edgex.utils.json import dumps
-
-if TYPE_CHECKING:
-    import numpy as np
 
 EXIT_FAILURE = 1
 
-ProviderOption = Annotated[
+ProviderOptions = Annotated[
     list[str] | None,
-    typer.Option(metavar="KEY=VALUE", help="An option of onnxruntime's provider, objects as JSON; may be repeated."),
+    typer.Option(
+        "--provider-option",
+        metavar="KEY=VALUE",
+        help="An option of onnxruntime's provider, objects as JSON; may be repeated.",
+    ),
 ]
-"""What `provider_options` reads, the same in every command that opens exported files."""
+"""What `read_provider_options` reads, the same in every command that opens exported files."""
 
 
 def print_error(error: BaseException) -> None:
@@ -35,32 +35,45 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def provider_options(entries: list[str] | None) -> dict[str, str] | None:
-    """What --provider-option was given, each KEY=VALUE; None where it was not. Raises UsageError for anything else."""
+def read_provider_options(entries: list[str] | None) -> dict[str, str] | None:
+    """The values of --provider-option, each KEY=VALUE; None where there are none. Raises UsageError for others."""
     options = {}
     for entry in entries or []:
         key, equals, value = entry.partition("=")
         if not key or not equals:
-            raise UsageError(f"expected --provider-option as KEY=VALUE, such as device_id=1, found '{entry}'")
+            raise UsageError(f"expected KEY=VALUE, such as device_id=1, found '{entry}'", argument="provider_options")
         options[key] = value
     return options or None
-
-
-def refuse_to_overwrite(*paths: Path | None, force: bool) -> None:
-    """UsageError for the first of these files that is there already, unless `force`; None stands for no file."""
-    for path in paths:
-        if path is not None and path.exists() and not force:
-            raise UsageError(f"{path} exists: choose another file, or --force to overwrite it")
-
-
-def save_picture(pixels: np.ndarray, path: Path) -> None:
-    """uint8 [H, W, 3] RGB -> a PNG file, whole or not at all; ArtefactError where it cannot be written."""
-    from PIL import Image
-
-    with atomic_output(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG")
 
 
 def print_json(value: Any) -> None:
     """A result for programs on standard output; numbers that JSON does not know, NaN and infinity, become null."""
     print(dumps(value, indent=2))
+
+
+WIDTH = 130
+"""Of a table that goes to no terminal, in characters: there is nothing whose width could cut columns off."""
+
+
+def print_table(
+    title: str,
+    headings: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    right: Sequence[str] = (),
+    stderr: bool = False,
+) -> None:
+    """A table for people. headings: of its columns, none for a table of names and values; right: aligned to the right.
+
+    stderr: print to standard error.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", show_header=bool(headings))
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    stream = sys.stderr if stderr else sys.stdout
+    Console(stderr=stderr, width=None if stream.isatty() else WIDTH).print(table)

@@ -9,7 +9,7 @@ import typer
 
 from edgex.cli.command import Command
 from edgex.cli.console import note, print_json
-from edgex.runtime.errors import GateError, UsageError
+from edgex.errors import GateError, UsageError
 
 if TYPE_CHECKING:
     from edgex.export import ExportReport, GateResult

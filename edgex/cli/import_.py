@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from edgex.cli.command import Command
-from edgex.cli.console import refuse_to_overwrite
-from edgex.runtime.errors import UsageError
+from edgex.errors import UsageError
+from edgex.utils.output import refuse_to_overwrite
 
 
 def register(app: typer.Typer) -> None:

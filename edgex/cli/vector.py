@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 
 from edgex.cli.command import Command
-from edgex.cli.console import note, print_json, refuse_to_overwrite
-from edgex.runtime.errors import UsageError
+from edgex.cli.console import note, print_json
+from edgex.errors import UsageError
+from edgex.utils.output import refuse_to_overwrite
 
 _PAIRS = "Paired coalitions per picture."
 _SIDE = "Superpixels per side."

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from edgex.cli.command import Command
-from edgex.cli.console import EXIT_FAILURE, ProviderOption, note, provider_options
-from edgex.runtime.errors import UsageError
+from edgex.cli.console import EXIT_FAILURE, ProviderOptions, note, read_provider_options
+from edgex.errors import UsageError
 
 if TYPE_CHECKING:
     from edgex.runtime import Session, Stream
@@ -56,7 +56,7 @@ def watch(
     top: Annotated[int, typer.Option(min=1, help="How many classes per frame.")] = 3,
     opacity: Annotated[float, typer.Option(help="Of the heatmap in written pictures, 0 to 1.")] = 0.6,
     provider: Annotated[str, typer.Option(help="What to run on.")] = "auto",
-    provider_option: ProviderOption = None,
+    provider_options: ProviderOptions = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of one inference; default: one per core.")] = None,
     fast_resize: Annotated[
         bool, typer.Option("--fast-resize", help="Scale frames in half the time, rarely more than one grey level off.")
@@ -86,7 +86,7 @@ def watch(
             page.notice(text)
 
     opened = open_source(source)
-    options = provider_options(provider_option)
+    options = read_provider_options(provider_options)
     with Session(model, provider, threads=threads, provider_options=options, exact_resize=not fast_resize) as session:
         stream = Stream(
             session,

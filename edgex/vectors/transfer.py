@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgex.runtime.errors import ArtefactError
+from edgex.errors import ArtefactError
 from edgex.utils.statistics import Estimate
 
 if TYPE_CHECKING:

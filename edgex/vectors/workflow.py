@@ -147,7 +147,7 @@ def _measured(
     device: str,
 ) -> BakeResult:
     """The result with its alpha and with the accuracies on the labelled pictures."""
-    pictures = image_folders.aligned(image_folders.labelled(val), result.card.classes, val)
+    pictures = image_folders.remap_labels(image_folders.labelled(val), result.card.classes, val)
     if alpha == "auto":
         choice = choose(target, vector, pictures, max_drop=max_drop, max_alpha=max_alpha, device=device)
         factor, curve = choice.alpha, choice.curve

@@ -237,7 +237,7 @@ def test_the_table_names_the_precision_of_each_row(files: Path) -> None:
         (("fused.onnx", "--batch", "64"), "a batch of at most 4"),
         (
             ("fused.onnx", "--provider-option", "device_id"),
-            "--provider-option as KEY=VALUE, such as device_id=1, found",
+            "--provider-option: expected KEY=VALUE, such as device_id=1, found",
         ),
         (("fused.onnx", "--provider-option", "device_id=1"), "provider_options with the provider that they are for"),
         (("model.safetensors", "--plain", "plain.onnx"), "--plain is for exported files"),

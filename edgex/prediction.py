@@ -1,0 +1,107 @@
+"""Classes and heatmaps of pictures, by an exported file (onnxruntime, TensorRT) or by a model file (PyTorch)."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from edgex.errors import EdgexError, ImageError, UsageError
+from edgex.runtime import Result, Session
+from edgex.runtime.frames import list_pictures
+from edgex.utils.output import save_picture
+
+EXPORTED = (".onnx", ".engine")
+"""Suffixes of exported files."""
+
+
+class Predictor(Protocol):
+    """What a `Session` and a model in PyTorch have in common."""
+
+    def __call__(self, picture: Path, explain: str | None = None) -> Result:
+        """One picture: its classes and the heatmap of `explain`, or of the predicted class."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """Results by picture, in the order that was asked for, and the errors of pictures that could not be read."""
+
+    results: tuple[tuple[Path, Result], ...]
+    errors: tuple[EdgexError, ...]
+
+    def write_overlays(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Writes each picture with its heatmap as <picture>.<explained class>.png; equal names are numbered."""
+        stems = [path.stem for path, _ in self.results]
+        written = []
+        for number, (path, result) in enumerate(self.results):
+            stem = path.stem if stems.count(path.stem) == 1 else f"{path.stem}.{number}"
+            target = Path(folder) / f"{stem}.{_slug(result.explained)}.png"
+            save_picture(result.overlay(path), target)
+            written.append(target)
+        return written
+
+
+def predict(
+    model: str | os.PathLike[str],
+    pictures: Sequence[str | os.PathLike[str]],
+    *,
+    explain: str | None = None,
+    provider: str = "auto",
+    provider_options: Mapping[str, Any] | None = None,
+) -> Predictions:
+    """Classifies and explains pictures.
+
+    model: an exported file, a model file or a name of the zoo. pictures: files, and folders, which stand for every
+    picture below them. explain: the class to explain. Defaults to each picture's predicted class. provider,
+    provider_options: for exported files, as `edgex.runtime.Session` takes them.
+
+    An unreadable picture becomes an error of the result, and the others are classified. Raises UsageError for an
+    unknown class, a folder without pictures, or a provider for a model that is not exported.
+    """
+    paths = _files(pictures)
+    predictor = open_predictor(model, provider, provider_options)
+    results: list[tuple[Path, Result]] = []
+    errors: list[EdgexError] = []
+    for path in paths:
+        try:
+            results.append((path, predictor(path, explain=explain)))
+        except ImageError as error:
+            errors.append(error)
+    return Predictions(tuple(results), tuple(errors))
+
+
+def _files(entries: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """The files themselves, and every picture below each folder, in order of their paths."""
+    paths: list[Path] = []
+    for entry in map(Path, entries):
+        if not entry.is_dir():
+            paths.append(entry)
+            continue
+        if not (found := list_pictures(entry)):
+            raise UsageError(f"expected pictures in {entry}, found none")
+        paths += found
+    return paths
+
+
+def open_predictor(
+    model: str | os.PathLike[str], provider: str = "auto", provider_options: Mapping[str, Any] | None = None
+) -> Predictor:
+    """A session of an exported file, or a model of the zoo in PyTorch."""
+    if Path(model).suffix in EXPORTED:
+        return Session(model, provider, provider_options=provider_options)
+    if provider != "auto" or provider_options:
+        raise UsageError(
+            f"a provider and its options are for exported files, found the model {model}: export it first",
+            argument="provider" if provider != "auto" else "provider_options",
+        )
+    from edgex.evaluation.torch_session import TorchSession
+    from edgex.files import zoo
+
+    return TorchSession(zoo.resolve(os.fspath(model), "model"))
+
+
+def _slug(text: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in text.lower())
