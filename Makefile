@@ -5,7 +5,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types unit browser format clean
+.PHONY: demo test lint types unit browser docs format clean
 
 demo: $(VENV)/bake.installed
 	$(BIN)/edgex demo --out demo-output
@@ -35,6 +35,10 @@ browser:
 # Two processes of one thread each: torch's own threads would wait for each other on two cores.
 unit: $(VENV)/dev.installed browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --cov --cov-report=term:skip-covered
+
+# The documentation at http://127.0.0.1:8000, built again at every change; the tests build it strictly.
+docs: $(VENV)/dev.installed
+	$(BIN)/mkdocs serve
 
 format: $(VENV)/dev.installed
 	$(BIN)/ruff check --fix .

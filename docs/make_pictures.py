@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def _export(name: str, folder: Path) -> Path:
-    from edgex.cli import app
+    from edgex.cli.application import app
 
     out = folder / f"{name}.onnx"
     model = name
