@@ -40,7 +40,7 @@ def dynamic(k: int, m: int, rng: np.random.Generator) -> tuple[type, dict[str, n
 
 
 def calibrated(k: int, m: int, rng: np.random.Generator) -> tuple[type, dict[str, np.ndarray], list[onnx.NodeProto]]:
-    codes = {"xs": np.array(0.03, np.float32), "xz": np.array(128, np.uint8)}
+    codes: dict[str, np.ndarray] = {"xs": np.array(0.03, np.float32), "xz": np.array(128, np.uint8)}
     node = helper.make_node("MatMulIntegerToFloat", ["x", "w", "xs", "s", "xz", "z", "b"], ["y"], **MICROSOFT)
     return np.uint8, _int8(k, m, rng) | codes, [node]
 
@@ -52,12 +52,12 @@ def symmetric(k: int, m: int, rng: np.random.Generator) -> tuple[type, dict[str,
 
 def blocks(k: int, m: int, rng: np.random.Generator) -> tuple[type, dict[str, np.ndarray], list[onnx.NodeProto]]:
     count = -(-k // BLOCK_SIZE)
-    weights = {
+    weights: dict[str, np.ndarray] = {
         "w": rng.integers(0, 255, (m, count, BLOCK_SIZE), dtype=np.uint8),
         "s": np.full(m * count, 0.001, np.float32),
         "b": np.zeros(m, np.float32),
     }
-    attributes = {"K": k, "N": m, "bits": 8, "block_size": BLOCK_SIZE, "accuracy_level": 4}
+    attributes: dict[str, Any] = {"K": k, "N": m, "bits": 8, "block_size": BLOCK_SIZE, "accuracy_level": 4}
     return (
         np.float32,
         weights,

@@ -160,7 +160,7 @@ def compare(name: str, rounds: int, batches: tuple[int, ...], *, readout: bool) 
         times = cpu_times(sessions, pictures[:batch], rounds)
         for label, values in times.items():
             over = {"plain": PLAIN, "plain_int8": PLAIN_INT8, "no_heatmap": label + BARE}
-            row = {
+            row: dict[str, Any] = {
                 "model": name,
                 "weights": weights,
                 "evidence": str(model.evidence),

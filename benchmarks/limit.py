@@ -154,6 +154,8 @@ def products(kind: str, size: int, threads: int) -> dict[str, Callable[[], objec
     import torch
 
     generator = np.random.default_rng(0)
+    left: np.ndarray
+    right: np.ndarray
     if kind == "fp32":
         left, right = (generator.standard_normal((size, size), dtype=np.float32) for _ in range(2))
         a, b = torch.from_numpy(left), torch.from_numpy(right)

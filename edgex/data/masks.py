@@ -180,7 +180,7 @@ def _not_black(place: Path) -> np.ndarray:
     if isinstance(frame.source, Image.Image) and frame.source.mode.startswith("I"):
         # Numbers of objects, of which the first ones would be 0 in 8 bits.
         return np.asarray(frame.source) != 0
-    return frame.rgb().any(axis=2)
+    return np.any(frame.rgb(), axis=2)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -131,7 +131,7 @@ def test_batches_never_exceed_what_the_file_or_the_passes_allow(session: Session
 @pytest.mark.parametrize("name", ["passes", "rounds", "repeats", "batch"])
 def test_options_below_their_least_are_refused(name: str) -> None:
     with pytest.raises(UsageError, match=f"expected {name} of at least"):
-        Options(**{name: 0})
+        Options(**{name: 0})  # type: ignore[arg-type]
 
 
 def test_options_that_do_not_fit_the_model_are_refused(session: Session, picture: np.ndarray) -> None:

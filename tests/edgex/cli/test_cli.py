@@ -105,8 +105,8 @@ def test_train_learn_bake_and_evaluate_ones_own(run: Run, tmp_path: Path) -> Non
     assert "accuracy on val" in done.stdout
     run("import", "base.pt", "--arch", "timm/test_vit", "--classes", "a,b,c,d,e,f,g", "--out", "source.safetensors")
     learn = ("vector", "train", "--model", "source.safetensors", "--data", str(data / "train"), "--side", "5")
-    small = ("--pairs", "4", "--steps", "4", "--learn", "weights", "--blocks", "2", "--batch-size", "8")
-    small = (*small, "--precision", "fp32")
+    size = ("--pairs", "4", "--steps", "4", "--blocks", "2", "--batch-size", "8")
+    small = (*size, "--learn", "weights", "--precision", "fp32")
     weights = ("--explain-weight", "0.5", "--class-weight", "1.5", "--evidence-blocks", "3")
     run(*learn, *small, *weights, "--out", "my-vector.safetensors", "--model-out", "self.safetensors")
     learned = json.loads(run("vector", "info", "my-vector.safetensors", "--json").stdout)["metadata"]

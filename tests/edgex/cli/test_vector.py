@@ -19,6 +19,8 @@ from pictures import picture_folder
 Run = Callable[..., str]
 SMALL = ("--steps", "3", "--batch-size", "8", "--evidence-blocks", "3", "--precision", "fp32")
 WEIGHTS = (*SMALL, "--learn", "weights", "--blocks", "2")
+FEW = ("--pairs", "3", "--side", "5")
+BY_LABELS = ("--class-loss", "labels", "--learning-rate", "1e-3", "--work", "kept")
 
 
 @pytest.fixture
@@ -52,8 +54,7 @@ def test_labels_teach_a_vector_twice_the_same(run: Run, source: Path, tmp_path: 
 
 def test_a_readout_is_learned_unless_weights_are_asked_for(run: Run, source: Path, tmp_path: Path) -> None:
     train = ("vector", "train", "--model", "model.safetensors", *SMALL, "--out", "v.safetensors")
-    label = ("vector", "label", "--model", "model.safetensors", "--data", "pictures", "--pairs", "3", "--side", "5")
-    label = (*label, "--precision", "fp32")
+    label = ("vector", "label", "--model", "model.safetensors", "--data", "pictures", "--precision", "fp32", *FEW)
     run(*label, "--out", "labels.safetensors")
     said = run(*train, "--labels", "labels.safetensors", "--learning-rate", "1e-3", "--model-out", "m.safetensors")
     assert "class-attention of the last 3 blocks with a readout" in said
@@ -164,8 +165,7 @@ def test_bake_warns_of_a_target_that_the_vector_failed_on(run: Run, tmp_path: Pa
 
 
 def test_names_work_folders_and_half_precision_are_what_was_asked_for(run: Run, source: Path, tmp_path: Path) -> None:
-    label = ("vector", "label", "--model", "model.safetensors", "--data", "pictures", "--pairs", "3", "--side", "5")
-    label = (*label, "--precision", "fp32")
+    label = ("vector", "label", "--model", "model.safetensors", "--data", "pictures", "--precision", "fp32", *FEW)
     made = []
     for out, options in (("a", ("--work", "kept")), ("b", ("--work", "kept", "--name", "mine"))):
         run(*label, *options, "--out", f"{out}.safetensors")
@@ -176,8 +176,7 @@ def test_names_work_folders_and_half_precision_are_what_was_asked_for(run: Run, 
     names = [json.loads(run("inspect", f"{out}.safetensors", "--json"))["metadata"]["name"] for out in ("a", "b")]
     assert names == ["a", "mine"]
 
-    train = ("vector", "train", "--model", "model.safetensors", "--labels", "b.safetensors", *WEIGHTS)
-    train = (*train, "--class-loss", "labels", "--learning-rate", "1e-3", "--work", "kept")
+    train = ("vector", "train", "--model", "model.safetensors", "--labels", "b.safetensors", *WEIGHTS, *BY_LABELS)
     run(*train, "--out", "whole.safetensors")
     run(*train, "--half", "--name", "small", "--out", "half.safetensors")
     assert not list(tmp_path.glob("*.work"))

@@ -185,8 +185,10 @@ def test_training_crops_are_upright_as_the_device_sees_them(tmp_path: Path, orie
     assert np.array_equal(np.asarray(turned), upright)
     assert np.array_equal(as_frame(tmp_path / "turned.png").rgb(), upright)
     for seed in range(3):
-        crops = [augment(image, PREPROCESSING, (seed, 0), crop_scale=0.5, mirror=True) for image in (turned, plain)]
-        assert np.array_equal(*crops)
+        first, second = (
+            augment(image, PREPROCESSING, (seed, 0), crop_scale=0.5, mirror=True) for image in (turned, plain)
+        )
+        assert np.array_equal(first, second)
     centre = image_folders.load_batch([tmp_path / "turned.png", tmp_path / "upright.png"], PREPROCESSING)
     assert np.array_equal(*centre)
 

@@ -115,7 +115,8 @@ def test_dropped_tokens_are_those_that_the_library_never_sees(model_and_images: 
     visible[3] = False
     visible[4] = visible[0].flip(0)
     found = baselines.coalition_values(model, images[:1], torch.tensor([1]), visible, "drop")
-    tokens, module = model.backbone.embed(images[:1]), model.backbone.module
+    tokens = model.backbone.embed(images[:1])
+    module: Any = model.backbone.module
     for row, value in zip(visible, found, strict=True):
         kept = torch.cat([tokens[:, :1], tokens[:, 1:][:, row]], dim=1)
         features = module.norm(module.blocks(kept))[:, 0]
@@ -177,7 +178,7 @@ def test_grad_cam_is_captums(
 
 def test_rollout_is_the_product_of_the_librarys_attentions(model_and_images: Model) -> None:
     model, images = model_and_images
-    module = model.backbone.module
+    module: Any = model.backbone.module
     attentions: list[Tensor] = []
     for block in module.blocks:
         block.attn.fused_attn = False

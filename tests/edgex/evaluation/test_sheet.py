@@ -28,4 +28,4 @@ def test_a_grid_has_a_column_for_every_title() -> None:
     assert first[:, 8:68].all()
     assert second[:, 76:136].all()
     title = (pixels[:28] < 128).all(axis=-1)
-    assert title.any(axis=0).nonzero()[0].max() < 8 + 60 + 8 + 60
+    assert np.flatnonzero(title.any(axis=0)).max() < 8 + 60 + 8 + 60

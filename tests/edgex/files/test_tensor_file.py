@@ -197,7 +197,7 @@ class TestWritesThatFail:
             yield memoryview(b"\0" * 8)
             raise ArtefactError("the source broke")
 
-        specs = {"x": (torch.float32, (2,)), "y": (torch.float32, (2,))}
+        specs: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {"x": (torch.float32, (2,)), "y": (torch.float32, (2,))}
         with pytest.raises(ArtefactError, match="the source broke"):
             tensor_file.write(tmp_path / "a", {}, specs, tensors())
         assert [path.name for path in tmp_path.iterdir()] == ["a"]

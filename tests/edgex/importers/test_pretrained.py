@@ -61,7 +61,7 @@ def test_timm_weights_from_the_cache(cache: Path) -> None:
     import timm
 
     torch.manual_seed(0)
-    module = timm.create_model("test_vit", num_classes=1000).eval()
+    module: Any = timm.create_model("test_vit", num_classes=1000).eval()
     cached(cache, "timm/test_vit.r160_in1k", "model.safetensors", module.state_dict())
     arch = architecture("timm/test_vit")
     backbone, base = pretrained_backbone(arch)

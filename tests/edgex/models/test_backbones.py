@@ -42,7 +42,8 @@ def images_for(backbone: Backbone, count: int = 2) -> torch.Tensor:
 
 @torch.no_grad()
 def test_embedding_equals_the_librarys(backbone: Backbone) -> None:
-    module, images = backbone.module, images_for(backbone)
+    module: Any = backbone.module
+    images = images_for(backbone)
     if backbone.architecture.family == "timm":
         expected = module.norm_pre(module._pos_embed(module.patch_embed(images)))
     else:

@@ -85,7 +85,7 @@ def pictures(model: SelfExplainingViT, count: int = 3, seed: int = 0) -> Tensor:
 
 def scores(model: SelfExplainingViT, features: Tensor) -> Tensor:
     """Logits by the definition of the head, written out."""
-    head = model.head
+    head: Any = model.head
     if head.kind == "cosine":
         return head.scale * features @ head.weight.T / features.square().sum(-1, keepdim=True).sqrt()
     return features @ head.weight.T + head.bias
@@ -134,7 +134,8 @@ def test_real_weights_and_pictures(deit_tiny: Callable[[], Any], real_pictures: 
 
 @torch.no_grad()
 def test_empty_logits_are_those_of_the_class_token_alone(token_model: SelfExplainingViT) -> None:
-    backbone, module = token_model.backbone, token_model.backbone.module
+    backbone = token_model.backbone
+    module: Any = backbone.module
     if backbone.architecture.family == "timm":
         grid = module.pos_embed.shape[1] - backbone.patches
         start = module.cls_token
@@ -188,6 +189,7 @@ def held_centred_logit(model: SelfExplainingViT, last: Tensor, classes: Tensor) 
         length = features.detach().norm(dim=-1, keepdim=True)
         logits = model.head.scale * (features / length) @ model.head.weight.T
     else:
+        assert model.head.bias is not None
         logits = features @ model.head.weight.T + model.head.bias
     return centred(logits).gather(1, classes[:, None])[:, 0]
 
@@ -227,7 +229,7 @@ class Written:
 
 
 def library_blocks(backbone: Backbone) -> list[Any]:
-    module = backbone.module
+    module: Any = backbone.module
     return list(module.blocks if backbone.architecture.family == "timm" else module.transformer.resblocks)
 
 
@@ -260,7 +262,7 @@ def assert_evidence_matches(model: SelfExplainingViT, images: Tensor, tolerance:
             expected += torch.einsum("npd,nd->np", vectors, gradient)
         _, found = model.evidence_of(backbone.embed(images), classes[:, None])
     assert expected.std() > 1e-3
-    assert (found[:, 0] - expected).abs().max() < tolerance * max(1, expected.abs().max())
+    assert (found[:, 0] - expected).abs().max() < tolerance * max(1.0, float(expected.abs().max()))
     assert_heatmap_is_corrected_evidence(model, images, classes, expected)
 
 
@@ -271,7 +273,7 @@ def assert_heatmap_is_corrected_evidence(
     heatmap = model(images, classes).heatmap.flatten(1)
     correction = heatmap - model.evidence.scale * evidence
     spread = correction.max(1).values - correction.min(1).values
-    assert spread.max() < 1e-4 * max(1, evidence.abs().max()), "the correction differs between patches"
+    assert spread.max() < 1e-4 * max(1.0, float(evidence.abs().max())), "the correction differs between patches"
 
 
 def test_class_attention_evidence_is_what_patches_write(token_model: SelfExplainingViT) -> None:
@@ -380,7 +382,8 @@ def test_every_picture_has_its_own_class(model: SelfExplainingViT) -> None:
 @torch.no_grad()
 def test_dropped_tokens(model: SelfExplainingViT) -> None:
     """Removing patch tokens equals the library's own blocks on the tokens that are left."""
-    backbone, module = model.backbone, model.backbone.module
+    backbone = model.backbone
+    module: Any = backbone.module
     tokens = backbone.embed(pictures(model))
     keep = [*range(backbone.prefix_tokens), *range(backbone.prefix_tokens + 2, tokens.shape[1], 3)]
     kept = tokens[:, keep]

@@ -141,7 +141,7 @@ def test_labels_resume_from_their_cache(
     original = labels._label_chunk
     monkeypatch.setattr(labels, "_label_chunk", lambda *a: made.append(a[3]) or original(*a))
 
-    def run(**change: int) -> labels.Labels:
+    def run(**change: Any) -> labels.Labels:
         options = LabelOptions(pairs=2, side=5, classes=1, **change)
         return labels_of(model, card, pictures, options, tmp_path / "cache")
 
@@ -167,7 +167,9 @@ def test_labels_with_features_serve_without_them(
     assert torch.equal(rich.differences, plain.differences)
     monkeypatch.setattr(labels, "coalition_features", None)
     assert torch.equal(labels_of(model, card, pictures, few, tmp_path).differences, plain.differences)
-    assert torch.equal(labels_of(model, card, pictures, more, tmp_path).features, rich.features)
+    features = labels_of(model, card, pictures, more, tmp_path).features
+    assert features is not None
+    assert torch.equal(features, rich.features)
 
 
 def test_reliability_is_high_for_additive_games_and_low_for_noise(random_model: Callable[..., Any]) -> None:
@@ -185,8 +187,11 @@ def test_reliability_is_high_for_additive_games_and_low_for_noise(random_model: 
         return Labels(crops, torch.zeros(20, 1, dtype=torch.int64), coalitions, differences.float())
 
     total = worth.sum(dim=1).float()
-    assert labels.reliability(made(clean), total) > 0.99
-    assert abs(labels.reliability(made(noise), torch.zeros(20, 1))) < 0.3
+    of_signal, of_noise = (labels.reliability(made(d), t) for d, t in ((clean, total), (noise, torch.zeros(20, 1))))
+    assert of_signal is not None
+    assert of_signal > 0.99
+    assert of_noise is not None
+    assert abs(of_noise) < 0.3
     assert torch.allclose(labels.shapley_values(made(clean), total)[:, 0], worth[:, :, 0].float(), atol=1e-4)
     one = dataclasses.replace(made(clean), coalitions=coalitions[:, :1], differences=clean[:, :1].float())
     assert labels.reliability(one, total) is None

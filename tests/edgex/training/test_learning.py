@@ -105,7 +105,7 @@ def test_without_explanations_holding_the_outputs_has_no_gradient(
 
 
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(
-    random_model: Callable[..., Any], labels: Labels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    random_model: Callable[..., tuple[Any, Any]], labels: Labels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, _ = run(*random_model("timm/test_vit", classes=4), labels, tmp_path / "whole")
     original = TrainingCheckpoint.save
@@ -126,7 +126,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
 
 
 def test_labels_train_a_twin_on_the_same_batches(
-    random_model: Callable[..., Any], labels: Labels, tmp_path: Path
+    random_model: Callable[..., tuple[Any, Any]], labels: Labels, tmp_path: Path
 ) -> None:
     truth = torch.arange(len(labels)) % 4
     model, card = random_model("timm/test_vit", classes=4)
@@ -148,11 +148,11 @@ def test_labels_train_a_twin_on_the_same_batches(
 
 
 def test_the_twin_takes_as_many_steps_as_are_kept(
-    random_model: Callable[..., Any], labels: Labels, tmp_path: Path
+    random_model: Callable[..., tuple[Any, Any]], labels: Labels, tmp_path: Path
 ) -> None:
     """Were it to run on, the vector would hold what it learned of the classes in the meantime."""
     truth = torch.arange(len(labels)) % 4
-    options = {"class_loss": "labels", "learning_rate": 3e-3, "steps": 12, "patience": 1}
+    options: dict[str, Any] = {"class_loss": "labels", "learning_rate": 3e-3, "steps": 12, "patience": 1}
     explained, without = run(*random_model("timm/test_vit", classes=4), labels, tmp_path, truth, **options)
     assert without is not None
     assert explained.step < 12

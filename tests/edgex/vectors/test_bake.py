@@ -315,7 +315,7 @@ try:
 except ArtefactError as error:
     print(error)
 """
-    command = [sys.executable, "-c", script, pair.target, pair.vector, pair.out]
+    command = [sys.executable, "-c", script, str(pair.target), str(pair.vector), str(pair.out)]
     finished = subprocess.run(command, capture_output=True, text=True, check=True)
     assert finished.stdout.startswith(f"cannot write {pair.out} (File too large): nothing was written")
     assert pair.out.read_bytes() == b"older"
