@@ -24,7 +24,7 @@ from edgex.training.learning import LearnOptions
 from edgex.training.vector_training import VectorData
 from pictures import draw
 
-OPTIONS = {"pairs": 3, "side": 2, "classes": 2, "features": True}
+OPTIONS: dict[str, Any] = {"pairs": 3, "side": 2, "classes": 2, "features": True}
 
 
 @pytest.fixture(scope="module")
