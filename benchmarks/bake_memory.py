@@ -168,14 +168,14 @@ def write_files(folder: Path, dtype: Any) -> int:
     import torch
 
     from edgex.files import tensor_file
-    from edgex.files.model_file import BACKBONE_PREFIX, HEAD_PREFIX, Base, ModelCard
+    from edgex.files.model_file import BACKBONE_PREFIX, HEAD_PREFIX, BaseWeights, ModelCard
     from edgex.files.vector_file import VectorCard
     from edgex.models.backbones import architecture, build
     from edgex.models.self_explaining import Evidence
 
     backbone = build(architecture(ARCHITECTURE))
     shapes = {name: tuple(tensor.shape) for name, tensor in backbone.tensors().items()}
-    base = Base("random", "0" * 64)
+    base = BaseWeights("random", "0" * 64)
     evidence = Evidence.default(backbone)
     card = ModelCard(
         name="vit-l-14",

@@ -29,8 +29,9 @@ from edgex.evaluation.comparison import Plan, classifier_digest
 from edgex.evaluation.faithfulness import Fill
 from edgex.files import zoo
 from edgex.files.model_file import load_card, load_model
-from edgex.files.tensor_file import TensorFile, atomic_output
+from edgex.files.tensor_file import TensorFile
 from edgex.files.vector_file import VectorCard, load_vector_card
+from edgex.runtime.atomic_files import atomic_output
 from edgex.training import predictor
 from edgex.training.fine_tuning import TrainOptions
 from edgex.utils import devices

@@ -23,8 +23,8 @@ from edgex.export.int8 import Budget, Int8Form
 from edgex.export.onnx_runner import OnnxRunner, latency_ms
 from edgex.export.report import Damage, ExportReport, Progress, Stages
 from edgex.files.model_file import ModelCard
-from edgex.files.tensor_file import atomic_output
 from edgex.models.self_explaining import SelfExplainingViT
+from edgex.runtime.atomic_files import atomic_output
 from edgex.runtime.container import METADATA_KEY
 
 # A protobuf message, and so an ONNX file with its weights inside, cannot be larger.

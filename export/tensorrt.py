@@ -34,8 +34,8 @@ from edgex.export.onnx import describe_int8
 from edgex.export.onnx_runner import OnnxRunner, latency_ms
 from edgex.export.report import ExportReport, Progress, Stages
 from edgex.files.model_file import ModelCard
-from edgex.files.tensor_file import atomic_output
 from edgex.models.self_explaining import SelfExplainingViT
+from edgex.runtime.atomic_files import atomic_output
 
 PACKAGES = ("tensorrt", "tensorrt_rtx")
 # CUdevice_attribute numbers of the CUDA driver API.

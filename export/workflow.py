@@ -220,10 +220,9 @@ def _prepare(
     if isinstance(model, LoadedModel):
         loaded = model
     elif model is None:
-        path = zoo.newest_bake()
+        loaded = zoo.load_newest_bake()
         if progress is not None:
-            progress(f"exporting the newest bake: {path}")
-        loaded = load_model(path)
+            progress(f"exporting the newest bake: {loaded.path}")
     else:
         loaded = load_model(zoo.resolve(os.fspath(model), "model"))
     network, card = loaded

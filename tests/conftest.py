@@ -80,7 +80,7 @@ def _random_model(
     import torch
 
     from edgex.files import model_file
-    from edgex.files.model_file import Base, ModelCard
+    from edgex.files.model_file import BaseWeights, ModelCard
     from edgex.models.backbones import architecture, build
     from edgex.models.self_explaining import Evidence
 
@@ -103,7 +103,7 @@ def _random_model(
         head_kind=kind,  # type: ignore[arg-type]
         head_scale=100.0 if kind == "cosine" else 1.0,
         evidence=Evidence.default(backbone),
-        base=Base("random", model_file.fingerprint(weights)),
+        base=BaseWeights("random", model_file.fingerprint(weights)),
         alpha=alpha,
         provenance=({"step": "random weights", "seed": seed},),
     )
@@ -157,7 +157,7 @@ def _natural_pictures(count: int, image_size: tuple[int, int] = (224, 224), seed
 
 def _deit_tiny(shared: Path) -> Any:
     from edgex.files import model_file
-    from edgex.files.model_file import Base, ModelCard
+    from edgex.files.model_file import BaseWeights, ModelCard
     from edgex.importers.weights import read_state_dict
     from edgex.models.backbones import architecture, build
     from edgex.models.self_explaining import Evidence
@@ -175,6 +175,6 @@ def _deit_tiny(shared: Path) -> Any:
         head_kind="linear",
         head_scale=1.0,
         evidence=Evidence.default(backbone),
-        base=Base("deit-tiny", model_file.fingerprint(tensors)),
+        base=BaseWeights("deit-tiny", model_file.fingerprint(tensors)),
     )
     return model_file.assemble_model(card, tensors, head, source="deit-tiny").freeze(), card

@@ -31,7 +31,7 @@ READOUT_PREFIX = "readout."
 
 
 @dataclasses.dataclass(frozen=True)
-class Base:
+class BaseWeights:
     """The weights that a model or vector started from: a name for people, a fingerprint for programs."""
 
     name: str
@@ -56,7 +56,7 @@ class ModelCard:
     head_kind: HeadKind
     head_scale: float
     evidence: Evidence
-    base: Base
+    base: BaseWeights
     alpha: float | None = None
     provenance: tuple[dict[str, Any], ...] = ()
     metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -90,7 +90,7 @@ class ModelCard:
                 head_kind=data["head"]["kind"],
                 head_scale=float(data["head"]["scale"]),
                 evidence=Evidence.from_dict(data["evidence"]),
-                base=Base(**data["base"]),
+                base=BaseWeights(**data["base"]),
                 alpha=data["alpha"],
                 provenance=tuple(data["provenance"]),
                 metrics=data["metrics"],

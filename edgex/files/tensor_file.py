@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from edgex.errors import ArtefactError
-from edgex.runtime.atomic_files import atomic_output as atomic_output
+from edgex.runtime.atomic_files import atomic_output
 from edgex.runtime.errors import first_line
 from edgex.utils.json import dumps
 

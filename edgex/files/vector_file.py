@@ -22,7 +22,7 @@ from torch import Tensor
 
 from edgex.errors import ArtefactError
 from edgex.files import tensor_file
-from edgex.files.model_file import Base, check_finite, check_kind
+from edgex.files.model_file import BaseWeights, check_finite, check_kind
 from edgex.files.tensor_file import TensorFile
 from edgex.models.backbones import Architecture
 from edgex.models.self_explaining import Evidence
@@ -43,7 +43,7 @@ class VectorCard:
 
     name: str
     architecture: Architecture
-    base: Base
+    base: BaseWeights
     source: str
     supervision: str
     evidence: Evidence
@@ -76,7 +76,7 @@ class VectorCard:
             return cls(
                 name=data["name"],
                 architecture=Architecture.from_dict(data["architecture"]),
-                base=Base(**data["base"]),
+                base=BaseWeights(**data["base"]),
                 source=data["source"],
                 supervision=data["supervision"],
                 evidence=Evidence.from_dict(data["evidence"]),

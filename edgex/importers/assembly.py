@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from edgex.errors import ArtefactError, MismatchError, UsageError
 from edgex.files import model_file
-from edgex.files.model_file import Base, ModelCard
+from edgex.files.model_file import BaseWeights, ModelCard
 from edgex.files.tensor_file import TensorFile
 from edgex.importers import pretrained
 from edgex.importers.state_dicts import StateDict, sort_tensors
@@ -30,7 +30,7 @@ from edgex.runtime.preprocessing import Preprocessing
 from edgex.utils import provenance
 
 
-def load_base(architecture: Architecture, weights: Path) -> tuple[Backbone, Base]:
+def load_base(architecture: Architecture, weights: Path) -> tuple[Backbone, BaseWeights]:
     """A backbone to start training from, its head dropped, and what it is called.
 
     weights: a state dict of timm, open_clip or transformers (see `edgex.importers.state_dicts`), or a model artefact,
@@ -47,7 +47,7 @@ def load_base(architecture: Architecture, weights: Path) -> tuple[Backbone, Base
     backbone = build(architecture)
     model_file.load_backbone(backbone, state.image, source=str(weights))
     _check_configuration(weights, state, backbone)
-    return backbone, Base(weights.stem, model_file.fingerprint(backbone.tensors()))
+    return backbone, BaseWeights(weights.stem, model_file.fingerprint(backbone.tensors()))
 
 
 def import_model(
@@ -129,14 +129,14 @@ def import_pretrained(
     )
 
 
-def pretrained_backbone(architecture: Architecture, tag: str | None = None) -> tuple[Backbone, Base]:
+def pretrained_backbone(architecture: Architecture, tag: str | None = None) -> tuple[Backbone, BaseWeights]:
     """As `load_base`, for weights that the architecture's library publishes under `tag`."""
     found = pretrained.find(architecture, tag)
     state = sort_tensors(found.tensors, architecture, source=found.name)
     backbone = build(architecture)
     model_file.load_backbone(backbone, state.image, source=found.name)
     backbone.preprocessing = found.preprocessing or backbone.preprocessing
-    return backbone, Base(found.name, model_file.fingerprint(backbone.tensors()))
+    return backbone, BaseWeights(found.name, model_file.fingerprint(backbone.tensors()))
 
 
 def _assemble(
@@ -174,7 +174,7 @@ def _assemble(
     if base_weights is not None:
         base = load_base(architecture, base_weights)[1]
     else:
-        base = Base(base_name, model_file.fingerprint(backbone.tensors()))
+        base = BaseWeights(base_name, model_file.fingerprint(backbone.tensors()))
     if head is not None:
         inputs = [*inputs, _input("head", head)]
     model = SelfExplainingViT(backbone, made, Evidence.default(backbone)).freeze()

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Container
 from typing import Any
 
-from edgex.files.model_file import Base
+from edgex.files.model_file import BaseWeights
 from edgex.files.vector_file import VectorCard
 from edgex.models.backbones import Architecture
 from edgex.models.self_explaining import Evidence
@@ -14,7 +14,7 @@ from edgex.models.self_explaining import Evidence
 CARD = VectorCard(
     name="imagenet",
     architecture=Architecture("timm/test_vit", (160, 160), "token"),
-    base=Base("deit", "ab" * 32),
+    base=BaseWeights("deit", "ab" * 32),
     source="imagenet",
     supervision="shapley",
     evidence=Evidence("class-attention", 4, 0.45),

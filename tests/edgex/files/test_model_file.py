@@ -16,7 +16,7 @@ import torch
 import edgex
 from edgex.errors import ArtefactError, MismatchError
 from edgex.files import model_file, tensor_file
-from edgex.files.model_file import Base, ModelCard, check_finite, fingerprint, load_card, load_model, save_model
+from edgex.files.model_file import BaseWeights, ModelCard, check_finite, fingerprint, load_card, load_model, save_model
 from edgex.files.tensor_file import TensorFile
 
 pytestmark = pytest.mark.usefixtures("tiny_clips")
@@ -208,7 +208,7 @@ class TestFingerprint:
         assert len({own, *(fingerprint(other) for other in others)}) == 5
 
     def test_base_shows_name_and_a_short_print(self) -> None:
-        assert str(Base("deit", "0123456789abcdef" * 4)) == "deit [0123456789ab]"
+        assert str(BaseWeights("deit", "0123456789abcdef" * 4)) == "deit [0123456789ab]"
 
 
 def test_saving_does_not_change_the_model(random_model: Callable[..., Any], tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 
 from edgex.errors import ArtefactError
 from edgex.files import tensor_file
-from edgex.files.tensor_file import TensorFile, atomic_output, decode, encode
+from edgex.files.tensor_file import TensorFile, decode, encode
+from edgex.runtime.atomic_files import atomic_output
 
 TENSORS = {
     "float": torch.tensor([[0.0, -0.0, 1.5], [float("inf"), -2.0, 3e-45]]),

@@ -199,7 +199,7 @@ class TestLoadBase:
 
     def test_from_an_artefact_keeps_its_base(self, random_model: Callable[..., Any], tmp_path: Path) -> None:
         model, card = random_model("timm/test_vit")
-        card = dataclasses.replace(card, base=model_file.Base("ancestor", "f" * 64))
+        card = dataclasses.replace(card, base=model_file.BaseWeights("ancestor", "f" * 64))
         model_file.save_model(tmp_path / "m.safetensors", model, card)
         backbone, base = load_base(card.architecture, tmp_path / "m.safetensors")
         assert base == card.base

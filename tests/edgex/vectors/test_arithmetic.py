@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from edgex.errors import MismatchError, UsageError
-from edgex.files.model_file import Base
+from edgex.files.model_file import BaseWeights
 from edgex.files.vector_file import VectorCard, load_vector, load_vector_card, save_vector
 from edgex.models.backbones import architecture
 from edgex.vectors import arithmetic
@@ -182,7 +182,7 @@ def test_vectors_that_do_not_belong_together_are_refused(save: Save, tmp_path: P
     card = load_vector_card(save("one", 1))[0]
     first, out = tmp_path / "one.safetensors", tmp_path / "out.safetensors"
     for change, message in (
-        ({"base": Base("beit", "cd" * 32)}, r"learned from beit \[cdcdcdcdcdcd\].*combine vectors of one base"),
+        ({"base": BaseWeights("beit", "cd" * 32)}, r"learned from beit \[cdcdcdcdcdcd\].*combine vectors of one base"),
         ({"architecture": dataclasses.replace(card.architecture, name="timm/another")}, "learned on timm/another"),
         ({"evidence": dataclasses.replace(card.evidence, blocks=2)}, "heatmap of the same blocks"),
     ):

@@ -17,7 +17,7 @@ import torch
 
 from edgex.errors import ArtefactError, MismatchError, UsageError
 from edgex.files import tensor_file
-from edgex.files.model_file import Base, load_card, load_model, save_model
+from edgex.files.model_file import BaseWeights, load_card, load_model, save_model
 from edgex.files.tensor_file import TensorFile
 from edgex.files.vector_file import VectorCard, load_vector, save_vector
 from edgex.models.self_explaining import Evidence
@@ -191,7 +191,7 @@ def test_card_and_provenance(pair: Pair) -> None:
 
 
 def test_a_vector_of_another_base_names_both(pair: Pair) -> None:
-    pair.rewrite_vector(base=Base("beit", "cd" * 32))
+    pair.rewrite_vector(base=BaseWeights("beit", "cd" * 32))
     message = rf"started from random \[{pair.card.base.fingerprint[:12]}\].*learned from beit \[cdcdcdcdcdcd\].*force"
     pair.assert_refused(MismatchError, message)
     with pytest.raises(MismatchError, match="learned from beit"):
