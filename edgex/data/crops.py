@@ -123,11 +123,14 @@ def gather(roots: Sequence[Path], *, crops: Sequence[int], limit: int | None) ->
     pictures.
     """
     if limit is not None and limit < 1:
-        raise UsageError(f"expected a limit of at least 1 picture, found {limit}")
+        raise UsageError(f"expected a limit of at least 1 picture, found {limit}", argument="limit")
     if len(crops) not in (1, len(roots)):
-        raise UsageError(f"expected one number of crops, or one for each of {len(roots)} folders, found {len(crops)}")
+        raise UsageError(
+            f"expected one number of crops, or one for each of {len(roots)} folders, found {len(crops)}",
+            argument="crops",
+        )
     if min(crops) < 1:
-        raise UsageError(f"expected crops of at least 1, found {min(crops)}")
+        raise UsageError(f"expected crops of at least 1, found {min(crops)}", argument="crops")
     each = list(crops) * len(roots) if len(crops) == 1 else list(crops)
     found = [image_folders.list_images([root]) for root in roots]
     return tuple(

@@ -66,7 +66,8 @@ class Plan:
         reference = self.reference
         if reference and (reference.kind != "kernel-shap" or reference.passes < SMALLEST_REFERENCE):
             raise UsageError(
-                f"expected a reference kernel-shap:PASSES of at least {SMALLEST_REFERENCE} passes, found {reference}"
+                f"expected a reference kernel-shap:PASSES of at least {SMALLEST_REFERENCE} passes, found {reference}",
+                argument="reference",
             )
 
 
@@ -384,7 +385,8 @@ def _check_alike(name: str, card: ModelCard, other_name: str, other: ModelCard) 
         if getattr(card, what) != getattr(other, what):
             raise UsageError(
                 f"expected {other_name} to have the {what} of {name}, found others: compare a baked model with the "
-                "one it was baked from"
+                "one it was baked from",
+                argument="unbaked",
             )
 
 

@@ -47,7 +47,7 @@ def filled(images: Tensor, fill: Fill, patch: int) -> Tensor:
     if fill == "mean":
         return torch.zeros_like(images)
     if fill != "blur":
-        raise UsageError(f"expected a fill of {' or '.join(FILLS)}, found '{fill}'")
+        raise UsageError(f"expected a fill of {' or '.join(FILLS)}, found '{fill}'", argument="fill")
     rows, columns = (_blurring(length, patch).to(images) for length in images.shape[2:])
     return rows @ images @ columns.mT
 
@@ -78,7 +78,7 @@ def hide(tokens: Tensor, blank: Tensor, visible: Tensor) -> Tensor:
 def check_steps(steps: int, patches: int) -> None:
     """Raises UsageError where curves of this many steps cannot be drawn."""
     if not 1 <= steps <= patches:
-        raise UsageError(f"expected 1 to {patches} steps for {patches} patches, found {steps}")
+        raise UsageError(f"expected 1 to {patches} steps for {patches} patches, found {steps}", argument="steps")
 
 
 def faithfulness(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgex.data.loading import check_workers
 from edgex.errors import UsageError
 from edgex.evaluation.baselines import Method
 from edgex.evaluation.comparison import Comparison, Plan, compare
@@ -61,16 +62,17 @@ def evaluate(
 
     Raises UsageError for contradicting arguments or models that do not fit together, DataError for an unusable folder.
     """
+    check_workers(workers)
     fills, methods = _listed(fill), _listed(baselines)
     for name in fills:
         if name not in FILLS:
             raise UsageError(f"expected {' or '.join(FILLS)}, or both, found '{name}'", argument="fill")
     plan = Plan(
         explained=num_images,
-        methods=tuple(Method.parse(text) for text in methods),
+        methods=tuple(_method(text, "baselines") for text in methods),
         fills=fills,  # type: ignore[arg-type]  # checked above
         steps=steps,
-        reference=Method.parse(reference) if reference else None,
+        reference=_method(reference, "reference") if reference else None,
         device=device,
         precision=precision,
         workers=workers,
@@ -92,6 +94,14 @@ def _named(model: PathLike | LoadedModel) -> tuple[str, Path | LoadedModel]:
     if isinstance(model, LoadedModel):
         return model.card.name, model
     return os.fspath(model), zoo.resolve(os.fspath(model), "model")
+
+
+def _method(text: str, argument: str) -> Method:
+    try:
+        return Method.parse(text)
+    except UsageError as error:
+        error.argument = argument
+        raise
 
 
 def _listed(given: str | Sequence[str]) -> tuple[str, ...]:

@@ -129,11 +129,16 @@ def load_labels(path: Path, roots: Sequence[Path] | None = None) -> LoadedLabels
         tensors = {name: file.read(name) for name in file.tensors}
     places = [Path(folder) for folder, _ in card.folders] if roots is None else list(roots)
     if len(places) != len(card.folders):
-        raise UsageError(f"expected {len(card.folders)} folders for the pictures of {path}, found {len(places)}")
+        raise UsageError(
+            f"expected {len(card.folders)} folders for the pictures of {path}, found {len(places)}", argument="data"
+        )
     paths = [places[folder] / inside for folder, inside, _ in card.pictures]
     for picture, (_, _, recorded) in zip(paths, card.pictures, strict=True):
         if not picture.is_file():
-            raise DataError(f"expected the labelled picture {picture}, found nothing: say where it lies with --data")
+            raise DataError(
+                f"expected the labelled picture {picture}, found nothing: name the folder that it lies in now",
+                argument="data",
+            )
         if image_folders.digest_of(picture) != recorded:
             raise DataError(f"{picture} was changed after it was labelled: restore it or label again")
     crops = Crops(tuple(paths), tensors["picture"], tensors["seeds"], card.preprocessing, card.options.crop_scale)

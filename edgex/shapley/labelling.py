@@ -14,6 +14,7 @@ from pathlib import Path
 
 from edgex.data import image_folders
 from edgex.data.crops import Folder, gather
+from edgex.data.loading import check_workers
 from edgex.errors import UsageError
 from edgex.files import zoo
 from edgex.files.model_file import LoadedModel, load_model
@@ -68,6 +69,7 @@ def make_labels(
     Raises UsageError for wrong arguments, DataError for an unusable folder, ArtefactError for a damaged model.
     """
     refuse_to_overwrite(out, force=force)
+    check_workers(workers)
     options = LabelOptions(pairs=pairs, side=side, classes=classes, seed=seed, features=features)
     model_path, path = zoo.resolve(os.fspath(model), "model"), Path(out)
     roots = [Path(data)] if isinstance(data, (str, os.PathLike)) else [Path(root) for root in data]
@@ -120,7 +122,7 @@ def load_predictor(path: Path) -> LoadedModel:
     """A model trained for prediction only; UsageError for one that was baked."""
     loaded = load_model(path)
     if loaded.card.alpha is not None:
-        raise UsageError(f"expected a predictor to learn from, found {path}, which was baked already")
+        raise UsageError(f"expected a predictor to learn from, found {path}, which was baked already", argument="model")
     return loaded
 
 

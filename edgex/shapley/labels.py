@@ -59,11 +59,11 @@ class LabelOptions:
     def __post_init__(self) -> None:
         for name in ("crops", "pairs", "classes"):
             if getattr(self, name) < 1:
-                raise UsageError(f"expected {name} of at least 1, found {getattr(self, name)}")
+                raise UsageError(f"expected {name} of at least 1, found {getattr(self, name)}", argument=name)
         if self.seed < 0:
-            raise UsageError(f"expected a seed of at least 0, found {self.seed}")
+            raise UsageError(f"expected a seed of at least 0, found {self.seed}", argument="seed")
         if self.side < 2:
-            raise UsageError(f"expected at least 2 superpixels per side, found {self.side}")
+            raise UsageError(f"expected at least 2 superpixels per side, found {self.side}", argument="side")
 
 
 @dataclasses.dataclass(frozen=True)

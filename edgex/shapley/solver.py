@@ -26,7 +26,9 @@ FEWEST_PASSES = 4
 def superpixels(grid: tuple[int, int], side: int) -> Tensor:
     """Superpixel index of each patch, int64 [P]; UsageError where the grid does not divide evenly."""
     if grid[0] % side or grid[1] % side:
-        raise UsageError(f"a {grid[0]}x{grid[1]} patch grid does not divide into {side}x{side} superpixels")
+        raise UsageError(
+            f"a {grid[0]}x{grid[1]} patch grid does not divide into {side}x{side} superpixels", argument="side"
+        )
     rows = torch.arange(grid[0]) // (grid[0] // side)
     columns = torch.arange(grid[1]) // (grid[1] // side)
     return (rows[:, None] * side + columns[None, :]).flatten()

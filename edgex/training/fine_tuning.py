@@ -52,19 +52,20 @@ class TrainOptions:
     precision: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1:
-            raise UsageError(f"expected epochs and batch size of at least 1, found {self.epochs}, {self.batch_size}")
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"expected {name} of at least 1, found {getattr(self, name)}", argument=name)
         check_numbers(seed=self.seed, learning_rate=self.learning_rate)
         if not 0 < self.crop_scale <= 1:
-            raise UsageError(f"expected a crop scale in (0, 1], found {self.crop_scale}")
+            raise UsageError(f"expected a crop scale in (0, 1], found {self.crop_scale}", argument="crop_scale")
 
 
 def check_numbers(*, seed: int, learning_rate: float) -> None:
     """Raises UsageError for a seed below 0 or a learning rate that is not a positive number."""
     if seed < 0:
-        raise UsageError(f"expected a seed of at least 0, found {seed}")
+        raise UsageError(f"expected a seed of at least 0, found {seed}", argument="seed")
     if not 0 < learning_rate < math.inf:
-        raise UsageError(f"expected a learning rate above 0, found {learning_rate}")
+        raise UsageError(f"expected a learning rate above 0, found {learning_rate}", argument="learning_rate")
 
 
 def new_head(classes: int, width: int) -> Head:

@@ -64,14 +64,18 @@ class LearnOptions:
 
     def __post_init__(self) -> None:
         if self.class_loss not in ("hold", "labels"):
-            raise UsageError(f"expected class loss 'hold' or 'labels', found '{self.class_loss}'")
+            raise UsageError(
+                f"expected class loss 'hold' or 'labels', found '{self.class_loss}'", argument="class_loss"
+            )
         check_numbers(seed=self.seed, learning_rate=self.learning_rate)
-        if min(self.explain_weight, self.class_weight) < 0 or not self.explain_weight + self.class_weight < math.inf:
-            raise UsageError(f"expected weights of at least 0, found {self.explain_weight} and {self.class_weight}")
-        if min(self.blocks, self.steps, self.batch_size, self.look_every, self.patience) < 1:
-            raise UsageError("expected blocks, steps, batch size, look_every and patience of at least 1")
+        for name in ("explain_weight", "class_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UsageError(f"expected a finite weight of at least 0, found {getattr(self, name)}", argument=name)
+        for name in ("blocks", "steps", "batch_size", "look_every", "patience"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"expected {name} of at least 1, found {getattr(self, name)}", argument=name)
         if not 0 < self.held_out < 1:
-            raise UsageError(f"expected a held-out share between 0 and 1, found {self.held_out}")
+            raise UsageError(f"expected a held-out share between 0 and 1, found {self.held_out}", argument="held_out")
 
 
 @dataclasses.dataclass
@@ -107,7 +111,7 @@ def trained_parameters(model: SelfExplainingViT, blocks: int) -> dict[str, nn.Pa
         return model.readout.tensors()
     backbone = model.backbone
     if blocks > len(backbone.blocks):
-        raise UsageError(f"expected at most {len(backbone.blocks)} blocks to train, found {blocks}")
+        raise UsageError(f"expected at most {len(backbone.blocks)} blocks to train, found {blocks}", argument="blocks")
     chosen = [p for block in backbone.blocks[-blocks:] for p in block.module.parameters()]
     chosen += backbone.norm.parameters()
     wanted = {id(p) for p in chosen}
@@ -134,9 +138,15 @@ def learn(
     is left with the weights of the run with explanations. workers: see `edgex.data.loading.loaded`.
     """
     if options.class_loss == "labels" and truth is None:
-        raise UsageError("class loss 'labels' needs pictures in class folders that the model knows: use 'hold'")
+        raise UsageError(
+            "class loss 'labels' needs pictures in class folders that the model knows: use 'hold'",
+            argument="class_loss",
+        )
     if options.batch_size % group.count:
-        raise UsageError(f"expected a batch size that {group.count} processes can share, found {options.batch_size}")
+        raise UsageError(
+            f"expected a batch size that {group.count} processes can share, found {options.batch_size}",
+            argument="batch_size",
+        )
     devices.seed_everything(options.seed)
     trained_parameters(model, options.blocks)
     model = model.to(group.device).requires_grad_(False).train()
@@ -148,7 +158,7 @@ def learn(
     held_pictures = shuffled[: max(1, round(len(pictures) * options.held_out))]
     held = torch.isin(picture, held_pictures)
     if held.all():
-        raise UsageError(f"expected at least 2 pictures to learn from, found {len(pictures)}")
+        raise UsageError(f"expected at least 2 pictures to learn from, found {len(pictures)}", argument="data")
     split = (held.logical_not().nonzero()[:, 0], held.nonzero()[:, 0])
     start = {name: p.detach().clone() for name, p in trained_parameters(model, options.blocks).items()}
 

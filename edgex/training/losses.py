@@ -115,7 +115,8 @@ class FeatureTerm(PairTerm):
             found = "none" if labels.features is None else str(labels.features.shape[-1])
             raise UsageError(
                 f"expected labels of the {centred.shape[1]} features that the head reads, found {found}: label the "
-                "pictures with --features"
+                "pictures with features",
+                argument="labels",
             )
         self.features = labels.features
         # Kept where the labels are; batches are brought to the device.

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgex.data.loading import check_workers
 from edgex.errors import UsageError
 from edgex.files import zoo
 from edgex.files.model_file import ModelCard
@@ -95,6 +96,7 @@ def train(
     if dtype not in _MODEL_DTYPES:
         raise UsageError(f"expected {' or '.join(_MODEL_DTYPES)}, found '{dtype}'", argument="dtype")
     refuse_to_overwrite(out, force=force)
+    check_workers(workers)
     path = Path(out)
     options = TrainOptions(
         epochs=epochs,
@@ -198,6 +200,7 @@ def learn_vector(
     for_labels = _given(pairs=pairs, side=side, classes=classes)
     for_weights = _given(blocks=blocks, class_weight=class_weight, class_loss=class_loss)
     _check_arguments(supervision, labels, learn, for_labels, _given(crops=crops, limit=limit), for_weights)
+    check_workers(workers)
     path = Path(out)
     say = report or _silent
     card = vector_training.train(

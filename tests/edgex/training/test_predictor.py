@@ -101,7 +101,7 @@ def test_warmup_rises_then_the_cosine_falls_to_zero() -> None:
 
 
 def test_bad_options_are_refused(folder: Path, base: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="epochs and batch size of at least 1"):
+    with pytest.raises(UsageError, match="expected epochs of at least 1, found 0"):
         TrainOptions(epochs=0)
     with pytest.raises(UsageError, match="precision auto, fp32 or bf16"):
         run(folder, base, tmp_path / "x.safetensors", precision="int4")

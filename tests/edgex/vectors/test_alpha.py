@@ -12,6 +12,7 @@ from edgex.errors import UsageError
 from edgex.evaluation import classification
 from edgex.files.model_file import load_model, save_model
 from edgex.files.vector_file import save_vector
+from edgex.models.self_explaining import normalise
 from edgex.vectors import alpha
 from edgex.vectors.bake import add_vector
 from pictures import picture_folder
@@ -32,18 +33,22 @@ def pair(random_model: Callable[..., Any], tmp_path: Path) -> tuple[Path, Path, 
     }
     described = fitting(model, card, deltas, name="noise", evidence=card.evidence, alpha=1.0)
     save_vector(vector, deltas, described, dtype=torch.float32)
-    pictures = image_folders.labelled(picture_folder(tmp_path / "pictures", {"": 12}))
-    return target, vector, pictures
+    found = image_folders.labelled(picture_folder(tmp_path / "pictures", {"": 12}))
+    images = torch.from_numpy(image_folders.load_batch(found.paths, card.preprocessing))
+    with torch.inference_mode():
+        predicted = model(normalise(images, card.preprocessing.mean, card.preprocessing.std)).logits.argmax(dim=1)
+    return target, vector, image_folders.Pictures(found.paths, tuple(predicted.tolist()), card.classes)
 
 
 def test_the_largest_allowed_alpha_is_chosen(pair: tuple[Path, Path, image_folders.Pictures], tmp_path: Path) -> None:
     target, vector, pictures = pair
-    choice = alpha.choose(target, vector, pictures, max_drop=3.0, max_alpha=2.0)
-    accuracies = dict(choice.curve)
-    assert choice.curve[0][0] == 0.0
-    assert 100 * (accuracies[0.0] - accuracies[choice.alpha]) <= 3.0
-    if choice.curve[-1][0] != choice.alpha:
-        assert 100 * (accuracies[0.0] - choice.curve[-1][1]) > 3.0
+    choice = alpha.choose(target, vector, pictures, max_drop=10.0, max_alpha=4.0)
+    drops = [100 * (choice.curve[0][1] - accuracy) for _, accuracy in choice.curve]
+    assert choice.curve[0] == (0.0, 1.0), "the labels are its own"
+    assert [value for value, _ in choice.curve] == [0.25 * index for index in range(len(drops))]
+    assert drops[-1] > 10.0, "the walk ends at the first alpha that costs too much"
+    assert all(drop <= 10.0 for drop in drops[:-1])
+    assert choice.alpha == choice.curve[-2][0] > 0
     baked = tmp_path / "baked.safetensors"
     add_vector(target, vector, baked, alpha=choice.alpha)
     model, card = load_model(baked)

@@ -1,0 +1,141 @@
+"""`edgex.train` and `edgex.learn_vector` as a Python user calls them: defaults, plain strings, names of the zoo."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from edgex.cli import evaluate as evaluate_command
+from edgex.cli import train as train_command
+from edgex.cli import vector as vector_command
+from edgex.errors import UsageError
+from edgex.evaluation import workflow as evaluation
+from edgex.files.model_file import load_card, load_model, save_model
+from edgex.files.vector_file import load_vector
+from edgex.shapley import labelling
+from edgex.training import workflow
+from edgex.training.fine_tuning import TrainOptions
+from edgex.training.learning import LearnOptions
+from pictures import picture_folder
+
+SMALL: dict[str, Any] = {"steps": 3, "batch_size": 8, "evidence_blocks": 3, "precision": "fp32", "device": "cpu"}
+
+
+@pytest.fixture
+def home(random_model: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a predictor "shapes" in its zoo, and pictures of three classes that it knows."""
+    monkeypatch.setenv("EDGEX_HOME", str(tmp_path))
+    model, card = random_model("timm/test_vit", classes=3)
+    card = dataclasses.replace(card, name="shapes", classes=("blue disc", "green square", "red disc"))
+    save_model(tmp_path / "zoo" / "shapes.safetensors", model, card)
+    picture_folder(tmp_path / "pictures", {"": 5})
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("command", "function", "fewest"),
+    [
+        (train_command.train, workflow.train, 12),
+        (vector_command.train, workflow.learn_vector, 20),
+        (vector_command.label, labelling.make_labels, 9),
+        (evaluate_command.evaluate, evaluation.evaluate, 4),
+    ],
+)
+def test_functions_have_the_defaults_of_the_command_line(
+    command: Callable[..., Any], function: Callable[..., Any], fewest: int
+) -> None:
+    of_command, of_function = (inspect.signature(either).parameters for either in (command, function))
+    shared = [name for name, given in of_command.items() if name in of_function and given.default is not given.empty]
+    assert len(shared) >= fewest
+    for name in set(shared) - {"fill", "baselines"}:
+        assert of_command[name].default == of_function[name].default, name
+
+
+@pytest.mark.parametrize(
+    ("function", "options"), [(workflow.train, TrainOptions), (workflow.learn_vector, LearnOptions)]
+)
+def test_functions_have_the_defaults_of_the_options(function: Callable[..., Any], options: Callable[..., Any]) -> None:
+    given = inspect.signature(function).parameters
+    for field in dataclasses.fields(options()):
+        if field.name in given and given[field.name].default is not None:
+            assert given[field.name].default == field.default, field.name
+
+
+def test_a_vector_is_learned_from_a_name_of_the_zoo(home: Path) -> None:
+    said: list[str] = []
+    labels = str(home / "labels.safetensors")
+    labelling.make_labels("shapes", str(home / "pictures"), labels, pairs=3, side=5, precision="fp32", device="cpu")
+    learned = workflow.learn_vector(
+        "shapes", str(home / "a.safetensors"), labels=labels, **SMALL, model_out=str(home / "m.safetensors"),
+        dtype="fp16", report=said.append,
+    )  # fmt: skip
+    assert (learned.path, learned.model_path) == (home / "a.safetensors", home / "m.safetensors")
+    assert (learned.card.name, learned.card.source) == ("a", "pictures")
+    assert any(line.startswith("labels: 15 crops of 15 pictures") for line in said)
+    first, card = load_vector(learned.path)
+    assert (card.evidence, card.provenance) == (learned.card.evidence, learned.card.provenance)
+    again = workflow.learn_vector(
+        home / "zoo" / "shapes.safetensors", home / "b.safetensors", data=home / "pictures", pairs=3, side=5, **SMALL,
+        workers=1,
+    )  # fmt: skip
+    second = load_vector(again.path).deltas
+    assert first
+    assert all(torch.equal(first[name], second[name].half().float()) for name in first | second)
+    assert load_model(home / "m.safetensors").card.alpha == 1.0
+    assert (home / "b.safetensors.work").is_dir()
+
+
+def test_training_takes_strings_and_depends_on_no_worker(home: Path) -> None:
+    import timm
+
+    torch.manual_seed(0)
+    torch.save(timm.create_model("test_vit", num_classes=2).state_dict(), home / "base.pt")
+    said: list[str] = []
+    weights = []
+    for name, workers in (("none", 0), ("one", 1)):
+        trained = workflow.train(
+            str(home / "pictures"), "timm/test_vit", str(home / f"{name}.safetensors"),
+            weights=str(home / "base.pt"), epochs=2, batch_size=4, precision="fp32", device="cpu", dtype="fp16",
+            workers=workers, report=said.append,
+        )  # fmt: skip
+        assert load_card(trained.path)[0] == trained.card
+        assert trained.card.name == name
+        weights.append(torch.cat([t.flatten() for t in load_model(trained.path).network.backbone.tensors().values()]))
+    assert torch.equal(*weights)
+    assert [line.partition(":")[0] for line in said] == ["epoch 1/2", "epoch 2/2"] * 2
+    assert said[:2] == said[2:]
+
+
+@pytest.mark.parametrize(
+    ("change", "argument"),
+    [
+        ({"labels": "labels", "pairs": 3}, "pairs"),
+        ({"labels": "labels", "limit": 3}, "limit"),
+        ({"supervision": "masks", "side": 7}, "side"),
+        ({"blocks": 2}, "blocks"),
+        ({"class_loss": "labels"}, "class_loss"),
+        ({"dtype": "bf16"}, "dtype"),
+        ({"data": None}, "data"),
+        ({"masks": "masks"}, "masks"),
+        ({"learn": "head"}, "learn"),
+        ({"model_out": "pictures"}, "model_out"),
+        ({"workers": -1}, "workers"),
+    ],
+)
+def test_arguments_that_mean_nothing_are_named(
+    home: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], argument: str
+) -> None:
+    monkeypatch.chdir(home)
+    given: dict[str, Any] = {"data": "pictures", **SMALL, **change}
+    before = sorted(home.rglob("*"))
+    with pytest.raises(UsageError) as raised:
+        workflow.learn_vector("shapes", "v.safetensors", **given)
+    assert raised.value.argument == argument
+    assert "--" not in str(raised.value)
+    assert sorted(home.rglob("*")) == before, "before anything long begins"
