@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgex.cli import predict
+from edgex import prediction
 from edgex.data import image_folders
 from edgex.data.augmentation import augment
 from edgex.errors import DataError, ImageError
@@ -72,7 +72,7 @@ def test_training_predicting_and_watching_find_the_same_pictures(tmp_path: Path)
     (root / "notes.txt").touch()
     found = image_folders.list_images([root])
     assert len(found) == 6
-    assert found == image_folders.labelled(root).paths == tuple(predict._pictures([root]))
+    assert found == image_folders.labelled(root).paths == tuple(prediction._files([root]))
     source = FolderSource(root)
     source.open()
     names = []
