@@ -13,9 +13,9 @@ _ENTRY = re.compile(r"^(\w+(?:, \w+)*): ")
 class ParameterLists(Extension):
     """`name: text` at a line's start, for a parameter or attribute of that name, becomes an entry of a list."""
 
-    def on_instance(self, *, obj: Any, **_: Any) -> None:
+    def on_object(self, *, obj: Any, **_: Any) -> None:
         """Rewrites one docstring."""
-        if obj.docstring is None or obj.is_module:
+        if obj.docstring is None:
             return
         names: set[str] = set()
         if isinstance(obj, Function):

@@ -2,7 +2,7 @@
 
 - `command-line.md` is written from the commands themselves.
 - `::: edgex.NAME` and `::: edgex.runtime.NAME` on a page stand for the public object of that name, wherever it is
-  defined.
+  defined, and `::: edgex` for all that the workstation has.
 - Figures of benchmarks/results appear under `results/`.
 - build/docs shows the three folders of source code as the one package that they are installed as.
 """
@@ -47,12 +47,22 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
     """Public names become the names under which their objects are defined."""
+    public = "\n\n".join(f"::: edgex.{name}" for name in workstation_names())
+    markdown = re.sub(r"^::: edgex$", public, markdown, flags=re.MULTILINE)
     return re.sub(
         r"^::: (edgex(?:\.runtime)?)\.([A-Za-z]\w*)$",
         lambda match: f"::: {home_of(match[1], match[2])}",
         markdown,
         flags=re.MULTILINE,
     )
+
+
+def workstation_names() -> list[str]:
+    """The public names of `edgex`, less those that `edgex.runtime` has too."""
+    import edgex
+    from edgex import runtime
+
+    return sorted(set(edgex.__all__) - set(runtime.__all__) - {"__version__"})
 
 
 def home_of(package: str, name: str) -> str:
