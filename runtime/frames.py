@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from edgex.runtime.errors import ImageError, UsageError
+from edgex.runtime.errors import ImageError, UsageError, first_line
 
 ColorOrder = Literal["rgb", "bgr"]
 
@@ -26,12 +26,21 @@ PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", 
 MASK_SUFFIX = ".mask.png"
 """What the object mask beside a picture is called, cat.mask.png for cat.jpg: no picture of its own in a folder."""
 
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")
+"""The file formats that are decoded, as Pillow calls them. Pillow opens a file by its content, whatever it is called,
+and some of its other formats start programs (PostScript starts Ghostscript). HEIF needs a plugin of Pillow's."""
+
 MAX_FILE_PIXELS = 178_956_970
-"""Largest picture that is decoded from a file (a 20000x20000 file would need 1.6 GB); the limit at which
-Pillow refuses a decompression bomb. Arrays and PIL pictures, which are in memory already, may be larger."""
+"""Largest picture that is decoded from a file; the limit at which Pillow refuses a decompression bomb. Arrays and PIL
+pictures, which are in memory already, may be larger."""
+MAX_FILE_MEMORY = 1 << 30
+"""Bytes that a picture from a file may take while it is decoded and turned: 134 million pixels in colour."""
 
 _ORIENTATION = 0x0112
 """EXIF tag."""
+
+_PIXEL_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
+"""What Pillow keeps a pixel of a mode in; 4 bytes in all other modes."""
 
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 
@@ -148,8 +157,9 @@ def _from_pil(image: Image.Image, name: str) -> Frame:
             from PIL import ImageOps
 
             image = ImageOps.exif_transpose(image)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ImageError(f"{name}: cannot be decoded: {error}") from error
+    except Exception as error:
+        # Decoders fail in many ways on damaged files: OSError, ValueError, struct.error, MemoryError, ...
+        raise ImageError(f"{name}: cannot be decoded: {first_line(error)}") from error
     if image.mode == "F":
         raise ImageError(f"{name}: expected 8-bit or 16-bit pixels, found 32-bit floats (PIL mode F)")
     if image.mode == "I":
@@ -173,23 +183,57 @@ def decode_picture(data: bytes, name: str) -> Frame:
     return _from_encoded(io.BytesIO(data), name)
 
 
-def _from_encoded(source: Path | io.BytesIO, name: str) -> Frame:
+def open_image(source: str | os.PathLike[str] | io.BytesIO, name: str | None = None) -> Image.Image:
+    """A picture file whose header was read and checked, before any pixel is decoded.
+
+    source: a path, or the file's bytes. name: opens the error messages; defaults to the path.
+
+    Raises ImageError for a file of none of `FORMATS`, and for one that claims more pixels than `MAX_FILE_PIXELS` or
+    would take more memory than `MAX_FILE_MEMORY`.
+    """
+    name = name or str(source)
     try:
-        image = Image.open(source)
+        image = _open(source)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         # Pillow warns from half of the limit on, which is an exception where the application made it one.
         raise ImageError(
             f"{name}: expected at most {MAX_FILE_PIXELS} pixels, found more; scale it down first"
         ) from None
-    except OSError as error:
-        reason = "a file that Pillow cannot identify" if isinstance(error, Image.UnidentifiedImageError) else error
-        raise ImageError(f"{name}: expected a picture (JPEG, PNG, ...), found {reason}") from error
-    with image:
-        if image.width * image.height > MAX_FILE_PIXELS:
-            raise ImageError(
-                f"{name}: expected at most {MAX_FILE_PIXELS} pixels, found {image.width}x{image.height}; "
-                "scale it down first"
-            )
+    except Image.UnidentifiedImageError as error:
+        formats = ", ".join(FORMATS)
+        raise ImageError(
+            f"{name}: expected a picture ({formats}), found a file that Pillow cannot identify as one"
+        ) from error
+    except Exception as error:
+        raise ImageError(f"{name}: expected a picture (JPEG, PNG, ...), found {first_line(error)}") from error
+    pixels = image.width * image.height
+    # A picture that is turned by its EXIF orientation is there twice for a moment.
+    memory = 2 * pixels * _PIXEL_BYTES.get(image.mode, 4)
+    if pixels > MAX_FILE_PIXELS or memory > MAX_FILE_MEMORY:
+        image.close()
+        most = min(MAX_FILE_PIXELS, MAX_FILE_MEMORY * pixels // memory)
+        raise ImageError(
+            f"{name}: expected at most {most} pixels, found {image.width}x{image.height}; scale it down first"
+        )
+    return image
+
+
+def _open(source: str | os.PathLike[str] | io.BytesIO) -> Image.Image:
+    """Opens one of `FORMATS`, with the plugins that Pillow loads first, or else with all."""
+    Image.preinit()
+    first = [name for name in FORMATS if name in Image.OPEN]
+    try:
+        return Image.open(source, formats=first)
+    except Image.UnidentifiedImageError:
+        Image.init()
+        others = [name for name in FORMATS if name in Image.OPEN and name not in first]
+        if not others:
+            raise
+        return Image.open(source, formats=others)
+
+
+def _from_encoded(source: Path | io.BytesIO, name: str) -> Frame:
+    with open_image(source, name) as image:
         return _from_pil(image, name)
 
 
@@ -206,5 +250,5 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
         del image.info["transparency"]
     try:
         return np.asarray(image.convert("RGB"))
-    except ValueError as error:
+    except Exception as error:
         raise ImageError(f"expected a picture that converts to RGB, found PIL mode {image.mode}") from error

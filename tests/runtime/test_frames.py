@@ -1,15 +1,22 @@
 from __future__ import annotations
 
 import os
+import struct
+import subprocess
+import tracemalloc
+import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngInfo
 
 from edgex.runtime import ImageError, UsageError
 from edgex.runtime import frames as module
-from edgex.runtime.frames import as_frame, is_picture, list_pictures, read_picture
+from edgex.runtime.frames import as_frame, decode_picture, is_picture, list_pictures, read_picture
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)
 
@@ -208,12 +215,95 @@ def test_a_huge_file_is_refused_before_it_is_decoded(tmp_path: Path, size: tuple
     Image.new("1", (8, 8)).save(tmp_path / "a.png")
     data = (tmp_path / "a.png").read_bytes()
     header = size[0].to_bytes(4, "big") + size[1].to_bytes(4, "big") + data[24:29]
-    import zlib
-
     check = zlib.crc32(b"IHDR" + header).to_bytes(4, "big")
     (tmp_path / "a.png").write_bytes(data[:16] + header + check + data[33:])
     with pytest.raises(ImageError, match="at most 178956970 pixels, found"):
         as_frame(tmp_path / "a.png")
+
+
+def claiming(width: int, height: int, colour: int) -> bytes:
+    """The beginning of a PNG file: a header, and next to no pixels. colour: 0 grey, 2 RGB, 6 RGBA."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+    header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, colour, 0, 0, 0])
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("colour, most", [(2, 134_217_728), (6, 134_217_728), (0, 178_956_970)])
+def test_memory_is_known_before_it_is_taken(tmp_path: Path, colour: int, most: int) -> None:
+    (tmp_path / "a.png").write_bytes(claiming(1, most + 1, colour))
+    for source in (tmp_path / "a.png", str(tmp_path / "a.png")):
+        tracemalloc.start()
+        try:
+            with warnings.catch_warnings(action="ignore"), pytest.raises(ImageError) as error:
+                as_frame(source)
+            assert tracemalloc.get_traced_memory()[1] < 1e6
+        finally:
+            tracemalloc.stop()
+        # Pillow itself refuses what exceeds its own limit, and does not say by how much.
+        start = f"{source}: expected at most {most} pixels, found "
+        assert str(error.value) in {f"{start}{found}; scale it down first" for found in ("more", f"1x{most + 1}")}
+    # What is claimed to be smaller is decoded, and found to end too early.
+    (tmp_path / "b.png").write_bytes(claiming(1, 3000, colour))
+    with pytest.raises(ImageError, match=r"b\.png: cannot be decoded: "):
+        as_frame(tmp_path / "b.png")
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\nshowpage\n"
+
+
+def test_a_file_that_pillow_would_hand_to_another_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cat.jpg").write_bytes(POSTSCRIPT)
+    with Image.open(tmp_path / "cat.jpg") as image:
+        assert image.format == "EPS", "Pillow opens it by its content"
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a program was started"))
+    for call in (as_frame, read_picture):
+        with pytest.raises(ImageError, match=r"cat\.jpg: expected a picture \(JPEG, PNG, .*cannot identify as one"):
+            call(tmp_path / "cat.jpg")
+    with pytest.raises(ImageError, match="pipe: expected a picture"):
+        decode_picture(POSTSCRIPT, "pipe")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF"])
+def test_the_formats_that_are_read(tmp_path: Path, kind: str) -> None:
+    if not features.check({"JPEG2000": "jpg_2000", "AVIF": "avif", "WEBP": "webp"}.get(kind, "jpg")):
+        pytest.skip("this Pillow was built without it")
+    Image.fromarray(PIXELS).save(tmp_path / "a", format=kind)
+    with Image.open(tmp_path / "a") as image:
+        wanted = np.asarray(image.convert("RGB"))
+    np.testing.assert_array_equal(read_picture(tmp_path / "a"), wanted)
+
+
+def test_a_header_that_pillow_refuses(tmp_path: Path) -> None:
+    """A text chunk that unpacks to more than Pillow takes: ValueError as soon as the file is opened."""
+    text = PngInfo()
+    text.add_text("a", "b" * (2 << 20), zip=True)
+    Image.fromarray(PIXELS).save(tmp_path / "a.png", pnginfo=text)
+    with pytest.raises(ImageError, match=r"a\.png: expected a picture .*found Decompressed data too large"):
+        as_frame(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("one\ntwo"), MemoryError(), RecursionError("deep"), struct.error("short"), ZeroDivisionError("size")],
+)
+@pytest.mark.parametrize("where", ["open", "load", "convert"])
+def test_every_failure_of_a_decoder_is_the_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, where: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    Image.fromarray(PIXELS).convert("CMYK").save(tmp_path / "a.jpg")
+    monkeypatch.setattr(Image if where == "open" else Image.Image, where, fail)
+    if where == "load":
+        monkeypatch.setattr(JpegImageFile, "load", fail)
+    with pytest.raises(ImageError) as caught:
+        as_frame(tmp_path / "a.jpg")
+    assert len(str(caught.value).splitlines()) == 1
+    assert where == "convert" or (str(error).splitlines() or [type(error).__name__])[0] in str(caught.value)
 
 
 def test_pixels_between_pillows_warning_and_the_limit_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,8 @@ import pytest
 from PIL import Image
 
 from edgex.runtime import ArtefactError, ImageError, Preprocessing, Result, UsageError, decode_heatmap
+from edgex.runtime.overlay import overlay
+from edgex.runtime.regions import find_boxes
 from edgex.runtime.result import encode_heatmap
 
 CLASSES = ("cat", "dog", "naïve bird")
@@ -86,8 +88,22 @@ def test_overlay_in_the_frames_channel_order() -> None:
     assert not np.array_equal(drawn, FRAME)
 
 
+def test_overlay_hands_its_options_on() -> None:
+    result = make()
+    for options in ({"colormap": "viridis"}, {"opacity": 0.3}, {"limit": 5.0}, {}):
+        wanted = overlay(FRAME, result.heatmap, VIEW, **options)  # type: ignore[arg-type]
+        np.testing.assert_array_equal(result.overlay(FRAME, **options), wanted)  # type: ignore[arg-type]
+    drawn = [result.overlay(FRAME), result.overlay(FRAME, "viridis"), result.overlay(FRAME, opacity=0.3)]
+    drawn.append(result.overlay(FRAME, limit=5.0))
+    assert len({picture.tobytes() for picture in drawn}) == 4
+
+
 def test_boxes_are_in_the_frame() -> None:
-    for box in make().boxes(0.3):
+    result = make()
+    assert result.boxes(0.3) == find_boxes(result.heatmap, VIEW, 0.3) != result.boxes(0.9)
+    assert result.boxes() == find_boxes(result.heatmap, VIEW, 0.5)
+    assert len(result.boxes(0.3)) > 0
+    for box in result.boxes(0.3):
         assert 0 <= box.top < box.bottom <= 90
         assert 0 <= box.left < box.right <= 160
 
@@ -98,7 +114,10 @@ def test_json_holds_everything_and_the_heatmap_decodes() -> None:
     assert found["label"] == "dog"
     assert [name for name, _ in found["top"]] == ["dog", "cat"]
     assert found["explained"]["label"] == "cat"
+    assert found["explained"]["index"] == 0
     assert found["explained"]["logit"] == 1.0
+    assert found["explained"]["score"] == pytest.approx(result.probabilities[0])
+    assert (found["index"], found["score"]) == (1, pytest.approx(result.probabilities[1]))
     assert found["base"] == 0.25
     assert found["frame_size"] == [90, 160]
     assert found["seen"] == pytest.approx(list(VIEW.seen))

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from edgex.runtime import ArtefactError, EdgexError, ImageError, Result, Session, UsageError
+from edgex.runtime.backends.binding import HostBinding
 
 Reference = Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]]
 
@@ -48,6 +49,9 @@ def test_path_picture_and_array_agree(session: Session, frame: np.ndarray, tmp_p
 
 def test_bgr(session: Session, frame: np.ndarray) -> None:
     turned = session(frame[..., ::-1], color="bgr")
+    (listed,) = session([frame[..., ::-1]], color="bgr")
+    np.testing.assert_array_equal(listed.logits, session(frame).logits)
+    assert not np.array_equal(listed.logits, session(frame[..., ::-1]).logits)
     np.testing.assert_array_equal(turned.heatmap, session(frame).heatmap)
     overlay = turned.overlay(frame[..., ::-1])
     np.testing.assert_array_equal(overlay[..., ::-1], session(frame).overlay(frame))
@@ -248,6 +252,8 @@ def test_bound_results_stay_when_the_next_picture_comes(model_path: Path, frame:
         Session(model_path, "cpu", threads=1, io_binding=True) as session,
         Session(model_path, "cpu", threads=1) as plain,
     ):
+        assert isinstance(session._backend._binding, HostBinding)  # type: ignore[attr-defined]
+        assert plain._backend._binding is None  # type: ignore[attr-defined]
         first = session(frame)
         session(frame[::-1], explain="nothing")
         np.testing.assert_array_equal(first.heatmap, plain(frame).heatmap)

@@ -178,6 +178,25 @@ def test_motion_jpeg_for_other_programs(running: Running) -> None:
     connection.close()
 
 
+def test_motion_jpeg_has_the_opacity_that_was_asked_for(session: Session) -> None:
+    stream = Stream(session, Script([0]))
+    page = Page(stream, opacity=0.0)
+    try:
+        (frame,) = stream
+        page.write(frame)
+        connection = http.client.HTTPConnection("127.0.0.1", page.port, timeout=20)
+        connection.request("GET", "/overlay.mjpg")
+        answer = connection.getresponse()
+        length = int([answer.readline() for _ in range(3)][2].decode().rpartition(" ")[2])
+        answer.readline()
+        found = np.asarray(Image.open(io.BytesIO(answer.read(length)))).astype(int)
+        connection.close()
+    finally:
+        page.close()
+    assert np.abs(found[:30] - frame.pixels()[:30]).max() <= 8
+    assert np.abs(frame.overlay(0.6)[:40].astype(int) - frame.pixels()[:40]).max() > 40
+
+
 def test_large_pictures_are_made_smaller_for_the_page() -> None:
     assert Image.open(io.BytesIO(encode(coloured(0, (2160, 3840))))).size == (LARGEST, LARGEST * 9 // 16)
     assert Image.open(io.BytesIO(encode(coloured(0, (1, 1))))).size == (1, 1)

@@ -106,6 +106,18 @@ def test_a_video(seen: list[FrameResult], tmp_path: Path) -> None:
         assert np.abs(frame.to_ndarray(format="rgb24").astype(int) - captioned(entry, 0.6)).mean() < 12
 
 
+def test_the_videos_opacity(seen: list[FrameResult], tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    sink = VideoSink(tmp_path / "a.mkv", opacity=0.0)
+    sink.write(seen[1])
+    sink.close()
+    with av.open(str(tmp_path / "a.mkv")) as container:
+        (frame,) = container.decode(video=0)
+    found = frame.to_ndarray(format="rgb24").astype(int)
+    assert np.abs(found - captioned(seen[1], 0.0)).mean() < 4
+    assert np.abs(captioned(seen[1], 0.6).astype(int) - captioned(seen[1], 0.0)).mean() > 12
+
+
 def test_times_of_a_video_go_on_when_a_source_begins_again(session: Session, tmp_path: Path) -> None:
     av = pytest.importorskip("av")
     from edgex.runtime import open_source
@@ -127,6 +139,16 @@ def test_the_caption_lies_over_the_lower_rim(session: Session) -> None:
     assert drawn.shape == plain.shape == (64, 96, 3)
     np.testing.assert_array_equal(drawn[:40], plain[:40])
     assert not np.array_equal(drawn[42:], plain[42:])
+
+
+def test_the_caption_names_the_class_that_was_asked_for(session: Session) -> None:
+    """Told apart by what is drawn: of two classes that are not predicted, and of the predicted one."""
+    drawn = []
+    for explain in (None, 0, 3):
+        (entry,) = Stream(session, Script([0]), explain=explain)
+        drawn.append(captioned(entry, 0.0))
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    assert not np.array_equal(drawn[0], drawn[2])
 
 
 def test_small_pictures_have_no_caption(session: Session) -> None:
