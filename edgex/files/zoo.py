@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from edgex.errors import ArtefactError, UsageError
 from edgex.files import hub
-from edgex.files.home import Bake, home, newest_record, newest_record_anywhere, record_bake
+from edgex.files.home import Bake, home, newest_record, newest_record_anywhere
 from edgex.files.model_file import LoadedModel, load_card, load_model
 from edgex.files.tensor_file import TensorFile
 from edgex.utils.text import nearest
@@ -80,14 +80,6 @@ def resolve(name: str | os.PathLike[str], kind: Kind | None = None) -> Path:
     names = sorted({entry.name for entry in known})
     hint = nearest(name, names) or f"; known {kind or 'name'}s: {', '.join(names) or 'none'}"
     raise UsageError(f"{f'no {kind}' if kind else 'nothing'} named '{name}' in the zoo{hint}")
-
-
-def remember_bake(path: str | os.PathLike[str], sha256: str | None = None) -> None:
-    """Makes a baked model the newest bake of this working directory.
-
-    sha256: the digest that the file was written with; by default the one that it records now.
-    """
-    record_bake(path, load_card(path)[1] if sha256 is None else sha256)
 
 
 def newest_bake() -> Path:

@@ -42,8 +42,8 @@ def add_vector(
     alpha: float,
     force: bool = False,
     metrics: dict[str, Any] | None = None,
-) -> ModelCard:
-    """Adds alpha times a vector to a target model and writes the baked model; returns its card.
+) -> tuple[ModelCard, str]:
+    """Adds alpha times a vector to a target model and writes the baked model; returns its card and its sha256.
 
     The sum is computed in float32 and stored in the target's own type; tensors that the vector leaves alone,
     and every tensor when alpha is 0, are copied byte for byte. `force` bakes across different bases or
@@ -67,8 +67,8 @@ def add_vector(
         specs = {
             name: (model_file.tensors[own].dtype, model_file.tensors[own].shape) for name, (own, _) in summands.items()
         }
-        tensor_file.write(out, baked.to_metadata(), specs, _sums(model_file, vector_file, summands, alpha))
-    return baked
+        sha256 = tensor_file.write(out, baked.to_metadata(), specs, _sums(model_file, vector_file, summands, alpha))
+    return baked, sha256
 
 
 def check(target: Path, vector: Path, *, force: bool = False) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from edgex.data import image_folders
 from edgex.errors import UsageError
-from edgex.files import zoo
+from edgex.files import home, zoo
 from edgex.files.model_file import ModelCard, load_card
 from edgex.files.vector_file import VectorCard, load_vector_card
 from edgex.utils.output import refuse_to_overwrite
@@ -111,8 +111,8 @@ def bake(
         }
     elif alpha is not None:
         result = dataclasses.replace(result, alpha=float(alpha))
-    card = add_vector(target_path, vector_path, path, alpha=result.alpha, force=force, metrics=metrics)
-    zoo.remember_bake(path)
+    card, sha256 = add_vector(target_path, vector_path, path, alpha=result.alpha, force=force, metrics=metrics)
+    home.record_bake(path, sha256)
     return dataclasses.replace(result, card=card)
 
 

@@ -14,6 +14,7 @@ from edgex import samples
 from edgex.data import image_folders
 from edgex.errors import ArtefactError, UsageError
 from edgex.files import tensor_file, zoo
+from edgex.files.home import record_bake
 from edgex.files.model_file import load_card, load_model, save_model
 from edgex.files.vector_file import load_vector_card
 from edgex.models.self_explaining import normalise
@@ -98,13 +99,12 @@ def test_the_newest_bake_is_remembered(
         zoo.newest_bake()
     model, card = random_model("timm/test_vit", classes=3)
     digest = save_model("first.safetensors", model, card)
-    zoo.remember_bake("first.safetensors")
-    save_model("second.safetensors", model, dataclasses.replace(card, name="second"))
-    zoo.remember_bake("second.safetensors", load_card("second.safetensors")[1])
+    record_bake("first.safetensors", digest)
+    record_bake("second.safetensors", save_model("second.safetensors", model, dataclasses.replace(card, name="second")))
     assert zoo.newest_bake() == tmp_path / "second.safetensors"
     loaded = zoo.load_newest_bake()
     assert (loaded.card.name, loaded.path) == ("second", tmp_path / "second.safetensors")
-    zoo.remember_bake("first.safetensors", digest)
+    record_bake("first.safetensors", digest)
     assert zoo.newest_bake() == tmp_path / "first.safetensors"
     Path("first.safetensors").unlink()
     for newest in (zoo.newest_bake, zoo.load_newest_bake):
@@ -119,8 +119,8 @@ def test_the_newest_bake_belongs_to_the_working_directory(
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         monkeypatch.chdir(tmp_path / name)
-        save_model("model.safetensors", model, dataclasses.replace(card, name=name))
-        zoo.remember_bake("model.safetensors")
+        digest = save_model("model.safetensors", model, dataclasses.replace(card, name=name))
+        record_bake("model.safetensors", digest)
     for name in ("a", "b"):
         monkeypatch.chdir(tmp_path / name)
         assert zoo.load_newest_bake().card.name == name
@@ -135,7 +135,7 @@ def test_a_bake_that_another_one_replaced_is_refused(
     monkeypatch.chdir(tmp_path)
     model, card = random_model("timm/test_vit", classes=3)
     digest = save_model(zoo.local_path("cars-baked"), model, card)
-    zoo.remember_bake(zoo.local_path("cars-baked"), digest)
+    record_bake(zoo.local_path("cars-baked"), digest)
     save_model(zoo.local_path("cars-baked"), model, dataclasses.replace(card, alpha=0.25))
     for newest in (zoo.newest_bake, zoo.load_newest_bake):
         with pytest.raises(UsageError, match="has been replaced by another model since: bake again or name a model"):

@@ -184,7 +184,7 @@ def pair(random_model: Callable[..., Any], tmp_path: Path) -> tuple[Path, Path, 
 def test_a_bake_adds_to_copies(pair: tuple[Path, Path, dict[str, torch.Tensor]], tmp_path: Path) -> None:
     target, vector, deltas = pair
     out, twice = tmp_path / "baked.safetensors", tmp_path / "twice.safetensors"
-    card = add_vector(target, vector, out, alpha=1.5)
+    card, _ = add_vector(target, vector, out, alpha=1.5)
     assert card.evidence.readout
     with TensorFile(target) as before, TensorFile(out) as after:
         for name in before.tensors:
@@ -195,7 +195,7 @@ def test_a_bake_adds_to_copies(pair: tuple[Path, Path, dict[str, torch.Tensor]],
             key = name.removeprefix(READOUT_PREFIX)
             own = before.read("backbone." + key)
             assert torch.equal(after.read(name), own + deltas[key] * 1.5 if key in deltas else own)
-    assert add_vector(out, vector, twice, alpha=-1.5).alpha == 0.0
+    assert add_vector(out, vector, twice, alpha=-1.5)[0].alpha == 0.0
     model, _ = load_model(target)
     back, _ = load_model(twice)
     expected = with_evidence(model, 2)(images_for(model)).heatmap

@@ -49,7 +49,9 @@ class Pair:
         tensor_file.write_tensors(self.vector, card.to_metadata(), stored)
 
     def bake(self, alpha: float = 0.7, **options: Any) -> Any:
-        return add_vector(self.target, self.vector, self.out, alpha=alpha, **options)
+        card, sha256 = add_vector(self.target, self.vector, self.out, alpha=alpha, **options)
+        assert load_card(self.out) == (card, sha256)
+        return card
 
     def assert_refused(self, error: type[Exception], message: str, alpha: float = 0.7, **options: Any) -> None:
         """The bake is refused in one line, and the folder holds the two inputs alone."""
@@ -145,7 +147,7 @@ def test_baking_and_unbaking_returns_within_rounding(
 ) -> None:
     pair = make_pair(random_model, tmp_path, target_dtype=dtype, vector_dtype=torch.float16)
     pair.bake(0.8)
-    card = add_vector(pair.out, pair.vector, tmp_path / "back.safetensors", alpha=-0.8)
+    card, _ = add_vector(pair.out, pair.vector, tmp_path / "back.safetensors", alpha=-0.8)
     assert card.alpha == 0.0
     assert [step["alpha"] for step in card.provenance[-2:]] == [0.8, -0.8]
     # Each of the two sums is rounded once, by half a unit in the last place of the larger value.
@@ -324,7 +326,7 @@ except ArtefactError as error:
 
 def test_a_target_can_be_baked_in_place(pair: Pair) -> None:
     expected = pair.bake(0.7)
-    assert add_vector(pair.target, pair.vector, pair.target, alpha=0.7) == expected
+    assert add_vector(pair.target, pair.vector, pair.target, alpha=0.7)[0] == expected
     assert stored(pair.target) == stored(pair.out)
 
 
