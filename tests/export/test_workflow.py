@@ -11,8 +11,8 @@ import pytest
 
 from edgex.errors import ArtefactError, UsageError
 from edgex.export import export, export_onnx, export_tensorrt
-from edgex.files import zoo
-from edgex.files.model_file import LoadedModel, load_model, save_model
+from edgex.files.home import record_bake
+from edgex.files.model_file import LoadedModel, load_card, load_model, save_model
 from edgex.runtime.metadata import load
 
 
@@ -45,7 +45,7 @@ def test_a_path_a_name_and_a_loaded_model_give_the_same_file(stored: Path, small
 def test_the_newest_bake_goes_into_the_current_folder(stored: Path, small_pictures: np.ndarray) -> None:
     with pytest.raises(UsageError, match="no baked model yet"):
         export_onnx(pictures=small_pictures)
-    zoo.remember_bake(stored)
+    record_bake(stored, load_card(stored)[1])
     lines: list[str] = []
     report = export_onnx(pictures=small_pictures[:2], max_batch=1, progress=lines.append)
     assert report.path == Path("random.onnx") and report.path.is_file()
