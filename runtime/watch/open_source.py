@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from edgex.runtime.errors import SourceError, UsageError
 from edgex.runtime.frames import is_picture
 from edgex.runtime.watch.folder import FolderSource
+from edgex.runtime.watch.url import public_name
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -27,7 +28,6 @@ _CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"),
 _URL = re.compile(r"[a-z][a-z0-9+.]+://", re.IGNORECASE)
 _WHOLE_VIDEOS = {".mp4", ".m4v", ".mkv", ".mov", ".avi", ".webm"}
 """Suffixes of URLs that name a whole video: it ends where a live stream would have broken."""
-_CREDENTIALS = re.compile(r"//[^/]*@")
 
 
 def open_source(source: str | os.PathLike[str]) -> Source:
@@ -50,11 +50,15 @@ def open_source(source: str | os.PathLike[str]) -> Source:
         from edgex.runtime.watch.video import VideoSource
 
         options = {"rtsp_transport": "tcp"} if name.lower().startswith("rtsp") else {}
-        parts = urlsplit(name)
+        try:
+            parts = urlsplit(name)
+        except ValueError:
+            raise UsageError(
+                f"expected a URL such as rtsp://10.0.0.2/live, found {public_name(name)}", argument="source"
+            ) from None
         whole = parts.scheme.startswith("http") and PurePosixPath(parts.path).suffix.lower() in _WHOLE_VIDEOS
         live = not whole and parts.scheme != "file"
-        # The name goes into logs and onto the page; a password does not.
-        return VideoSource(name, _CREDENTIALS.sub("//", name), live=live, options=options)
+        return VideoSource(name, name if parts.scheme == "file" else public_name(name), live=live, options=options)
     path = Path(name)
     if path.is_dir() or is_picture(path):
         return FolderSource(path)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -23,6 +24,7 @@ from edgex.runtime.frames import as_frame
 from edgex.runtime.watch.source import SourceFrame
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import ModuleType
 
 OPEN_TIMEOUT, READ_TIMEOUT = 10.0, 5.0
@@ -39,7 +41,10 @@ _MAX_DAMAGED = 100
 
 
 class VideoSource:
-    """Frames of whatever FFmpeg opens: a video file, a camera, a network stream."""
+    """Frames of whatever FFmpeg opens: a video file, a camera, a network stream.
+
+    url: what FFmpeg opens; it may hold a password. name: what people read, see `edgex.runtime.watch.url.public_name`.
+    """
 
     def __init__(
         self, url: str, name: str, *, live: bool, device: str | None = None, options: dict[str, str] | None = None
@@ -62,7 +67,7 @@ class VideoSource:
             )
         except (av.FFmpegError, OSError, ValueError) as error:
             expected = "a camera or stream that answers" if self.live else "a video that FFmpeg reads"
-            raise SourceError(f"{self.name}: expected {expected}, found: {_reason(error)}") from error
+            raise SourceError(f"{self.name}: expected {expected}, found: {self._reason(error)}") from error
         streams = self._container.streams.video
         if not streams:
             self.close()
@@ -84,7 +89,7 @@ class VideoSource:
         self._number += 1
         name = f"{self.name}, picture {self._number}"
         if isinstance(found, Exception):
-            raise ImageError(f"{name}: cannot be decoded: {_reason(found)}") from found
+            raise ImageError(f"{name}: cannot be decoded: {self._reason(found)}") from found
         time = found.time
         if self._first is None:
             self._first = time
@@ -98,6 +103,10 @@ class VideoSource:
                 self._container.close()
             self._container = None
 
+    def _reason(self, error: Exception) -> str:
+        """What FFmpeg says, without the URL, which may hold a password."""
+        return _reason(error).replace(self._url, self.name)
+
     def _decode(self, av: ModuleType, stream: Any) -> Any:
         """Yields frames, an FFmpegError for a damaged packet, and at last a SourceError where the source broke."""
         damaged = 0
@@ -106,7 +115,7 @@ class VideoSource:
             try:
                 packet = next(packets, None)
             except (av.FFmpegError, OSError) as error:
-                yield SourceError(f"{self.name}: broke off: {_reason(error)}")
+                yield SourceError(f"{self.name}: broke off: {self._reason(error)}")
                 return
             if packet is None:
                 return
@@ -126,10 +135,30 @@ class VideoSource:
 
 
 def upright(frame: Any) -> np.ndarray:
-    """A decoded frame as uint8 [H, W, 3] RGB, turned by quarters as the recording asks."""
+    """A decoded frame as uint8 [H, W, 3] RGB, turned and mirrored as the recording asks."""
     pixels = frame.to_ndarray(format="rgb24")
-    quarters = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(pixels, quarters)) if quarters else pixels
+    for data in frame.side_data:
+        if data.type.name == "DISPLAYMATRIX":
+            pixels = displayed(pixels, struct.unpack("=9i", bytes(data)))
+    return np.ascontiguousarray(pixels)
+
+
+def displayed(pixels: np.ndarray, matrix: Sequence[int]) -> np.ndarray:
+    """Pixels [H, W, ...] as a display matrix shows them: one of eight orientations, the nearest for other angles.
+
+    matrix: 9 numbers, by rows, as of ISO/IEC 14496-12, section 6.2.2: a stored position (p, q), p to the right and q
+        down, is shown at (a p + c q, b p + d q) with a, b = matrix[0:2] and c, d = matrix[3:5]. A matrix that shows
+        nothing, such as one of zeros, counts as none.
+    """
+    a, b, c, d = (int(value) for value in (*matrix[0:2], *matrix[3:5]))
+    if a * d == b * c:
+        return pixels
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        right, down = a, d
+    else:
+        pixels = pixels.swapaxes(0, 1)
+        right, down = c, b
+    return pixels[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1]
 
 
 class VideoWriter:

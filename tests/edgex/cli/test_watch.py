@@ -115,8 +115,9 @@ def test_a_pipe_of_pictures_and_of_paths(watch: Watch, pictures: Path, monkeypat
         assert [label in line for label, line in zip(LABELS, out.splitlines(), strict=True)] == [True] * 3
 
 
-def test_a_bad_picture_costs_the_exit_code_and_not_the_others(watch: Watch, pictures: Path) -> None:
-    (pictures / "1.png").write_bytes(b"no picture")
+@pytest.mark.parametrize("content", [b"no picture", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"])
+def test_a_bad_picture_costs_the_exit_code_and_not_the_others(watch: Watch, pictures: Path, content: bytes) -> None:
+    (pictures / "1.png").write_bytes(content)
     code, out, err = watch("--source", "pictures")
     assert code == 1
     assert len(out.splitlines()) == 2

@@ -106,16 +106,22 @@ def test_a_url_of_a_whole_video_is_not_live(name: str) -> None:
     assert not open_source(name).live
 
 
-def test_passwords_stay_out_of_names() -> None:
-    source = open_source("rtsp://user:s3cret@10.0.0.2:554/live?x=1")
+def test_passwords_stay_out_of_names_and_errors() -> None:
+    source = open_source("rtsp://user:s3cret@10.0.0.2:554/live?pwd=s3cret")
     assert isinstance(source, VideoSource)
-    assert source.name == "rtsp://10.0.0.2:554/live?x=1"
-    assert source._url == "rtsp://user:s3cret@10.0.0.2:554/live?x=1"
+    assert source.name == "rtsp://10.0.0.2:554/live"
+    assert source._url == "rtsp://user:s3cret@10.0.0.2:554/live?pwd=s3cret"
     pytest.importorskip("av")
-    refused = open_source("rtsp://user:s3cret@127.0.0.1:9/live")
-    with pytest.raises(SourceError, match="Connection refused") as error:
-        refused.open()
-    assert "s3cret" not in str(error.value)
+    for url in ("rtsp://user:s3cret@127.0.0.1:9/live", "http://127.0.0.1:9/videostream.cgi?usr=admin&pwd=s3cret"):
+        with pytest.raises(SourceError, match="Connection refused") as error:
+            open_source(url).open()
+        assert "s3cret" not in str(error.value)
+
+
+def test_a_url_that_cannot_be_taken_apart() -> None:
+    with pytest.raises(UsageError, match=r"expected a URL such as .*, found rtsp://\.\.\.$") as error:
+        open_source("rtsp://user:s3cret@[10.0.0.2/live")
+    assert error.value.argument == "source"
 
 
 def test_names_that_mean_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import socket
+import struct
 import sys
 import threading
 import time
@@ -17,7 +18,7 @@ import pytest
 from edgex.runtime import ImageError, MissingExtraError, Session, SourceError, Stream, UsageError, open_source
 from edgex.runtime.watch import stream as stream_module
 from edgex.runtime.watch import video as module
-from edgex.runtime.watch.video import VideoSource, VideoWriter, upright
+from edgex.runtime.watch.video import VideoSource, VideoWriter, displayed
 from streams import COLOURS, LABELS, coloured, write_video
 
 av = pytest.importorskip("av")
@@ -90,32 +91,65 @@ def test_a_video_of_nothing_is_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_recording_on_its_side_is_turned(tmp_path: Path) -> None:
-    path = write_video(tmp_path / "a.mp4", count=1)
-    data = bytearray(path.read_bytes())
-    # The track header's matrix, ISO/IEC 14496-12 section 8.3.2: identity, made into a quarter turn clockwise.
-    one = (1 << 16).to_bytes(4, "big")
-    zero, last = bytes(4), (1 << 30).to_bytes(4, "big")
-    header = data.index(b"tkhd")
-    place = data.index(one + zero * 3 + one + zero * 3 + last, header)
-    minus = (-(1 << 16)).to_bytes(4, "big", signed=True)
-    data[place : place + 36] = zero + one + zero + minus + zero * 4 + last
-    path.write_bytes(data)
-    (picture,), _, _ = read_all(open_source(str(path)))
-    assert picture.shape == (96, 64, 3)
+IDENTITY = (1, 0, 0, 1)
+MATRICES = [(1, 0, 0, 1), (-1, 0, 0, 1), (-1, 0, 0, -1), (1, 0, 0, -1), (0, 1, 1, 0), (0, 1, -1, 0)]
+MATRICES += [(0, -1, -1, 0), (0, -1, 1, 0)]
+"""Identity, mirrored, half a turn, upside down, transposed, a quarter turn, the other diagonal, a quarter turn back."""
 
 
-def test_turning_keeps_top_and_left() -> None:
-    """FFmpeg's rotation counts counter-clockwise, as numpy's rot90 does."""
+def placed(pixels: np.ndarray, matrix: tuple[int, ...]) -> np.ndarray:
+    """Pixel by pixel: a stored position (p, q) is shown at (a p + c q, b p + d q), moved to begin at 0."""
+    a, b, c, d = matrix
+    height, width = pixels.shape[:2]
+    found = {(b * p + d * q, a * p + c * q): pixels[q, p] for q in range(height) for p in range(width)}
+    top, left = min(row for row, _ in found), min(column for _, column in found)
+    shown = np.zeros((height, width, 3) if a else (width, height, 3), np.uint8)
+    for (row, column), value in found.items():
+        shown[row - top, column - left] = value
+    return shown
+
+
+def nine(matrix: tuple[int, ...], unit: int = 1 << 16) -> tuple[int, ...]:
+    a, b, c, d = (value * unit for value in matrix)
+    return a, b, 0, c, d, 0, 0, 0, 1 << 30
+
+
+@pytest.mark.parametrize("matrix", MATRICES)
+def test_every_orientation_of_a_display_matrix(matrix: tuple[int, ...]) -> None:
     pixels = np.arange(2 * 4 * 3, dtype=np.uint8).reshape(2, 4, 3)
+    np.testing.assert_array_equal(displayed(pixels, nine(matrix)), placed(pixels, matrix))
 
-    class Recorded:
-        rotation = 90
 
-        def to_ndarray(self, format: str) -> np.ndarray:
-            return pixels
+@pytest.mark.parametrize("matrix", [(0, 0, 0, 0), (1, 0, 0, 0), (0, 0, 0, 1), (1, 1, 1, 1), (0, 1, 0, 0)])
+def test_a_matrix_that_shows_nothing_counts_as_none(matrix: tuple[int, ...]) -> None:
+    pixels = np.arange(2 * 4 * 3, dtype=np.uint8).reshape(2, 4, 3)
+    assert displayed(pixels, nine(matrix)) is pixels
 
-    np.testing.assert_array_equal(upright(Recorded()), np.rot90(pixels))
+
+def test_the_nearest_orientation_counts() -> None:
+    """Ten degrees off a quarter turn, at a scale of two."""
+    pixels = np.arange(2 * 4 * 3, dtype=np.uint8).reshape(2, 4, 3)
+    cosine, sine = np.cos(np.radians(100)), np.sin(np.radians(100))
+    matrix = nine((cosine, sine, -sine, cosine), 1 << 17)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(displayed(pixels, matrix), placed(pixels, (0, 1, -1, 0)))
+
+
+@pytest.mark.parametrize("matrix", [*MATRICES, (0, 0, 0, 0)])
+def test_recordings_are_shown_as_their_matrix_says(tmp_path: Path, matrix: tuple[int, ...]) -> None:
+    """The track header's matrix, ISO/IEC 14496-12 section 8.3.2, in a file whose upper left corner is red."""
+    pixels = np.zeros((64, 96, 3), np.uint8)
+    pixels[:32, :48], pixels[32:, 48:] = COLOURS[0], COLOURS[1]
+    writer = VideoWriter(tmp_path / "a.mp4")
+    writer.write(pixels, 0)
+    writer.close()
+    data = bytearray((tmp_path / "a.mp4").read_bytes())
+    place = data.index(struct.pack(">9i", *nine(IDENTITY)), data.index(b"tkhd"))
+    data[place : place + 36] = struct.pack(">9i", *nine(matrix))
+    (tmp_path / "a.mp4").write_bytes(data)
+    (picture,), _, _ = read_all(open_source(str(tmp_path / "a.mp4")))
+    wanted = placed(pixels, matrix) if any(matrix) else pixels
+    assert picture.shape == wanted.shape
+    assert np.abs(picture.astype(int) - wanted).mean() < 10
 
 
 @pytest.mark.parametrize("content", [b"", b"no video" * 100, bytes(5000)])
