@@ -333,4 +333,4 @@ def test_options_of_the_provider_and_fast_resizing(watch: Watch, pictures: Path)
     assert len(out.splitlines()) == 3
     code, _, err = watch("--source", "pictures", "--provider-option", "device_id")
     assert code == 2
-    assert "expected --provider-option as KEY=VALUE, such as device_id=1, found 'device_id'" in error_line(err)
+    assert "--provider-option: expected KEY=VALUE, such as device_id=1, found 'device_id'" in error_line(err)
