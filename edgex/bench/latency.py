@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from edgex.bench.shap_libraries import LIBRARIES, Library, kernel_shap, mean_colour, superpixels
+from edgex.bench.shap_libraries import LIBRARIES, Library, kernel_shap, mean_colour, segments_of
 from edgex.bench.timing import Contender, Samples, Summary, machine, ratio, take_turns
 from edgex.errors import ArtefactError, UsageError
 from edgex.runtime import Session
@@ -259,7 +259,7 @@ def check_options(session: Session, options: Options) -> None:
             f"found {options.batch}"
         )
     for players in options.players:
-        superpixels(*session.preprocessing.image_size, players)
+        segments_of(session.preprocessing.image_size, players)
 
 
 def measure(tasks: Sequence[Task], rounds: int, progress: Callable[[str], None] | None = None) -> list[Row]:
@@ -336,7 +336,7 @@ def _shap_task(
 ) -> Task:
     logits, _, _ = session.run(picture[np.newaxis], np.array([_PREDICTED]))
     scorer = _Scorer(session, int(logits[0].argmax()))
-    segments = superpixels(*session.preprocessing.image_size, players)
+    segments = segments_of(session.preprocessing.image_size, players)
     colour = mean_colour(session.preprocessing)
 
     def explain(evaluations: int) -> None:

@@ -23,6 +23,7 @@ import numpy as np
 
 from edgex.errors import MissingExtraError, UsageError
 from edgex.runtime.preprocessing import Preprocessing
+from edgex.shapley.superpixels import superpixels
 
 Library = Literal["captum", "shap"]
 LIBRARIES: tuple[Library, ...] = ("captum", "shap")
@@ -31,19 +32,18 @@ Score = Callable[[np.ndarray], np.ndarray]
 """Pictures uint8 [N, H, W, 3] -> the explained class's score of each, float32 [N]."""
 
 
-def superpixels(height: int, width: int, players: int) -> np.ndarray:
+def segments_of(size: tuple[int, int], players: int) -> np.ndarray:
     """Superpixel index of each pixel, int64 [H, W]: players is a square number, cut into as many rows as columns.
 
-    Raises UsageError for another number, or for more rows than pixels.
+    size: (H, W). Raises UsageError for another number, or for more rows than pixels.
     """
     side = math.isqrt(max(players, 0))
-    if side * side != players or not 2 <= side <= min(height, width):
+    if side * side != players or not 2 <= side <= min(size):
         raise UsageError(
-            f"expected a square number of players from 4 to {min(height, width) ** 2}, such as 49 or 196, "
-            f"found {players}"
+            f"expected a square number of players from 4 to {min(size) ** 2}, such as 49 or 196, found {players}",
+            argument="players",
         )
-    rows, columns = np.arange(height) * side // height, np.arange(width) * side // width
-    return rows[:, None] * side + columns[None, :]
+    return superpixels(size, side)
 
 
 def mean_colour(preprocessing: Preprocessing) -> np.ndarray:
@@ -63,7 +63,7 @@ def kernel_shap(
 ) -> np.ndarray:
     """Shapley values of superpixels, spread over their pixels: float64 [H, W] in units of the score.
 
-    picture: uint8 [H, W, 3]. segments: int64 [H, W], see `superpixels`. colour: uint8 [3] that hides. evaluations:
+    picture: uint8 [H, W, 3]. segments: int64 [H, W], see `segments_of`. colour: uint8 [3] that hides. evaluations:
     as the library counts them. batch: pictures that `score` is given at once.
 
     Raises MissingExtraError where the library is not installed.

@@ -29,7 +29,7 @@ from edgex.files.model_file import LoadedModel
 from edgex.files.tensor_file import save_state
 from edgex.models.self_explaining import SelfExplainingViT, normalise
 from edgex.runtime.preprocessing import Preprocessing
-from edgex.shapley.solver import FEWEST_PASSES, kernel_shap, superpixels
+from edgex.shapley.solver import FEWEST_PASSES, kernel_shap, players_of_patches
 from edgex.utils import devices
 from edgex.utils.progress import Progress
 
@@ -86,11 +86,11 @@ class Method:
         if self.side == 0:
             return torch.arange(grid[0] * grid[1])
         if self.side is not None:
-            return superpixels(grid, self.side)
+            return players_of_patches(grid, self.side)
         fitting = [side for side in range(2, LARGEST_SIDE + 1) if not grid[0] % side and not grid[1] % side]
         if not fitting:
             raise UsageError(f"a {grid[0]}x{grid[1]} patch grid has no superpixels: use {self}@patches")
-        return superpixels(grid, fitting[-1])
+        return players_of_patches(grid, fitting[-1])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,7 +29,7 @@ from edgex.errors import UsageError
 from edgex.files.tensor_file import save_state
 from edgex.models.self_explaining import SelfExplainingViT, normalise
 from edgex.runtime.preprocessing import Preprocessing
-from edgex.shapley.solver import draw_coalitions, solve_pairs, superpixels
+from edgex.shapley.solver import draw_coalitions, players_of_patches, solve_pairs
 from edgex.utils import devices
 from edgex.utils.processes import Processes
 from edgex.utils.progress import Progress
@@ -264,7 +264,7 @@ def _label_chunk(
     precision: str,
     progress: Progress,
 ) -> dict[str, Tensor]:
-    patch_of = superpixels(model.backbone.grid, options.side)
+    patch_of = players_of_patches(model.backbone.grid, options.side)
     rows: dict[str, list[Tensor]] = {name: [] for name in _rows(options)}
     for position, images in enumerate(crops.batches(batch_size)):
         generator = np.random.default_rng((options.seed, number, position))

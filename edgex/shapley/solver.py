@@ -1,6 +1,6 @@
 """Shapley values from coalitions: what labelling, Kernel SHAP and its references share.
 
-Holds the players (superpixels), the drawing of coalitions and the least squares that turn coalitions' values into
+Holds the players of a patch grid, the drawing of coalitions and the least squares that turn coalitions' values into
 Shapley values. It knows no model: a value function is any callable. Labels are `edgex.shapley.labels`, Kernel SHAP of
 pictures is `edgex.evaluation.baselines`.
 
@@ -18,20 +18,15 @@ import torch
 from torch import Tensor
 
 from edgex.errors import UsageError
+from edgex.shapley.superpixels import superpixels
 
 FEWEST_PASSES = 4
 """Nothing, everything, one coalition and its complement."""
 
 
-def superpixels(grid: tuple[int, int], side: int) -> Tensor:
-    """Superpixel index of each patch, int64 [P]; UsageError where the grid does not divide evenly."""
-    if grid[0] % side or grid[1] % side:
-        raise UsageError(
-            f"a {grid[0]}x{grid[1]} patch grid does not divide into {side}x{side} superpixels", argument="side"
-        )
-    rows = torch.arange(grid[0]) // (grid[0] // side)
-    columns = torch.arange(grid[1]) // (grid[1] // side)
-    return (rows[:, None] * side + columns[None, :]).flatten()
+def players_of_patches(grid: tuple[int, int], side: int) -> Tensor:
+    """The superpixel that each patch belongs to, int64 [P]; UsageError where the grid does not divide evenly."""
+    return torch.from_numpy(superpixels(grid, side, even=True).ravel())
 
 
 def coalition_sizes(players: int) -> np.ndarray:

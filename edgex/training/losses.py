@@ -22,7 +22,7 @@ from edgex.data.crops import Crops
 from edgex.data.masks import Masks
 from edgex.errors import UsageError
 from edgex.shapley.labels import Labels
-from edgex.shapley.solver import superpixels
+from edgex.shapley.solver import players_of_patches
 
 
 class Term(Protocol):
@@ -67,7 +67,7 @@ class PairTerm:
         self.labels = labels
         self.crops = labels.crops
         self.classes: Tensor | None = labels.classes
-        self.members = F.one_hot(superpixels(grid, labels.side), labels.side**2).float()
+        self.members = F.one_hot(players_of_patches(grid, labels.side), labels.side**2).float()
 
     def targets(self, crops: Tensor, mirrored: Tensor) -> tuple[Tensor, ...]:
         """Signs [N, M, Q], 1 for superpixels of the coalition and -1 for the others, and differences [N, M, K]."""

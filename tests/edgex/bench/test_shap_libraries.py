@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from edgex.bench.shap_libraries import LIBRARIES, Library, kernel_shap, mean_colour, superpixels
+from edgex.bench.shap_libraries import LIBRARIES, Library, kernel_shap, mean_colour, segments_of
 from edgex.errors import MissingExtraError, UsageError
 from edgex.runtime import Preprocessing
 
@@ -20,7 +20,7 @@ WEIGHTS = np.arange(PLAYERS, dtype=np.float32) - 3
 @pytest.fixture
 def game() -> tuple[np.ndarray, np.ndarray, Callable[[np.ndarray], np.ndarray], list[int]]:
     """Picture, superpixels, score, and the batch sizes that it was given: visible superpixels add their weight."""
-    segments = superpixels(30, 42, PLAYERS)
+    segments = segments_of((30, 42), PLAYERS)
     picture = np.full((30, 42, 3), 200, np.uint8)
     batches: list[int] = []
 
@@ -60,11 +60,11 @@ def test_a_library_that_is_not_installed_is_named_with_its_extra(
 
 
 def test_superpixels_cut_any_picture_into_equal_shares() -> None:
-    found = superpixels(224, 224, 49)
+    found = segments_of((224, 224), 49)
     assert np.bincount(found.ravel()).tolist() == [1024] * 49
     assert found[0, 223] == 6
     assert found[223, 0] == 42
-    uneven = np.bincount(superpixels(30, 31, 16).ravel())
+    uneven = np.bincount(segments_of((30, 31), 16).ravel())
     assert len(uneven) == 16
     assert uneven.min() >= 7 * 7
 
@@ -72,7 +72,7 @@ def test_superpixels_cut_any_picture_into_equal_shares() -> None:
 @pytest.mark.parametrize("players", [-4, 0, 1, 50, 26 * 26])
 def test_numbers_that_are_no_grid_are_refused(players: int) -> None:
     with pytest.raises(UsageError, match=f"square number of players from 4 to 625.*found {players}"):
-        superpixels(25, 30, players)
+        segments_of((25, 30), players)
 
 
 def test_the_mean_colour_is_what_normalisation_makes_zero() -> None:

@@ -99,7 +99,7 @@ def test_shapley_values_of_all_coalitions_are_those_of_brute_force_and_of_shap(
     values = labels.shapley_values(made, labels.totals(model, made, group=ALONE, precision="fp32"))
     for crop in range(2):
         image = torch.from_numpy(made.crops.shown(image_folders.open_picture(pictures[crop]), crop))
-        patch_of = solver.superpixels((10, 10), 2)
+        patch_of = solver.players_of_patches((10, 10), 2)
         classes = made.classes[crop]
 
         def value(players: np.ndarray, image: Any = image, patch_of: Any = patch_of, classes: Any = classes) -> Any:

@@ -66,10 +66,10 @@ def test_coalition_sizes_follow_the_shapley_kernel() -> None:
 
 
 def test_superpixels_tile_the_grid() -> None:
-    index = solver.superpixels((4, 6), 2).reshape(4, 6)
+    index = solver.players_of_patches((4, 6), 2).reshape(4, 6)
     assert index.tolist() == [[0, 0, 0, 1, 1, 1]] * 2 + [[2, 2, 2, 3, 3, 3]] * 2
     with pytest.raises(UsageError, match="10x10 patch grid does not divide into 7x7"):
-        solver.superpixels((10, 10), 7)
+        solver.players_of_patches((10, 10), 7)
 
 
 @pytest.mark.parametrize("players", [2, 6, 8])

@@ -1,0 +1,24 @@
+"""Superpixels: squares of a picture, or of its patch grid, that are shown and hidden as one player. Without torch."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgex.errors import UsageError
+
+
+def superpixels(size: tuple[int, int], side: int, *, even: bool = False) -> np.ndarray:
+    """Superpixel index of each cell of a grid, row by row, int64 [H, W]: `side` rows of `side` superpixels.
+
+    size: (H, W) of the grid. even: refuse a grid that does not divide evenly, where superpixels would differ by a row
+    or a column of cells. Raises UsageError for that, and for fewer cells than superpixels along one side.
+    """
+    height, width = size
+    if even and side >= 1 and (height % side or width % side):
+        raise UsageError(
+            f"a {height}x{width} patch grid does not divide into {side}x{side} superpixels", argument="side"
+        )
+    if not 1 <= side <= min(size):
+        raise UsageError(f"expected 1 to {min(size)} superpixels per side, found {side}", argument="side")
+    rows, columns = np.arange(height) * side // height, np.arange(width) * side // width
+    return rows[:, None] * side + columns[None, :]
