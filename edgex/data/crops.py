@@ -1,7 +1,7 @@
 """Crops of pictures: the centre crop that a model sees, and random crops that can be made again from their seeds.
 
-A crop is described, not kept: whoever needs its pixels has them decoded, so that ten thousand crops cost no memory.
-Labels of crops lie in `edgex.shapley.labels`, masks in `edgex.data.masks`.
+A crop is stored as its seed; its pixels are decoded when they are needed, so that ten thousand crops take no memory.
+Labels of crops are in `edgex.shapley.labels`, masks in `edgex.data.masks`.
 """
 
 from __future__ import annotations

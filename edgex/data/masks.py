@@ -1,6 +1,6 @@
-"""Explanation supervision by people: object masks or boxes beside pictures, brought to the patch grid of every crop.
+"""Explanation supervision by human annotation: object masks or boxes beside pictures, as coverage of a crop's patches.
 
-Where a picture's object is, is looked for in this order:
+A picture's object is taken from the first of these that exists:
 
     <masks folder>/<path of the picture>.png    where `masks` is given; the picture's suffix is replaced
     <picture>.mask.png                          beside the picture: cat.jpg -> cat.mask.png
@@ -10,8 +10,8 @@ Where a picture's object is, is looked for in this order:
 Boxes are in pixels of the picture as stored, right and bottom not included. In a mask, as large as its picture,
 whatever is not black belongs to the object, in 16 bits as in 8. Where the picture has an EXIF orientation, boxes and
 masks are turned with it; a mask with an EXIF orientation of its own is turned by that one instead. Pictures without
-either, and crops that show the object everywhere or nowhere, have no shape to learn and are left out. Labels without
-people are `edgex.shapley.labels`; the loss is `edgex.training.losses`.
+either, and crops that show the object everywhere or nowhere, give no shape to learn and are skipped. Supervision
+without annotation is `edgex.shapley.labels`; the loss is `edgex.training.losses`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Other methods' heatmaps of the same models: Kernel SHAP, Grad-CAM, attention rollout.
 
-What a user would otherwise run on a model, to hold the heatmap of one forward pass against. Every method gives
+What a user would otherwise run on a model, as a comparison for the heatmap of one forward pass. Every method gives
 [gh, gw] scores per picture and class; `cached_heatmaps` keeps them on disk, since 1000 passes a picture take long.
 Measuring heatmaps is `edgex.evaluation.comparison`; the least squares of Kernel SHAP are `edgex.shapley.solver`.
 
@@ -46,7 +46,7 @@ class Method:
     """One method with its settings; `parse` reads it from text and `str` writes it.
 
     passes: Kernel SHAP's budget. side: its superpixels per side, 0 for every patch, None for 7 or the next smaller
-    number that divides the grid. hidden: what an absent player shows, the mean colour, the blurred picture, or
+    number that divides the grid. hidden: what a masked player shows, the mean colour, the blurred picture, or
     nothing ("drop": its tokens are left out, which no library user can do). seed: of the coalitions.
     """
 
@@ -110,7 +110,7 @@ def cached_heatmaps(
     device: str = "auto",
     precision: str = "auto",
 ) -> Explanations:
-    """Heatmaps of each picture's predicted class, from the cache folder where they lie there already.
+    """Heatmaps of each picture's predicted class, from the cache folder where they are there already.
 
     One file per picture, named by the model's digest, the method and the pixels that the model sees: an interrupted
     run resumes with the next picture, and a picture's heatmap does not depend on those beside it. The model itself is

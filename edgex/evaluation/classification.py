@@ -1,7 +1,7 @@
-"""Measuring a model as a classifier: which pictures it gets right.
+"""Measuring a model as a classifier: which pictures it classifies correctly.
 
-Its heatmaps, held against other models' and methods', are `edgex.evaluation.comparison`'s business; a mean's interval
-is `edgex.utils.statistics`'s; where alpha is chosen from accuracy is `edgex.vectors.alpha`.
+Heatmaps are measured in `edgex.evaluation.comparison`, intervals of means in `edgex.utils.statistics`; alpha is chosen
+from accuracy in `edgex.vectors.alpha`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Heatmaps of a model held against those of the model before a vector was added and of other methods.
+"""Heatmaps of a model compared with those of the model before baking and of other methods.
 
 Everything is measured picture by picture on the same pictures, so that differences are paired. One heatmap explains
 one class: the class that the model it is measured on predicts. Metrics lie in `edgex.evaluation.faithfulness` and
@@ -88,7 +88,7 @@ class MeasuredModel:
 
     @property
     def card(self) -> ModelCard:
-        """What the model's file says of it."""
+        """Its card."""
         return self.loaded.card
 
     @functools.cached_property
@@ -202,7 +202,7 @@ def compare(
         _check_alike(model[0], first.card, original[0] if original else "", others[0].card)
     network, card = first
     grid = network.backbone.grid
-    # Whatever can be wrong is noticed before anything long begins.
+    # Arguments are checked before anything long begins.
     devices.mixed_precision(devices.device_of(plan.device), plan.precision)
     check_steps(plan.steps, network.backbone.patches)
     for method in (*plan.methods, *([plan.reference] if plan.reference else [])):
@@ -328,7 +328,7 @@ def cached_scores(
 
 
 def classifier_digest(model: SelfExplainingViT) -> str:
-    """Digest of whatever class scores are made of; models that differ in their readout alone share it."""
+    """Digest of the weights that produce class scores; models that differ in their readout alone share it."""
     digest = hashlib.sha256(f"{model.head.kind} {model.head.scale}".encode())
     for tensors in (model.backbone.tensors(), model.head.state_dict()):
         for name, tensor in tensors.items():

@@ -1,7 +1,7 @@
 """Faithfulness of heatmaps: hiding patches of pictures, and the insertion and deletion curves made that way.
 
 Hiding is done on the first block's input: patch embeddings are computed patch by patch, so swapping a patch's token
-for that of the filled picture is the same as filling its pixels, without embedding every masked picture anew.
+for that of the filled picture is the same as filling its pixels, without embedding every masked picture again.
 
 Source: Petsiuk et al., 2018, arXiv 1806.07421, section 4.1 (insertion and deletion).
 """

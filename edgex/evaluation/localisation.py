@@ -1,4 +1,4 @@
-"""Localisation: whether a heatmap lies on the object that people marked with a mask or boxes.
+"""Localisation: whether a heatmap is on the object that an annotated mask or boxes mark.
 
 Only evidence for the class counts, so negative values are taken as 0. Finding masks and bringing them to the patch
 grid is `edgex.data.masks`.

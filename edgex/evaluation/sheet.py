@@ -1,4 +1,4 @@
-"""Sheets of pictures side by side with captions: what a person looks at to judge heatmaps."""
+"""Contact sheets: pictures and heatmaps side by side with captions, for judging heatmaps by eye."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labels artefacts: Shapley labels of crops of pictures in one file, to be looked into and learned from.
+"""Labels artefacts: Shapley labels of crops of pictures in one file, for inspection and for learning.
 
 Tensors of V crops, K classes, M pairs and Q superpixels (row by row over the picture):
 
@@ -11,7 +11,7 @@ Tensors of V crops, K classes, M pairs and Q superpixels (row by row over the pi
     values f32 [V, K, Q]      estimated Shapley values, adding up to the totals
     features f16 [V, M, D]    the same differences of what the class weights are multiplied with; where asked for
 
-Learning takes the differences; the values are for people and other programs. Making labels is
+Training uses the differences; the values are stored for inspection and other programs. Making labels is
 `edgex.shapley.labelling`.
 """
 
@@ -38,9 +38,9 @@ from edgex.shapley.labels import LabelOptions, Labels, shapley_values
 
 @dataclasses.dataclass(frozen=True)
 class LabelsCard:
-    """Everything that a labels artefact says of itself beside its tensors.
+    """The metadata of a labels artefact.
 
-    predictor: name and sha256 of the model that made the labels. folders: where the pictures lay, with how many
+    predictor: name and sha256 of the model that made the labels. folders: where the pictures were, with how many
     crops of each. pictures: for each picture its folder's position, its path in that folder and the first 16 digits
     of its sha256. options: as they were given, crops aside, which stand with the folders.
     """
@@ -93,7 +93,7 @@ class LabelsCard:
 
 
 class LoadedLabels(NamedTuple):
-    """What a labels artefact holds, with the folders that its pictures lie in now and its recorded sha256."""
+    """The content of a labels artefact, the present folders of its pictures and its recorded sha256."""
 
     labels: Labels
     card: LabelsCard
@@ -118,7 +118,7 @@ def save_labels(path: Path, labels: Labels, total: Tensor, card: LabelsCard) -> 
 
 
 def load_labels(path: Path, roots: Sequence[Path] | None = None) -> LoadedLabels:
-    """Reads a labels artefact; roots: where its folders of pictures lie now, in the card's order.
+    """Reads a labels artefact; roots: the present folders of its pictures, in the card's order.
 
     Raises ArtefactError for a damaged file, DataError for a picture that is missing or was changed since.
     """
@@ -136,7 +136,7 @@ def load_labels(path: Path, roots: Sequence[Path] | None = None) -> LoadedLabels
     for picture, (_, _, recorded) in zip(paths, card.pictures, strict=True):
         if not picture.is_file():
             raise DataError(
-                f"expected the labelled picture {picture}, found nothing: name the folder that it lies in now",
+                f"expected the labelled picture {picture}, found nothing: name its present folder",
                 argument="data",
             )
         if image_folders.digest_of(picture) != recorded:
@@ -151,7 +151,7 @@ def load_labels(path: Path, roots: Sequence[Path] | None = None) -> LoadedLabels
 
 
 def check_predictor(card: LabelsCard, sha256: str, path: Path, model: Path) -> None:
-    """Raises MismatchError where another model made these labels: the labels are its own opinion of pictures."""
+    """Raises MismatchError where another model made these labels: they describe that model's scores."""
     if card.predictor["sha256"] != sha256:
         raise MismatchError(
             f"{path} holds labels of {card.predictor['name']} [{card.predictor['sha256'][:12]}], {model} is "

@@ -1,12 +1,11 @@
-"""Explanation supervision without human labels: paired coalitions of superpixels, played by the model itself.
+"""Explanation supervision without human labels: the predictor's scores on masked inputs supervise the heatmap.
 
 A coalition is a set of visible superpixels; the rest of the patch tokens is dropped after position embedding. For each
-picture and coalition S the label is v(S) - v(complement of S), v being centred logits of the classes of interest. Asked
-for, the same difference is kept of the features that the head reads, from which that of every class follows by the
-class weights. The Shapley values of v are the additive scores that fit these differences best (paired Kernel SHAP:
-Covert and Lee, 2021, arXiv 2012.01536, section 4), so training (`edgex.training.learning`) takes the differences
-themselves; `shapley_values` solves for the values where somebody wants to see or store them
-(`edgex.shapley.label_file`).
+picture and coalition S the label is v(S) - v(complement of S), v being centred logits of the classes of interest. With
+features, the same difference of the head's inputs is kept, from which that of every class follows by the class weights.
+The Shapley values of v are the additive scores that fit these differences best (paired Kernel SHAP: Covert and Lee,
+2021, arXiv 2012.01536, section 4), so training (`edgex.training.learning`) takes the differences themselves;
+`shapley_values` solves for the values, for inspection and storage (`edgex.shapley.label_file`).
 """
 
 from __future__ import annotations
@@ -139,11 +138,11 @@ def label(
     precision: str = "auto",
     model_digest: str,
 ) -> Labels:
-    """Labels for every picture, from the cache folder where they lie there already.
+    """Labels for every picture; those in the cache folder are read from it.
 
     The cache holds one file per chunk of pictures, named by the model, the options and the pictures' paths: an
-    interrupted run goes on with the next chunk, a run with other options makes files of its own. A chunk is made anew
-    where one of its pictures was changed. Several processes share the chunks that are missing.
+    interrupted run resumes with the next chunk, a run with other options makes files of its own. A chunk is computed
+    again where one of its pictures was changed. Several processes share the chunks that are missing.
     """
     model = model.inference_copy(group.device)
     crops = crops_of(
@@ -158,7 +157,7 @@ def label(
         files.append(cache / f"labels-{name}.pt")
     made = [_is_made(*both, _rows(options)) for both in zip(files, chunks, strict=True)]
     missing = torch.tensor([number for number, done in enumerate(made) if not done], dtype=torch.int64)
-    # Everybody has looked before anybody writes: all share the same list.
+    # Every process has read the cache before any writes to it: all share the same list.
     group.wait()
     chunk_of = crops.picture // CHUNK
     done = len(crops) - int(torch.isin(chunk_of, missing).sum())

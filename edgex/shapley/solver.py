@@ -90,7 +90,7 @@ def kernel_shap(value: Callable[[Tensor], Tensor], players: int, passes: int, ge
 
     value: bool [M, Q] coalitions -> [M, K] values of K games; it is called once and may work in batches.
     passes: evaluations of the value function, of which nothing and everything take two and each pair two. From
-    2 ** Q on every coalition is played once, and the scores are the exact Shapley values.
+    2 ** Q on every coalition is evaluated once, and the scores are the exact Shapley values.
     Raises UsageError for fewer than 4 passes or 2 players.
     """
     if passes < FEWEST_PASSES:

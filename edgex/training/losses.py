@@ -1,4 +1,4 @@
-"""Explanation terms: how far a heatmap is from its supervision, 0 where it says it all and 1 where it says nothing.
+"""Explanation losses: the distance of a heatmap from its supervision; 0 is a perfect one, 1 a uniform one.
 
 A term knows its supervision for all crops, brings it to a batch (mirrored where the picture is), and measures the
 evidence of a forward pass against it. Optimising is `edgex.training.learning`.
@@ -53,7 +53,7 @@ class Term(Protocol):
     def scale_sums(self, evidence: Tensor, total: Tensor, targets: tuple[Tensor, ...]) -> tuple[float, float]:
         """Numerator and denominator, summed over the crops, of the scale with the least squared error.
 
-        Both 0 where the supervision says nothing of size: the start's scale stays.
+        Both 0 where the supervision has no scale: that of the start is kept.
         """
         ...
 
@@ -195,5 +195,5 @@ class ShapeTerm:
         total: Tensor,  # noqa: ARG002
         targets: tuple[Tensor, ...],  # noqa: ARG002
     ) -> tuple[float, float]:
-        """A shape says nothing of size."""
+        """A shape has no scale."""
         return 0.0, 0.0

@@ -1,4 +1,4 @@
-"""Checkpoints of a running training, so that an interrupted command goes on where it was."""
+"""Checkpoints of a running training, from which an interrupted run resumes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edgex.files.tensor_file import save_state
 class TrainingCheckpoint:
     """One file with the state of everything that a training loop changes.
 
-    path: where it lies. identity: JSON-ready description of the run (data, options); a checkpoint of another
+    path: of the file. identity: JSON-ready description of the run (data, options); a checkpoint of another
     run is refused rather than continued.
     """
 

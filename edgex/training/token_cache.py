@@ -50,7 +50,7 @@ class TokenCache:
     ) -> None:
         backbone = model.backbone
         crops = term.crops
-        # Every block that is trained, and every block that the heatmap is made of, runs anew at each step.
+        # Every block that is trained, and every block that the heatmap is made of, is computed at each step.
         self.start = len(backbone.blocks) - max(blocks, model.evidence.blocks)
         self.term = term
         self.null = 1.0

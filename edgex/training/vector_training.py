@@ -36,7 +36,7 @@ from edgex.utils.processes import Processes
 
 SUPERVISIONS = ("shapley", "masks")
 PARTS = ("readout", "weights")
-"""What a vector can change: copies that only heatmaps are read with, or the weights that classes are made of."""
+"""What a vector can change: copies that only heatmaps are read with, or the weights that produce class scores."""
 _FOR_WEIGHTS = ("blocks", "class_weight", "class_loss")
 """Options that mean nothing to a readout."""
 
@@ -46,7 +46,7 @@ class VectorData:
     """The pictures that a vector is learned from, and what supervises it.
 
     roots: folders of pictures. supervision: "shapley" or "masks". labels: how Shapley labels are made.
-    label_file: labels that were made before; roots then say where the pictures lie now, None where they lay.
+    label_file: labels that were made before; roots are then the present folders of their pictures, None if unchanged.
     masks: a parallel folder of masks for each root, see `edgex.data.masks`. crops: how many of each picture, one number
     or one for each root. limit: pictures per root, evenly spread.
     """
@@ -97,7 +97,7 @@ def train(
 
     source_name: of the domain; defaults to the first folder's. evidence_blocks: of how many last blocks the heatmap
     is made. part: what is learned, one of PARTS; by default a readout where the model can have one. alpha: recommended
-    factor, recorded. work: folder for label caches and checkpoints; an interrupted run goes on from there.
+    factor, recorded. work: folder for label caches and checkpoints; an interrupted run resumes from there.
     model_out: also write the self-explaining source model. dtype: how the vector is stored. workers: see
     `edgex.data.loading.loaded`.
     Several processes work together where a launcher started them; the first one writes and reports.
@@ -187,7 +187,7 @@ def train(
 
 @dataclasses.dataclass(frozen=True)
 class _Supervised:
-    """The supervision with the folders that it came from, and what the vector's record says of it."""
+    """The supervision, the folders that it came from, and its part of the vector's provenance."""
 
     term: Term
     folders: tuple[Folder, ...]
@@ -303,7 +303,7 @@ def _save_self_explaining(
 
 
 def _silent(text: str) -> None:
-    """What the other processes have to say: the same as the first."""
+    """For the other processes, whose messages are those of the first."""
 
 
 def with_evidence(model: SelfExplainingViT, blocks: int, *, readout: bool = False) -> SelfExplainingViT:

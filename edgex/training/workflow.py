@@ -169,7 +169,7 @@ def learn_vector(
     the work; the first one writes and reports.
 
     model: predictor to learn from, a file or a name of the zoo. out: file to write (.safetensors).
-    data: folders of pictures of the source domain; with `labels`, where the labelled pictures lie now.
+    data: folders of pictures of the source domain; with `labels`, the present folders of the labelled pictures.
     supervision: "shapley" (scores of the predictor on masked inputs) or "masks" (masks or boxes beside the pictures).
     labels: file of labels made by `edgex.shapley.labelling.make_labels`. masks: folders of PNG masks laid out like
         `data`, one for each.
