@@ -120,7 +120,8 @@ def _export(
     card = loaded.card
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgex-bench-")))
     fused, plain = folder / "fused.onnx", folder / "plain.onnx"
-    found = image_folders.spread(image_folders.loose([calibration]), 64) if calibration else samples.paths()
+    listed = image_folders.list_images([calibration]) if calibration else ()
+    found = image_folders.subsample_evenly(listed, 64) or samples.paths()
     pictures = image_folders.load_batch(found, card.preprocessing)
     note(f"exporting {model} in {precision} and its plain classifier to temporary files")
     write_onnx(

@@ -138,6 +138,3 @@ def open_picture(path: Path) -> Image.Image:
 def load_batch(paths: Sequence[Path], preprocessing: Preprocessing) -> np.ndarray:
     """Pictures as the model sees them: uint8 [N, H, W, 3] RGB."""
     return np.stack([preprocessing.array(as_frame(path)) for path in paths])
-
-
-loose, spread, aligned = list_images, subsample_evenly, remap_labels
