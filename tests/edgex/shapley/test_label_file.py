@@ -94,7 +94,7 @@ def test_pictures_may_move_but_not_change(made: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"3.png was changed after it was labelled"):
         label_file.load_labels(made / "labels.safetensors", roots)
     (tmp_path / "one" / "class 0" / "1.png").unlink()
-    with pytest.raises(DataError, match=r"labelled picture .*1.png, found nothing: name the folder"):
+    with pytest.raises(DataError, match=r"labelled picture .*1.png, found nothing: name its present folder"):
         label_file.load_labels(made / "labels.safetensors", roots)
 
 
