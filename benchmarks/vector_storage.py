@@ -79,7 +79,7 @@ def main() -> None:
         for name, (keep, store) in VARIANTS.items():
             files[name] = Path(place) / f"{name}.safetensors"
             options = CombineOptions(keep=keep, scope=arguments.scope)
-            combine([vector], files[name], name=card.name, options=options, store=store)
+            combine([vector], files[name], name=card.name, options=options, dtype=store)
             content = files[name].read_bytes()
             report["variants"][name] = {
                 "bytes": len(content),

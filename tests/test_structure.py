@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -127,10 +128,52 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_public_names() -> None:
-    assert edgex.__all__ == ["__version__", "load_model", "load_vector"]
-    for name in edgex.__all__:
-        assert getattr(edgex, name) is not None
+def test_the_public_names_are_what_the_package_imports() -> None:
+    """Whatever edgex/__init__.py imports for type checkers is public, found where they find it, and shown by dir()."""
+    tree = ast.parse((ROOT / "edgex" / "__init__.py").read_text(encoding="utf-8"))
+    checked = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    found = {
+        alias.name: node.module for node in checked[0].body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    assert edgex.__all__ == dir(edgex) == sorted(["__version__", *found])
+    for name, module in found.items():
+        assert getattr(edgex, name) is getattr(importlib.import_module(str(module)), name)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        edgex.nothing  # noqa: B018
+
+
+def test_importing_the_package_is_light() -> None:
+    code = "import sys, edgex; print(*{'torch', 'numpy', 'PIL', 'onnxruntime', 'typer'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not done.stdout.split()
+
+
+def commands() -> dict[str, ast.FunctionDef]:
+    """The function of each command: those that take options, by the name of their module and their own."""
+    found = {}
+    for path in sorted((ROOT / "edgex" / "cli").glob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef) and "typer.Option" in ast.unparse(node.args):
+                found[f"{path.stem}.{node.name}"] = node
+    return found
+
+
+@pytest.mark.parametrize("name", commands())
+def test_a_command_parses_calls_one_function_and_prints(name: str) -> None:
+    """Its body has at most 30 lines; the docstring and lines that only hand an option on do not count."""
+    body = [node for node in commands()[name].body if not isinstance(node, ast.Expr) or not is_text(node.value)]
+    lines = {line for node in body for line in range(node.lineno, (node.end_lineno or 0) + 1)}
+    handed = {
+        word.lineno
+        for node in body
+        for word in ast.walk(node)
+        if isinstance(word, ast.keyword) and isinstance(word.value, ast.Name) and word.arg == word.value.id
+    }
+    assert len(lines - handed) <= 30
+
+
+def is_text(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
 def test_the_readme_shows_the_gates_thresholds() -> None:

@@ -1,8 +1,8 @@
 """What an explanation costs on this machine: one fused pass beside the plain classifier and 150-pass methods.
 
 Everything runs on one picture through one `Session`, in turn, in one run (`edgex.bench.timing`). It needs no torch:
-what is not installed here is named among the skipped. Where the fused file and the plain classifier come from is the
-command line's business; how captum and shap are called is `edgex.bench.shap_libraries`.
+what is not installed here is named among the skipped. Where the fused file and the plain classifier come from is
+`edgex.bench.workflow`; how captum and shap are called is `edgex.bench.shap_libraries`.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Options:
     def __post_init__(self) -> None:
         for name, least in (("passes", 4), ("rounds", 1), ("repeats", 1), ("batch", 1)):
             if getattr(self, name) < least:
-                raise UsageError(f"expected {name} of at least {least}, found {getattr(self, name)}")
+                raise UsageError(f"expected {name} of at least {least}, found {getattr(self, name)}", argument=name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,7 +256,8 @@ def check_options(session: Session, options: Options) -> None:
     if options.batch > session.metadata.max_batch:
         raise UsageError(
             f"expected a batch of at most {session.metadata.max_batch}, which the file was exported for, "
-            f"found {options.batch}"
+            f"found {options.batch}",
+            argument="batch",
         )
     for players in options.players:
         segments_of(session.preprocessing.image_size, players)

@@ -40,6 +40,9 @@ class Renamed:
         return [self.new, self.convert(value)] if equals else [self.new]
 
 
+HALF = Renamed("--half", "--dtype", value="fp16", off="fp32")
+
+
 class Command(TyperCommand):
     """A command that puts the flag before an error about one of its parameters, and knows earlier names of options."""
 

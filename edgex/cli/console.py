@@ -63,14 +63,14 @@ def print_table(
     right: Sequence[str] = (),
     stderr: bool = False,
 ) -> None:
-    """A table for people. headings: of its columns, none for a table of names and values; right: aligned to the right.
+    """A table for people. headings: of its columns, none for names and values. right: headings of numbers.
 
     stderr: print to standard error.
     """
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", show_header=bool(headings))
+    table = Table(title=title or None, title_justify="left", show_header=bool(headings))
     for heading in headings:
         table.add_column(heading, justify="right" if heading in right else "left", overflow="fold")
     for row in rows:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgex.cli.command import Command
+from edgex.cli.command import Renamed, command
 from edgex.cli.console import note, print_json
 
 if TYPE_CHECKING:
@@ -15,36 +15,42 @@ if TYPE_CHECKING:
 
     from edgex.evaluation.comparison import Comparison
 
+_RENAMED = (
+    Renamed("--compare", "--unbaked"),
+    Renamed("--against", "--baselines"),
+    Renamed("--explained", "--num-images"),
+    Renamed("--cache", "--cache-dir"),
+)
 _NARROWEST = 120
 
 
 def register(app: typer.Typer) -> None:
     """Adds the command."""
-    app.command("eval", cls=Command)(evaluate)
+    app.command("eval", cls=command(*_RENAMED))(evaluate)
 
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="Model: a file or a zoo name.")],
     data: Annotated[Path, typer.Option(help="Pictures in class folders.")],
-    compare: Annotated[
-        str | None, typer.Option(help="The unbaked model: paired differences, and what other methods explain.")
+    unbaked: Annotated[
+        str | None, typer.Option(help="The model before baking: for paired differences, and what baselines explain.")
     ] = None,
-    against: Annotated[
+    baselines: Annotated[
         str | None,
         typer.Option(
-            help="Other methods, with commas: kernel-shap:PASSES (49 superpixels where they fit), "
-            "kernel-shap:PASSES@patches, grad-cam, rollout. They explain COMPARE where it is given, else MODEL."
+            help="Other explanation methods, with commas: kernel-shap:PASSES (49 superpixels where they fit), "
+            "kernel-shap:PASSES@patches, grad-cam, rollout. They explain --unbaked where it is given, else MODEL."
         ),
     ] = None,
-    explained: Annotated[int, typer.Option(help="Pictures whose heatmaps are measured, evenly spread.")] = 50,
+    num_images: Annotated[int, typer.Option(help="Pictures whose heatmaps are measured, evenly spaced.")] = 50,
     fill: Annotated[str, typer.Option(help="What hidden patches show: mean (colour), blur, or both.")] = "mean,blur",
     steps: Annotated[int, typer.Option(help="Steps of the insertion and deletion curves.")] = 14,
     reference: Annotated[
         str | None, typer.Option(help="Shapley reference to correlate with, for example kernel-shap:4000.")
     ] = None,
     sheet: Annotated[Path | None, typer.Option(help="PNG file with pictures and heatmaps side by side.")] = None,
-    cache: Annotated[
-        Path | None, typer.Option(help="Folder that keeps other methods' heatmaps and what was measured.")
+    cache_dir: Annotated[
+        Path | None, typer.Option(help="Folder that keeps the baselines' heatmaps and scores.")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<n>.")] = "auto",
     precision: Annotated[str, typer.Option(help="Of masked passes: auto, fp32 or bf16.")] = "auto",
@@ -60,14 +66,14 @@ def evaluate(
     found = workflow.evaluate(
         model,
         data,
-        unbaked=compare,
-        baselines=against or (),
-        num_images=explained,
+        unbaked=unbaked,
+        baselines=baselines or (),
+        num_images=num_images,
         fill=fill,
         steps=steps,
         reference=reference,
         sheet=sheet,
-        cache_dir=cache,
+        cache_dir=cache_dir,
         device=device,
         precision=precision,
         report=note,

@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgex.cli.command import Command
-from edgex.cli.console import note, print_json
+from edgex.cli.console import note, print_json, print_table
 from edgex.errors import GateError, UsageError
 
 if TYPE_CHECKING:
     from edgex.export import ExportReport, GateResult
-
-_ATTENTION = ("plain", "fused")
 
 
 def register(app: typer.Typer) -> None:
@@ -26,8 +24,16 @@ def export(
     model: Annotated[
         str | None, typer.Argument(help="Model to export: a file or a zoo name; default: the newest bake.")
     ] = None,
-    onnx: Annotated[str | None, typer.Option(help="Write ONNX in this precision: fp32, fp16 or int8.")] = None,
-    trt: Annotated[str | None, typer.Option(help="Build a TensorRT engine: fp32, fp16 or int8.")] = None,
+    onnx: Annotated[
+        str | None, typer.Option(metavar="PRECISION", help="Short for --format onnx --precision PRECISION.")
+    ] = None,
+    trt: Annotated[
+        str | None, typer.Option(metavar="PRECISION", help="Short for --format tensorrt --precision PRECISION.")
+    ] = None,
+    format: Annotated[str | None, typer.Option(help="onnx, or tensorrt (a TensorRT or TensorRT-RTX engine).")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, fp16 or int8; default: fp32 for onnx, fp16 for tensorrt.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="File to write; default: <model>[.<precision>].onnx here.")] = None,
     max_batch: Annotated[int, typer.Option(help="Largest batch that the file takes.")] = 8,
     image_size: Annotated[
@@ -47,13 +53,15 @@ def export(
     attention: Annotated[
         str | None,
         typer.Option(
-            help="ONNX: plain (runs everywhere) or fused (onnxruntime's own operator, for its CPU and CUDA providers: "
-            "faster on GPUs in fp16); default: fused for int8 dynamic and static, else plain."
+            help="ONNX: plain (runs everywhere), fused (onnxruntime's own operator, for its CPU and CUDA providers: "
+            "faster on GPUs in fp16) or onnx (the operator of opset 23); default: fused for int8 dynamic and static, "
+            "else plain."
         ),
     ] = None,
     opset: Annotated[int | None, typer.Option(help="ONNX operator set, 18 to 23; default: 20.")] = None,
-    sm: Annotated[
-        str | None, typer.Option(help="TensorRT-RTX: compute capabilities, e.g. 86,89,120; default: all it supports.")
+    compute_capabilities: Annotated[
+        str | None,
+        typer.Option("--sm", help="TensorRT-RTX: compute capabilities, e.g. 86,89,120; default: all it supports."),
     ] = None,
     pictures: Annotated[
         Path | None,
@@ -62,42 +70,28 @@ def export(
             "samples in several views."
         ),
     ] = None,
-    threshold: Annotated[
-        list[str] | None, typer.Option(metavar="METRIC=VALUE", help="Override a gate threshold; may be repeated.")
+    thresholds: Annotated[
+        list[str] | None,
+        typer.Option("--threshold", metavar="METRIC=VALUE", help="Override a gate threshold; may be repeated."),
     ] = None,
-    force: Annotated[bool, typer.Option(help="Replace an existing file.")] = False,
+    force: Annotated[bool, typer.Option(help="Overwrite an existing file.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Turn a model into one file with class and heatmap; nothing is written unless it matches the model."""
-    precision = onnx or trt
-    if precision is None or (onnx and trt):
-        raise UsageError("expected one of --onnx PRECISION and --trt PRECISION, for example: edgex export --onnx fp32")
-    if calibration is not None and precision != "int8":
-        raise UsageError(f"--calibration is for int8, found precision {precision}")
-    if int8_form is not None and onnx != "int8":
-        raise UsageError("--int8-form is for --onnx int8: an engine is made of Q/DQ nodes")
-    if attention is not None and onnx is None:
-        raise UsageError("--attention is for --onnx: TensorRT fuses attention by itself")
-    if attention == "fused" and int8_form == "qdq":
-        raise UsageError("--attention fused is onnxruntime's own operator, and --int8-form qdq is for other runtimes")
-    if attention not in (None, *_ATTENTION):
-        raise UsageError(f"expected --attention {' or '.join(_ATTENTION)}, found '{attention}'")
-    if sm is not None and trt is None:
-        raise UsageError("--sm is for --trt")
-    if opset is not None and onnx is None:
-        raise UsageError("--opset is for --onnx: an engine has none")
-    capabilities = [entry.strip() for entry in sm.split(",")] if sm is not None else []
-    if not all(capabilities):
-        raise UsageError(f"expected --sm with compute capabilities such as 86,89, found '{sm}'")
-    thresholds = _thresholds(threshold or [])
+    """Export a model as one file that gives class and heatmap.
+
+    The file is compared with the model in its own runtime first (the gate); a file that differs is not written.
+    """
+    format, precision = _form(onnx, trt, format, precision)
+    capabilities = [entry.strip() for entry in (compute_capabilities or "").split(",") if compute_capabilities]
+    given = _thresholds(thresholds or [])
     from edgex.export import export as export_model
 
     try:
         report = export_model(
             model,
             out,
-            format="onnx" if onnx else "tensorrt",
-            precision=precision,  # type: ignore[arg-type]  # the library refuses others by name
+            format=format,  # type: ignore[arg-type]  # the library refuses others by name, here and below
+            precision=precision,  # type: ignore[arg-type]
             pictures=pictures,
             calibration=calibration,
             int8_form=int8_form,  # type: ignore[arg-type]
@@ -106,18 +100,33 @@ def export(
             compute_capabilities=capabilities,
             max_batch=max_batch,
             image_size=image_size,
-            thresholds=thresholds,
+            thresholds=given,
             force=force,
             progress=note,
         )
     except GateError as error:
         if (gate := getattr(error, "gate", None)) is not None:
-            _print_gate(gate, to_stderr=True)
+            _print_gate(gate, stderr=True)
         raise
     if json:
         print_json(_as_json(report))
     else:
         _print(report)
+
+
+def _form(onnx: str | None, trt: str | None, format: str | None, precision: str | None) -> tuple[str, str | None]:
+    """The format and precision, which can be given in three ways."""
+    chosen = [(name, value) for name, value in (("onnx", onnx), ("tensorrt", trt)) if value is not None]
+    if format is not None:
+        chosen.append((format, precision))
+    elif precision is not None:
+        raise UsageError("expected --format beside it, found none", argument="precision")
+    if len(chosen) != 1:
+        raise UsageError(
+            "expected one of --format FORMAT, --onnx PRECISION and --trt PRECISION, for example: "
+            "edgex export --onnx fp32"
+        )
+    return chosen[0]
 
 
 def _thresholds(given: list[str]) -> dict[str, float]:
@@ -127,7 +136,7 @@ def _thresholds(given: list[str]) -> dict[str, float]:
         try:
             chosen[name] = float(value)
         except ValueError as error:
-            raise UsageError(f"expected --threshold METRIC=VALUE with a number, found '{entry}'") from error
+            raise UsageError(f"expected METRIC=VALUE with a number, found '{entry}'", argument="thresholds") from error
     return chosen
 
 
@@ -148,32 +157,25 @@ def _as_json(report: ExportReport) -> dict[str, object]:
 
 
 def _print(report: ExportReport) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     for line in report.notes:
         note(f"note: {line}")
-    summary = Table(title=f"{report.path} ({report.size / 1e6:.1f} MB)", title_justify="left", show_header=False)
-    summary.add_row("precision", ", ".join(f"{100 * share:.1f}% {name}" for name, share in report.weights.items()))
-    summary.add_row("nodes", str(sum(report.nodes.values())))
+    rows = [
+        ("precision", ", ".join(f"{100 * share:.1f}% {name}" for name, share in report.weights.items())),
+        ("nodes", str(sum(report.nodes.values()))),
+    ]
     if report.latency_ms is not None:
-        summary.add_row("latency here", f"{report.latency_ms:.1f} ms for one picture")
-    summary.add_row("took", ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.seconds.items()))
-    Console().print(summary)
+        rows.append(("latency here", f"{report.latency_ms:.1f} ms for one picture"))
+    rows.append(("took", ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.seconds.items())))
+    print_table(f"{report.path} ({report.size / 1e6:.1f} MB)", (), rows)
     if report.gate is not None:
-        _print_gate(report.gate, to_stderr=False)
+        _print_gate(report.gate)
 
 
-def _print_gate(gate: GateResult, *, to_stderr: bool) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
+def _print_gate(gate: GateResult, *, stderr: bool = False) -> None:
     verdict = "passed" if gate.passed else "FAILED"
-    table = Table(title=f"gate {verdict}: {gate.pictures} pictures in {gate.runtime}", title_justify="left")
-    for heading in ("metric", "found", "allowed", "", "what it is"):
-        table.add_column(heading)
-    for metric in gate.metrics:
-        allowed = f"{metric.relation} {metric.threshold:g}"
-        state = "ok" if metric.passed else "FAILED"
-        table.add_row(metric.name, f"{metric.value:.3g}", allowed, state, metric.description)
-    Console(stderr=to_stderr).print(table)
+    rows = [
+        (m.name, f"{m.value:.3g}", f"{m.relation} {m.threshold:g}", "ok" if m.passed else "FAILED", m.description)
+        for m in gate.metrics
+    ]
+    headings = ("metric", "found", "allowed", "", "what it is")
+    print_table(f"gate {verdict}: {gate.pictures} pictures in {gate.runtime}", headings, rows, stderr=stderr)

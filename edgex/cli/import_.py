@@ -7,14 +7,12 @@ from typing import Annotated
 
 import typer
 
-from edgex.cli.command import Command
-from edgex.errors import UsageError
-from edgex.utils.output import refuse_to_overwrite
+from edgex.cli.command import HALF, command
 
 
 def register(app: typer.Typer) -> None:
     """Adds the command."""
-    app.command("import", cls=Command)(import_weights)
+    app.command("import", cls=command(HALF))(import_weights)
 
 
 def import_weights(
@@ -38,49 +36,28 @@ def import_weights(
     pooling: Annotated[str | None, typer.Option(help="token or avg, where not the architecture's.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model; default: the file's.")] = None,
     out: Annotated[Path | None, typer.Option(help="File to write; default: <name>.safetensors here.")] = None,
-    half: Annotated[bool, typer.Option(help="Store the weights in half precision.")] = False,
+    dtype: Annotated[str, typer.Option(help="How the weights are stored: fp32 or fp16.")] = "fp32",
     force: Annotated[bool, typer.Option(help="Overwrite an existing file.")] = False,
 ) -> None:
-    """Bring a model from elsewhere: every tensor's name and shape must fit the architecture."""
-    if (weights is None) == (pretrained is None):
-        raise UsageError("expected either a weights FILE or --pretrained TAG")
-    if pretrained is not None and base_weights is not None:
-        raise UsageError("--pretrained weights are their own base: leave out --base-weights")
-    refuse_to_overwrite(out, force=force)
-    import torch
+    """Import a model of another library: every tensor's name and shape must fit the architecture."""
+    from edgex.importers import workflow
 
-    from edgex.files import hub
-    from edgex.files.model_file import save_model
-    from edgex.importers import assembly
-    from edgex.models import backbones
-
-    architecture = backbones.architecture(arch, image_size=image_size, pooling=pooling)
-    names = assembly.parse_classes(classes)
-    if weights is not None:
-        path = hub.weights_file(weights)
-        chosen = name or path.name.partition(".")[0]
-        model, card = assembly.import_model(
-            path,
-            architecture,
-            names,
-            name=chosen,
-            templates=template,
-            head=head,
-            base_weights=base_weights,
-            resize=resize,
-        )
-    else:
-        chosen = name or architecture.model
-        model, card = assembly.import_pretrained(
-            architecture,
-            names,
-            name=chosen,
-            tag=None if pretrained == "default" else pretrained,
-            templates=template,
-            head=head,
-            resize=resize,
-        )
-    target = out or Path(f"{chosen}.safetensors")
-    refuse_to_overwrite(target, force=force)
-    digest = save_model(target, model, card, dtype=torch.float16 if half else torch.float32)
-    print(f"{target}: {card.architecture}, {len(card.classes)} classes, {card.head_kind} head, sha256 {digest[:12]}…")
+    result = workflow.import_weights(
+        arch,
+        classes,
+        weights,
+        pretrained=pretrained,
+        template=template,
+        head=head,
+        base_weights=base_weights,
+        resize=resize,
+        image_size=image_size,
+        pooling=pooling,
+        name=name,
+        out=out,
+        dtype=dtype,
+        force=force,
+    )
+    card = result.card
+    print(f"{result.path}: {card.architecture}, {len(card.classes)} classes, {card.head_kind} head", end=", ")
+    print(f"sha256 {result.sha256[:12]}…")

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from edgex.cli.command import Command
+from edgex.cli.command import HALF, command
 from edgex.cli.console import note
 
 
 def register(app: typer.Typer) -> None:
     """Adds the command."""
-    app.command("train", cls=Command)(train)
+    app.command("train", cls=command(HALF))(train)
 
 
 def train(
@@ -33,12 +33,12 @@ def train(
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<n>.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
-    half: Annotated[bool, typer.Option(help="Store the weights in half precision.")] = False,
+    dtype: Annotated[str, typer.Option(help="How the weights are stored: fp32 or fp16.")] = "fp32",
     force: Annotated[bool, typer.Option(help="Overwrite an existing file.")] = False,
 ) -> None:
     """Fine-tune a predictor on an image folder, starting from a pretrained base.
 
-    Interrupted, it goes on from its last epoch when the same command is given again. Accuracy is measured on
+    An interrupted run resumes from its last epoch when the same command is given again. Accuracy is measured on
     val (or on the share of train held out) and, where the folder has one, on test.
     """
     from edgex.training import workflow
@@ -60,7 +60,7 @@ def train(
         seed=seed,
         device=device,
         precision=precision,
-        dtype="fp16" if half else "fp32",
+        dtype=dtype,
         force=force,
         report=note,
     ).card

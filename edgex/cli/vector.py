@@ -8,36 +8,41 @@ from typing import Annotated
 
 import typer
 
-from edgex.cli.command import Command
+from edgex.cli.command import HALF, Command, Renamed, command
 from edgex.cli.console import note, print_json
 from edgex.errors import UsageError
 from edgex.utils.output import refuse_to_overwrite
 
 _PAIRS = "Paired coalitions per picture."
-_SIDE = "Superpixels per side."
-_CROPS = "Views per picture: the centre crop, then random crops; may be repeated, one for each --data."
+_PLAYERS = "Superpixels whose Shapley values are computed, a square number."
+_CROPS = "Crops per picture: the centre crop, then random ones; may be repeated, one for each --data."
 _CLASSES = "Highest-scoring classes to label per picture."
-_LIMIT = "Use that many pictures per folder, evenly spread."
+_LIMIT = "Pictures to use per folder, evenly spaced; default: all."
+_CACHE = "Folder for label caches and checkpoints; default: <out>.work."
+_WORK = Renamed("--work", "--cache-dir")
+_SIDE = Renamed("--side", "--players", convert=lambda side: str(int(side) ** 2) if side.isdecimal() else side)
 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
     group = typer.Typer(help="Learn and inspect explainability vectors.", no_args_is_help=True)
-    group.command("label", cls=Command)(label)
-    group.command("train", cls=Command)(train)
-    group.command("combine", cls=Command)(combine)
+    group.command("label", cls=command(_WORK, _SIDE))(label)
+    group.command("train", cls=command(_WORK, _SIDE, HALF))(train)
+    group.command("combine", cls=command(Renamed("--store", "--dtype")))(combine)
     group.command("info", cls=Command)(info)
     app.add_typer(group, name="vector")
 
 
 def label(
-    model: Annotated[str, typer.Option(help="Predictor that plays the coalitions: a file or a zoo name.")],
+    model: Annotated[
+        str, typer.Option(help="Predictor whose scores on masked inputs are explained: a file or a zoo name.")
+    ],
     data: Annotated[list[Path], typer.Option(help="Folder of pictures; may be repeated.")],
     out: Annotated[Path, typer.Option(help="File to write the labels to (.safetensors).")],
     name: Annotated[str | None, typer.Option(help="Name of the labels; default: the file's.")] = None,
-    work: Annotated[Path | None, typer.Option(help="Folder for the label cache; default: <out>.work.")] = None,
+    cache_dir: Annotated[Path | None, typer.Option(help=_CACHE)] = None,
     pairs: Annotated[int, typer.Option(help=_PAIRS)] = 24,
-    side: Annotated[int, typer.Option(help=_SIDE)] = 7,
+    players: Annotated[int, typer.Option(help=_PLAYERS)] = 49,
     crops: Annotated[list[int] | None, typer.Option(help=_CROPS)] = None,
     classes: Annotated[int, typer.Option(help=_CLASSES)] = 3,
     features: Annotated[
@@ -52,7 +57,7 @@ def label(
 ) -> None:
     """Label pictures with Shapley values of the predictor's own scores, for `edgex vector train --labels`.
 
-    Interrupted, it goes on from its cache when the same command is given again.
+    An interrupted run resumes from its cache when the same command is given again.
     """
     from edgex.shapley import labelling
 
@@ -61,9 +66,9 @@ def label(
         data,
         out,
         name=name,
-        cache_dir=work,
+        cache_dir=cache_dir,
         pairs=pairs,
-        side=side,
+        players=players,
         crops=crops,
         classes=classes,
         features=features,
@@ -100,23 +105,23 @@ def train(
     model_out: Annotated[Path | None, typer.Option(help="Also write the self-explaining source model.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the vector; default: the file's.")] = None,
     source: Annotated[str | None, typer.Option(help="Name of the source domain; default: the first folder's.")] = None,
-    work: Annotated[Path | None, typer.Option(help="Folder for label caches and checkpoints.")] = None,
+    cache_dir: Annotated[Path | None, typer.Option(help=_CACHE)] = None,
     pairs: Annotated[int | None, typer.Option(help=f"{_PAIRS} Default: 24.")] = None,
-    side: Annotated[int | None, typer.Option(help=f"{_SIDE} Default: 7.")] = None,
+    players: Annotated[int | None, typer.Option(help=f"{_PLAYERS} Default: 49.")] = None,
     crops: Annotated[list[int] | None, typer.Option(help=f"{_CROPS} Default: 1.")] = None,
     classes: Annotated[int | None, typer.Option(help=f"{_CLASSES} Default: 3.")] = None,
     limit: Annotated[int | None, typer.Option(help=_LIMIT)] = None,
     learn: Annotated[
         str | None,
         typer.Option(
-            help="readout (copies that only heatmaps are read with; classes stay as they are) or weights; default: "
-            "readout, or weights where a model can have none."
+            help="readout (copies of attention weights for the heatmap alone; class scores stay) or weights; "
+            "default: readout, or weights where a model can have none."
         ),
     ] = None,
     blocks: Annotated[
         int | None, typer.Option(help="With --learn weights: how many of the last blocks to train. Default: 6.")
     ] = None,
-    evidence_blocks: Annotated[int, typer.Option(help="Of how many last blocks the heatmap is made.")] = 4,
+    evidence_blocks: Annotated[int, typer.Option(help="How many of the last blocks the heatmap is made of.")] = 4,
     steps: Annotated[int, typer.Option(help="Most training steps; the best on held-out pictures is kept.")] = 600,
     batch_size: Annotated[int, typer.Option(help="Pictures per step, over all processes.")] = 32,
     learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-4,
@@ -132,13 +137,13 @@ def train(
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<n>.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
-    half: Annotated[bool, typer.Option(help="Store the vector in half precision.")] = False,
+    dtype: Annotated[str, typer.Option(help="How the vector is stored: fp32, fp16 or int8.")] = "fp32",
     force: Annotated[bool, typer.Option(help="Overwrite existing files.")] = False,
 ) -> None:
     """Learn a vector: label pictures with the predictor itself, then train with and without explanations.
 
-    No human labels are needed. Interrupted, it goes on from its label cache and its last checkpoint when the
-    same command is given again. Several processes share the work: accelerate launch -m edgex vector train ...
+    No human labels are needed. An interrupted run resumes from its label cache and its last checkpoint
+    when the same command is given again. Several processes share the work: accelerate launch -m edgex vector train ...
     """
     from edgex.training import workflow
 
@@ -152,9 +157,9 @@ def train(
         model_out=model_out,
         name=name,
         source=source,
-        cache_dir=work,
+        cache_dir=cache_dir,
         pairs=pairs,
-        side=side,
+        players=players,
         crops=crops,
         classes=classes,
         limit=limit,
@@ -171,7 +176,7 @@ def train(
         seed=seed,
         device=device,
         precision=precision,
-        dtype="fp16" if half else "fp32",
+        dtype=dtype,
         force=force,
         report=note,
     ).card
@@ -187,8 +192,8 @@ def train(
 def combine(
     vectors: Annotated[list[str], typer.Argument(help="Vectors: files or zoo names, of one base.")],
     out: Annotated[Path, typer.Option(help="File to write the result to (.safetensors).")],
-    weight: Annotated[
-        list[float] | None, typer.Option(help="Factor of each vector, in their order; default: 1 each.")
+    weights: Annotated[
+        list[float] | None, typer.Option("--weight", help="Factor of each vector, in their order; default: 1 each.")
     ] = None,
     method: Annotated[str, typer.Option(help="sum, average or ties (elected signs).")] = "sum",
     keep: Annotated[
@@ -203,7 +208,7 @@ def combine(
     alpha: Annotated[
         float | None, typer.Option(help="Recommended alpha to record; default: the vectors' own, averaged.")
     ] = None,
-    store: Annotated[str, typer.Option(help="fp32, fp16 or int8.")] = "fp32",
+    dtype: Annotated[str, typer.Option(help="How the result is stored: fp32, fp16 or int8.")] = "fp32",
     name: Annotated[str | None, typer.Option(help="Name of the result; default: the file's.")] = None,
     force: Annotated[bool, typer.Option(help="Overwrite an existing file.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -214,7 +219,7 @@ def combine(
     """
     refuse_to_overwrite(out, force=force)
     if scope is not None and keep is None:
-        raise UsageError("--scope says where --keep counts: add --keep, or leave it out")
+        raise UsageError("the scope says where the kept share counts: add --keep, or leave it out", argument="scope")
     from edgex.files import zoo
     from edgex.vectors import arithmetic
 
@@ -222,7 +227,7 @@ def combine(
         [zoo.resolve(vector, "vector") for vector in vectors],
         out,
         name=name or out.name.removesuffix(".safetensors"),
-        weights=weight,
+        weights=weights,
         options=arithmetic.CombineOptions(
             method=method,
             keep=keep,
@@ -230,7 +235,7 @@ def combine(
             block_alpha=arithmetic.parse_block_alpha(block_alpha) if block_alpha is not None else {},
         ),
         alpha=alpha,
-        store=store,
+        dtype=dtype,
     )
     lost = card.metrics["storage"]["relative_error"]
     if json:
@@ -238,7 +243,7 @@ def combine(
         return
     print(f"{out}: vector '{card.name}' from {', '.join(vectors)}, {card.architecture}, alpha {card.alpha:g}")
     print(f"heatmap: {card.evidence}")
-    print(f"stored as {store}: {out.stat().st_size / 1e6:.1f} MB, {100 * lost:.3g}% of the vector's length lost")
+    print(f"stored as {dtype}: {out.stat().st_size / 1e6:.1f} MB, {100 * lost:.3g}% of the vector's length lost")
 
 
 def info(

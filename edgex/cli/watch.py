@@ -49,17 +49,20 @@ def watch(
     video: Annotated[Path | None, typer.Option(help="Write a video with heatmaps: .mp4, .mkv or .mov.")] = None,
     folder: Annotated[Path | None, typer.Option(help="Write a picture with heatmap per frame.")] = None,
     jsonl: Annotated[str | None, typer.Option(help="Write a line of JSON per frame; - for standard output.")] = None,
-    fps: Annotated[float | None, typer.Option(help="At most so many frames a second.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Stop after so many frames.")] = None,
-    loop: Annotated[bool, typer.Option("--loop", help="Begin a video or folder again at its end.")] = False,
+    fps: Annotated[float | None, typer.Option(help="Largest frame rate, in frames per second.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Number of frames to stop after.")] = None,
+    loop: Annotated[bool, typer.Option("--loop", help="Restart a video or folder at its end.")] = False,
     retries: Annotated[int, typer.Option(help="Attempts to open a broken live source again.")] = 10,
-    top: Annotated[int, typer.Option(min=1, help="How many classes per frame.")] = 3,
-    opacity: Annotated[float, typer.Option(help="Of the heatmap in written pictures, 0 to 1.")] = 0.6,
-    provider: Annotated[str, typer.Option(help="What to run on.")] = "auto",
+    top: Annotated[int, typer.Option(min=1, help="Number of classes per frame.")] = 3,
+    opacity: Annotated[float, typer.Option(help="Opacity of the heatmap in written pictures, 0 to 1.")] = 0.6,
+    provider: Annotated[str, typer.Option(help="Execution provider: auto, cpu, cuda, ...")] = "auto",
     provider_options: ProviderOptions = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of one inference; default: one per core.")] = None,
     fast_resize: Annotated[
-        bool, typer.Option("--fast-resize", help="Scale frames in half the time, rarely more than one grey level off.")
+        bool,
+        typer.Option(
+            "--fast-resize", help="Resize frames in half the time; pixels rarely differ by more than one grey level."
+        ),
     ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Replace existing files, and in --folder the pictures of earlier runs.")
@@ -71,18 +74,15 @@ def watch(
     when the source has ended. Ctrl-C ends it cleanly: files are finished, a summary is printed, the exit code is 0. It
     is 1 where the source broke or a picture could not be read.
     """
-    if Path(model).suffix not in (".onnx", ".engine"):
-        raise UsageError(f"expected an exported file (.onnx, .engine), found {model!r}: make one with `edgex export`")
-    if not 0 <= opacity <= 1:
-        raise UsageError(f"--opacity: expected a number from 0 to 1, found {opacity:g}")
+    _check_values(model, opacity)
     _check_files(video, folder, jsonl, force)
     from edgex.runtime import Session, Stream, open_source
 
-    page: Page | None = None
+    pages: list[Page] = []
 
     def notice(text: str) -> None:
         note(f"edgex: {text}")
-        if page is not None:
+        for page in pages:
             page.notice(text)
 
     opened = open_source(source)
@@ -102,19 +102,22 @@ def watch(
             notice=notice,
         )
         with contextlib.ExitStack() as stack:
-            sinks: list[Sink] = []
             if http is not None:
-                from edgex.runtime.watch.page import Page
-
-                with _argument("http"):
-                    page = Page(stream, http, opacity)
-                stack.callback(page.close)
-                sinks.append(page)
-                note(f"edgex: the page is at {page.url} until Ctrl-C")
-            sinks += _sinks(stack, video, folder, jsonl, fps, top, opacity, force)
+                pages.append(_page(stack, stream, http, opacity))
+            sinks = [*pages, *_sinks(stack, video, folder, jsonl, fps, top, opacity, force)]
             _run(stream, session, sinks, top)
     if stream.metrics.snapshot().unusable:
         raise typer.Exit(EXIT_FAILURE)
+
+
+def _check_values(model: str, opacity: float) -> None:
+    if Path(model).suffix not in (".onnx", ".engine"):
+        raise UsageError(
+            f"expected an exported file (.onnx, .engine), found {model!r}: make one with `edgex export`",
+            argument="model",
+        )
+    if not 0 <= opacity <= 1:
+        raise UsageError(f"expected a number from 0 to 1, found {opacity:g}", argument="opacity")
 
 
 def _check_files(video: Path | None, folder: Path | None, jsonl: str | None, force: bool) -> None:
@@ -136,6 +139,16 @@ def _check_new(path: Path | None, argument: str, force: bool) -> None:
         raise UsageError(f"expected a file to write, found the folder {path}; name a file in it", argument=argument)
     if path is not None and path.exists() and not force:
         raise UsageError(f"{path} exists already: choose another name, or --force to replace it", argument=argument)
+
+
+def _page(stack: contextlib.ExitStack, stream: Stream, port: int, opacity: float) -> Page:
+    from edgex.runtime.watch.page import Page
+
+    with _argument("http"):
+        page = Page(stream, port, opacity)
+    stack.callback(page.close)
+    note(f"edgex: the page is at {page.url} until Ctrl-C")
+    return page
 
 
 def _sinks(
@@ -184,7 +197,7 @@ def _run(stream: Stream, session: Session, sinks: list[Sink], top: int) -> None:
                     print(_line(frame, top), flush=True)
                 show(stream, frame)
     except BrokenPipeError:
-        # Whoever read standard output has seen enough. Python would complain at exit.
+        # The reader of standard output has closed it. Python would report that again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     finally:
         if (snapshot := stream.metrics.snapshot()).seconds:

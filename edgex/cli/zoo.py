@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgex.cli.command import Command
-from edgex.cli.console import print_json
+from edgex.cli.console import print_json, print_table
+
+if TYPE_CHECKING:
+    from edgex.files.zoo import Entry
 
 
 def register(app: typer.Typer) -> None:
@@ -22,34 +25,23 @@ def list_(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = Fa
     """List everything that has a name."""
     from edgex.files import zoo
 
-    rows = []
-    for entry in zoo.entries():
-        metadata = entry.metadata
-        rows.append(
-            {
-                "name": entry.name,
-                "kind": entry.kind if entry.kind == "vector" or metadata["alpha"] is None else "self-explaining model",
-                "origin": entry.origin,
-                "architecture": metadata["architecture"]["name"],
-                "classes": len(metadata["classes"]) if "classes" in metadata else None,
-                "bytes": entry.path.stat().st_size,
-                "path": str(entry.path),
-            }
-        )
+    rows = [_described(entry) for entry in zoo.entries()]
     if json:
         print_json(rows)
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table()
-    for heading in ("name", "kind", "origin", "architecture", "classes", "size"):
-        table.add_column(heading, justify="right" if heading in ("classes", "size") else "left")
-    for row in rows:
-        classes = "" if row["classes"] is None else str(row["classes"])
-        size = f"{int(str(row['bytes'])) / 1e6:.1f} MB"
-        table.add_row(*(str(row[k]) for k in ("name", "kind", "origin", "architecture")), classes, size)
-    Console().print(table)
+    print_table(
+        "",
+        ("name", "kind", "origin", "architecture", "classes", "size"),
+        [
+            (
+                *(str(row[key]) for key in ("name", "kind", "origin", "architecture")),
+                "" if row["classes"] is None else str(row["classes"]),
+                f"{row['bytes'] / 1e6:.1f} MB",
+            )
+            for row in rows
+        ],
+        right=("classes", "size"),
+    )
 
 
 def path(name: Annotated[str, typer.Argument(help="A zoo name, an hf:// name or a file.")]) -> None:
@@ -57,3 +49,16 @@ def path(name: Annotated[str, typer.Argument(help="A zoo name, an hf:// name or 
     from edgex.files import zoo
 
     print(zoo.resolve(name))
+
+
+def _described(entry: Entry) -> dict[str, Any]:
+    metadata = entry.metadata
+    return {
+        "name": entry.name,
+        "kind": entry.kind if entry.kind == "vector" or metadata["alpha"] is None else "self-explaining model",
+        "origin": entry.origin,
+        "architecture": metadata["architecture"]["name"],
+        "classes": len(metadata["classes"]) if "classes" in metadata else None,
+        "bytes": entry.path.stat().st_size,
+        "path": str(entry.path),
+    }

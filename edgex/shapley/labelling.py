@@ -23,6 +23,7 @@ from edgex.models.self_explaining import SelfExplainingViT
 from edgex.runtime.preprocessing import Preprocessing
 from edgex.shapley.label_file import LabelsCard, save_labels
 from edgex.shapley.labels import LabelOptions, Labels, joined, label, reliability, totals
+from edgex.shapley.superpixels import side_of
 from edgex.utils import devices, processes, provenance
 from edgex.utils.output import refuse_to_overwrite
 from edgex.utils.processes import Processes
@@ -38,7 +39,7 @@ def make_labels(
     name: str | None = None,
     cache_dir: PathLike | None = None,
     pairs: int = 24,
-    side: int = 7,
+    players: int = 49,
     crops: int | Sequence[int] | None = None,
     classes: int = 3,
     features: bool = True,
@@ -58,10 +59,10 @@ def make_labels(
     model: predictor that is evaluated on masked inputs, a file or a name of the zoo. data: folders of pictures. out:
         file to write (.safetensors). name: of the labels. Defaults to the file's.
     cache_dir: folder of the label cache. Defaults to `<out>.work`.
-    pairs: paired coalitions per crop. side: superpixels per side. crops: crops per picture, the centre crop and then
-        random ones; one number, or one for each folder. Defaults to 1. classes: highest-scoring classes that are
-        labelled per crop. features: whether to keep differences of the features too, which learning a readout needs.
-        limit: pictures per folder, evenly spaced. Defaults to all.
+    pairs: paired coalitions per crop. players: superpixels per crop, a square number. crops: crops per picture, the
+        centre crop and then random ones; one number, or one for each folder. Defaults to 1. classes: highest-scoring
+        classes that are labelled per crop. features: whether to keep differences of the features too, which learning
+        a readout needs. limit: pictures per folder, evenly spaced. Defaults to all.
     device: "auto", "cpu", "cuda" or "cuda:<n>". precision: of the computation, "auto", "fp32" or "bf16".
     force: replace an existing `out`. workers: processes that decode pictures, see `edgex.data.loading.loaded`.
     report: called with lines for people.
@@ -70,7 +71,7 @@ def make_labels(
     """
     refuse_to_overwrite(out, force=force)
     check_workers(workers)
-    options = LabelOptions(pairs=pairs, side=side, classes=classes, seed=seed, features=features)
+    options = LabelOptions(pairs=pairs, side=side_of(players), classes=classes, seed=seed, features=features)
     model_path, path = zoo.resolve(os.fspath(model), "model"), Path(out)
     roots = [Path(data)] if isinstance(data, (str, os.PathLike)) else [Path(root) for root in data]
     work = path.with_name(path.name + ".work") if cache_dir is None else Path(cache_dir)

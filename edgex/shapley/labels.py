@@ -62,7 +62,7 @@ class LabelOptions:
         if self.seed < 0:
             raise UsageError(f"expected a seed of at least 0, found {self.seed}", argument="seed")
         if self.side < 2:
-            raise UsageError(f"expected at least 2 superpixels per side, found {self.side}", argument="side")
+            raise UsageError(f"expected at least 2 superpixels per side, found {self.side}", argument="players")
 
 
 @dataclasses.dataclass(frozen=True)

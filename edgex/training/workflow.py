@@ -18,6 +18,7 @@ from edgex.files import zoo
 from edgex.files.model_file import ModelCard
 from edgex.files.vector_file import STORAGE, VectorCard
 from edgex.shapley.labels import LabelOptions
+from edgex.shapley.superpixels import side_of
 from edgex.training import predictor, vector_training
 from edgex.training.fine_tuning import TrainOptions
 from edgex.training.learning import LearnOptions
@@ -140,7 +141,7 @@ def learn_vector(
     source: str | None = None,
     cache_dir: PathLike | None = None,
     pairs: int | None = None,
-    side: int | None = None,
+    players: int | None = None,
     crops: int | Sequence[int] | None = None,
     classes: int | None = None,
     limit: int | None = None,
@@ -176,9 +177,9 @@ def learn_vector(
     model_out: file to write the self-explaining source model to. name: of the vector. Defaults to the file's.
         source: name of the source domain. Defaults to the first folder's.
     cache_dir: folder of label caches and checkpoints. Defaults to `<out>.work`.
-    pairs: paired coalitions per crop (24). side: superpixels per side (7). crops: crops per picture, one number or one
-        for each folder (1). classes: highest-scoring classes that are labelled per crop (3). limit: pictures per
-        folder, evenly spaced. Defaults to all.
+    pairs: paired coalitions per crop (24). players: superpixels per crop, a square number (49). crops: crops per
+        picture, one number or one for each folder (1). classes: highest-scoring classes that are labelled per
+        crop (3). limit: pictures per folder, evenly spaced. Defaults to all.
     learn: "readout" (copies of attention weights that only heatmaps are read with; class scores stay as they are) or
         "weights". Defaults to a readout, or to weights where a model can have none.
     blocks: with weights, how many of the last blocks are trained (6). class_weight: with weights, factor of the class
@@ -197,10 +198,11 @@ def learn_vector(
     refuse_to_overwrite(model_out, force=force, argument="model_out")
     if dtype not in STORAGE:
         raise UsageError(f"expected {', '.join(STORAGE)}, found '{dtype}'", argument="dtype")
-    for_labels = _given(pairs=pairs, side=side, classes=classes)
+    for_labels = _given(pairs=pairs, players=players, classes=classes)
     for_weights = _given(blocks=blocks, class_weight=class_weight, class_loss=class_loss)
     _check_arguments(supervision, labels, learn, for_labels, _given(crops=crops, limit=limit), for_weights)
     check_workers(workers)
+    label_options = _given(pairs=pairs, side=None if players is None else side_of(players), classes=classes)
     path = Path(out)
     say = report or _silent
     card = vector_training.train(
@@ -208,7 +210,7 @@ def learn_vector(
         VectorData(
             _paths(data) or None,
             supervision=supervision,
-            labels=LabelOptions(**for_labels, seed=seed),
+            labels=LabelOptions(**label_options, seed=seed),
             label_file=None if labels is None else Path(labels),
             masks=_paths(masks),
             crops=(crops,) if isinstance(crops, int) else tuple(crops or (1,)),

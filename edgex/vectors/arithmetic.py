@@ -47,13 +47,13 @@ class CombineOptions:
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
-            raise UsageError(f"expected the method {', '.join(METHODS)}, found '{self.method}'")
+            raise UsageError(f"expected the method {', '.join(METHODS)}, found '{self.method}'", argument="method")
         if self.scope not in SCOPES:
-            raise UsageError(f"expected the trim scope {' or '.join(SCOPES)}, found '{self.scope}'")
+            raise UsageError(f"expected the trim scope {' or '.join(SCOPES)}, found '{self.scope}'", argument="scope")
         if self.keep is not None and not 0 < self.keep <= 1:
-            raise UsageError(f"expected a share to keep above 0 and up to 1, found {self.keep}")
+            raise UsageError(f"expected a share to keep above 0 and up to 1, found {self.keep}", argument="keep")
         if not all(math.isfinite(factor) for factor in self.block_alpha.values()):
-            raise UsageError(f"expected finite block factors, found {dict(self.block_alpha)}")
+            raise UsageError(f"expected finite block factors, found {dict(self.block_alpha)}", argument="block_alpha")
 
 
 def weighted_sum(vectors: Sequence[Mapping[str, Tensor]], weights: Sequence[float]) -> Deltas:
@@ -122,12 +122,12 @@ def combine(
     weights: Sequence[float] | None = None,
     options: CombineOptions | None = None,
     alpha: float | None = None,
-    store: str = "fp32",
+    dtype: str = "fp32",
 ) -> VectorCard:
     """Combines vector files into one and writes it; returns its card.
 
     weights: a factor for each file, 1 unless given. alpha: recommended one to record; by default, like the
-    evidence's scale, the files' own, averaged with the magnitudes of the weights. store: "fp32", "fp16" or "int8";
+    evidence's scale, the files' own, averaged with the magnitudes of the weights. dtype: "fp32", "fp16" or "int8";
     what storing loses is recorded in the metrics.
 
     Each vector is multiplied by its weight, then trimmed, then merged; block factors come last. Raises
@@ -135,7 +135,7 @@ def combine(
     """
     options = options or CombineOptions()
     factors = [1.0] * len(paths) if weights is None else list(weights)
-    _check_arguments(paths, factors, alpha, store)
+    _check_arguments(paths, factors, alpha, dtype)
     loaded = [load_vector(path) for path in paths]
     cards = [vector.card for vector in loaded]
     for path, card in zip(paths[1:], cards[1:], strict=True):
@@ -157,20 +157,20 @@ def combine(
         evidence=dataclasses.replace(cards[0].evidence, scale=scale),
         alpha=sum(s * card.alpha for s, card in zip(shares, cards, strict=True)) if alpha is None else alpha,
         unchanged=tuple(key for key in names if key not in deltas),
-        provenance=(_step(loaded, factors, options, store),),
+        provenance=(_step(loaded, factors, options, dtype),),
         # What was measured of a vector holds for the same vector stored otherwise, and for no other.
-        metrics={**(cards[0].metrics if same else {}), "storage": storage_error(deltas, store)},
+        metrics={**(cards[0].metrics if same else {}), "storage": storage_error(deltas, dtype)},
     )
-    save_vector(out, deltas, combined, dtype=STORAGE[store])
+    save_vector(out, deltas, combined, dtype=STORAGE[dtype])
     return combined
 
 
-def storage_error(deltas: Mapping[str, Tensor], store: str) -> dict[str, Any]:
+def storage_error(deltas: Mapping[str, Tensor], dtype: str) -> dict[str, Any]:
     """What storing loses: the Euclidean distance between deltas and what is read again, as a share of their length."""
-    again = restored(stored_as(deltas, STORAGE[store]))
+    again = restored(stored_as(deltas, STORAGE[dtype]))
     square = sum(float(delta.double().square().sum()) for delta in deltas.values())
     distance = sum(float((delta.double() - again[name]).square().sum()) for name, delta in deltas.items())
-    return {"as": store, "relative_error": math.sqrt(distance / square) if square else 0.0}
+    return {"as": dtype, "relative_error": math.sqrt(distance / square) if square else 0.0}
 
 
 def parse_block_alpha(text: str) -> dict[int, float]:
@@ -182,11 +182,13 @@ def parse_block_alpha(text: str) -> dict[int, float]:
     for part in text.split(","):
         match = _BLOCK_ALPHA.fullmatch(part.strip())
         if match is None:
-            raise UsageError(f"expected block factors like '6=0.5,7..11=0.6..1', found '{part.strip()}'")
+            raise UsageError(
+                f"expected block factors like '6=0.5,7..11=0.6..1', found '{part.strip()}'", argument="block_alpha"
+            )
         first, start = int(match["first"]), float(match["start"])
         last, end = int(match["last"] or first), float(match["end"] or start)
         if last < first:
-            raise UsageError(f"expected a rising range of blocks, found {first}..{last}")
+            raise UsageError(f"expected a rising range of blocks, found {first}..{last}", argument="block_alpha")
         if last == first and end != start:
             raise UsageError(f"expected one factor for block {first}, found the ramp {start:g}..{end:g}")
         for block in range(first, last + 1):
@@ -215,17 +217,19 @@ def _above(delta: Tensor, border: float) -> Tensor:
     return torch.where(delta.abs() >= border, delta, torch.zeros_like(delta))
 
 
-def _check_arguments(paths: Sequence[Path], weights: Sequence[float], alpha: float | None, store: str) -> None:
+def _check_arguments(paths: Sequence[Path], weights: Sequence[float], alpha: float | None, dtype: str) -> None:
     if not paths:
         raise UsageError("expected at least one vector to combine, found none")
     if len(weights) != len(paths):
-        raise UsageError(f"expected one weight for each of {len(paths)} vectors, found {len(weights)}")
+        raise UsageError(
+            f"expected one weight for each of {len(paths)} vectors, found {len(weights)}", argument="weights"
+        )
     if not all(math.isfinite(weight) for weight in weights) or not any(weights):
-        raise UsageError(f"expected finite weights that are not all 0, found {list(weights)}")
+        raise UsageError(f"expected finite weights that are not all 0, found {list(weights)}", argument="weights")
     if alpha is not None and not math.isfinite(alpha):
-        raise UsageError(f"expected a finite alpha to recommend, found {alpha}")
-    if store not in STORAGE:
-        raise UsageError(f"expected to store as {', '.join(STORAGE)}, found '{store}'")
+        raise UsageError(f"expected a finite alpha to recommend, found {alpha}", argument="alpha")
+    if dtype not in STORAGE:
+        raise UsageError(f"expected {', '.join(STORAGE)}, found '{dtype}'", argument="dtype")
 
 
 def _check_alike(first_path: Path, first: VectorCard, path: Path, card: VectorCard) -> None:
@@ -250,7 +254,7 @@ def _joined(names: Any) -> str:
 
 
 def _step(
-    vectors: Sequence[LoadedVector], weights: Sequence[float], options: CombineOptions, store: str
+    vectors: Sequence[LoadedVector], weights: Sequence[float], options: CombineOptions, dtype: str
 ) -> dict[str, Any]:
     inputs = [
         {
@@ -263,4 +267,4 @@ def _step(
         for vector, weight in zip(vectors, weights, strict=True)
     ]
     used = {**dataclasses.asdict(options), "block_alpha": {str(k): v for k, v in options.block_alpha.items()}}
-    return provenance.step("combine", inputs=inputs, options=used, store=store)
+    return provenance.step("combine", inputs=inputs, options=used, store=dtype)

@@ -197,7 +197,7 @@ def test_the_command_names_what_a_device_without_torch_cannot_run(files: Path) -
     done = edgex(files, "fused.onnx", *FEW, before=WITHOUT_TORCH)
     assert "fused, class and heatmap" in done.stdout
     assert "8 bare passes" in done.stdout
-    assert "skipped: plain classifier: an exported file holds none: name its ONNX file with --plain" in done.stdout
+    assert "skipped: plain classifier: an exported file holds none: name its ONNX file (plain)" in done.stdout
     assert "skipped: Kernel SHAP by captum: needs the package torch: pip install '.[bench]'" in done.stdout
     assert "skipped: Kernel SHAP by shap: needs the package shap" in done.stdout
     assert re.search(r"bound: \d+ bare passes.* take as long as [\d.e+]+ fused passes", done.stdout)
@@ -231,18 +231,21 @@ def test_the_table_names_the_precision_of_each_row(files: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("fused.onnx", "--players", "nine"), "--players with square numbers such as 49,196, found 'nine'"),
-        (("fused.onnx", "--passes", "1"), "passes of at least 4, found 1"),
-        (("fused.onnx", "--precision", "int8"), "found the file fused.onnx"),
-        (("fused.onnx", "--batch", "64"), "a batch of at most 4"),
+        (("fused.onnx", "--players", "nine"), "--players: expected square numbers such as 49,196, found 'nine'"),
+        (("fused.onnx", "--passes", "1"), "--passes: expected passes of at least 4, found 1"),
+        (
+            ("fused.onnx", "--precision", "int8"),
+            "--precision: precision is for models that are exported here, found the file fused",
+        ),
+        (("fused.onnx", "--batch", "64"), "--batch: expected a batch of at most 4"),
         (
             ("fused.onnx", "--provider-option", "device_id"),
             "--provider-option: expected KEY=VALUE, such as device_id=1, found",
         ),
         (("fused.onnx", "--provider-option", "device_id=1"), "provider_options with the provider that they are for"),
-        (("model.safetensors", "--plain", "plain.onnx"), "--plain is for exported files"),
-        (("model.safetensors", "--batch", "64"), "a batch of at most 32, found 64"),
-        (("model.safetensors", "--precision", "fp12"), "precision fp32, fp16, int8, found 'fp12'"),
+        (("model.safetensors", "--plain", "plain.onnx"), "--plain: plain is for exported files"),
+        (("model.safetensors", "--batch", "64"), "--batch: expected a batch of at most 32, found 64"),
+        (("model.safetensors", "--precision", "fp12"), "--precision: expected fp32, fp16, int8, found 'fp12'"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exits_with_2(files: Path, arguments: tuple[str, ...], expected: str) -> None:
@@ -268,9 +271,9 @@ def test_wrong_usage_is_one_line_and_exits_with_2(files: Path, arguments: tuple[
     ],
 )
 def test_what_bench_exports_suits_the_provider(precision: str, provider: str, forms: dict[str, str]) -> None:
-    from edgex.cli.bench import _forms
+    from edgex.bench.workflow import forms_for
 
-    assert _forms(precision, provider) == forms
+    assert forms_for(precision, provider) == forms
 
 
 def test_a_file_that_is_not_there_is_one_line(files: Path) -> None:

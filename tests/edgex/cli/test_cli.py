@@ -104,7 +104,7 @@ def test_train_learn_bake_and_evaluate_ones_own(run: Run, tmp_path: Path) -> Non
     done = run("train", "--data", str(data), *base, "--out", "my.safetensors", "--epochs", "2", "--precision", "fp32")
     assert "accuracy on val" in done.stdout
     run("import", "base.pt", "--arch", "timm/test_vit", "--classes", "a,b,c,d,e,f,g", "--out", "source.safetensors")
-    learn = ("vector", "train", "--model", "source.safetensors", "--data", str(data / "train"), "--side", "5")
+    learn = ("vector", "train", "--model", "source.safetensors", "--data", str(data / "train"), "--players", "25")
     size = ("--pairs", "4", "--steps", "4", "--blocks", "2", "--batch-size", "8")
     small = (*size, "--learn", "weights", "--precision", "fp32")
     weights = ("--explain-weight", "0.5", "--class-weight", "1.5", "--evidence-blocks", "3")
@@ -118,7 +118,7 @@ def test_train_learn_bake_and_evaluate_ones_own(run: Run, tmp_path: Path) -> Non
     done = run(*bake, "--alpha", "auto", "--val", str(data / "val"), "--max-drop", "50", "--out", "auto.safetensors")
     assert "<- chosen" in done.stderr
     found = json.loads(
-        run("eval", "baked.safetensors", "--data", str(data / "val"), "--compare", "my.safetensors", "--json").stdout
+        run("eval", "baked.safetensors", "--data", str(data / "val"), "--unbaked", "my.safetensors", "--json").stdout
     )
     assert found["paired_gain"]["n"] == 9
     assert set(found["models"]) == {"baked.safetensors", "my.safetensors"}
@@ -308,7 +308,7 @@ def test_bad_input_is_one_line(
     defaults: dict[str, list[str]] = {
         "bake": ["bake", "--target", str(small), "--vector", "imagenet", "--force"],
         "train": ["train", "--data", "pictures", "--base", "timm/test_vit", "--weights", "weights.pt", "--out", "o.st"],
-        "vector": ["vector", "train", "--model", str(small), "--data", "pictures", "--out", "o.st", "--side", "5"],
+        "vector": ["vector", "train", "--model", str(small), "--data", "pictures", "--out", "o.st", "--players", "25"],
         "import": ["import", "weights.pt", "--arch", "timm/test_vit", "--classes", "a,b"],
         "predict": ["predict", str(small), picture],
     }

@@ -46,12 +46,12 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, random_model: Callable[
     return call
 
 
-DATA = ("--data", "shapes/test", "--explained", "3", "--steps", "4")
+DATA = ("--data", "shapes/test", "--num-images", "3", "--steps", "4")
 
 
 def test_a_table_for_people_and_a_sheet(run: Eval, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    methods = ("--against", "kernel-shap:20@5,grad-cam", "--reference", "kernel-shap:40@5")
-    assert run("baked.safetensors", *DATA, "--compare", "plain.safetensors", *methods, "--sheet", "sheet.png") == 0
+    methods = ("--baselines", "kernel-shap:20@5,grad-cam", "--reference", "kernel-shap:40@5")
+    assert run("baked.safetensors", *DATA, "--unbaked", "plain.safetensors", *methods, "--sheet", "sheet.png") == 0
     out, err = capsys.readouterr()
     for text in (
         "baked.safetensors: accuracy",
@@ -76,7 +76,7 @@ def test_a_table_for_people_and_a_sheet(run: Eval, tmp_path: Path, capsys: pytes
 
 
 def test_json_for_programs(run: Eval, capsys: pytest.CaptureFixture[str]) -> None:
-    chosen = ("--fill", "blur", "--cache", "kept", "--against", "rollout")
+    chosen = ("--fill", "blur", "--cache-dir", "kept", "--baselines", "rollout")
     assert run("baked.safetensors", *DATA, *chosen, "--json") == 0
     report = json.loads(capsys.readouterr().out)
     assert report["data"] == "shapes/test"
@@ -90,10 +90,10 @@ def test_json_for_programs(run: Eval, capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--against", "lime"), "expected a method kernel-shap:PASSES"),
-        (("--against", "rollout,rollout"), "expected every fill and method once"),
+        (("--baselines", "lime"), "expected a method kernel-shap:PASSES"),
+        (("--baselines", "rollout,rollout"), "expected every fill and method once"),
         (("--fill", "noise"), "--fill: expected mean or blur, or both, found 'noise'"),
-        (("--explained", "1"), "expected at least 2 pictures to explain, found 1"),
+        (("--num-images", "1"), "expected at least 2 pictures to explain, found 1"),
         (("--steps", "0"), "expected 1 to 100 steps"),
         (("--reference", "grad-cam"), "expected a reference kernel-shap:PASSES"),
         (("--precision", "fp8"), "expected precision auto, fp32 or bf16, found 'fp8'"),
@@ -110,7 +110,7 @@ def test_wrong_usage_is_one_line(
 
 
 def test_a_model_that_is_not_there_is_named(run: Eval, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("baked.safetensors", *DATA, "--compare", "nothing.safetensors") == 1
+    assert run("baked.safetensors", *DATA, "--unbaked", "nothing.safetensors") == 1
     assert "file at nothing.safetensors, found nothing" in capsys.readouterr().err
 
 

@@ -35,7 +35,7 @@ def test_options_do_what_they_say(run: Run, shapes: Path, tmp_path: Path) -> Non
         ("again", ()),
         ("plain", ("--no-mirror",)),
         ("whole", ("--crop-scale", "1")),
-        ("half", ("--half", "--name", "small")),
+        ("half", ("--dtype", "fp16", "--name", "small")),
     ):
         said = run(*train, *options, "--out", f"{name}.safetensors")
         assert "of 6 pictures" in said, "a quarter of eight, of each of three classes"

@@ -19,8 +19,8 @@ from pictures import picture_folder
 Run = Callable[..., str]
 SMALL = ("--steps", "3", "--batch-size", "8", "--evidence-blocks", "3", "--precision", "fp32")
 WEIGHTS = (*SMALL, "--learn", "weights", "--blocks", "2")
-FEW = ("--pairs", "3", "--side", "5")
-BY_LABELS = ("--class-loss", "labels", "--learning-rate", "1e-3", "--work", "kept")
+FEW = ("--pairs", "3", "--players", "25")
+BY_LABELS = ("--class-loss", "labels", "--learning-rate", "1e-3", "--cache-dir", "kept")
 
 
 @pytest.fixture
@@ -34,9 +34,9 @@ def source(random_model: Callable[..., Any], tmp_path: Path) -> Path:
 
 def test_labels_teach_a_vector_twice_the_same(run: Run, source: Path, tmp_path: Path) -> None:
     label = ("vector", "label", "--model", "model.safetensors", "--data", "pictures", "--out", "labels.safetensors")
-    made = json.loads(run(*label, "--pairs", "3", "--side", "5", "--json").partition("\nlabels:")[0])
+    made = json.loads(run(*label, "--pairs", "3", "--players", "25", "--json").partition("\nlabels:")[0])
     assert (made["views"], made["pictures"]) == (15, 15)
-    assert "split-half cosine" in run(*label, "--force", "--pairs", "3", "--side", "5")
+    assert "split-half cosine" in run(*label, "--force", "--pairs", "3", "--players", "25")
     assert "labels.safetensors exists" in run(*label, code=2)
     shown = run("inspect", "labels.safetensors")
     assert "pairs 3, side 5" in shown
@@ -73,12 +73,12 @@ def test_a_readout_is_learned_unless_weights_are_asked_for(run: Run, source: Pat
 
     run(*label, "--no-features", "--out", "few.safetensors")
     assert "found none" in run(*train, "--labels", "few.safetensors", "--force", code=2)
-    labels = ("--data", "pictures", "--pairs", "3", "--side", "5", "--force")
+    labels = ("--data", "pictures", "--pairs", "3", "--players", "25", "--force")
     assert "--blocks: blocks is for learning weights" in run(*train, *labels, "--blocks", "2", code=2)
     assert "expected to learn readout or weights" in run(*train, *labels, "--learn", "head", code=2)
     assert "--class-loss: class_loss is for learning weights" in run(*train, *labels, "--class-loss", "labels", code=2)
     small = ("--model", "model.safetensors", "--data", "pictures", *SMALL, "--learning-rate", "1e-3")
-    run("vector", "train", *small, "--pairs", "3", "--side", "5", "--out", "whole.safetensors")
+    run("vector", "train", *small, "--pairs", "3", "--players", "25", "--out", "whole.safetensors")
     again, whole = load_vector(tmp_path / "whole.safetensors")
     assert all(torch.equal(again[name], deltas[name]) for name in again | deltas), "labels made on the way"
     assert whole.provenance[-1]["learned"] == "readout"
@@ -86,7 +86,7 @@ def test_a_readout_is_learned_unless_weights_are_asked_for(run: Run, source: Pat
 
 
 def test_a_run_that_only_got_worse_is_said_to_change_nothing(run: Run, source: Path, tmp_path: Path) -> None:
-    small = ("--model", "model.safetensors", "--data", str(source), *SMALL, "--pairs", "3", "--side", "5")
+    small = ("--model", "model.safetensors", "--data", str(source), *SMALL, "--pairs", "3", "--players", "25")
     said = run("vector", "train", *small, "--learning-rate", "1e3", "--out", "v.safetensors")
     assert "(step 0)" in said
     assert "warning: no step was better than the start, so this vector changes nothing" in said
@@ -127,7 +127,7 @@ def test_combine_scales_trims_and_stores(run: Run, tmp_path: Path) -> None:
     assert "add --keep, or leave it out" in run(
         "vector", "combine", "imagenet", "--scope", "vector", "--out", "o.safetensors", code=2
     )
-    done = run("vector", "combine", "imagenet", "--store", "int8", "--out", "small.safetensors", "--json")
+    done = run("vector", "combine", "imagenet", "--dtype", "int8", "--out", "small.safetensors", "--json")
     assert json.loads(done)["relative_error"] < 0.01
     trim = ("--method", "ties", "--keep", "0.2", "--scope", "vector", "--weight", "2", "--weight", "0.5")
     combine = ("vector", "combine", "imagenet", "small.safetensors")
@@ -140,12 +140,12 @@ def test_combine_scales_trims_and_stores(run: Run, tmp_path: Path) -> None:
     assert "combine" in run("vector", "info", "merged.safetensors")
     run("bake", "--target", "cars", "--vector", "small.safetensors", "--out", "baked.safetensors")
     for arguments, message in (
-        (("--keep", "2"), "share to keep above 0"),
+        (("--keep", "2"), "--keep: expected a share to keep above 0"),
         (("--method", "mean"), "expected the method sum, average, ties"),
         (("--block-alpha", "six=1"), "block factors like"),
         (("--block-alpha", "12=1"), "blocks 0 to 11"),
-        (("--weight", "1"), "one weight for each of 2 vectors"),
-        (("--store", "int4"), "store as fp32, fp16, int8"),
+        (("--weight", "1"), "--weight: expected one weight for each of 2 vectors"),
+        (("--dtype", "int4"), "--dtype: expected fp32, fp16, int8"),
     ):
         assert message in run(*combine, *arguments, "--out", "x.safetensors", code=2)
     assert not (tmp_path / "x.safetensors").exists()
@@ -167,7 +167,7 @@ def test_bake_warns_of_a_target_that_the_vector_failed_on(run: Run, tmp_path: Pa
 def test_names_work_folders_and_half_precision_are_what_was_asked_for(run: Run, source: Path, tmp_path: Path) -> None:
     label = ("vector", "label", "--model", "model.safetensors", "--data", "pictures", "--precision", "fp32", *FEW)
     made = []
-    for out, options in (("a", ("--work", "kept")), ("b", ("--work", "kept", "--name", "mine"))):
+    for out, options in (("a", ("--cache-dir", "kept")), ("b", ("--cache-dir", "kept", "--name", "mine"))):
         run(*label, *options, "--out", f"{out}.safetensors")
         made.append([(path, path.stat().st_mtime_ns) for path in sorted((tmp_path / "kept" / "labels").iterdir())])
     assert made[0]
@@ -178,7 +178,7 @@ def test_names_work_folders_and_half_precision_are_what_was_asked_for(run: Run, 
 
     train = ("vector", "train", "--model", "model.safetensors", "--labels", "b.safetensors", *WEIGHTS, *BY_LABELS)
     run(*train, "--out", "whole.safetensors")
-    run(*train, "--half", "--name", "small", "--out", "half.safetensors")
+    run(*train, "--dtype", "fp16", "--name", "small", "--out", "half.safetensors")
     assert not list(tmp_path.glob("*.work"))
     shown = json.loads(run("vector", "info", "half.safetensors", "--json"))
     assert (shown["metadata"]["name"], shown["dtypes"]) == ("small", ["float16"])

@@ -24,7 +24,7 @@ from edgex.training.learning import LearnOptions
 from edgex.training.vector_training import VectorData
 from pictures import draw
 
-OPTIONS: dict[str, Any] = {"pairs": 3, "side": 2, "classes": 2, "features": True}
+OPTIONS: dict[str, Any] = {"pairs": 3, "players": 4, "classes": 2, "features": True}
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ def test_what_cannot_be_labelled_is_refused(made: Path, random_model: Callable[.
     with pytest.raises(UsageError, match="crops of at least 1, found 0"):
         make(made, crops=[0])
     with pytest.raises(UsageError, match="10x10 patch grid does not divide into 3x3"):
-        make(made, side=3)
+        make(made, players=9)
     model, card = random_model("timm/test_vit", classes=4)
     save_model(tmp_path / "model.safetensors", model, dataclasses.replace(card, alpha=1.0))
     with pytest.raises(UsageError, match="expected a predictor to learn from, found .*baked already"):

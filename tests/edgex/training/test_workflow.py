@@ -70,7 +70,7 @@ def test_functions_have_the_defaults_of_the_options(function: Callable[..., Any]
 def test_a_vector_is_learned_from_a_name_of_the_zoo(home: Path) -> None:
     said: list[str] = []
     labels = str(home / "labels.safetensors")
-    labelling.make_labels("shapes", str(home / "pictures"), labels, pairs=3, side=5, precision="fp32", device="cpu")
+    labelling.make_labels("shapes", str(home / "pictures"), labels, pairs=3, players=25, precision="fp32", device="cpu")
     learned = workflow.learn_vector(
         "shapes", str(home / "a.safetensors"), labels=labels, **SMALL, model_out=str(home / "m.safetensors"),
         dtype="fp16", report=said.append,
@@ -81,7 +81,7 @@ def test_a_vector_is_learned_from_a_name_of_the_zoo(home: Path) -> None:
     first, card = load_vector(learned.path)
     assert (card.evidence, card.provenance) == (learned.card.evidence, learned.card.provenance)
     again = workflow.learn_vector(
-        home / "zoo" / "shapes.safetensors", home / "b.safetensors", data=home / "pictures", pairs=3, side=5, **SMALL,
+        home / "zoo" / "shapes.safetensors", home / "b.safetensors", data=home / "pictures", pairs=3, players=25, **SMALL,
         workers=1,
     )  # fmt: skip
     second = load_vector(again.path).deltas
@@ -117,7 +117,7 @@ def test_training_takes_strings_and_depends_on_no_worker(home: Path) -> None:
     [
         ({"labels": "labels", "pairs": 3}, "pairs"),
         ({"labels": "labels", "limit": 3}, "limit"),
-        ({"supervision": "masks", "side": 7}, "side"),
+        ({"supervision": "masks", "players": 49}, "players"),
         ({"blocks": 2}, "blocks"),
         ({"class_loss": "labels"}, "class_loss"),
         ({"dtype": "bf16"}, "dtype"),

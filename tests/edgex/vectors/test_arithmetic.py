@@ -161,7 +161,7 @@ def test_storing_otherwise_keeps_what_was_measured_and_says_what_it_lost(
     save: Save, tmp_path: Path, store: str, bound: float
 ) -> None:
     path, out = save("one", 1), tmp_path / "out.safetensors"
-    card = combine([path], out, name="one", store=store)
+    card = combine([path], out, name="one", dtype=store)
     before, after = load_vector(path).deltas, load_vector(out).deltas
     distance = math.sqrt(sum(float((after[n].double() - before[n].double()).square().sum()) for n in before))
     length = math.sqrt(sum(float(before[n].double().square().sum()) for n in before))
@@ -200,7 +200,7 @@ def test_vectors_that_do_not_belong_together_are_refused(save: Save, tmp_path: P
         ({"weights": [0.0]}, "not all 0"),
         ({"weights": [math.nan]}, "finite weights"),
         ({"alpha": math.inf}, "finite alpha"),
-        ({"store": "int4"}, "store as fp32, fp16, int8, found 'int4'"),
+        ({"dtype": "int4"}, "expected fp32, fp16, int8, found 'int4'"),
     ],
 )
 def test_bad_arguments_are_refused(save: Save, tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
