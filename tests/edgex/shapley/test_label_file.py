@@ -24,6 +24,7 @@ from edgex.training.learning import LearnOptions
 from edgex.training.vector_training import VectorData
 from pictures import draw
 
+LABELS: dict[str, Any] = {"pairs": 3, "side": 2, "classes": 2, "features": True}
 OPTIONS: dict[str, Any] = {"pairs": 3, "players": 4, "classes": 2, "features": True}
 
 
@@ -122,7 +123,7 @@ def test_labels_from_a_file_teach_what_labels_made_on_the_way_teach(made: Path) 
     roots = (made / "one", made / "two")
     first = learned(made, "a.safetensors", VectorData(None, label_file=made / "labels.safetensors"), precision="fp32")
     again = learned(
-        made, "b.safetensors", VectorData(roots, labels=LabelOptions(**OPTIONS), crops=(3, 1)), precision="fp32"
+        made, "b.safetensors", VectorData(roots, labels=LabelOptions(**LABELS), crops=(3, 1)), precision="fp32"
     )
     assert first
     assert all(torch.equal(first[name], again[name]) for name in first | again)

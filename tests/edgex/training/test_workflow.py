@@ -81,8 +81,8 @@ def test_a_vector_is_learned_from_a_name_of_the_zoo(home: Path) -> None:
     first, card = load_vector(learned.path)
     assert (card.evidence, card.provenance) == (learned.card.evidence, learned.card.provenance)
     again = workflow.learn_vector(
-        home / "zoo" / "shapes.safetensors", home / "b.safetensors", data=home / "pictures", pairs=3, players=25, **SMALL,
-        workers=1,
+        home / "zoo" / "shapes.safetensors", home / "b.safetensors", data=home / "pictures", pairs=3, players=25,
+        **SMALL, workers=1,
     )  # fmt: skip
     second = load_vector(again.path).deltas
     assert first
