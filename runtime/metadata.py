@@ -7,8 +7,10 @@ little-endian length, the same JSON object, then the plan. `container` takes the
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgex.runtime.container import read_engine, read_onnx
@@ -17,7 +19,6 @@ from edgex.runtime.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 FORMAT = "edgex-fused/1"
 _FAMILY, _VERSION = FORMAT.split("/")
@@ -91,7 +92,7 @@ class Metadata:
         return cls(**given, tensorrt=tensorrt)
 
 
-def load(path: Path, verify: bool = True) -> tuple[Metadata, bytes | None]:
+def load(path: str | os.PathLike[str], verify: bool = True) -> tuple[Metadata, bytes | None]:
     """Reads the metadata of a fused model file and checks the file against it.
 
     verify: also compare the file's sha256 with the recorded one.
@@ -100,6 +101,7 @@ def load(path: Path, verify: bool = True) -> tuple[Metadata, bytes | None]:
     Raises ArtefactError for a file that is missing, truncated, changed after export, without the contract's
     metadata, or with weights outside of the file.
     """
+    path = Path(path)
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -4,7 +4,7 @@ Pillow resamples in two passes, columns and rows, in fixed-point arithmetic with
 after each. Only the crop is wanted here, so only its window is computed, and as matrix products: float32 sums
 are rounded like Pillow's, and the few values that lie so near a rounding boundary that float32 cannot decide
 are computed again in integers. `resample_unrounded` gives up that equality for time: rows first, and one
-rounding at the end. Which window belongs to which frame is decided in `preprocess`.
+rounding at the end. Which window belongs to which frame is decided in `preprocessing`.
 """
 
 from __future__ import annotations

@@ -38,9 +38,9 @@ class Session:
 
     path: a fused ONNX file or a TensorRT engine file of edgex.
     provider: what it runs on: "auto", or for ONNX files "cpu", "cuda", "tensorrt", "nv_tensorrt_rtx",
-        "openvino", ...; one that is not there is an error, never replaced by another. "auto" takes the best
-        that works and needs no compilation at start; the attribute `provider` says which. An engine file runs
-        on what it was built for.
+        "openvino", ...; one that is not available raises ProviderError, and no other is used instead. "auto" takes the
+        best that works and needs no compilation at start; the attribute `provider` names it. An engine file runs on
+        what it was built for.
     threads: CPU threads of one inference. Defaults to what onnxruntime chooses, one per core.
     warmup: inferences at opening, so that the first frame takes no longer than the others and a broken model
         is found at once. Defaults to 1.

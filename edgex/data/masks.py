@@ -29,7 +29,8 @@ from torch import Tensor
 
 from edgex.data.crops import Crops, Folder, crops_of, joined_crops
 from edgex.errors import DataError, ImageError
-from edgex.runtime.frames import MASK_SUFFIX, as_frame
+from edgex.runtime.errors import first_line
+from edgex.runtime.frames import MASK_SUFFIX, as_frame, open_image
 from edgex.runtime.preprocessing import Preprocessing
 from edgex.utils.progress import Progress
 
@@ -197,13 +198,12 @@ class _Stored:
 
 def _stored(path: Path) -> _Stored:
     """What a picture's file says before it is decoded."""
-    try:
-        with Image.open(path) as image:
+    with open_image(path) as image:
+        try:
             return _Stored(image.size, image.getexif().get(_ORIENTATION, 1))
-    except Image.UnidentifiedImageError as error:
-        raise ImageError(f"{path}: expected a picture (JPEG, PNG, ...), found another file") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ImageError(f"{path}: cannot be decoded: {error}") from error
+        except Exception as error:
+            # The orientation of some files stands behind their pixels, which are decoded then.
+            raise ImageError(f"{path}: cannot be decoded: {first_line(error)}") from error
 
 
 def _turned(image: Image.Image, orientation: int) -> Image.Image:

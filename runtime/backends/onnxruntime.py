@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 from collections import Counter
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -170,7 +171,7 @@ def import_onnxruntime() -> ModuleType:
 
 
 def open_session(
-    path: Path,
+    path: str | os.PathLike[str],
     provider: str,
     threads: int | None = None,
     provider_options: Mapping[str, Any] | None = None,
@@ -187,7 +188,7 @@ def open_session(
     if name not in available:
         raise ProviderError(_unavailable(provider, available))
     options = onnxruntime.SessionOptions()
-    # Errors come back as exceptions; said on standard error too, they would read as if nothing had handled them.
+    # Errors are raised as exceptions; do not log them to standard error as well.
     options.log_severity_level = 4
     if threads is not None:
         options.intra_op_num_threads = threads
@@ -199,7 +200,7 @@ def open_session(
     if provider in _ON_CUDA:
         _preload_cuda()
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
+        session = onnxruntime.InferenceSession(os.fspath(path), options, providers=providers, enable_fallback=0)
     except Exception as error:
         # onnxruntime has no common base class for its errors.
         if provider == "cpu":
@@ -247,7 +248,7 @@ def _provider_options(provider: str, threads: int | None, provider_options: Mapp
     return options
 
 
-def _check_assignment(session: Any, provider: str, path: Path) -> None:
+def _check_assignment(session: Any, provider: str, path: str | os.PathLike[str]) -> None:
     """Raises ProviderError where onnxruntime leaves matrix products to the CPU instead of the provider.
 
     onnxruntime 1.24 and newer tell which provider computes what; of older ones only the list of providers is known.

@@ -53,12 +53,12 @@ class PipeSource:
         self._pictures: bool | None = None
 
     def open(self) -> None:
-        """Nothing to do: whoever wrote into the pipe opened it. Raises SourceError at the second time."""
+        """Opens nothing, since the pipe is open already. Raises SourceError when called again."""
         if self._pictures is not None:
             raise SourceError("standard input: expected a source that can begin again, found a pipe", argument="loop")
 
     def close(self) -> None:
-        """Leaves the stream open: it is not ours."""
+        """Leaves the stream open: the caller opened it."""
 
     def read(self) -> SourceFrame | None:
         """See `Source`."""

@@ -5,7 +5,7 @@ for nothing but numpy and needs no display; errors of FFmpeg arrive as exception
 only says False; open and read time-outs are arguments, where OpenCV's RTSP options go through an environment variable;
 it writes H.264, which browsers play, where OpenCV's wheel has no such encoder; timestamps and rotation come with each
 frame. Cameras are FFmpeg's own devices (v4l2, avfoundation, dshow). Licences: PyAV is BSD-3-Clause; its wheel carries
-FFmpeg (LGPL-3.0) beside x264 and x265 (GPL-2.0), which matters to whoever ships the wheel inside a product.
+FFmpeg (LGPL-3.0) beside x264 and x265 (GPL-2.0), which matters when the wheel is shipped inside a product.
 """
 
 from __future__ import annotations

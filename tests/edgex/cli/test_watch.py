@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import inspect
 import io
 import json
 import os
@@ -13,7 +14,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,6 +105,56 @@ def test_all_sinks_at_once(watch: Watch, pictures: Path, tmp_path: Path) -> None
     code, out, _ = watch("--source", "out/a.mp4", "--limit", "2")
     assert code == 0
     assert [line.partition(": ")[2].partition(" 9")[0][:3] for line in out.splitlines()] == ["red", "gre"]
+
+
+def test_opacity_and_rate_of_what_is_written(watch: Watch, pictures: Path) -> None:
+    """Without opacity the upper part, above the caption, is the picture itself."""
+    av = pytest.importorskip("av")
+    code, _, _ = watch("--source", "pictures", "--folder", "a", "--video", "a.mkv", "--opacity", "0", "--fps", "8")
+    assert code == 0
+    with av.open("a.mkv") as container:
+        frames = list(container.decode(video=0))
+    assert [frame.time for frame in frames] == [0, 0.125, 0.25]
+    for number, (path, frame) in enumerate(zip(sorted(Path("a").iterdir()), frames, strict=True)):
+        for found in (np.asarray(Image.open(path)), frame.to_ndarray(format="rgb24")):
+            assert np.abs(found[:30].astype(int) - coloured(number)[:30]).mean() < 6
+    assert watch("--source", "pictures", "--folder", "b")[0] == 0
+    drawn = np.asarray(Image.open(next(Path("b").iterdir())))
+    assert np.abs(drawn[:30].astype(int) - coloured(0)[:30]).mean() > 20
+
+
+def test_every_option_arrives(watch: Watch, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import edgex.runtime
+    from edgex.runtime.watch import page
+
+    arguments: dict[str, Any] = {}
+
+    def record(module: ModuleType, name: str) -> None:
+        real = getattr(module, name)
+
+        def call(*given: Any, **named: Any) -> Any:
+            arguments.update(inspect.signature(real).bind(*given, **named).arguments)
+            return real(*given, **named)
+
+        monkeypatch.setattr(module, name, call, raising=False)
+
+    for module, name in ((edgex.runtime, "Session"), (edgex.runtime, "Stream"), (page, "Page")):
+        record(module, name)
+    options = ("--policy", "every", "--explain", "nothing", "--fps", "90", "--limit", "2", "--loop", "--retries", "7")
+    options += ("--threads", "2", "--fast-resize", "--provider", "cpu")
+    code, out, _ = watch("--source", "pictures", *options, "--top", "1")
+    assert (code, len(out.splitlines())) == (0, 2)
+    assert all(
+        re.fullmatch(r"pictures/.*: \w+ thing [\d.]+% \(explained: nothing\)", line) for line in out.splitlines()
+    )
+    wanted = {"policy": "every", "explain": "nothing", "fps": 90, "limit": 2, "loop": True, "retries": 7, "threads": 2}
+    wanted |= {"provider": "cpu", "exact_resize": False, "provider_options": None}
+    assert {name: arguments[name] for name in wanted} == wanted
+    assert watch("--source", "pictures", "--provider", "cpu", "--provider-option", "a=1")[0] == 2
+    assert arguments["provider_options"] == {"a": "1"}
+    assert arguments["exact_resize"] is True
+    assert watch("--source", "pictures", "--http", "99999", "--opacity", "0.25")[0] == 2
+    assert (arguments["port"], arguments["opacity"]) == (99999, 0.25)
 
 
 def test_a_pipe_of_pictures_and_of_paths(watch: Watch, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
