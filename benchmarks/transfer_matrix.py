@@ -43,7 +43,7 @@ from edgex.data import image_folders
 from edgex.files import zoo
 from edgex.files.model_file import load_card
 from edgex.files.vector_file import load_vector_card
-from edgex.importers import assembly
+from edgex.importers.base_weights import load_base
 from edgex.models import backbones
 from edgex.models.self_explaining import normalise
 from edgex.utils import devices
@@ -132,7 +132,7 @@ def similarity(source: Path, target: Path, setting: Setting) -> float | None:
 @functools.cache
 def mean_features(folder: Path, setting: Setting) -> np.ndarray:
     """Mean class token behind the base's final norm, float64 [D], over pictures of a folder, or of its train."""
-    backbone, base = assembly.load_base(backbones.architecture(BASE), setting.weights)
+    backbone, base = load_base(backbones.architecture(BASE), setting.weights)
     shown = folder / "train" if image_folders.has_split(folder, "train") else folder
 
     def measure() -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Weights that timm and open_clip know by name: fetched from the hub, loaded by the library's own rules.
 
-What becomes of them, and of weights that lie in a file, is `edgex.importers.assembly`'s business.
+Models are made of them in `edgex.importers.assembly`, backbones in `edgex.importers.base_weights`.
 """
 
 from __future__ import annotations

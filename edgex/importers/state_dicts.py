@@ -1,4 +1,4 @@
-"""Whose tensors are these? Recognises the state dicts of other libraries and renames them for a backbone.
+"""Recognises the state dicts of other libraries and renames their tensors for a backbone.
 
 Every tensor of a file is accounted for: it belongs to the image tower, to the class head, to the text tower, or is a
 named leftover of its library. Whatever remains is passed on under its own name, so that strict matching reports it as

@@ -1,10 +1,11 @@
-"""Reading tensors from other people's files: safetensors, and torch checkpoints without arbitrary pickles.
+"""Tensors from files of other libraries: safetensors, and torch checkpoints without arbitrary pickles.
 
-Only reads and unwraps; which names belong to which architecture is `edgex.importers.assembly`'s business.
+A file is read and unwrapped here; which tensor belongs where is decided in `edgex.importers.state_dicts`.
 """
 
 from __future__ import annotations
 
+import os
 import pickle
 import re
 import warnings
@@ -24,7 +25,7 @@ _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_
 _PREFIXES = re.compile(r"^(module\.|_orig_mod\.)+")
 
 
-def read_state_dict(path: Path) -> dict[str, Tensor]:
+def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Tensors of a safetensors file or of a `torch.save` checkpoint of plain tensors, in float32.
 
     A state dict under the key state_dict, model, state_dict_ema, model_ema or model_state_dict is unwrapped;
@@ -32,6 +33,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     ArtefactError for a missing or damaged file and for a pickle that holds anything but plain tensors and
     containers.
     """
+    path = Path(path)
     if path.suffix == ".safetensors" or not path.is_file():
         with TensorFile(path) as file:
             tensors = {name: file.read(name) for name in file.tensors}

@@ -15,6 +15,7 @@ from edgex.files import hub
 from edgex.files.model_file import ModelCard, save_model
 from edgex.files.vector_file import STORAGE
 from edgex.importers import assembly
+from edgex.importers.class_heads import parse_classes
 from edgex.models import backbones
 from edgex.utils.output import refuse_to_overwrite
 
@@ -73,7 +74,7 @@ def import_weights(
         raise UsageError(f"expected {' or '.join(_DTYPES)}, found '{dtype}'", argument="dtype")
     refuse_to_overwrite(out, force=force)
     architecture = backbones.architecture(arch, image_size=image_size, pooling=pooling)
-    names = assembly.parse_classes(classes)
+    names = parse_classes(classes)
     linear = None if head is None else Path(head)
     if weights is not None:
         path = hub.weights_file(os.fspath(weights))

@@ -66,7 +66,8 @@ class _TextTower(nn.Module):
         if text.hf_model_name:
             raise UnsupportedError(
                 f"{architecture.name} reads text with {text.hf_model_name}, which open_clip does not hold: "
-                "give the class weights as a file (--head)"
+                "give the class weights as a file",
+                argument="head",
             )
         self.name = architecture.name
         with torch.device("meta"):

@@ -20,7 +20,7 @@ from edgex.errors import UsageError
 from edgex.evaluation import classification
 from edgex.files.model_file import ModelCard, save_model
 from edgex.files.tensor_file import check_writable
-from edgex.importers import assembly
+from edgex.importers import base_weights
 from edgex.models import backbones
 from edgex.models.self_explaining import Evidence, SelfExplainingViT
 from edgex.training.fine_tuning import TrainOptions, fit, new_head
@@ -62,9 +62,9 @@ def train(
     test = _test_pictures(folder, pictures.classes)
     architecture = backbones.architecture(base_name)
     if weights is not None:
-        backbone, base = assembly.load_base(architecture, weights)
+        backbone, base = base_weights.load_base(architecture, weights)
     else:
-        backbone, base = assembly.pretrained_backbone(architecture)
+        backbone, base = base_weights.pretrained_backbone(architecture)
     preprocessing = backbone.preprocessing
     if resize is not None:
         if resize < min(preprocessing.image_size):

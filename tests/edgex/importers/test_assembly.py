@@ -16,7 +16,8 @@ from torch import nn
 
 from edgex.errors import ArtefactError, MismatchError, UsageError
 from edgex.files import model_file
-from edgex.importers.assembly import import_model, load_base, parse_classes
+from edgex.importers.assembly import import_model
+from edgex.importers.base_weights import load_base
 from edgex.models.backbones import architecture
 
 
@@ -186,51 +187,3 @@ class TestCard:
         wrong = dataclasses.replace(own, image_size=(96, 96))
         with pytest.raises(UsageError, match=r"expected preprocessing to \(160, 160\) px"):
             import_model(file, arch, CLASSES, name="mine", preprocessing=wrong)
-
-
-class TestLoadBase:
-    def test_from_library_weights(self, timm_vit: Any, tmp_path: Path) -> None:
-        file = saved(tmp_path / "some_vit.safetensors", timm_vit.state_dict())
-        backbone, base = load_base(architecture("timm/test_vit"), file)
-        assert base.name == "some_vit"
-        assert base.fingerprint == model_file.fingerprint(backbone.tensors())
-        assert not any(t.is_meta for t in backbone.state_dict().values())
-        assert all(p.requires_grad for p in backbone.parameters())
-
-    def test_from_an_artefact_keeps_its_base(self, random_model: Callable[..., Any], tmp_path: Path) -> None:
-        model, card = random_model("timm/test_vit")
-        card = dataclasses.replace(card, base=model_file.BaseWeights("ancestor", "f" * 64))
-        model_file.save_model(tmp_path / "m.safetensors", model, card)
-        backbone, base = load_base(card.architecture, tmp_path / "m.safetensors")
-        assert base == card.base
-        assert all(p.requires_grad for p in backbone.parameters())
-        for name, tensor in model.backbone.tensors().items():
-            assert torch.equal(backbone.tensors()[name], tensor)
-
-    def test_an_artefact_of_another_architecture(self, random_model: Callable[..., Any], tmp_path: Path) -> None:
-        model, card = random_model("timm/test_vit")
-        model_file.save_model(tmp_path / "m.safetensors", model, card)
-        with pytest.raises(MismatchError, match=r"expected weights of timm/test_vit2.*found a model of timm/test_vit "):
-            load_base(architecture("timm/test_vit2"), tmp_path / "m.safetensors")
-
-
-class TestParseClasses:
-    def test_forms(self, tmp_path: Path) -> None:
-        assert parse_classes("cat, dog,traffic light") == ("cat", "dog", "traffic light")
-        lines = tmp_path / "names.txt"
-        lines.write_text("cat\n\ndog, large\n", encoding="utf-8")
-        assert parse_classes(f"@{lines}") == ("cat", "dog, large")
-        listed = tmp_path / "names.json"
-        listed.write_text('["cat", "dog"]', encoding="utf-8")
-        assert parse_classes(f"@{listed}") == ("cat", "dog")
-
-    @pytest.mark.parametrize("content", ["{", '{"0": "cat"}', "[1, 2]"])
-    def test_unusable_json_is_refused(self, tmp_path: Path, content: str) -> None:
-        path = tmp_path / "names.json"
-        path.write_text(content, encoding="utf-8")
-        with pytest.raises(UsageError, match="list of class names"):
-            parse_classes(f"@{path}")
-
-    def test_a_missing_file_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(ArtefactError, match="cannot read class names"):
-            parse_classes(f"@{tmp_path / 'none.txt'}")

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 
 from edgex.errors import ArtefactError, MismatchError, UsageError
 from edgex.files import model_file
-from edgex.importers.assembly import import_pretrained, pretrained_backbone
+from edgex.importers.assembly import import_pretrained
+from edgex.importers.base_weights import pretrained_backbone
 from edgex.models.backbones import Architecture, architecture
 
 pytestmark = pytest.mark.usefixtures("tiny_clips")

@@ -13,7 +13,8 @@ from libraries import CLASSES, TINY, TINY_QUICK, assert_same_logits, pictures, s
 from torch import nn
 
 from edgex.errors import MismatchError
-from edgex.importers.assembly import import_model, load_base
+from edgex.importers.assembly import import_model
+from edgex.importers.base_weights import load_base
 from edgex.models.backbones import architecture
 
 pytestmark = pytest.mark.usefixtures("tiny_clips")

@@ -1,0 +1,89 @@
+"""Backbones to start training from: other libraries' weights without their heads, and what the base is called."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from edgex.errors import MismatchError
+from edgex.files import model_file
+from edgex.files.model_file import BaseWeights
+from edgex.files.tensor_file import TensorFile
+from edgex.importers import pretrained
+from edgex.importers.state_dicts import StateDict, sort_tensors
+from edgex.importers.weights import read_state_dict
+from edgex.models.backbones import Architecture, Backbone, build
+
+
+def load_base(architecture: Architecture, weights: str | os.PathLike[str]) -> tuple[Backbone, BaseWeights]:
+    """A backbone to start training from, its head dropped, and what it is called.
+
+    weights: a state dict of timm, open_clip or transformers (see `edgex.importers.state_dicts`), or a model artefact,
+        which passes on the base that it started from itself: a vector fits all descendants of its base.
+
+    Raises ArtefactError for a damaged file or NaN, MismatchError for tensors that do not fit.
+    """
+    weights = Path(weights)
+    if is_artefact(weights):
+        model, card = model_file.load_model(weights)
+        if card.architecture != architecture:
+            raise MismatchError(f"{weights}: expected weights of {architecture}, found a model of {card.architecture}")
+        return model.backbone.requires_grad_(True), card.base
+    state = sort_tensors(read_state_dict(weights), architecture, source=str(weights))
+    backbone = build(architecture)
+    model_file.load_backbone(backbone, state.image, source=str(weights))
+    check_configuration(weights, state, backbone)
+    return backbone, BaseWeights(weights.stem, model_file.fingerprint(backbone.tensors()))
+
+
+def pretrained_backbone(architecture: Architecture, tag: str | None = None) -> tuple[Backbone, BaseWeights]:
+    """As `load_base`, for weights that the architecture's library publishes under `tag`."""
+    found = pretrained.find(architecture, tag)
+    state = sort_tensors(found.tensors, architecture, source=found.name)
+    backbone = build(architecture)
+    model_file.load_backbone(backbone, state.image, source=found.name)
+    backbone.preprocessing = found.preprocessing or backbone.preprocessing
+    return backbone, BaseWeights(found.name, model_file.fingerprint(backbone.tensors()))
+
+
+def is_artefact(weights: Path) -> bool:
+    """Whether a file is one of edgex's own."""
+    if weights.suffix != ".safetensors":
+        return False
+    with TensorFile(weights) as file:
+        return bool(file.metadata)
+
+
+def check_configuration(weights: Path, state: StateDict, backbone: Backbone) -> None:
+    """Compares what tensors cannot tell with transformers' config.json, if one lies beside the weights.
+
+    Raises MismatchError where the two disagree.
+    """
+    path = weights.with_name("config.json")
+    if state.library != "transformers" or not path.is_file():
+        return
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        vision: Mapping[str, Any] = content.get("vision_config", content)
+    except (ValueError, AttributeError, OSError):
+        return  # some other program's file
+    own = {
+        "hidden_act": "quick_gelu" if _is_quick(backbone.module) else "gelu",
+        "num_attention_heads": backbone.blocks[0].heads,
+        "layer_norm_eps": backbone.norm.eps,
+    }
+    for key, value in own.items():
+        if key in vision and vision[key] != value:
+            raise MismatchError(
+                f"{path} says {key} {vision[key]}, {backbone.architecture.name} has {value}: choose the "
+                "architecture that the weights were trained with (quick_gelu: names with 'quickgelu')"
+            )
+
+
+def _is_quick(module: nn.Module) -> bool:
+    return any(type(part).__name__ == "QuickGELU" for part in module.modules())

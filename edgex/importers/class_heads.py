@@ -1,0 +1,106 @@
+"""Class names and class heads of imported models: a linear head of the weights, one in a file of its own, or zero-shot.
+
+How a zero-shot head is computed is in `edgex.importers.zero_shot`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from edgex.errors import ArtefactError, MismatchError, UsageError
+from edgex.files import model_file
+from edgex.importers.state_dicts import StateDict
+from edgex.importers.weights import read_state_dict
+from edgex.importers.zero_shot import DEFAULT_TEMPLATES, zero_shot_head
+from edgex.models.backbones import Architecture, Backbone
+from edgex.models.self_explaining import Head
+
+
+def parse_classes(text: str) -> tuple[str, ...]:
+    """Class names from the command line: "cat,dog", or "@file": one name a line, or a JSON list of names."""
+    if not text.startswith("@"):
+        return tuple(name.strip() for name in text.split(","))
+    path = Path(text[1:])
+    try:
+        content = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise ArtefactError(f"cannot read class names from {path} ({reason}): check the path") from error
+    if path.suffix != ".json":
+        return tuple(line.strip() for line in content.splitlines() if line.strip())
+    try:
+        names = json.loads(content)
+    except ValueError as error:
+        raise UsageError(f"{path} is not JSON ({error}): expected a list of class names") from error
+    if not isinstance(names, list) or not all(isinstance(entry, str) for entry in names):
+        raise UsageError(f"expected a JSON list of class names in {path}, found another structure")
+    return tuple(names)
+
+
+def check_classes(classes: Sequence[str]) -> None:
+    """Raises UsageError where a class has no name or a name is given twice."""
+    if not classes or not all(name.strip() for name in classes):
+        raise UsageError("expected at least one class, every one with a name", argument="classes")
+    repeated = {name for name in classes if classes.count(name) > 1}
+    if repeated:
+        raise UsageError(f"class '{min(repeated)}' is named twice: give each class once", argument="classes")
+
+
+def class_head(
+    state: StateDict,
+    architecture: Architecture,
+    classes: Sequence[str],
+    templates: Sequence[str] | None,
+    file: Path | None,
+    source: str,
+) -> Head:
+    """The head from a file of its own, else the weights' linear head, else zero-shot through their text tower.
+
+    source: names the weights in errors. Raises UsageError where classes, templates and head contradict each other or
+    the weights have neither a head nor a text tower, MismatchError for a head that is none.
+    """
+    linear = _read_head(file) if file is not None else state.head
+    if templates is not None and linear:
+        raise UsageError(
+            f"prompt templates make a zero-shot head, but {file or source} has a linear one: leave one out",
+            argument="template",
+        )
+    if linear:
+        model_file.check_tensors(linear, source=str(file or source), prefix=model_file.HEAD_PREFIX)
+        if "weight" not in linear:
+            raise MismatchError(f"{source}: missing tensor 'head.weight' (the class weights)")
+        return Head(linear["weight"], linear.get("bias"), kind="linear")
+    if not state.text or architecture.family != "open_clip":
+        raise UsageError(
+            f"{source} has neither a class head nor a text tower for {architecture.name}: give the class weights as a "
+            "file",
+            argument="head",
+        )
+    return zero_shot_head(architecture, state.text, classes, templates or DEFAULT_TEMPLATES, source=source)
+
+
+def _read_head(path: Path) -> dict[str, Tensor]:
+    """A head file's tensors as "weight" and "bias", whatever prefix they have in common."""
+    tensors = read_state_dict(path)
+    heads = {name.rpartition(".")[2]: tensor for name, tensor in tensors.items()}
+    prefixes = {name.rpartition(".")[0] for name in tensors}
+    if not {"weight"} <= heads.keys() <= {"weight", "bias"} or len(prefixes) > 1 or heads["weight"].ndim != 2:
+        found = ", ".join(f"'{name}' {list(tensor.shape)}" for name, tensor in list(tensors.items())[:3])
+        raise MismatchError(f"{path}: expected a weight [C, D] and perhaps a bias [C] of a linear head, found {found}")
+    return heads
+
+
+def check_head(head: Head, backbone: Backbone, classes: Sequence[str], source: str) -> None:
+    """Raises MismatchError where a head's shape is not that of the classes on the backbone."""
+    expected = (len(classes), backbone.output_width)
+    if tuple(head.weight.shape) != expected:
+        raise MismatchError(
+            f"{source}: the head's weight has shape {list(head.weight.shape)}, expected {list(expected)} for "
+            f"{len(classes)} classes on {backbone.architecture.name}"
+        )
+    if head.bias is not None and tuple(head.bias.shape) != expected[:1]:
+        raise MismatchError(f"{source}: the head's bias has shape {list(head.bias.shape)}, expected {[len(classes)]}")
