@@ -1,6 +1,6 @@
 """Weights from timm, open_clip and transformers become models of edgex.
 
-`workflow` imports a model from names to the written file, `assembly` from tensors; `base_weights` loads a backbone to start training from. Both read a file (`weights`) or
-published weights (`pretrained`), sort its tensors (`state_dicts`) and, for a model, add a head (`class_heads`,
-`zero_shot`).
+`workflow` goes from names to a written file, `assembly` from weights to a model, `base_weights` to a backbone that
+training starts from. They read a file (`weights`) or published weights (`pretrained`), sort its tensors
+(`state_dicts`) and, for a model, add a head (`class_heads`, `zero_shot`).
 """
