@@ -32,9 +32,10 @@ browser:
 		|| echo "no chromium here: the browser test is skipped"; \
 	fi
 
-# Two processes of one thread each: torch's own threads would wait for each other on two cores.
+# Two processes of one thread each: torch's own threads would wait for each other on two cores. A file's tests stay
+# together, so that what they share, such as an environment or an exported model, is made once.
 unit: $(VENV)/dev.installed browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --cov --cov-report=term:skip-covered
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --cov --cov-report=term:skip-covered
 
 # The documentation at http://127.0.0.1:8000, built again at every change; the tests build it strictly.
 docs: $(VENV)/dev.installed
