@@ -20,7 +20,7 @@ EXPORTED = (".onnx", ".engine")
 class Predictor(Protocol):
     """What a `Session` and a model in PyTorch have in common."""
 
-    def __call__(self, picture: Path, explain: str | None = None) -> Result:
+    def __call__(self, picture: Path, /, explain: str | None = None) -> Result:
         """One picture: its classes and the heatmap of `explain`, or of the predicted class."""
         ...
 

@@ -71,8 +71,10 @@ def bake(
 
 
 def _factor(text: str | None) -> float | Literal["auto"] | None:
-    if text is None or text == "auto":
-        return text
+    if text is None:
+        return None
+    if text == "auto":
+        return "auto"
     try:
         return float(text)
     except ValueError as error:

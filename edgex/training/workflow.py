@@ -250,8 +250,9 @@ def _check_arguments(
     for_weights: dict[str, Any],
 ) -> None:
     """UsageError for an argument that means nothing beside the others."""
-    for name in [*for_labels, *for_pictures] if labels is not None else []:
-        raise UsageError(f"the labels of {os.fspath(labels)} are made already: leave {name} out", argument=name)
+    if labels is not None:
+        for name in [*for_labels, *for_pictures]:
+            raise UsageError(f"the labels of {os.fspath(labels)} are made already: leave {name} out", argument=name)
     for name in for_labels if supervision == "masks" else []:
         raise UsageError(f"{name} is for Shapley labels: leave it out where masks supervise", argument=name)
     for name in for_weights if learn != "weights" else []:
