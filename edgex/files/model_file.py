@@ -22,7 +22,9 @@ from edgex.errors import ArtefactError, MismatchError
 from edgex.files import tensor_file
 from edgex.files.tensor_file import TensorFile, TensorSpec
 from edgex.models.backbones import Architecture, Backbone, build
-from edgex.models.self_explaining import Evidence, Head, HeadKind, SelfExplainingViT
+from edgex.models.evidence import Evidence
+from edgex.models.head import Head, HeadKind
+from edgex.models.self_explaining import SelfExplainingViT
 from edgex.runtime.preprocessing import Preprocessing
 
 BACKBONE_PREFIX = "backbone."

@@ -1,1 +1,5 @@
-"""The self-explaining forward of a Vision Transformer, its evidence, and the adapters of timm and open_clip."""
+"""Vision Transformers that explain themselves.
+
+`self_explaining` holds the network, `head` its class weights, `attention` one block's forward; `evidence` one strategy a
+file, `backbones` one library a file. Weights and files are `edgex.files`'.
+"""

@@ -1,6 +1,9 @@
 """One transformer block's forward, and what its class token attended to.
 
-Heatmaps read the class token's row of an attention whose other rows stay in the fused kernel.
+Heatmaps need the class token's row of the attention matrix alone. It is computed beside torch's fused attention, which
+gives no weights, so that the other rows are never materialised.
+
+Shapes: N pictures, T tokens of width D, h heads of size d.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from edgex.models.backbones import Block
 
 
 class Attended(NamedTuple):
-    """What one block keeps for the evidence: class token's attention [N, h, 1, T] and values [N, h, T, d]."""
+    """What one block keeps for the evidence: the class token's attention [N, h, 1, T] and all values [N, h, T, d]."""
 
     block: Block
     attention: Tensor
@@ -22,7 +25,7 @@ class Attended(NamedTuple):
 
 
 def run(block: Block, tokens: Tensor, normed: Tensor) -> Tensor:
-    """One whole block over all tokens; normed: the output of its first norm."""
+    """One block over all tokens, [N, T, D] -> [N, T, D]. normed: the output [N, T, D] of its first norm."""
     weight, bias = block.packed_projection()
     packed = F.linear(normed, weight, bias)
     query, key, value = (_heads(part, block) for part in packed.chunk(3, dim=-1))
@@ -48,8 +51,7 @@ def run_attended(block: Block, tokens: Tensor, normed: Tensor, only_class_token:
         packed = F.linear(normed, weight, bias)
         query, key, value = (_heads(part, block) for part in packed.chunk(3, dim=-1))
     query, key = block.normalise_qk(query, key)
-    # The class token's row again, beside the fused attention: one row of T costs nothing, and the fused
-    # kernel stays fused.
+    # Computed a second time, beside the fused attention: one row of T is cheap, a matrix of T x T is not.
     scores = query[:, :, :1] @ key.transpose(-2, -1) * block.head_dim**-0.5
     attention = scores.softmax(dim=-1)
     tokens = tokens + _attend(block, query, key, value)

@@ -1,9 +1,9 @@
 """Learning a vector: twin runs from the same start, with and without the explanation term.
 
 Supervision comes from `edgex.shapley.labels` or `edgex.data.masks`, as a term of `edgex.training.losses`. What is
-trained is the readout of a model that has one (`edgex.models.readout`), or else the last blocks and the final norm; the
-tokens that enter the blocks concerned are computed once (`edgex.training.token_cache`). Loss = explanation term +
-class term:
+trained is the readout of a model that has one (`edgex.models.evidence.readout`), or else the last blocks and the final
+norm; the tokens that enter the blocks concerned are computed once (`edgex.training.token_cache`). Loss = explanation
+term + class term:
 
 - explanation: the term's error of the heatmap, relative to a uniform one (1.0 explains nothing);
 - class "hold": Kullback-Leibler divergence from the start's own outputs. Without the explanation term its

@@ -23,7 +23,7 @@ from edgex.errors import UsageError
 from edgex.files.model_file import ModelCard, save_model
 from edgex.files.tensor_file import check_writable
 from edgex.files.vector_file import VectorCard, difference, save_vector
-from edgex.models.readout import has_readout
+from edgex.models.evidence.readout import has_readout
 from edgex.models.self_explaining import SelfExplainingViT
 from edgex.shapley.label_file import check_predictor, load_labels
 from edgex.shapley.labelling import describe, label_folders, load_predictor

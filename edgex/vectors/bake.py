@@ -1,7 +1,7 @@
 """Adding a vector to a model: theta_baked = theta_target + alpha * tau, tensor by tensor.
 
-A vector with a readout (`edgex.models.readout`) is added to copies of the target's weights, stored beside them as
-"readout.<name>"; a target that has such copies already gets its vector added to those.
+A vector with a readout (`edgex.models.evidence.readout`) is added to copies of the target's weights, stored beside
+them as "readout.<name>"; a target that has such copies already gets its vector added to those.
 The files stream through: at any moment one tensor of the target, its delta and their sum are in memory.
 The whole workflow, with names of the zoo and the choice of alpha, is `edgex.vectors.workflow`; what a vector is,
 `edgex.files.vector_file`.
@@ -30,7 +30,7 @@ from edgex.files.model_file import (
 from edgex.files.tensor_file import TensorFile
 from edgex.files.vector_file import VectorCard, delta_shapes, read_delta
 from edgex.models.backbones import build
-from edgex.models.readout import Readout
+from edgex.models.evidence.readout import Readout
 from edgex.utils import provenance
 
 

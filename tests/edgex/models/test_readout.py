@@ -105,7 +105,7 @@ def test_folded_classes_give_the_same_heatmap(random_model: Callable[..., Any], 
     images, explained = images_for(read, 3), torch.tensor([-1, 4, 0])
     plain = read(images, explained)
     folded = read.freeze().fold_classes()
-    assert folded._folded is not None
+    assert folded.strategy.folded is not None
     assert torch.allclose(folded(images, explained).heatmap, plain.heatmap, rtol=1e-4, atol=1e-5)
     double = folded.double()(images.double(), explained)
     assert torch.allclose(double.heatmap.float(), plain.heatmap, rtol=1e-4, atol=1e-5), "it moves with the model"
@@ -121,7 +121,7 @@ def test_many_classes_are_not_folded(random_model: Callable[..., Any]) -> None:
     for classes, folds in ((4 * 64, True), (4 * 64 + 1, False)):
         model, _ = random_model("open_clip/ViT-S-32", classes=classes)
         read = with_readout(model).freeze().fold_classes()
-        assert (read._folded is not None) is folds
+        assert (read.strategy.folded is not None) is folds
 
 
 def test_classes_are_made_without_the_readout(random_model: Callable[..., Any]) -> None:
@@ -278,7 +278,7 @@ def test_feature_labels_are_class_labels_before_the_head(random_model: Callable[
 
 def test_what_has_no_readout_is_refused(random_model: Callable[..., Any]) -> None:
     average, _ = random_model("open_clip/tiny-avg")
-    with pytest.raises(UsageError, match="average pooling does not have"):
+    with pytest.raises(UsageError, match="avg pooling is not explained by patch-tokens with a readout"):
         with_evidence(average, 2, readout=True)
     model, _ = random_model("timm/test_vit")
     with pytest.raises(UsageError, match="expected a model with a readout"):

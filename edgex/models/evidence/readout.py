@@ -1,26 +1,26 @@
-"""The readout: attention weights of their own, with which a heatmap is read while class scores are made without them.
+"""The readout: copies of attention weights that heatmaps are read with and class scores are computed without.
 
-A vector that changes the weights which classes are made of changes how sure the classes are, for better on its source
-and for worse elsewhere (built_in/RECORD.md). A readout is a copy of the last blocks' query, key, value and output
-weights; a vector is added to the copy alone. The class token's attention and what each patch writes through it come
-from the copy, everything else from the model: its class scores are the same at every alpha.
-
-Nothing of the size of a block is computed twice. For one class per picture, query and class direction are folded
-backwards through the copy: per head, scores are x_p . (W_k^T q) and contributions x_p . (W_v^T W_o^T d), where x_p is
-the output of the block's first norm. All blocks go through one product where their weights allow it.
+A vector that changes the weights which produce class scores changes how confident the classes are, for better on its
+source and for worse elsewhere (built_in/RECORD.md). A readout is a copy of the last blocks' query, key, value and
+output weights; a vector is added to the copy alone. The class token's attention and what each patch writes through it
+come from the copy, everything else from the model: its class scores are the same at every alpha.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgex.errors import UnsupportedError
+from edgex.models.attention import run, run_attended
 from edgex.models.backbones import Backbone, Block
+from edgex.models.evidence.base import Encoded, EvidenceWeights
+from edgex.models.evidence.class_token import ClassTokenEvidence
+from edgex.models.head import Head
 
 _Names = tuple[str, str | None, str]
 """A block's packed query, key and value weights, their bias and the output projection."""
@@ -29,7 +29,7 @@ _Names = tuple[str, str | None, str]
 class _Copied(NamedTuple):
     """One block's attention weights: query, key and value [h d, D] with biases [h d], output [D, h d].
 
-    The key's bias is missed by nobody: it adds the same to all scores and drops out of the softmax.
+    The key's bias is left out: it adds the same to all scores of a query and cancels in the softmax.
     """
 
     query: Tensor
@@ -40,8 +40,8 @@ class _Copied(NamedTuple):
     project: Tensor
 
 
-class Along(NamedTuple):
-    """M directions as a readout's values see them.
+class FoldedDirections(NamedTuple):
+    """M directions folded backwards through a readout's output projections and values, of L blocks of h heads.
 
     vectors: of each block [M, D, h], which tokens are multiplied with. shift: what the values' bias adds, [M, L h].
     """
@@ -49,19 +49,24 @@ class Along(NamedTuple):
     vectors: tuple[Tensor, ...]
     shift: Tensor | None
 
-    def of(self, chosen: Tensor) -> Along:
-        """Some of them, by their numbers [N]."""
-        vectors = tuple(vector.index_select(0, chosen) for vector in self.vectors)
-        return Along(vectors, None if self.shift is None else self.shift.index_select(0, chosen))
+    def of(self, chosen: Tensor) -> FoldedDirections:
+        """N of them, by their numbers int64 [N]."""
+        return self.converted(lambda tensor: tensor.index_select(0, chosen))
+
+    def converted(self, function: Callable[[Tensor], Tensor]) -> FoldedDirections:
+        """The same function applied to every tensor."""
+        return FoldedDirections(
+            tuple(map(function, self.vectors)), None if self.shift is None else function(self.shift)
+        )
 
 
 def has_readout(backbone: Backbone) -> bool:
-    """Whether a backbone's heatmap can be read with weights of its own."""
+    """Whether a backbone can have a readout: class-token pooling, queries and keys that are not normalised."""
     return backbone.pooling == "token" and not any(block.normalises_qk for block in backbone.blocks)
 
 
-class Readout(nn.Module):
-    """Copies of a backbone's last `blocks` blocks' attention weights, under the library's own tensor names.
+class Readout(EvidenceWeights):
+    """Copies of the attention weights of a backbone's last `blocks` blocks, under the library's own tensor names.
 
     Raises UnsupportedError where queries and keys are normalised, which cannot be folded.
     """
@@ -71,7 +76,8 @@ class Readout(nn.Module):
         chosen = backbone.blocks[-blocks:]
         if any(block.normalises_qk for block in chosen):
             raise UnsupportedError(
-                f"{backbone.architecture.name} normalises its queries and keys and has no readout: learn weights"
+                f"{backbone.architecture.name} normalises its queries and keys and has no readout: learn changed "
+                "weights instead"
             )
         self.names = [_names(backbone, block) for block in chosen]
         own = backbone.tensors()
@@ -88,8 +94,8 @@ class Readout(nn.Module):
         for name in self.tensors():
             self.copies[_key(name)] = nn.Parameter(tensors[name])
 
-    def along(self, backbone: Backbone, directions: Tensor) -> Along:
-        """What directions [M, D] before the final norm are to the copies' values."""
+    def fold(self, backbone: Backbone, directions: Tensor) -> FoldedDirections:
+        """Directions [M, D] among the tokens before the final norm, folded through the copies."""
         copies, heads = self._copies(backbone), _head_shape(backbone)
         # All blocks' weights side by side, so that one product serves them all: constants, once exported.
         project = torch.cat([copied.project for copied in copies], dim=1)
@@ -101,27 +107,27 @@ class Readout(nn.Module):
             if copied.value_bias is not None
         ]
         shift = directions @ torch.cat(shifts, dim=1) if shifts else None
-        return Along((per_head @ value).permute(0, 2, 3, 1).unbind(), shift)
+        return FoldedDirections((per_head @ value).permute(0, 2, 3, 1).unbind(), shift)
 
     def folds_well(self, backbone: Backbone, classes: int) -> bool:
-        """Whether `along` of all classes is at most twice as large as the weights that it is made of."""
+        """Whether the folded directions of all classes are at most twice as large as the weights they come from."""
         return classes <= 4 * _head_shape(backbone)[1]
 
-    def evidence(self, backbone: Backbone, normed: Sequence[Tensor], along: Along) -> Tensor:
+    def evidence(self, backbone: Backbone, normed: Sequence[Tensor], folded: FoldedDirections) -> Tensor:
         """What each patch writes into the class token along a direction, [N, P].
 
-        normed: output [N, T, D] of each block's first norm. along: of one direction per picture.
+        normed: output [N, T, D] of each block's first norm. folded: one direction per picture.
         """
         seen = self._attention(normed, self._copies(backbone), _head_shape(backbone))
-        written = _projected(normed, along.vectors)
-        if along.shift is not None:
-            written = written + along.shift[:, None]
+        written = _projected(normed, folded.vectors)
+        if folded.shift is not None:
+            written = written + folded.shift[:, None]
         return (seen * written).sum(dim=2)[:, backbone.prefix_tokens :]
 
     def written(self, backbone: Backbone, normed: Sequence[Tensor]) -> Tensor:
         """What each patch writes into the class token, [N, P, D], before the final norm: for learning.
 
-        The whole of which `evidence` is one direction.
+        `evidence` is its product with one direction.
         """
         copies, prefix = self._copies(backbone), backbone.prefix_tokens
         seen = self._attention(normed, copies, _head_shape(backbone))[:, prefix:]
@@ -141,7 +147,7 @@ class Readout(nn.Module):
             query_bias, _, value_bias = (None, None, None) if bias is None else _thirds(self.copies[_key(bias)])
             gamma = block.gamma1()
             outgoing = self.copies[_key(project)]
-            # The block's layer scale is the model's own; written into the projection, it costs nothing.
+            # The block's layer scale is the model's own; multiplied into the projection, it costs nothing.
             outgoing = outgoing if gamma is None else outgoing * gamma[:, None]
             copies.append(_Copied(query, query_bias, key, value, value_bias, outgoing))
         return copies
@@ -157,6 +163,65 @@ class Readout(nn.Module):
         # [L, h, N, D] to one [N, D, h] for each block.
         columns = (query.unflatten(2, heads).transpose(1, 2) @ key).permute(0, 2, 3, 1)
         return _projected(normed, columns.unbind()).softmax(dim=1)
+
+
+class ReadoutEvidence(ClassTokenEvidence[Tensor]):
+    """Class attention through copied weights: what each patch writes into the class token through a `Readout`.
+
+        e[p, c] = sum over blocks l and heads k of  a'[l, k, p] * (W_o'[l, k] v'[l, k, p]) . d_c
+
+    As in `edgex.models.evidence.class_attention`, with attention a' and values v' computed by the copies from the
+    output x_p of the block's first norm in the model. Nothing of the size of a block is computed twice. For one class
+    per picture, query and class direction are folded backwards through the copies: per head, scores are
+    x_p . (W_k^T q) and contributions x_p . (W_v^T W_o^T d_c). All blocks go through one product where their weights
+    allow it.
+    """
+
+    has_readout: ClassVar[bool] = True
+    weights: Readout
+
+    def __init__(self, backbone: Backbone, blocks: int) -> None:
+        super().__init__(backbone, blocks)
+        self.weights = Readout(backbone, blocks)
+        self.folded: FoldedDirections | None = None
+
+    def run_block(self, index: int, tokens: Tensor, normed: Tensor, keep: bool) -> tuple[Tensor, Tensor | None]:
+        """Keeps the output of the block's first norm."""
+        block = self.backbone.blocks[index]
+        if self.is_last(index):
+            tokens, _ = run_attended(block, tokens, normed, only_class_token=True)
+        else:
+            tokens = run(block, tokens, normed)
+        return tokens, normed if keep else None
+
+    def evidence(self, encoded: Encoded[Tensor], head: Head, explained: Tensor) -> Tensor:
+        """See the class."""
+        slope = self.slope(encoded, head)
+        if self.folded is not None:
+            return self.weights.evidence(self.backbone, encoded.kept, self.folded.of(explained)) * slope
+        direction = self.directions(F.embedding(explained, head.centred())) * slope
+        return self.weights.evidence(self.backbone, encoded.kept, self.weights.fold(self.backbone, direction))
+
+    def feature_evidence(self, encoded: Encoded[Tensor], head: Head) -> Tensor:
+        """Unscaled evidence [N, D', P] of each feature that the head reads."""
+        backbone = self.backbone
+        written = self.weights.written(backbone, encoded.kept)
+        centred = written - written.mean(dim=-1, keepdim=True)
+        return backbone.project(centred * backbone.norm.weight * self.slope(encoded, head)[:, None]).mT
+
+    def fold_classes(self, head: Head) -> None:
+        """Folds the directions of all classes, where there are so few that it pays."""
+        if self.weights.folds_well(self.backbone, head.classes):
+            with torch.no_grad():
+                self.folded = self.weights.fold(self.backbone, self.directions(head.centred()))
+
+    def forget(self) -> None:
+        """Drops the folded directions."""
+        self.folded = None
+
+    def convert(self, function: Callable[[Tensor], Tensor]) -> None:
+        """Converts the folded directions."""
+        self.folded = None if self.folded is None else self.folded.converted(function)
 
 
 def _head_shape(backbone: Backbone) -> tuple[int, int]:
@@ -184,5 +249,5 @@ def _names(backbone: Backbone, block: Block) -> _Names:
 
 
 def _key(name: str) -> str:
-    """A module's parts cannot have dots in their names."""
+    """A tensor's name as the name of a module's part, which cannot have dots."""
     return name.replace(".", "/")

@@ -1,0 +1,151 @@
+"""What an evidence strategy is asked for, and what all of them share: the run over the blocks, the final norm."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Mapping
+from typing import ClassVar, Generic, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from edgex.errors import UsageError
+from edgex.models.backbones import Backbone, Pooling
+from edgex.models.head import Head
+
+Kept = TypeVar("Kept")
+
+
+class Encoded(NamedTuple, Generic[Kept]):
+    """One run over the blocks.
+
+    features: what the head reads, [N, D']. tokens: what they are pooled from, the class token [N, D] before the final
+    norm or the patch tokens [N, P, D]. kept: what the strategy kept of each block that its evidence is made of.
+    """
+
+    features: Tensor
+    tokens: Tensor
+    kept: list[Kept]
+
+
+class EvidenceWeights(nn.Module, abc.ABC):
+    """Weights that a strategy reads evidence with, under the names of the backbone's tensors that they stand for."""
+
+    @abc.abstractmethod
+    def tensors(self) -> dict[str, nn.Parameter]:
+        """The weights by name."""
+
+    @abc.abstractmethod
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Gives all weights new values."""
+
+
+class EvidenceStrategy(abc.ABC, Generic[Kept]):
+    """One way of reading evidence e[p, c], what patch p adds directly to the centred logit of class c.
+
+    Shapes: N pictures, P patches, T = prefix + P tokens, D width of the tokens, D' width of what the head reads, C
+    classes. Evidence is never built for all classes at once: the explained class's weights are folded backwards to a
+    direction [N, D] among the tokens, which everything that a patch writes is multiplied with.
+
+    Class attributes: kind, its name in files; pooling, which it explains; has_readout, whether `Evidence.readout` asks
+    for it; fewest_blocks, which its evidence can be made of.
+    Attributes: backbone; blocks, how many of the last blocks its evidence is made of; weights, those of its own, which
+    the network registers as `readout`.
+    """
+
+    kind: ClassVar[str]
+    pooling: ClassVar[Pooling]
+    has_readout: ClassVar[bool] = False
+    fewest_blocks: ClassVar[int] = 0
+    weights: EvidenceWeights | None = None
+
+    def __init__(self, backbone: Backbone, blocks: int) -> None:
+        self.backbone = backbone
+        self.blocks = blocks
+
+    @classmethod
+    def default_blocks(cls, backbone: Backbone) -> int | None:  # noqa: ARG003
+        """The number of blocks where this strategy is what its pooling is explained by before any vector, or None."""
+        return None
+
+    @abc.abstractmethod
+    def run_block(self, index: int, tokens: Tensor, normed: Tensor, keep: bool) -> tuple[Tensor, Kept | None]:
+        """One block over [N, T, D], and what is kept of it where `keep` asks for it.
+
+        normed: the output [N, T, D] of the block's first norm.
+        """
+
+    @abc.abstractmethod
+    def pool(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """The last block's output -> (what the head reads [N, D'], what it is pooled from); see `Encoded`."""
+
+    @abc.abstractmethod
+    def empty_features(self) -> Tensor:
+        """What the head reads where no patch is visible, [1, D']."""
+
+    @abc.abstractmethod
+    def evidence(self, encoded: Encoded[Kept], head: Head, explained: Tensor) -> Tensor:
+        """Unscaled evidence [N, P] of one class per picture. explained: int64 [N]."""
+
+    @property
+    def pools_before_norm(self) -> bool:
+        """Whether the final norm is applied to the pooled token, and not to each token before they are pooled."""
+        return True
+
+    def norm_input(self, encoded: Encoded[Kept]) -> Tensor:
+        """The pooled token [N, D] that the final norm is applied to, where `pools_before_norm`."""
+        return encoded.tokens
+
+    def encode(self, tokens: Tensor, *, keep: bool, start: int = 0) -> Encoded[Kept]:
+        """Runs the blocks from the input [N, T, D] of block `start`, and pools.
+
+        keep: whether evidence will be asked for. Without it patch tokens may have been dropped.
+        """
+        blocks = self.backbone.blocks
+        first_kept = len(blocks) - self.blocks if keep else len(blocks)
+        kept = []
+        for index in range(start, len(blocks)):
+            normed = blocks[index].norm1(tokens)
+            tokens, found = self.run_block(index, tokens, normed, index >= first_kept)
+            if found is not None:
+                kept.append(found)
+        features, pooled_from = self.pool(tokens)
+        return Encoded(features, pooled_from, kept)
+
+    def feature_evidence(self, encoded: Encoded[Kept], head: Head) -> Tensor:  # noqa: ARG002
+        """Unscaled evidence [N, D', P] of each feature that the head reads: of all classes at once, for learning.
+
+        Raises UsageError where the strategy has no readout.
+        """
+        raise UsageError(f"expected a model with a readout, found evidence by {self.kind} without one")
+
+    def fold_classes(self, head: Head) -> None:
+        """Computes once what depends on weights alone, where it pays; `forget` undoes it."""
+
+    def forget(self) -> None:
+        """Drops what `fold_classes` computed: the weights are about to change."""
+
+    def convert(self, function: Callable[[Tensor], Tensor]) -> None:
+        """Applies a conversion of device or type to what `fold_classes` computed."""
+
+    def directions(self, rows: Tensor) -> Tensor:
+        """Class weights [M, D'] folded backwards through projection and final norm, but for `slope`: [M, D].
+
+        LN(x) = (x - mean(x)) / sigma * w + b (Ba et al., 2016, arXiv 1607.06450, section 3). With sigma held at its
+        actual value the map is linear; its transpose multiplies by w / sigma and subtracts the mean.
+        """
+        projection = self.backbone.projection
+        rows = rows if projection is None else rows @ projection.T
+        if not self.pools_before_norm:
+            return rows
+        weighted = rows * self.backbone.norm.weight
+        return weighted - weighted.mean(dim=-1, keepdim=True)
+
+    def slope(self, encoded: Encoded[Kept], head: Head) -> Tensor:
+        """Factor [N, 1] of each picture on `directions`: the head's, over the final norm's sigma."""
+        slope = head.slope(encoded.features)
+        if not self.pools_before_norm:
+            return slope
+        at = self.norm_input(encoded)
+        centred = at - at.mean(dim=-1, keepdim=True)
+        return slope / torch.sqrt(centred.square().mean(dim=-1, keepdim=True) + self.backbone.norm.eps)

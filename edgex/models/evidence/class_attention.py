@@ -1,0 +1,56 @@
+"""Class attention: what each patch writes into the class token through the model's own attention."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from edgex.models.attention import Attended, run, run_attended
+from edgex.models.backbones import Backbone
+from edgex.models.evidence.base import Encoded
+from edgex.models.evidence.class_token import ClassTokenEvidence
+from edgex.models.head import Head
+
+
+class ClassAttention(ClassTokenEvidence[Attended]):
+    """Evidence by the class token's attention in the last `blocks` blocks.
+
+        e[p, c] = sum over blocks l and heads k of  a[l, k, p] * (W_o[l, k] v[l, k, p]) . d_c
+
+    a: the class token's attention to patch p, softmax of scaled dot products [N, h, 1, T]. v: the patch's value,
+    [N, h, T, d]. W_o: the head's part of the output projection, with the block's layer scale. d_c: the centred weights
+    of class c folded backwards through projection and final norm, [N, D]. This is an exact share of the logit: the
+    class token is the sum of what all tokens wrote into it and of what its own MLPs added. Direct effects only; what a
+    patch changes by way of later blocks is not counted.
+
+    Sources: attention weighted by the transformed values, Kobayashi et al., 2020, arXiv 2004.10102; the class score as
+    a sum of direct contributions of layers, heads and tokens, Gandelsman et al., 2023, arXiv 2310.05916.
+    """
+
+    @classmethod
+    def default_blocks(cls, backbone: Backbone) -> int:
+        """The last four blocks, measured to be best before any vector; all of them in a shallower model."""
+        return min(4, len(backbone.blocks))
+
+    def run_block(self, index: int, tokens: Tensor, normed: Tensor, keep: bool) -> tuple[Tensor, Attended | None]:
+        """Keeps the class token's attention and all values."""
+        block = self.backbone.blocks[index]
+        if not keep and not self.is_last(index):
+            return run(block, tokens, normed), None
+        tokens, attended = run_attended(block, tokens, normed, self.is_last(index))
+        return tokens, attended if keep else None
+
+    def evidence(self, encoded: Encoded[Attended], head: Head, explained: Tensor) -> Tensor:
+        """See the class. The direction is folded into each block's output projection, so that no [N, P, D] is made."""
+        direction = self.directions(F.embedding(explained, head.centred())) * self.slope(encoded, head)
+        written = []
+        for block, _, values in encoded.kept:
+            gamma = block.gamma1()
+            scaled = direction if gamma is None else direction * gamma
+            per_head = (scaled @ block.project.weight).unflatten(1, (block.heads, block.head_dim, 1))
+            written.append(values @ per_head)
+        # All blocks' heads side by side, and the prefix cut off once at the end: fewer and smaller steps than block
+        # by block, which is most of what a heatmap costs.
+        seen = torch.cat([attended.attention for attended in encoded.kept], dim=1).squeeze(2)
+        return (seen * torch.cat(written, dim=1).squeeze(3)).sum(dim=1)[:, self.backbone.prefix_tokens :]

@@ -1,0 +1,67 @@
+"""Patch tokens: each patch's own share of the mean that the head reads."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from edgex.models.attention import run
+from edgex.models.backbones import Backbone, Pooling
+from edgex.models.evidence.base import Encoded, EvidenceStrategy
+from edgex.models.head import Head
+
+
+class PatchTokens(EvidenceStrategy[None]):
+    """Evidence of average pooling.
+
+        e[p, c] = z[p] . d_c / P
+
+    z: the patch tokens that are averaged, [N, P, D]. d_c: the centred weights of class c folded backwards through what
+    follows the mean, [N, D]: the projection and, in models that norm the mean, the final norm. The head is linear in
+    the mean once the norm's sigma and CLIP's length are held, so the evidence of all patches adds up to the logit but
+    for constants. It is a class activation map (Zhou et al., 2016, arXiv 1512.04150, section 2) of patch tokens.
+    """
+
+    kind: ClassVar[str] = "patch-tokens"
+    pooling: ClassVar[Pooling] = "avg"
+
+    @property
+    def pools_before_norm(self) -> bool:
+        """As the model has it."""
+        return self.backbone.norm_after_pool
+
+    @classmethod
+    def default_blocks(cls, backbone: Backbone) -> int:  # noqa: ARG003
+        """None of the blocks: the patch tokens after the last one are what is read."""
+        return 0
+
+    def run_block(self, index: int, tokens: Tensor, normed: Tensor, keep: bool) -> tuple[Tensor, None]:  # noqa: ARG002
+        """Keeps nothing."""
+        return run(self.backbone.blocks[index], tokens, normed), None
+
+    def pool(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean over patch tokens, normed and projected, and the patch tokens that it is taken over."""
+        backbone = self.backbone
+        patches = tokens[:, backbone.prefix_tokens :]
+        if self.pools_before_norm:
+            return backbone.project(backbone.norm(patches.mean(dim=1))), patches
+        patches = backbone.norm(patches)
+        return backbone.project(patches.mean(dim=1)), patches
+
+    def empty_features(self) -> Tensor:
+        """Features [1, D'] of a mean that is zero."""
+        backbone = self.backbone
+        pooled = backbone.norm.weight.new_zeros(1, backbone.width)
+        return backbone.project(backbone.norm(pooled) if self.pools_before_norm else pooled)
+
+    def norm_input(self, encoded: Encoded[None]) -> Tensor:
+        """The mean over patch tokens."""
+        return encoded.tokens.mean(dim=1)
+
+    def evidence(self, encoded: Encoded[None], head: Head, explained: Tensor) -> Tensor:
+        """See the class."""
+        direction = self.directions(F.embedding(explained, head.centred())) * self.slope(encoded, head)
+        patches = encoded.tokens
+        return (patches @ direction[:, :, None])[:, :, 0] / patches.shape[1]
