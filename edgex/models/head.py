@@ -14,8 +14,8 @@ class Head(nn.Module):
     """Class weights [C, D']: a linear head with bias, or cosine similarity to zero-shot text embeddings.
 
     kind "linear": logits = z @ weight.T + bias.
-    kind "cosine": logits = scale * (z / |z|) @ weight.T, rows of weight have length 1 (CLIP, Radford et al., 2021, arXiv 2103.00020,
-    section 2.3).
+    kind "cosine": logits = scale * (z / |z|) @ weight.T, rows of weight have length 1. Source: CLIP, Radford et al.,
+    2021, arXiv 2103.00020, section 2.3.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, *, kind: HeadKind, scale: float = 1.0) -> None:
