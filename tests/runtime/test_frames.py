@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import struct
 import subprocess
+import sys
 import tracemalloc
 import warnings
 import zlib
@@ -264,6 +265,28 @@ def test_a_file_that_pillow_would_hand_to_another_program(tmp_path: Path, monkey
             call(tmp_path / "cat.jpg")
     with pytest.raises(ImageError, match="pipe: expected a picture"):
         decode_picture(POSTSCRIPT, "pipe")
+
+
+def test_a_fresh_interpreter_reads_and_refuses_the_same(tmp_path: Path) -> None:
+    """Pillow loads most of its plugins late: what is refused stays refused when they come."""
+    (tmp_path / "cat.jpg").write_bytes(POSTSCRIPT)
+    Image.fromarray(PIXELS).save(tmp_path / "a.jpg", format="TIFF")
+    program = """
+import subprocess, sys
+from edgex.runtime import ImageError
+from edgex.runtime.frames import read_picture
+subprocess.Popen = None
+try:
+    read_picture(sys.argv[1])
+except ImageError as error:
+    print(error)
+print(read_picture(sys.argv[2]).shape)
+"""
+    command = [sys.executable, "-c", program, str(tmp_path / "cat.jpg"), str(tmp_path / "a.jpg")]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    first, second = done.stdout.splitlines()
+    assert "found a file that Pillow cannot identify as one" in first
+    assert second == "(7, 9, 3)"
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF"])

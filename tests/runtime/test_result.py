@@ -91,8 +91,8 @@ def test_overlay_in_the_frames_channel_order() -> None:
 def test_overlay_hands_its_options_on() -> None:
     result = make()
     for options in ({"colormap": "viridis"}, {"opacity": 0.3}, {"limit": 5.0}, {}):
-        wanted = overlay(FRAME, result.heatmap, VIEW, **options)  # type: ignore[arg-type]
-        np.testing.assert_array_equal(result.overlay(FRAME, **options), wanted)  # type: ignore[arg-type]
+        wanted = overlay(FRAME, result.heatmap, VIEW, **options)
+        np.testing.assert_array_equal(result.overlay(FRAME, **options), wanted)
     drawn = [result.overlay(FRAME), result.overlay(FRAME, "viridis"), result.overlay(FRAME, opacity=0.3)]
     drawn.append(result.overlay(FRAME, limit=5.0))
     assert len({picture.tobytes() for picture in drawn}) == 4

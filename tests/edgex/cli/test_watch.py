@@ -140,7 +140,19 @@ def test_every_option_arrives(watch: Watch, pictures: Path, monkeypatch: pytest.
 
     for module, name in ((edgex.runtime, "Session"), (edgex.runtime, "Stream"), (page, "Page")):
         record(module, name)
-    options = ("--policy", "every", "--explain", "nothing", "--fps", "90", "--limit", "2", "--loop", "--retries", "7")
+    options: tuple[str, ...] = (
+        "--policy",
+        "every",
+        "--explain",
+        "nothing",
+        "--fps",
+        "90",
+        "--limit",
+        "2",
+        "--loop",
+        "--retries",
+        "7",
+    )
     options += ("--threads", "2", "--fast-resize", "--provider", "cpu")
     code, out, _ = watch("--source", "pictures", *options, "--top", "1")
     assert (code, len(out.splitlines())) == (0, 2)

@@ -130,7 +130,7 @@ def test_the_nearest_orientation_counts() -> None:
     """Ten degrees off a quarter turn, at a scale of two."""
     pixels = np.arange(2 * 4 * 3, dtype=np.uint8).reshape(2, 4, 3)
     cosine, sine = np.cos(np.radians(100)), np.sin(np.radians(100))
-    matrix = nine((cosine, sine, -sine, cosine), 1 << 17)  # type: ignore[arg-type]
+    matrix = nine((cosine, sine, -sine, cosine), 1 << 17)
     np.testing.assert_array_equal(displayed(pixels, matrix), placed(pixels, (0, 1, -1, 0)))
 
 
