@@ -1,22 +1,24 @@
-"""What an artefact or an exported file says of itself, as one JSON-ready object."""
+"""Metadata, digests and tensor counts of an artefact or an exported file, as one JSON-ready object."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 from edgex.errors import ArtefactError
 
 
-def inspect(path: Path) -> dict[str, Any]:
+def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads a model, a vector, labels, a fused ONNX file or an engine file; ArtefactError for anything else.
 
     Returns its metadata with "path", "bytes", "file_kind" ("model", "vector", "labels", "onnx" or "engine"),
     "whole_file_sha256" and, for artefacts, "tensors", "parameters" and "dtypes". The recorded digest of the
     content is checked.
     """
+    path = Path(path)
     if not path.is_file():
         raise ArtefactError(f"expected a file at {path}, found nothing: check the path")
     described = _artefact(path) if path.suffix == ".safetensors" else _fused(path)

@@ -1,11 +1,12 @@
-"""Files from the Hugging Face hub: names, the local cache, and one clear line where there is no network.
+"""Files from the Hugging Face hub: hf:// names, downloads, the local cache, errors of one line without a network.
 
-The hub client retries a missing connection for half a minute; here one short request decides first whether
-the hub answers, and the client's cache is used where it does not.
+The hub's client retries for half a minute where there is no connection. Here one short request first finds out whether
+the hub answers; where it does not, the client's cache is used.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,8 +17,9 @@ SCHEME = "hf://"
 _ANSWER_SECONDS = 10.0
 
 
-def weights_file(name: str) -> Path:
+def weights_file(name: str | os.PathLike[str]) -> Path:
     """The file that "hf://organisation/repository/path" or a local path stands for, downloaded if needed."""
+    name = os.fspath(name)
     if not name.startswith(SCHEME):
         return Path(name)
     parts = name.removeprefix(SCHEME).split("/", 2)

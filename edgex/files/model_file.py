@@ -1,7 +1,7 @@
 """Model artefacts: predictors and baked models, one safetensors file each, ready to load.
 
-Holds what a model file says of itself (`ModelCard`), strict loading and saving. The file format lies in
-`edgex.files.tensor_file`; weights from other libraries come in through `edgex.importers.assembly`.
+Holds a model file's metadata (`ModelCard`), strict loading and saving. The file format is defined in
+`edgex.files.tensor_file`; weights of other libraries are imported in `edgex.importers`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ READOUT_PREFIX = "readout."
 
 @dataclasses.dataclass(frozen=True)
 class BaseWeights:
-    """The weights that a model or vector started from: a name for people, a fingerprint for programs."""
+    """The weights that a model or a vector started from: a name to show, a fingerprint to compare."""
 
     name: str
     fingerprint: str
@@ -45,10 +45,11 @@ class BaseWeights:
 
 @dataclasses.dataclass(frozen=True)
 class ModelCard:
-    """Everything that a model artefact says of itself beside its tensors.
+    """The metadata of a model artefact: everything in the file beside its tensors.
 
-    alpha is None for a model that no vector was added to. provenance is a list of steps, oldest first, each
-    with "step", "inputs" (name and sha256), parameters and the edgex version. metrics holds measured numbers.
+    alpha: the sum of the factors of the added vectors, None for a model without a vector. provenance: steps, oldest
+    first, each with "step", "inputs" (name and sha256), parameters and the edgex version (`edgex.utils.provenance`).
+    metrics: measured numbers.
     """
 
     name: str
@@ -103,7 +104,7 @@ class ModelCard:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A model artefact in memory: the network, frozen, in float32 on the CPU, and what its file says of it.
+    """A model artefact in memory: the network, frozen, in float32 on the CPU, and the file's metadata.
 
     sha256: the digest that the file records of itself, checked against its content when it was read.
     Iterating yields network and card: `network, card = load_model(path)`.

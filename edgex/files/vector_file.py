@@ -34,7 +34,7 @@ STORAGE = {"fp32": torch.float32, "fp16": torch.float16, "int8": torch.int8}
 
 @dataclasses.dataclass(frozen=True)
 class VectorCard:
-    """Everything that a vector artefact says of itself beside its deltas.
+    """The metadata of a vector artefact: everything in the file beside its deltas.
 
     unchanged: backbone tensors that the vector leaves alone; with the deltas' names they are exactly the
     tensors of the architecture's backbone. alpha: the recommended one. evidence: what the heatmap of a baked
@@ -93,7 +93,7 @@ class VectorCard:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LoadedVector:
-    """A vector artefact in memory: its deltas in float32, by the library's tensor names, and what its file says of it.
+    """A vector artefact in memory: its deltas in float32, by the library's tensor names, and the file's metadata.
 
     sha256: the digest that the file records of itself, checked against its content when it was read.
     Iterating yields deltas and card: `deltas, card = load_vector(path)`.

@@ -25,8 +25,8 @@ Kind = Literal["model", "vector"]
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One named artefact: name, "model" or "vector", where it is from ("built in" or "local"), its path, and what its
-    file says of itself.
+    """One named artefact: name, "model" or "vector", where it is from ("built in" or "local"), its path, and the
+    file's metadata.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""One process or several: what a launcher started, and the few things that its processes tell each other.
+"""Training in one process or several: joining the process group, sums, averaged gradients, barriers.
 
 `accelerate launch -m edgex ...` and torch's `torchrun -m edgex ...` describe the group in the environment; Accelerate
 joins it with the right backend (NCCL on GPUs, gloo on CPUs) and gives each process its device. Without a launcher
@@ -62,13 +62,13 @@ class Processes:
             gradient.copy_(part.view_as(gradient))
 
     def wait(self) -> None:
-        """Returns when every process has come here."""
+        """A barrier: returns when every process has called it."""
         self.sum([0.0])
 
 
 @contextlib.contextmanager
 def joined(device: str) -> Iterator[Processes]:
-    """Joins the group that a launcher described, or stands alone; leaves the group at the end.
+    """Joins the process group that a launcher described, and leaves it at the end; one process without a launcher.
 
     device: "auto", "cpu" or "cuda"; with several processes each takes a GPU of its own where they use GPUs.
     Raises UsageError for a numbered device with several processes, MissingExtraError without Accelerate.

@@ -1,7 +1,7 @@
-"""A mean over pictures, how sure it is, and the interval that so many pictures allow.
+"""Mean, standard error and 95% confidence interval of a metric over pictures.
 
-Plain Python: whoever reads stored figures, such as `edgex.vectors.transfer` for `edgex inspect`, needs no numpy for it.
-What is estimated comes from `edgex.evaluation.comparison`, `edgex.evaluation.classification` and the benchmarks.
+Plain Python, so that modules that only read stored metrics, such as `edgex.vectors.transfer`, do not import numpy. The
+metrics are computed in `edgex.evaluation.comparison`, `edgex.evaluation.classification` and the benchmarks.
 """
 
 from __future__ import annotations

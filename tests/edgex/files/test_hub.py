@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -105,15 +104,15 @@ def test_missing_files_and_repositories_are_named(hub: str) -> None:
         fetch("org/secret", ["a.bin"])
 
 
-def test_no_hub_is_one_line_and_quick(no_hub: None) -> None:
-    started = time.monotonic()
+def test_no_hub_is_one_line_and_is_not_tried_again(no_hub: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The client's download retries for half a minute.
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: pytest.fail("the client would retry"))
     with pytest.raises(ArtefactError) as caught:
         weights_file("hf://org/repo/model.bin")
     message = str(caught.value)
     assert message.startswith("cannot get hf://org/repo/model.bin: the hub was not reached")
     assert "give its path instead" in message
     assert "\n" not in message
-    assert time.monotonic() - started < 5
 
 
 def test_offline_mode_is_no_different(monkeypatch: pytest.MonkeyPatch, no_hub: None) -> None:
@@ -129,4 +128,4 @@ def test_incomplete_names_are_refused(name: str) -> None:
 
 
 def test_paths_are_left_alone() -> None:
-    assert weights_file("folder/model.bin") == Path("folder/model.bin")
+    assert weights_file("folder/model.bin") == weights_file(Path("folder/model.bin")) == Path("folder/model.bin")
