@@ -24,7 +24,7 @@ QUICK = {
     "train": ["--epochs", "1", "--batch-size", "4"],
     "vector label": ["--pairs", "2", "--limit", "4"],
     "vector train": ["--steps", "2", "--batch-size", "2"],
-    "eval": ["--explained", "2", "--steps", "2"],
+    "eval": ["--num-images", "2", "--steps", "2"],
     "export": ["--pictures", "pictures"],
     # The weights of the base are random in the tests, so that the built-in vector was learned from another base.
     "bake --target my.safetensors": ["--force"],
