@@ -196,10 +196,10 @@ class ReadoutEvidence(ClassTokenEvidence[Tensor]):
 
     def evidence(self, encoded: Encoded[Tensor], head: Head, explained: Tensor) -> Tensor:
         """See the class."""
-        slope = self.slope(encoded, head)
         if self.folded is not None:
-            return self.weights.evidence(self.backbone, encoded.kept, self.folded.of(explained)) * slope
-        direction = self.directions(F.embedding(explained, head.centred())) * slope
+            evidence = self.weights.evidence(self.backbone, encoded.kept, self.folded.of(explained))
+            return evidence * self.slope(encoded, head)
+        direction = self.directions(F.embedding(explained, head.centred())) * self.slope(encoded, head)
         return self.weights.evidence(self.backbone, encoded.kept, self.weights.fold(self.backbone, direction))
 
     def feature_evidence(self, encoded: Encoded[Tensor], head: Head) -> Tensor:
