@@ -27,6 +27,7 @@ from edgex.export.precision import to_fp16
 from edgex.export.report import Damage, Stages
 from edgex.files.model_file import ModelCard
 from edgex.models.self_explaining import SelfExplainingViT
+from edgex.utils.output import refuse_to_overwrite
 
 # The newest opset whose attention every runtime builds: TensorRT-RTX 1.7 refuses the operator of opset 23 in
 # float32, and onnxruntime's CPU kernels are no faster with it (benchmarks/export_overhead.py).
@@ -160,8 +161,7 @@ def check_arguments(
         raise UsageError(f"expected an opset from {MIN_OPSET} to {MAX_OPSET}, found {recipe.opset}", argument="opset")
     if out.is_dir():
         raise UsageError(f"expected a file to write, found the folder {out}: name a file in it", argument="out")
-    if out.exists() and not force:
-        raise UsageError(f"{out} exists already: choose another name, or replace it with force", argument="out")
+    refuse_to_overwrite(out, force=force)
     thresholds(recipe.precision, overrides)
     check_pictures(pictures, card.preprocessing.image_size, "pictures")
     if calibration is None and recipe.precision == "int8" and recipe.int8_form != "dynamic":

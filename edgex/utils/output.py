@@ -19,7 +19,7 @@ def refuse_to_overwrite(path: str | os.PathLike[str] | None, *, force: bool, arg
     argument: the parameter of the public function that names the file.
     """
     if path is not None and Path(path).exists() and not force:
-        raise UsageError(f"{path} exists: choose another file, or force its replacement", argument=argument)
+        raise UsageError(f"{path} exists already: choose another name, or replace it with force", argument=argument)
 
 
 def save_picture(pixels: np.ndarray, path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from PIL import Image
 
 from edgex import samples
 from edgex.cli import main
+from edgex.runtime import decode_heatmap
 from pictures import picture_folder
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -50,6 +53,28 @@ def error_line(done: subprocess.CompletedProcess[str]) -> str:
     return lines[0]
 
 
+def check_places(picture: Path, overlay: Path, heatmap: np.ndarray, seen: list[float]) -> None:
+    """The overlay differs from its picture where the heatmap is positive, and only there: neither turned nor mirrored.
+
+    Computed from the two files and the numbers alone: the mean change in each patch is correlated with the evidence.
+    """
+    before, after = (np.asarray(Image.open(path).convert("RGB")).astype(float) for path in (picture, overlay))
+    assert after.shape == before.shape
+    change = np.abs(after - before).mean(axis=2)
+    top, left, bottom, right = seen
+    rows, columns = heatmap.shape
+    ys, xs = np.linspace(top, bottom, rows + 1).round().astype(int), np.linspace(left, right, columns + 1).astype(int)
+    patches = np.array([[change[a:b, c:d].mean() for c, d in pairwise(xs)] for a, b in pairwise(ys)])
+    evidence = np.maximum(heatmap, 0)
+    turned = [np.rot90(side, quarter) for side in (evidence, evidence.T) for quarter in range(4)]
+    right_way, *wrong_ways = [np.corrcoef(each.ravel(), patches.ravel())[0, 1] for each in turned]
+    assert right_way > 0.5
+    assert max(wrong_ways) < right_way - 0.2
+    outside = np.ones_like(change, bool)
+    outside[math.floor(top) : math.ceil(bottom), math.floor(left) : math.ceil(right)] = False
+    assert not change[outside].any(), "the model has not seen it"
+
+
 def test_the_main_job_as_the_readme_has_it(run: Run, tmp_path: Path) -> None:
     baked = run("bake", "--target", "cars", "--vector", "imagenet")
     assert "cars-baked.safetensors" in baked.stdout
@@ -57,14 +82,21 @@ def test_the_main_job_as_the_readme_has_it(run: Run, tmp_path: Path) -> None:
     assert "exporting the newest bake" in exported.stderr
     assert (tmp_path / "cars.onnx").is_file()
     again = run("export", "--onnx", "fp32", code=2)
-    assert "--force" in error_line(again)
+    assert "--out: cars.onnx exists" in error_line(again)
 
     car = samples.paths("cars")[0]
     found = json.loads(run("predict", "cars.onnx", str(car), "--json", "--overlay", "overlays").stdout)
     (overlay,) = (tmp_path / "overlays").glob("*.png")
-    assert np.asarray(Image.open(overlay)).shape == np.asarray(Image.open(car)).shape
+    heatmap = decode_heatmap(found[0]["heatmap"])
+    check_places(car, overlay, heatmap, found[0]["seen"])
     straight = json.loads(run("predict", str(tmp_path / "home/zoo/cars-baked.safetensors"), str(car), "--json").stdout)
-    assert found[0]["label"] == straight[0]["label"]
+    assert [label for label, _ in found[0]["top"]] == [label for label, _ in straight[0]["top"]]
+    scores = [[probability for _, probability in each["top"]] for each in (found[0], straight[0])]
+    np.testing.assert_allclose(scores[0], scores[1], atol=1e-4)
+    assert found[0]["explained"]["logit"] == pytest.approx(straight[0]["explained"]["logit"], abs=1e-3)
+    assert found[0]["base"] == pytest.approx(straight[0]["base"], abs=1e-3)
+    assert found[0]["seen"] == straight[0]["seen"]
+    np.testing.assert_allclose(decode_heatmap(straight[0]["heatmap"]), heatmap, atol=1e-2 * np.abs(heatmap).max())
 
     for name, kind in (("cars.onnx", "onnx"), ("cars-baked", "model"), ("imagenet", "vector")):
         described = json.loads(run("inspect", name, "--json").stdout)
@@ -211,7 +243,7 @@ def test_a_failed_gate_prints_its_table_and_writes_nothing(run: Run, small: Path
         (("--onnx", "fp16", "--calibration", "absent"), "--calibration is for int8", 2),
         (("--onnx", "fp32", "--threshold", "sharpness=1"), "expected a gate metric", 2),
         (("--onnx", "fp32", "--threshold", "sum_error"), "METRIC=VALUE", 2),
-        (("--onnx", "fp32", "--out", "taken.onnx"), "taken.onnx exists", 2),
+        (("--onnx", "fp32", "--out", "taken.onnx"), "--out: taken.onnx exists already", 2),
         (("--onnx", "fp32", "--out", "taken.onnx/below.onnx"), "cannot write", 1),
     ],
 )
@@ -272,7 +304,7 @@ def test_options_that_would_do_nothing_are_refused(
         (("vector", "--out", "file/below.safetensors"), "cannot write", 1),
         (("import", "--classes", "@absent.txt"), "cannot read class names", 1),
         (("import", "--arch", "timm/resnet18"), "edgex explains", 1),
-        (("import", "--out", "file"), "--out: file exists: choose another file, or force", 2),
+        (("import", "--out", "file"), "--out: file exists already: choose another name", 2),
         (("import", "--arch", "timm/tset_vit"), "did you mean test_vit", 2),
         (("predict", "--provider", "tensorrt"), "--provider: a provider and its options are for exported files", 2),
         (("predict", "--provider-option", "device_id=1"), "--provider-option: a provider and its options are for", 2),
