@@ -116,6 +116,7 @@ def export(
 
 def _form(onnx: str | None, trt: str | None, format: str | None, precision: str | None) -> tuple[str, str | None]:
     """The format and precision, which can be given in three ways."""
+    chosen: list[tuple[str, str | None]]
     chosen = [(name, value) for name, value in (("onnx", onnx), ("tensorrt", trt)) if value is not None]
     if format is not None:
         chosen.append((format, precision))
