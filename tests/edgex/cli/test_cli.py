@@ -261,7 +261,7 @@ def test_options_that_would_do_nothing_are_refused(
 ) -> None:
     known = ("import", "--arch", "timm/test_vit", "--classes", "a,b", "--pretrained", "default")
     for arguments, message in (
-        ((*known, "--base-weights", "weights.pt"), "leave out --base-weights"),
+        ((*known, "--base-weights", "weights.pt"), "--base-weights: pretrained weights are their own base"),
         (("demo", "--rounds", "0"), "greater than or equal to 1"),
     ):
         monkeypatch.setattr(sys, "argv", ["edgex", *arguments])
@@ -289,10 +289,10 @@ def test_options_that_would_do_nothing_are_refused(
         (("bake", "--device", "cpu"), "--device: device is where accuracy is measured", 2),
         (("train", "--seed", "-1"), "seed of at least 0", 2),
         (("train", "--learning-rate", "-1"), "learning rate above 0", 2),
-        (("train", "--resize", "10"), "--resize of at least 160 px", 2),
+        (("train", "--resize", "10"), "at least 160 px", 2),
         (("train", "--data", "empty"), "expected class folders", 1),
         (("train", "--data", "hollow"), "has no pictures", 1),
-        (("train", "--data", "torn"), "cannot be decoded", 1),
+        (("train", "--data", "torn"), "expected a picture", 1),
         (("train", "--weights", "pickle.pt"), "not a checkpoint of plain tensors", 1),
         (("train", "--weights", "absent.pt"), "found nothing", 1),
         (("train", "--out", "file/below.safetensors"), "cannot write", 1),
