@@ -1,4 +1,4 @@
-"""Half precision by `edgex.export.precision` and by nvidia-modelopt's AutoCast: the same graph, the same gate.
+"""Half precision by `edgex.export.passes.half_precision` and by modelopt's AutoCast: the same graph, the same gate.
 
     pip install 'nvidia-modelopt[onnx]'      # its pins differ from edgex's: best in a virtual environment of its own
     python benchmarks/export_autocast.py --out export_autocast.json [--models ...] [--pictures 9]

@@ -127,7 +127,7 @@ def measure(name: str, precision: str) -> dict[str, Any]:
         "latency_ms": round(report.latency_ms or 0, 1),
         "nodes": sum(report.nodes.values()),
         "weights_by_type": {k: round(v, 4) for k, v in report.weights.items()},
-        "kept_float": [damage.product for damage in report.damages if damage.kept_float],
+        "kept_float": [impact.product for impact in report.impacts if impact.kept_float],
         "gate": {metric.name: float(f"{metric.value:.6g}") for metric in report.gate.metrics},
         "thresholds": {metric.name: metric.threshold for metric in report.gate.metrics},
         "seconds": {stage: round(seconds, 2) for stage, seconds in report.seconds.items()},

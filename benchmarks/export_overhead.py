@@ -42,9 +42,9 @@ from export_families import PACKAGES, load, test_support
 
 from edgex.bench.plain import export_plain, plain_int8
 from edgex.bench.timing import Summary, machine, ratio
-from edgex.export.graph import remove_dead
 from edgex.export.graph_builder import Recipe, build_graph
-from edgex.export.int8 import Budget
+from edgex.export.passes.remove_unused import remove_unused
+from edgex.export.quantization_impact import Budget
 from edgex.export.report import Stages
 from edgex.files import zoo
 from edgex.files.model_file import load_model
@@ -69,7 +69,7 @@ def without_heatmap(model: ir.Model) -> ir.Model:
     """The graph that gives the logits alone."""
     for value in [value for value in model.graph.outputs if value.name != "logits"]:
         model.graph.outputs.remove(value)
-    remove_dead(model)
+    remove_unused(model)
     for value in [value for value in model.graph.inputs if value.name != "image"]:
         model.graph.inputs.remove(value)
     return model

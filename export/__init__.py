@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgex.export.gate import BOUNDS, GateResult, Metric, ParityError
-    from edgex.export.int8 import Budget
+    from edgex.export.quantization_impact import Budget
     from edgex.export.report import ExportReport
     from edgex.export.resize import at_image_size
     from edgex.export.workflow import export, export_onnx, export_tensorrt
@@ -33,7 +33,7 @@ __all__ = [
 
 _HOMES = {
     "BOUNDS": "gate",
-    "Budget": "int8",
+    "Budget": "quantization_impact",
     "ExportReport": "report",
     "GateResult": "gate",
     "Metric": "gate",

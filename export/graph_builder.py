@@ -10,25 +10,41 @@ import warnings
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
 import torch
 
-from edgex.errors import UsageError
-from edgex.export import graph, quantise
-from edgex.export.classes import share_pictures
+from edgex.errors import UnsupportedError, UsageError
+from edgex.export import graph
 from edgex.export.exported_module import INPUT_NAMES, OUTPUT_NAMES, ExportedModule
-from edgex.export.flat import flatten_tokens
 from edgex.export.gate import PRECISIONS, Precision, check_pictures, thresholds
-from edgex.export.int8 import INT8_FORMS, Budget, Int8Form, to_int8
-from edgex.export.precision import to_fp16
-from edgex.export.report import Damage, Stages
+from edgex.export.int8 import INT8_FORMS, Int8Form, to_int8
+from edgex.export.passes.attention_to_products import attention_to_products
+from edgex.export.passes.cast_after_patches import cast_after_patches
+from edgex.export.passes.flatten_tokens import flatten_tokens
+from edgex.export.passes.fold_constants import fold_constants
+from edgex.export.passes.fuse_attention import fuse_attention
+from edgex.export.passes.half_precision import to_half_precision
+from edgex.export.passes.lower_opset import lower_opset
+from edgex.export.passes.merge_products import merge_products
+from edgex.export.passes.share_attention import share_attention
+from edgex.export.passes.share_pictures import share_pictures
+from edgex.export.passes.split_packed_products import split_packed_products
+from edgex.export.quantization_impact import Budget
+from edgex.export.report import QuantizationImpact, Stages
 from edgex.files.model_file import ModelCard
 from edgex.models.self_explaining import SelfExplainingViT
 from edgex.utils.output import refuse_to_overwrite
 
+AttentionForm = Literal["plain", "onnx", "fused"]
+ATTENTION_FORMS: tuple[AttentionForm, ...] = ("plain", "onnx", "fused")
+"""plain: MatMul, Softmax, MatMul. onnx: the operator of opset 23. fused: onnxruntime's MultiHeadAttention, except
+in the blocks whose heads the heatmap reads too: they would be split twice, so they stay plain."""
+
+# The opset that has an `Attention` operator, since that form says most; passes restate it for the others.
+TRACE_OPSET = 23
 # The newest opset whose attention every runtime builds: TensorRT-RTX 1.7 refuses the operator of opset 23 in
 # float32, and onnxruntime's CPU kernels are no faster with it (benchmarks/export_overhead.py).
 DEFAULT_OPSET = 20
@@ -41,19 +57,19 @@ class Recipe:
     """How a graph is made.
 
     int8_form: for precision int8; see `edgex.export.int8`. attention: form of the attention; defaults to "fused"
-    in the int8 forms of onnxruntime's CPU kernels and to "plain" elsewhere. budget: damage that int8 may do, in
-    measured root mean squares. for_tensorrt: the graph becomes an engine and not a file for onnxruntime.
+    in the int8 forms of onnxruntime's CPU kernels and to "plain" elsewhere. budget: the error that int8 may cause.
+    for_tensorrt: the graph becomes an engine and not a file for onnxruntime.
     """
 
     precision: Precision = "fp32"
     int8_form: Int8Form = "dynamic"
     opset: int = DEFAULT_OPSET
-    attention: graph.AttentionForm | None = None
+    attention: AttentionForm | None = None
     budget: Budget = dataclasses.field(default_factory=Budget)
     for_tensorrt: bool = False
 
     @property
-    def attention_form(self) -> graph.AttentionForm:
+    def attention_form(self) -> AttentionForm:
         """`attention`, or its default."""
         own_kernels = self.precision == "int8" and self.int8_form != "qdq"
         return self.attention or ("fused" if own_kernels else "plain")
@@ -61,17 +77,17 @@ class Recipe:
 
 @dataclasses.dataclass(frozen=True)
 class Built:
-    """A graph ready to be written, and every product's measured damage where it is int8."""
+    """A graph ready to be written, and what int8 does in each product where it is int8."""
 
     graph: ir.Model
-    damages: tuple[Damage, ...] = ()
+    impacts: tuple[QuantizationImpact, ...] = ()
 
     def described(self) -> dict[str, Any]:
-        """What an `ExportReport` says of the graph: nodes, weights, damages."""
+        """What an `ExportReport` says of the graph: nodes, weights, impacts."""
         return {
             "nodes": dict(Counter(node.op_type for node in self.graph.graph.all_nodes()).most_common()),
             "weights": graph.weight_shares(self.graph),
-            "damages": self.damages,
+            "impacts": self.impacts,
         }
 
 
@@ -82,24 +98,37 @@ def build_graph(
     with stages("trace"):
         traced = trace(ExportedModule(model, card.preprocessing), card.preprocessing.image_size)
     with stages("optimise"):
-        graph.optimise(traced)
+        fold_constants(traced)
         if not recipe.for_tensorrt:
             share_pictures(traced)
-        graph.rewrite_attention(traced, recipe.attention_form, share_rows=not recipe.for_tensorrt)
-        graph.merge_products(traced)
-        graph.lower_opset(traced, recipe.opset)
+        rewrite_attention(traced, recipe.attention_form, share_rows=not recipe.for_tensorrt)
+        merge_products(traced)
+        lower_opset(traced, recipe.opset)
         if recipe.precision == "fp32" and not recipe.for_tensorrt:
-            quantise.split_packed(traced)
+            split_packed_products(traced)
             flatten_tokens(traced)
-    damages: list[Damage] = []
+    impacts: list[QuantizationImpact] = []
     if recipe.precision == "fp16":
         with stages("fp16"):
-            to_fp16(traced)
+            to_half_precision(traced)
     elif recipe.precision == "int8":
         if recipe.int8_form != "qdq":
-            graph.cast_late(traced)
-        damages = to_int8(traced, recipe.int8_form, calibration, budget=recipe.budget, stages=stages)
-    return Built(traced, tuple(damages))
+            cast_after_patches(traced)
+        impacts = to_int8(traced, recipe.int8_form, calibration, budget=recipe.budget, stages=stages)
+    return Built(traced, tuple(impacts))
+
+
+def rewrite_attention(model: ir.Model, form: AttentionForm, *, share_rows: bool) -> None:
+    """Brings every `Attention` of a traced graph into the wanted form.
+
+    share_rows: the class token's attention, which the heatmap reads, is taken from the block's own.
+    """
+    if form == "fused":
+        fuse_attention(model)
+    if form != "onnx":
+        attention_to_products(model)
+        if share_rows:
+            share_attention(model)
 
 
 def trace(module: ExportedModule, image_size: tuple[int, int]) -> ir.Model:
@@ -119,13 +148,13 @@ def trace(module: ExportedModule, image_size: tuple[int, int]) -> ir.Model:
                 "image": {0: torch.export.Dim("batch", min=1)},
                 "explain_class": {0: torch.export.Dim.DYNAMIC},
             },
-            opset_version=graph.TRACE_OPSET,
+            opset_version=TRACE_OPSET,
             dynamo=True,
             optimize=False,
             verbose=False,
         )
     if program is None:
-        raise AssertionError("torch.onnx.export with dynamo returns a program")
+        raise UnsupportedError("expected torch.onnx.export to return a program, found none: check the version of torch")
     return program.model
 
 
@@ -145,10 +174,8 @@ def check_arguments(
         raise UsageError(f"expected {', '.join(PRECISIONS)}, found '{recipe.precision}'", argument="precision")
     if recipe.int8_form not in INT8_FORMS:
         raise UsageError(f"expected {', '.join(INT8_FORMS)}, found '{recipe.int8_form}'", argument="int8_form")
-    if recipe.attention not in (None, *graph.ATTENTION_FORMS):
-        raise UsageError(
-            f"expected {', '.join(graph.ATTENTION_FORMS)}, found '{recipe.attention}'", argument="attention"
-        )
+    if recipe.attention not in (None, *ATTENTION_FORMS):
+        raise UsageError(f"expected {', '.join(ATTENTION_FORMS)}, found '{recipe.attention}'", argument="attention")
     if recipe.attention == "fused" and recipe.precision == "int8" and recipe.int8_form == "qdq":
         raise UsageError(
             "expected plain or onnx beside int8_form qdq, which is for other runtimes than onnxruntime, found fused, "

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgex._version import __version__
+from edgex.errors import GateError
 from edgex.files.model_file import ModelCard
 from edgex.models.self_explaining import SelfExplainingViT
 from edgex.runtime.metadata import FORMAT
@@ -80,4 +81,4 @@ def _find_placeholder(file: Any) -> int:
         found = file.read(_CHUNK).rfind(wanted)
         if found >= 0:
             return int(start + found + len(_PLACE))
-    raise AssertionError("the file holds no placeholder for its digest")
+    raise GateError("expected a place for the digest in the exported file, found none: nothing was written")

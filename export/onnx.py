@@ -17,11 +17,19 @@ import onnx_ir as ir
 from edgex.errors import UnsupportedError
 from edgex.export import graph, metadata
 from edgex.export.gate import Precision, reference, run_gate
-from edgex.export.graph import AttentionForm
-from edgex.export.graph_builder import DEFAULT_MAX_BATCH, DEFAULT_OPSET, Recipe, build_graph, check_arguments, notes
-from edgex.export.int8 import Budget, Int8Form
+from edgex.export.graph_builder import (
+    DEFAULT_MAX_BATCH,
+    DEFAULT_OPSET,
+    AttentionForm,
+    Recipe,
+    build_graph,
+    check_arguments,
+    notes,
+)
+from edgex.export.int8 import Int8Form
 from edgex.export.onnx_runner import OnnxRunner, latency_ms
-from edgex.export.report import Damage, ExportReport, Progress, Stages
+from edgex.export.quantization_impact import Budget
+from edgex.export.report import ExportReport, Progress, QuantizationImpact, Stages
 from edgex.files.model_file import ModelCard
 from edgex.models.self_explaining import SelfExplainingViT
 from edgex.runtime.atomic_files import atomic_output
@@ -53,11 +61,11 @@ def write_onnx(
 
     pictures: uint8 [N, H, W, 3] at the model's size, real ones, for the gate. model_sha256: of the artefact that
     the model came from. calibration: pictures for int8's ranges; without any, int8 is dynamic and the gate's
-    pictures serve to measure damage. int8_form: defaults to "static" with calibration pictures, else "dynamic",
+    pictures serve to measure its error. int8_form: defaults to "static" with calibration pictures, else "dynamic",
     the only form that needs none. attention: "fused" is onnxruntime's own operator, for its CPU and CUDA providers
     alone; "plain" runs everywhere; "onnx" is the operator of opset 23. Defaults to "fused" in int8's forms for
-    onnxruntime's CPU kernels, else "plain". budget: damage that int8 may do. thresholds: gate metrics to override.
-    force: replace an existing file.
+    onnxruntime's CPU kernels, else "plain". budget: the error that int8 may cause. thresholds: gate metrics
+    to override. force: replace an existing file.
 
     Raises UsageError for a bad argument, ParityError where the file differs from the model (nothing is
     written), ArtefactError where the file cannot be written.
@@ -102,7 +110,7 @@ def write_onnx(
             max_batch=max_batch,
             model_sha256=model_sha256,
             gate=gate.to_dict(),
-            extra={"opset": opset} | ({"int8": describe_int8(form, built.damages)} if built.damages else {}),
+            extra={"opset": opset} | ({"int8": describe_int8(form, built.impacts)} if built.impacts else {}),
         )
         _append_metadata(temporary, metadata.encode(described))
         digest = metadata.seal(temporary)
@@ -120,12 +128,12 @@ def write_onnx(
     )
 
 
-def describe_int8(form: str, damages: tuple[Damage, ...]) -> dict[str, object]:
-    """How a file became int8, for its metadata: form, products in float, each product's measured damage."""
+def describe_int8(form: str, impacts: tuple[QuantizationImpact, ...]) -> dict[str, object]:
+    """How a file became int8, for its metadata: form, products in float, each product's measured error."""
     return {
         "form": form,
-        "kept_float": [damage.product for damage in damages if damage.kept_float],
-        "damage": [dataclasses.asdict(damage) for damage in damages],
+        "kept_float": [impact.product for impact in impacts if impact.kept_float],
+        "damage": [dataclasses.asdict(impact) for impact in impacts],
     }
 
 

@@ -15,8 +15,13 @@ Progress = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True)
-class Damage:
-    """What int8 in one product alone does; operations: multiplications of one picture that it would make cheaper."""
+class QuantizationImpact:
+    """What int8 in one product alone does to the outputs.
+
+    product: name of its weights. logits, heatmap: root mean square error, as shares of the logits' range and of the
+    heatmap's spread. operations: multiplications per picture that int8 makes cheaper. kept_float: whether the product
+    stayed in float.
+    """
 
     product: str
     logits: float
@@ -32,7 +37,7 @@ class ExportReport:
     kind: "onnx" or "tensorrt". size: bytes on disk. sha256: the file's own digest. nodes: operator type ->
     count, most frequent first. weights: data type -> share of the weights' elements. gate: None where the file
     could not be run here, and then `notes` says why. latency_ms: one picture in the gate's runtime here, or None.
-    damages: what int8 does to each matrix product. seconds: stage -> duration. notes: lines that the user should
+    impacts: what int8 does in each matrix product. seconds: stage -> duration. notes: lines that the user should
     read.
     """
 
@@ -46,7 +51,7 @@ class ExportReport:
     gate: GateResult | None
     latency_ms: float | None
     seconds: dict[str, float]
-    damages: tuple[Damage, ...] = ()
+    impacts: tuple[QuantizationImpact, ...] = ()
     notes: tuple[str, ...] = ()
 
 

@@ -29,9 +29,9 @@ from edgex.export.exported_module import INPUT_NAMES, OUTPUT_NAMES
 from edgex.export.gate import GateResult, Outputs, Precision, Reference, Runner, reference, run_gate
 from edgex.export.graph import weight_bytes
 from edgex.export.graph_builder import DEFAULT_MAX_BATCH, Recipe, build_graph, check_arguments, notes
-from edgex.export.int8 import Budget
 from edgex.export.onnx import describe_int8
 from edgex.export.onnx_runner import OnnxRunner, latency_ms
+from edgex.export.quantization_impact import Budget
 from edgex.export.report import ExportReport, Progress, Stages
 from edgex.files.model_file import ModelCard
 from edgex.models.self_explaining import SelfExplainingViT
@@ -104,8 +104,8 @@ def write_engine(
         "compute_capabilities": list(builder.compute_capabilities),
         "layers": engine.layers,
     }
-    if built.damages:
-        described["int8"] = describe_int8("qdq", built.damages)
+    if built.impacts:
+        described["int8"] = describe_int8("qdq", built.impacts)
     with stages("inspect"):
         layers = builder.inspect(engine.plan, card, max_batch)
     latency = None

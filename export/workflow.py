@@ -14,10 +14,10 @@ from typing import Any, Literal
 from edgex.errors import UsageError
 from edgex.export.gate import Precision
 from edgex.export.gate_pictures import PictureSource, choose_pictures
-from edgex.export.graph import AttentionForm
-from edgex.export.graph_builder import DEFAULT_MAX_BATCH, DEFAULT_OPSET
-from edgex.export.int8 import Budget, Int8Form
+from edgex.export.graph_builder import DEFAULT_MAX_BATCH, DEFAULT_OPSET, AttentionForm
+from edgex.export.int8 import Int8Form
 from edgex.export.onnx import write_onnx
+from edgex.export.quantization_impact import Budget
 from edgex.export.report import ExportReport, Progress
 from edgex.export.resize import at_image_size
 from edgex.export.tensorrt import write_engine

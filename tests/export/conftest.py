@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 
 from edgex.export import graph_builder
 from edgex.export.onnx import write_onnx
+from edgex.export.report import Stages
 
 SHA = "ab" * 32
 
@@ -73,3 +75,12 @@ def exported(small: Any, small_pictures: Any, tmp_path_factory: pytest.TempPathF
         return made[kind]
 
     return export
+
+
+@pytest.fixture(scope="session")
+def fp32_graph(small: Any, small_pictures: np.ndarray) -> Callable[[], ir.Model]:
+    """Makes the float32 graph of the small model as it is written to a file."""
+    network, card = small
+    built = graph_builder.build_graph(network, card, graph_builder.Recipe(), small_pictures, Stages(None))
+    message = ir.to_proto(built.graph)
+    return lambda: ir.from_proto(message)

@@ -1,5 +1,8 @@
 import copy
+from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import torch
 
 from edgex.export import gate, graph_builder
@@ -7,7 +10,9 @@ from edgex.export.exported_module import ExportedModule, folded_projection
 from edgex.models.self_explaining import normalise
 
 
-def test_folded_projection_is_the_convolution_over_normalised_pixels(random_model, natural_pictures):
+def test_folded_projection_is_the_convolution_over_normalised_pixels(
+    random_model: Callable[..., Any], natural_pictures: Callable[..., np.ndarray]
+) -> None:
     # CLIP's patch embedding has no bias; the folded one always has.
     for name, size in (("timm/test_vit", (160, 160)), ("open_clip/ViT-S-32", (224, 224))):
         model, card = random_model(name)
@@ -21,7 +26,9 @@ def test_folded_projection_is_the_convolution_over_normalised_pixels(random_mode
         assert (found - expected[:, :, 1, 0]).abs().max() < 1e-5 * expected.abs().max()
 
 
-def test_fused_model_equals_the_model_on_normalised_pictures(random_model, natural_pictures):
+def test_fused_model_equals_the_model_on_normalised_pictures(
+    random_model: Callable[..., Any], natural_pictures: Callable[..., np.ndarray]
+) -> None:
     for name, size in (("timm/test_vit", (160, 160)), ("timm/test_vit2", (160, 160))):
         model, card = random_model(name)
         image = torch.from_numpy(natural_pictures(3, size))
@@ -34,7 +41,9 @@ def test_fused_model_equals_the_model_on_normalised_pictures(random_model, natur
             assert torch.allclose(one, other, atol=1e-5)
 
 
-def test_exporting_leaves_the_model_as_it_is(random_model, natural_pictures, unchanged):
+def test_exporting_leaves_the_model_as_it_is(
+    random_model: Callable[..., Any], natural_pictures: Callable[..., np.ndarray], unchanged: Callable[..., Any]
+) -> None:
     model, card = random_model("timm/test_vit")
     training = copy.deepcopy(model).train().requires_grad_(True)
     pictures = natural_pictures(2, (160, 160))

@@ -1,3 +1,6 @@
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -5,23 +8,14 @@ import torch
 
 from edgex.errors import GateError, UsageError
 from edgex.export import ParityError
-from edgex.export.gate import BOUNDS, Outputs, batch_sizes, compare, reference, run_gate, thresholds
-from edgex.export.graph_builder import Recipe, build_graph
+from edgex.export.gate import BOUNDS, GateResult, Outputs, batch_sizes, compare, reference, run_gate, thresholds
+from edgex.export.graph import constant
 from edgex.export.onnx_runner import OnnxRunner
-from edgex.export.report import Stages
 from edgex.models.self_explaining import normalise
 
 
 @pytest.fixture(scope="module")
-def graph_of(small, small_pictures):
-    model, card = small
-    built = build_graph(model, card, Recipe(), small_pictures, Stages(None)).graph
-    data = ir.to_proto(built).SerializeToString()
-    return lambda: ir.from_proto(__import__("onnx").load_from_string(data))
-
-
-@pytest.fixture(scope="module")
-def gate_of(small, small_pictures):
+def gate_of(small: Any, small_pictures: np.ndarray):
     model, card = small
     expected = reference(model, card.preprocessing, small_pictures)
 
@@ -29,7 +23,7 @@ def gate_of(small, small_pictures):
         """heatmap_of: (explain_class, heatmap) -> the heatmap that the file gives instead."""
         runner = OnnxRunner(ir.to_proto(graph).SerializeToString())
 
-        def run(image, explain):
+        def run(image: np.ndarray, explain: np.ndarray):
             outputs = runner(image, explain)
             return outputs if heatmap_of is None else outputs._replace(heatmap=heatmap_of(explain, outputs.heatmap))
 
@@ -54,21 +48,21 @@ def insert_before_output(graph: ir.Model, name: str, nodes_of) -> None:
 
 
 def number(graph: ir.Model, value) -> ir.Value:
-    from edgex.export.graph import constant
-
     return constant(graph, "tampering", np.array(value, dtype=np.float32))
 
 
-def test_the_right_graph_passes_everywhere(graph_of, gate_of):
+def test_the_right_graph_passes_everywhere(
+    fp32_graph: Callable[[], ir.Model], gate_of: Callable[..., GateResult]
+) -> None:
     for precision in ("fp32", "fp16", "int8"):
-        assert gate_of(graph_of(), precision).passed
+        assert gate_of(fp32_graph(), precision).passed
 
 
-def test_a_constant_heatmap_is_caught(graph_of, gate_of):
+def test_a_constant_heatmap_is_caught(fp32_graph: Callable[[], ir.Model], gate_of: Callable[..., GateResult]) -> None:
     """The whole sum spread evenly: adds up, explains nothing."""
-    graph = graph_of()
+    graph = fp32_graph()
 
-    def even(heatmap):
+    def even(heatmap: np.ndarray):
         mean = ir.node("ReduceMean", [heatmap, _axes(graph, [1, 2])], attributes={"keepdims": 1})
         zero = ir.node("Mul", [heatmap, number(graph, 0.0)])
         return [mean, zero, ir.node("Add", [zero.outputs[0], mean.outputs[0]])]
@@ -79,11 +73,13 @@ def test_a_constant_heatmap_is_caught(graph_of, gate_of):
         assert {"heatmap_pearson_worst", "heatmap_error"} <= names and "sum_error" not in names
 
 
-def test_a_wrong_evidence_scale_is_caught(graph_of, gate_of):
+def test_a_wrong_evidence_scale_is_caught(
+    fp32_graph: Callable[[], ir.Model], gate_of: Callable[..., GateResult]
+) -> None:
     """Twice the evidence with the correction that makes it add up again: correlation alone would not see it."""
-    graph = graph_of()
+    graph = fp32_graph()
 
-    def doubled(heatmap):
+    def doubled(heatmap: np.ndarray):
         mean = ir.node("ReduceMean", [heatmap, _axes(graph, [1, 2])], attributes={"keepdims": 1})
         spread = ir.node("Sub", [heatmap, mean.outputs[0]])
         return [mean, spread, ir.node("Add", [heatmap, spread.outputs[0]])]
@@ -94,19 +90,17 @@ def test_a_wrong_evidence_scale_is_caught(graph_of, gate_of):
         assert "heatmap_error" in names and "heatmap_pearson_worst" not in names
 
 
-def test_a_scaled_heatmap_is_caught(graph_of, gate_of):
-    graph = graph_of()
+def test_a_scaled_heatmap_is_caught(fp32_graph: Callable[[], ir.Model], gate_of: Callable[..., GateResult]) -> None:
+    graph = fp32_graph()
     insert_before_output(graph, "heatmap", lambda value: [ir.node("Mul", [value, number(graph, 1.5)])])
     for precision in ("fp32", "fp16", "int8"):
         assert {"heatmap_error", "sum_error"} <= failed(gate_of(graph, precision))
 
 
-def test_swapped_channels_are_caught(graph_of, gate_of):
-    graph = graph_of()
+def test_swapped_channels_are_caught(fp32_graph: Callable[[], ir.Model], gate_of: Callable[..., GateResult]) -> None:
+    graph = fp32_graph()
     image = graph.graph.inputs[0]
     readers = list(image.uses())
-    from edgex.export.graph import constant
-
     order = constant(graph, "bgr", np.array([2, 1, 0], dtype=np.int64))
     swap = ir.node("Gather", [image, order], attributes={"axis": 3})
     for use in readers:
@@ -116,11 +110,11 @@ def test_swapped_channels_are_caught(graph_of, gate_of):
         assert {"logits_max_abs", "heatmap_error"} <= failed(gate_of(graph, precision))
 
 
-def test_an_ignored_explain_class_is_caught(graph_of, gate_of):
-    graph = graph_of()
+def test_an_ignored_explain_class_is_caught(
+    fp32_graph: Callable[[], ir.Model], gate_of: Callable[..., GateResult]
+) -> None:
+    graph = fp32_graph()
     explain = graph.graph.inputs[1]
-    from edgex.export.graph import constant
-
     minus = constant(graph, "always_predicted", np.array([-1], dtype=np.int64))
     least = ir.node("Min", [explain, minus])
     readers = [use for use in explain.uses() if use.node is not least]
@@ -139,44 +133,48 @@ WRONG_HEATMAPS = {
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 @pytest.mark.parametrize("wrong", WRONG_HEATMAPS)
-def test_a_heatmap_wrong_only_for_class_minus_one_is_caught(graph_of, gate_of, precision, wrong):
+def test_a_heatmap_wrong_only_for_class_minus_one_is_caught(
+    fp32_graph: Callable[[], ir.Model], gate_of: Callable[..., GateResult], precision: str, wrong: str
+) -> None:
     change, names = WRONG_HEATMAPS[wrong]
 
-    def changed(explain, heatmap):
+    def changed(explain: np.ndarray, heatmap: np.ndarray):
         return np.where((explain == -1)[:, None, None], change(heatmap), heatmap)
 
-    assert failed(gate_of(graph_of(), precision, changed)) == names
+    assert failed(gate_of(fp32_graph(), precision, changed)) == names
 
 
 @pytest.mark.parametrize("sizes", [(2, 3, 4), (2,)], ids=["every batch", "one size only"])
-def test_heatmaps_mixed_up_across_a_batch_are_caught(graph_of, gate_of, sizes):
+def test_heatmaps_mixed_up_across_a_batch_are_caught(
+    fp32_graph: Callable[[], ir.Model], gate_of: Callable[..., GateResult], sizes: tuple[int, ...]
+) -> None:
     """Each picture gets its neighbour's heatmap: as it is, then levelled so that it still adds up."""
 
-    def rolled(explain, heatmap):
+    def rolled(explain: np.ndarray, heatmap: np.ndarray):
         return np.roll(heatmap, 1, axis=0) if len(heatmap) in sizes else heatmap
 
-    def levelled(explain, heatmap):
+    def levelled(explain: np.ndarray, heatmap: np.ndarray):
         mixed = rolled(explain, heatmap)
         return mixed + (heatmap - mixed).mean(axis=(1, 2), keepdims=True)
 
     for precision in ("fp32", "fp16", "int8"):
-        assert {"heatmap_error", "sum_error"} <= failed(gate_of(graph_of(), precision, rolled))
-        names = failed(gate_of(graph_of(), precision, levelled))
+        assert {"heatmap_error", "sum_error"} <= failed(gate_of(fp32_graph(), precision, rolled))
+        names = failed(gate_of(fp32_graph(), precision, levelled))
         assert "heatmap_error" in names and "sum_error" not in names
 
 
-def test_a_heatmap_of_another_shape_in_one_batch_size_is_an_error(graph_of, gate_of):
+def test_a_heatmap_of_another_shape_in_one_batch_size_is_an_error(
+    fp32_graph: Callable[[], ir.Model], gate_of: Callable[..., GateResult]
+) -> None:
     with pytest.raises(GateError, match="output of shape"):
-        gate_of(graph_of(), "fp32", lambda explain, heatmap: heatmap[:1] if len(heatmap) == 2 else heatmap)
+        gate_of(fp32_graph(), "fp32", lambda explain, heatmap: heatmap[:1] if len(heatmap) == 2 else heatmap)
 
 
 def _axes(graph: ir.Model, axes: list[int]) -> ir.Value:
-    from edgex.export.graph import constant
-
     return constant(graph, "axes", np.array(axes, dtype=np.int64))
 
 
-def test_reference_is_the_model_itself(small, small_pictures):
+def test_reference_is_the_model_itself(small: Any, small_pictures: np.ndarray) -> None:
     model, card = small
     found = reference(model, card.preprocessing, small_pictures)
     image = normalise(torch.from_numpy(small_pictures), card.preprocessing.mean, card.preprocessing.std)
@@ -187,7 +185,7 @@ def test_reference_is_the_model_itself(small, small_pictures):
     assert (found.top != found.runner_up).all()
 
 
-def test_metrics_against_scipy_like_definitions():
+def test_metrics_against_scipy_like_definitions() -> None:
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(3, 5)).astype(np.float32)
     heatmap = rng.normal(size=(3, 4, 4)).astype(np.float32)
@@ -201,11 +199,11 @@ def test_metrics_against_scipy_like_definitions():
     assert values["top1_agreement"] == 1 and values["logits_max_abs"] == 0
 
 
-def test_a_value_that_is_no_number_fails(small, small_pictures):
+def test_a_value_that_is_no_number_fails(small: Any, small_pictures: np.ndarray) -> None:
     model, card = small
     expected = reference(model, card.preprocessing, small_pictures)
 
-    def broken(image, explain):
+    def broken(image: np.ndarray, explain: np.ndarray):
         shape = (len(image), *expected.predicted.heatmap.shape[1:])
         return Outputs(np.zeros((len(image), 7)), np.full(shape, np.nan), np.zeros(len(image)))
 
@@ -216,7 +214,7 @@ def test_a_value_that_is_no_number_fails(small, small_pictures):
     assert result.to_dict()["metrics"]["heatmap_error"]["value"] is None
 
 
-def test_thresholds_table():
+def test_thresholds_table() -> None:
     assert thresholds("fp32")["top1_agreement"] == 1.0
     assert thresholds("int8", {"top1_agreement": 0.5})["top1_agreement"] == 0.5
     with pytest.raises(UsageError, match="gate metric"):
@@ -228,17 +226,19 @@ def test_thresholds_table():
         assert ordered == sorted(ordered, reverse=bound.at_least), bound.description
 
 
-def test_batch_sizes():
+def test_batch_sizes() -> None:
     assert batch_sizes(1) == [1] and batch_sizes(4) == [1, 2, 4] and batch_sizes(16) == [1, 2, 7, 16]
 
 
-def test_one_class_for_all_that_share_a_picture_is_caught(small, small_pictures, graph_of):
+def test_one_class_for_all_that_share_a_picture_is_caught(
+    small: Any, small_pictures: np.ndarray, fp32_graph: Callable[[], ir.Model]
+) -> None:
     """Right for one class per picture; of several for one picture it explains the first."""
     model, card = small
     expected = reference(model, card.preprocessing, small_pictures)
-    runner = OnnxRunner(ir.to_proto(graph_of()).SerializeToString())
+    runner = OnnxRunner(ir.to_proto(fp32_graph()).SerializeToString())
 
-    def first_only(image, explain):
+    def first_only(image: np.ndarray, explain: np.ndarray):
         return runner(image, explain if len(explain) == len(image) else np.full(len(explain), explain[0]))
 
     right, wrong = (

@@ -6,7 +6,7 @@ import pytest
 import edgex.export
 
 
-def test_public_names():
+def test_public_names() -> None:
     assert edgex.export.__all__ == [
         "BOUNDS",
         "Budget",
@@ -25,6 +25,6 @@ def test_public_names():
         _ = edgex.export.export_tflite
 
 
-def test_importing_the_package_loads_nothing_heavy():
+def test_importing_the_package_loads_nothing_heavy() -> None:
     code = "import sys, edgex.export; assert not {'torch', 'onnx', 'onnxruntime'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

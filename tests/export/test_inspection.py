@@ -32,12 +32,12 @@ def whole(request: pytest.FixtureRequest, exported: Callable[[str], Any], engine
     return exported("fp32")[0] if request.param == "onnx" else engine
 
 
-def test_numbers_that_json_does_not_know_are_none(exported):
+def test_numbers_that_json_does_not_know_are_none(exported: Callable[[str], Any]) -> None:
     described = inspect(exported("fp32")[0])["metadata"] | {"extra": {"budget": [float("inf"), float("nan"), 1.5]}}
     assert json.loads(metadata.encode(described))["extra"] == {"budget": [None, None, 1.5]}
 
 
-def test_every_kind_says_what_it_is(exported, engine, small):
+def test_every_kind_says_what_it_is(exported: Callable[[str], Any], engine: Path, small: Any) -> None:
     model, card = small
     for path, kind in ((exported("fp32")[0], "onnx"), (engine, "engine")):
         found = inspect(path)
@@ -49,7 +49,7 @@ def test_every_kind_says_what_it_is(exported, engine, small):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.0001, 0.5, 0.999])
-def test_a_truncated_file_is_refused(whole, tmp_path, share):
+def test_a_truncated_file_is_refused(whole: Path, tmp_path: Path, share: float) -> None:
     data = whole.read_bytes()
     path = tmp_path / whole.name
     path.write_bytes(data[: int(share * len(data))])
@@ -60,7 +60,7 @@ def test_a_truncated_file_is_refused(whole, tmp_path, share):
 
 
 @pytest.mark.parametrize("place", [0.02, 0.3, 0.9, 0.9995])
-def test_a_tampered_file_is_refused(whole, tmp_path, place):
+def test_a_tampered_file_is_refused(whole: Path, tmp_path: Path, place: float) -> None:
     data = bytearray(whole.read_bytes())
     data[int(place * len(data))] ^= 1
     path = tmp_path / whole.name
@@ -70,7 +70,7 @@ def test_a_tampered_file_is_refused(whole, tmp_path, place):
             opened(path)
 
 
-def test_something_else_is_refused(tmp_path):
+def test_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtefactError, match="found nothing: check the path"):
         inspect(tmp_path / "absent.onnx")
     (tmp_path / "text.onnx").write_text("no model")

@@ -1,5 +1,8 @@
 import json
 import resource
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,7 +16,7 @@ from edgex.runtime.metadata import load
 from export_checks import centred_of, session
 
 
-def test_contract_names_types_and_shapes(exported):
+def test_contract_names_types_and_shapes(exported: Callable[[str], Any]) -> None:
     path, report = exported("fp32")
     file = session(path)
     assert [(v.name, v.type, v.shape) for v in file.get_inputs()] == [
@@ -29,7 +32,7 @@ def test_contract_names_types_and_shapes(exported):
     assert report.size == path.stat().st_size and report.gate.passed and not report.notes
 
 
-def test_graph_has_no_leftovers_of_tracing(exported):
+def test_graph_has_no_leftovers_of_tracing(exported: Callable[[str], Any]) -> None:
     _, report = exported("fp32")
     assert sum(report.nodes.values()) < 400
     assert report.nodes.get("Shape", 0) <= 2
@@ -37,7 +40,9 @@ def test_graph_has_no_leftovers_of_tracing(exported):
 
 
 @pytest.mark.parametrize("kind", ["fp32", "fp16", "dynamic", "static"])
-def test_every_batch_size_runs_and_heatmaps_add_up(exported, small_pictures, kind):
+def test_every_batch_size_runs_and_heatmaps_add_up(
+    exported: Callable[[str], Any], small_pictures: np.ndarray, kind: str
+) -> None:
     path, _ = exported(kind)
     file = session(path)
     for count in (1, 2, 7, 8, 11):
@@ -48,7 +53,7 @@ def test_every_batch_size_runs_and_heatmaps_add_up(exported, small_pictures, kin
         assert np.abs(heatmap.sum((1, 2)) + base - centred_of(logits, explain)).max() < 1e-4
 
 
-def test_heatmap_follows_picture_and_class(exported, small_pictures):
+def test_heatmap_follows_picture_and_class(exported: Callable[[str], Any], small_pictures: np.ndarray) -> None:
     file = session(exported("fp32")[0])
     image = np.repeat(small_pictures[:1], 7, axis=0)
     _, heatmap, base = file.run(None, {"image": image, "explain_class": np.arange(7)})
@@ -57,7 +62,7 @@ def test_heatmap_follows_picture_and_class(exported, small_pictures):
     assert np.abs(other - heatmap[:1]).max() > 1e-2
 
 
-def test_metadata_is_what_the_runtime_reads(exported, small):
+def test_metadata_is_what_the_runtime_reads(exported: Callable[[str], Any], small: Any) -> None:
     model, card = small
     for kind in ("fp32", "fp16", "dynamic", "static"):
         path, report = exported(kind)
@@ -71,7 +76,7 @@ def test_metadata_is_what_the_runtime_reads(exported, small):
     assert json.loads(entry)["int8"]["form"] == "static"
 
 
-def test_tampered_or_truncated_file_is_refused(exported, tmp_path):
+def test_tampered_or_truncated_file_is_refused(exported: Callable[[str], Any], tmp_path: Path) -> None:
     data = bytearray(exported("fp32")[0].read_bytes())
     data[len(data) // 2] ^= 1
     (tmp_path / "tampered.onnx").write_bytes(data)
@@ -83,7 +88,9 @@ def test_tampered_or_truncated_file_is_refused(exported, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["timm/test_vit2", "open_clip/ViT-S-32"])
-def test_average_pooling_and_clip(random_model, natural_pictures, tmp_path, name):
+def test_average_pooling_and_clip(
+    random_model: Callable[..., Any], natural_pictures: Callable[..., np.ndarray], tmp_path: Path, name: str
+) -> None:
     model, card = random_model(name, classes=4)
     pictures = natural_pictures(3, card.preprocessing.image_size)
     report = write_onnx(model, card, tmp_path / "m.onnx", pictures=pictures, model_sha256="0" * 64, max_batch=3)
@@ -97,7 +104,9 @@ def test_average_pooling_and_clip(random_model, natural_pictures, tmp_path, name
     assert np.allclose(shared[1], each[1], atol=1e-5) and np.allclose(shared[2], each[2], atol=1e-5)
 
 
-def test_real_weights_on_real_pictures(deit_tiny, real_pictures, tmp_path):
+def test_real_weights_on_real_pictures(
+    deit_tiny: Callable[[], Any], real_pictures: Callable[..., np.ndarray], tmp_path: Path
+) -> None:
     model, card = deit_tiny()
     pictures = real_pictures(12)
     report = write_onnx(model, card, tmp_path / "m.onnx", pictures=pictures, model_sha256="0" * 64)
@@ -108,7 +117,7 @@ def test_real_weights_on_real_pictures(deit_tiny, real_pictures, tmp_path):
 
 
 @pytest.mark.parametrize("opset", [18, 23])
-def test_other_opsets(small, small_pictures, tmp_path, opset):
+def test_other_opsets(small: Any, small_pictures: np.ndarray, tmp_path: Path, opset: int) -> None:
     model, card = small
     report = write_onnx(
         model, card, tmp_path / "m.onnx", pictures=small_pictures[:2], model_sha256="0" * 64, opset=opset, max_batch=2
@@ -117,7 +126,7 @@ def test_other_opsets(small, small_pictures, tmp_path, opset):
     assert ("Gelu" in report.nodes) == (opset >= 20)
 
 
-def test_bad_arguments(small, small_pictures, tmp_path):
+def test_bad_arguments(small: Any, small_pictures: np.ndarray, tmp_path: Path) -> None:
     model, card = small
 
     def export(out=tmp_path / "m.onnx", pictures=small_pictures, **options):
@@ -153,7 +162,7 @@ def test_bad_arguments(small, small_pictures, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["there.onnx"]
 
 
-def test_failed_gate_writes_nothing(small, small_pictures, tmp_path):
+def test_failed_gate_writes_nothing(small: Any, small_pictures: np.ndarray, tmp_path: Path) -> None:
     model, card = small
     out = tmp_path / "m.onnx"
     out.write_bytes(b"older export")
@@ -172,11 +181,11 @@ def test_failed_gate_writes_nothing(small, small_pictures, tmp_path):
     assert out.read_bytes() == b"older export" and [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
 
 
-def test_onnxruntime_is_the_one_that_was_installed(exported):
+def test_onnxruntime_is_the_one_that_was_installed(exported: Callable[[str], Any]) -> None:
     assert onnxruntime.__version__ in exported("fp32")[1].gate.runtime
 
 
-def test_a_full_disk_leaves_nothing_behind(small, small_pictures, tmp_path):
+def test_a_full_disk_leaves_nothing_behind(small: Any, small_pictures: np.ndarray, tmp_path: Path) -> None:
     """A limit on file size makes every write past it fail, as a full disk does."""
     model, card = small
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -189,14 +198,16 @@ def test_a_full_disk_leaves_nothing_behind(small, small_pictures, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_made(small, small_pictures, tmp_path):
+def test_a_folder_that_cannot_be_made(small: Any, small_pictures: np.ndarray, tmp_path: Path) -> None:
     model, card = small
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ArtefactError, match="cannot write"):
         write_onnx(model, card, tmp_path / "file" / "m.onnx", pictures=small_pictures[:1], model_sha256="0" * 64)
 
 
-def test_the_same_model_gives_the_same_file(exported, random_model, small_pictures, tmp_path):
+def test_the_same_model_gives_the_same_file(
+    exported: Callable[[str], Any], random_model: Callable[..., Any], small_pictures: np.ndarray, tmp_path: Path
+) -> None:
     """Traced anew, gated anew: byte for byte, metadata included."""
     model, card = random_model("timm/test_vit", classes=7, alpha=1.0)
     for kind in ("fp32", "static"):

@@ -1,6 +1,9 @@
 """Models with a readout in the form of devices: the heatmap of the copies, the classes of the model."""
 
 import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +17,7 @@ from edgex.training.vector_training import with_evidence
 from export_checks import centred_of, session
 
 
-def read(model, card, blocks=3):
+def read(model: Any, card: Any, blocks: int = 3):
     """The model with copies that moved away from its own weights, and its card."""
     made = with_evidence(model, blocks, readout=True)
     generator = torch.Generator().manual_seed(5)
@@ -25,12 +28,12 @@ def read(model, card, blocks=3):
 
 
 @pytest.fixture(scope="module")
-def reading(small):
+def reading(small: Any):
     return read(*small)
 
 
 @pytest.mark.parametrize("kind", ["fp32", "fp16", "dynamic", "static"])
-def test_every_precision_passes_the_gate(reading, small_pictures, tmp_path, kind):
+def test_every_precision_passes_the_gate(reading: Any, small_pictures: np.ndarray, tmp_path: Path, kind: str) -> None:
     model, card = reading
     report = write_onnx(
         model,
@@ -60,14 +63,18 @@ def test_every_precision_passes_the_gate(reading, small_pictures, tmp_path, kind
             assert np.allclose(one, other.numpy(), atol=1e-4)
 
 
-def test_a_clip_tower_has_a_readout(random_model, natural_pictures, tmp_path):
+def test_a_clip_tower_has_a_readout(
+    random_model: Callable[..., Any], natural_pictures: Callable[..., np.ndarray], tmp_path: Path
+) -> None:
     model, card = read(*random_model("open_clip/ViT-S-32", classes=4))
     pictures = natural_pictures(3, card.preprocessing.image_size)
     report = write_onnx(model, card, tmp_path / "m.onnx", pictures=pictures, model_sha256="0" * 64, max_batch=3)
     assert report.gate["heatmap_error"].value < 1e-4
 
 
-def test_so_many_classes_that_they_are_not_folded(random_model, natural_pictures, tmp_path):
+def test_so_many_classes_that_they_are_not_folded(
+    random_model: Callable[..., Any], natural_pictures: Callable[..., np.ndarray], tmp_path: Path
+) -> None:
     model, card = read(*random_model("open_clip/ViT-S-32", classes=300))
     pictures = natural_pictures(3, card.preprocessing.image_size)
     report = write_onnx(model, card, tmp_path / "m.onnx", pictures=pictures, model_sha256="0" * 64, max_batch=3)
@@ -79,7 +86,7 @@ def test_so_many_classes_that_they_are_not_folded(random_model, natural_pictures
         assert np.allclose(together[1][index], alone[1][0], atol=1e-5), number
 
 
-def test_an_engine_is_built(reading, small_pictures, tmp_path):
+def test_an_engine_is_built(reading: Any, small_pictures: np.ndarray, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed: engines are not built for real")
     model, card = reading
     report = write_engine(

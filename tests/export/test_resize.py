@@ -1,5 +1,9 @@
 import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from timm.layers import resample_abs_pos_embed
@@ -11,7 +15,7 @@ from edgex.export.resize import resized_positions
 from edgex.training.vector_training import with_evidence
 
 
-def test_positions_are_timms_own_interpolation():
+def test_positions_are_timms_own_interpolation() -> None:
     positions = torch.randn(1, 1 + 100, 8)
     found = resized_positions(positions, (10, 10), (7, 12))
     expected = resample_abs_pos_embed(positions, [7, 12], [10, 10], num_prefix_tokens=1)
@@ -19,7 +23,9 @@ def test_positions_are_timms_own_interpolation():
     assert torch.equal(found[:, 0], positions[:, 0])
 
 
-def test_a_resized_model_exports_and_adds_up(small, natural_pictures, tmp_path):
+def test_a_resized_model_exports_and_adds_up(
+    small: Any, natural_pictures: Callable[..., np.ndarray], tmp_path: Path
+) -> None:
     model, card = at_image_size(*small, (96, 128))
     assert model.backbone.grid == (6, 8) and card.preprocessing.image_size == (96, 128)
     assert card.provenance[-1]["step"] == "resize"
@@ -29,7 +35,7 @@ def test_a_resized_model_exports_and_adds_up(small, natural_pictures, tmp_path):
     assert report.gate.passed
 
 
-def test_a_readout_is_taken_along(small):
+def test_a_readout_is_taken_along(small: Any) -> None:
     model = with_evidence(small[0], 2, readout=True)
     with torch.no_grad():
         for tensor in model.readout.tensors().values():
@@ -40,7 +46,7 @@ def test_a_readout_is_taken_along(small):
         assert torch.equal(resized.readout.tensors()[name], tensor)
 
 
-def test_clip_and_average_pooling_resize(random_model):
+def test_clip_and_average_pooling_resize(random_model: Callable[..., Any]) -> None:
     for name, size, grid in (("open_clip/ViT-S-32", (288, 288), (9, 9)), ("timm/test_vit2", (192, 160), (12, 10))):
         model, _ = at_image_size(*random_model(name, classes=3), size)
         with torch.no_grad():
@@ -48,7 +54,7 @@ def test_clip_and_average_pooling_resize(random_model):
         assert out.heatmap.shape == (1, *grid)
 
 
-def test_own_size_is_untouched_and_bad_sizes_are_refused(small):
+def test_own_size_is_untouched_and_bad_sizes_are_refused(small: Any) -> None:
     assert at_image_size(*small, (160, 160)) == small
     with pytest.raises(UsageError, match="image width that is a multiple of the patch size 16, found 100"):
         at_image_size(*small, (160, 100))

@@ -28,7 +28,7 @@ def temporary(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def test_a_session_gives_tensors_inside_of_the_graph(doubled, temporary):
+def test_a_session_gives_tensors_inside_of_the_graph(doubled: ir.Model, temporary: Path) -> None:
     with temporary_session(doubled, tensors=["total"]) as session:
         y, total = session.run(None, {"x": np.ones(100_000, dtype=np.float32)})
         assert list(temporary.iterdir())
@@ -37,7 +37,7 @@ def test_a_session_gives_tensors_inside_of_the_graph(doubled, temporary):
     assert [value.name for value in doubled.graph.outputs] == ["y"]
 
 
-def test_a_copy_is_changed_alone(doubled, temporary):
+def test_a_copy_is_changed_alone(doubled: ir.Model, temporary: Path) -> None:
     with temporary_copy(doubled) as twin:
         twin.graph.initializers["two"].const_value = ir.tensor(np.float32(3), name="two")
         for model, factor in ((twin, 3), (doubled, 2)):
@@ -46,7 +46,7 @@ def test_a_copy_is_changed_alone(doubled, temporary):
     assert not list(temporary.iterdir())
 
 
-def test_a_full_temporary_folder_is_one_error(doubled, temporary):
+def test_a_full_temporary_folder_is_one_error(doubled: ir.Model, temporary: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
     try:

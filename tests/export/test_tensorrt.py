@@ -1,6 +1,9 @@
 import ctypes.util
 import dataclasses
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from edgex.errors import GateError, MissingExtraError, UsageError
@@ -14,7 +17,7 @@ rtx = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_engine_is_built_ahead_of_time(small, small_pictures, tmp_path, precision):
+def test_engine_is_built_ahead_of_time(small: Any, small_pictures: np.ndarray, tmp_path: Path, precision: str) -> None:
     model, card = small
     report = write_engine(
         model,
@@ -45,7 +48,7 @@ def test_engine_is_built_ahead_of_time(small, small_pictures, tmp_path, precisio
 
 
 @pytest.fixture(scope="module")
-def half(small, small_pictures):
+def half(small: Any, small_pictures: np.ndarray):
     model, card = small
     return card, build_graph(model, card, Recipe("fp16"), small_pictures, Stages(None)).graph
 
@@ -61,7 +64,7 @@ def good(card, half_products: int = 41) -> Engine:
     return Engine(b"plan", tensors, {"MATRIX_MULTIPLY HALF": half_products})
 
 
-def test_wrong_precision_is_an_error(half):
+def test_wrong_precision_is_an_error(half: Any) -> None:
     card, graph = half
     half_products = sum(node.op_type == "MatMul" and node.outputs[0].dtype.name == "FLOAT16" for node in graph.graph)
     check_network(good(card, half_products), graph, card, Recipe("fp16"))
@@ -75,7 +78,7 @@ def test_wrong_precision_is_an_error(half):
         check_network(good(card), graph, card, Recipe("int8"))
 
 
-def test_wrong_inputs_and_outputs_are_errors(half):
+def test_wrong_inputs_and_outputs_are_errors(half: Any) -> None:
     card, graph = half
     tensors = good(card).tensors
     for changed, message in (
@@ -87,7 +90,9 @@ def test_wrong_inputs_and_outputs_are_errors(half):
             check_network(dataclasses.replace(good(card), tensors=tensors | changed), graph, card, Recipe("fp16"))
 
 
-def test_int8_without_calibration_is_refused_before_any_work(small, small_pictures, tmp_path):
+def test_int8_without_calibration_is_refused_before_any_work(
+    small: Any, small_pictures: np.ndarray, tmp_path: Path
+) -> None:
     model, card = small
     stages: list[str] = []
     with pytest.raises(UsageError, match="int8 engines need pictures to calibrate with"):
@@ -104,12 +109,12 @@ def test_int8_without_calibration_is_refused_before_any_work(small, small_pictur
 
 
 @pytest.mark.skipif(ctypes.util.find_library("cuda") is not None, reason="there is a CUDA driver here")
-def test_without_a_driver_no_engine_is_opened(small):
+def test_without_a_driver_no_engine_is_opened(small: Any) -> None:
     assert local_capability() is None
     assert EngineBuilder("tensorrt_rtx", []).inspect(b"plan", small[1], 4) is None
 
 
-def test_a_plan_that_a_gpu_here_cannot_open_is_an_error(small, monkeypatch):
+def test_a_plan_that_a_gpu_here_cannot_open_is_an_error(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The GPU is pretended; TensorRT's refusal of the bytes is its own."""
     monkeypatch.setattr(tensorrt, "local_capability", lambda: "8.9")
     for capabilities in ([], ["86", "89"]):
@@ -122,13 +127,13 @@ def test_a_plan_that_a_gpu_here_cannot_open_is_an_error(small, monkeypatch):
     assert EngineBuilder("tensorrt_rtx", []).inspect(b"no plan", small[1], 4) is None
 
 
-def test_capabilities_are_checked_before_any_work(small, small_pictures, tmp_path):
+def test_capabilities_are_checked_before_any_work(small: Any, small_pictures: np.ndarray, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="builds for compute capabilities 75, .* found '90'"):
         EngineBuilder("tensorrt_rtx", ["90"])
     with pytest.raises(UsageError, match="package tensorrt or tensorrt_rtx"):
         EngineBuilder("tensorflow", [])
 
 
-def test_a_missing_package_names_the_extra():
+def test_a_missing_package_names_the_extra() -> None:
     with pytest.raises(MissingExtraError, match=r"pip install '\.\[rtx\]'"):
         _import_first(["no_such_tensorrt"])

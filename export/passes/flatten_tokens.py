@@ -1,5 +1,8 @@
 """Tokens as one matrix: [N, T, D] becomes [N * T, D] wherever an operator works on each token alone.
 
+Before: Add(MatMul(x, weight), bias) over [N, T, D]. After: Reshape, Gemm(x, weight, bias) over [N * T, D]; norms and
+activations between products stay flat.
+
 For onnxruntime's CPU kernels, which add a bias within a product of matrices (`Gemm`) and in a pass of its own behind
 a product of anything larger. What mixes tokens, attention above all, reads them as [N, T, D] still; going from one
 to the other moves no data.
@@ -10,26 +13,25 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from edgex.export import graph, quantise
+from edgex.export import graph
+from edgex.export.passes.remove_unused import remove_unused
+from edgex.export.token_products import bias_of, token_products
 
 # Operators that treat every element alike.
 _ELEMENTWISE = {"Add", "Sub", "Mul", "Div", "Gelu", "Erf", "Sigmoid", "Tanh"}
 
 
 def flatten_tokens(model: ir.Model) -> int:
-    """Restates products with constant weights as `Gemm`, and what lies between them, over [N * T, D].
-
-    In place, for a float32 graph; returns how many products it changed.
-    """
+    """Restates the token products of a float32 graph and what lies between them; returns how many products."""
     flat: dict[ir.Value, ir.Value] = {}
-    linear = set(quantise.products(model))
+    linear = set(token_products(model))
     done: set[ir.Node] = set()
     for node in list(model.graph):
         if node in done:
             continue
         last = node
         if node in linear:
-            bias = quantise.bias_of(node)
+            bias = bias_of(node)
             last = node if bias is None else graph.reader(node.outputs[0])
             operands = [_flattened(model, node, flat), node.inputs[1], *([] if bias is None else [bias])]
             made = ir.node("MatMul" if bias is None else "Gemm", operands)
@@ -51,7 +53,7 @@ def flatten_tokens(model: ir.Model) -> int:
             flat[old] = new
     for old, new in flat.items():
         _restore(model, old, new, done)
-    graph.remove_dead(model)
+    remove_unused(model)
     return len(linear)
 
 
@@ -86,9 +88,7 @@ def _along_last(node: ir.Node) -> dict[str, ir.Attr]:
 
 def _flattened(model: ir.Model, node: ir.Node, flat: dict[ir.Value, ir.Value], index: int = 0) -> ir.Value:
     """One input of a node as [N * T, D]; reshaped before the node where it is not yet."""
-    value = node.inputs[index]
-    if value is None:
-        raise AssertionError(f"{node.op_type} has an input {index}")
+    value = graph.input_of(node, index)
     if value not in flat:
         size = graph.length(value, 2)
         reshape = _reshape(model, value, [-1, size], value.type)
@@ -100,9 +100,7 @@ def _flattened(model: ir.Model, node: ir.Node, flat: dict[ir.Value, ir.Value], i
 
 def _restore(model: ir.Model, old: ir.Value, new: ir.Value, done: set[ir.Node]) -> None:
     """Gives the nodes that were not restated their [N, T, D] back, or what they reshape it to."""
-    producer = new.producer()
-    if producer is None:
-        raise AssertionError("flat tokens are computed")
+    producer = graph.producer_of(new)
     if producer.op_type == "Reshape" and producer.inputs[0] is old:
         return
     rest = [use for use in old.uses() if use.node not in done]

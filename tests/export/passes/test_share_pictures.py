@@ -1,3 +1,6 @@
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -6,7 +9,9 @@ from export_checks import centred_of, session
 
 
 @pytest.mark.parametrize("kind", ["fp32", "fp16", "dynamic", "static"])
-def test_one_picture_with_five_classes_is_five_runs_of_one_class(exported, small_pictures, kind):
+def test_one_picture_with_five_classes_is_five_runs_of_one_class(
+    exported: Callable[[str], Any], small_pictures: np.ndarray, kind: str
+) -> None:
     file = session(exported(kind)[0])
     image, explain = small_pictures[:1], np.array([-1, 4, 0, 4, 6])
     logits, heatmap, base = file.run(None, {"image": image, "explain_class": explain})
@@ -19,12 +24,16 @@ def test_one_picture_with_five_classes_is_five_runs_of_one_class(exported, small
     assert np.abs(heatmap.sum((1, 2)) + base - centred).max() < 1e-4
 
 
-def test_several_pictures_with_another_number_of_classes_are_refused(exported, small_pictures):
+def test_several_pictures_with_another_number_of_classes_are_refused(
+    exported: Callable[[str], Any], small_pictures: np.ndarray
+) -> None:
     with pytest.raises(Exception, match="[Bb]roadcast"):
         session(exported("fp32")[0]).run(None, {"image": small_pictures[:2], "explain_class": np.arange(3)})
 
 
-def test_a_session_runs_an_export_once_for_many_classes(exported, small_pictures):
+def test_a_session_runs_an_export_once_for_many_classes(
+    exported: Callable[[str], Any], small_pictures: np.ndarray
+) -> None:
     """More classes than the largest batch: only a shared pass takes them at once."""
     opened = Session(exported("fp32")[0], "cpu")
     assert opened.shares_classes and opened.metadata.max_batch == 8

@@ -1,3 +1,8 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
@@ -6,7 +11,7 @@ from edgex.export.graph import weight_shares
 from edgex.export.onnx import write_onnx
 
 
-def test_blocks_are_half_and_sums_are_float(exported):
+def test_blocks_are_half_and_sums_are_float(exported: Callable[[str], Any]) -> None:
     path, report = exported("fp16")
     graph = ir.load(path).graph
     dtypes = {"LayerNormalization": set(), "Softmax": set(), "ReduceMean": set(), "ReduceSum": set(), "Gelu": set()}
@@ -22,7 +27,7 @@ def test_blocks_are_half_and_sums_are_float(exported):
     assert report.weights == weight_shares(ir.load(path)) and report.weights["float16"] > 0.7
 
 
-def test_every_operator_sees_one_float_type(exported):
+def test_every_operator_sees_one_float_type(exported: Callable[[str], Any]) -> None:
     """Mixed inputs pass the ONNX checker and fail in runtimes."""
     graph = ir.load(exported("fp16")[0]).graph
     floats = {ir.DataType.FLOAT, ir.DataType.FLOAT16}
@@ -31,14 +36,16 @@ def test_every_operator_sees_one_float_type(exported):
         assert len(seen) <= 1, node
 
 
-def test_half_is_half_the_size_and_close(exported):
+def test_half_is_half_the_size_and_close(exported: Callable[[str], Any]) -> None:
     full, half = exported("fp32")[1], exported("fp16")[1]
     assert half.size < 0.7 * full.size
     assert 0 < half.gate["heatmap_error"].value < 0.01
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_onnxruntimes_own_attention(random_model, natural_pictures, tmp_path, precision):
+def test_onnxruntimes_own_attention(
+    random_model: Callable[..., Any], natural_pictures: Callable[..., np.ndarray], tmp_path: Path, precision: str
+) -> None:
     """Where no heatmap reads a block's heads, its attention is one operator, in the precision of the products."""
     model, card = random_model("timm/vit_tiny_patch16_224", classes=7, image_size=96, alpha=1.0)
     pictures = natural_pictures(6, (96, 96))

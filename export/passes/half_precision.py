@@ -1,4 +1,6 @@
-"""fp16 on the ONNX graph itself: mixed precision, decided once, the same for every runtime.
+"""Half precision on the ONNX graph itself: mixed precision, decided once, the same for every runtime.
+
+Before: a float32 graph. After: Cast to float16 where a block's products begin, float16 weights, Cast back behind them.
 
 TensorRT builds strongly typed networks, so the graph's own types are the precision (its version 11 has no fp16
 switch any more). Half precision: the products of the blocks, attention's included, and what lies between them.
@@ -14,7 +16,8 @@ import numpy as np
 import onnx_ir as ir
 
 from edgex.export import graph
-from edgex.export.quantise import products
+from edgex.export.passes.remove_unused import remove_unused
+from edgex.export.token_products import token_products
 
 # Operators that may run in half precision; any other stays in float32.
 _HALF_OPERATORS = {
@@ -36,10 +39,12 @@ _PRODUCTS = {"MatMul", "Attention", "MultiHeadAttention"}
 _HALF, _FLOAT = ir.DataType.FLOAT16, ir.DataType.FLOAT
 
 
-def to_fp16(model: ir.Model) -> float:
+def to_half_precision(model: ir.Model) -> float:
     """Converts a float32 graph in place; returns the share of the blocks' products now in half precision."""
+    blocks = token_products(model)
+    if not blocks:
+        raise graph.unexpected("products of tokens with weights", "none")
     half = half_nodes(model)
-    blocks = products(model)
     casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
     for node in list(model.graph):
         wanted = _HALF if node in half else _FLOAT
@@ -50,14 +55,14 @@ def to_fp16(model: ir.Model) -> float:
         for output in node.outputs:
             if output.dtype == _FLOAT:
                 output.dtype = _HALF
-    graph.remove_dead(model)
+    remove_unused(model)
     return sum(node in half for node in blocks) / len(blocks)
 
 
 def half_nodes(model: ir.Model) -> set[ir.Node]:
     """The nodes that compute in half precision: between the norms of the blocks, never behind the final norm."""
     tail = _behind_final_norm(model)
-    first = products(model)[0]
+    first = token_products(model)[0]
     half = set()
     for node in model.graph:
         if node.op_type not in _HALF_OPERATORS or node in tail or node is first:
@@ -76,6 +81,8 @@ def half_nodes(model: ir.Model) -> set[ir.Node]:
 def _behind_final_norm(model: ir.Model) -> set[ir.Node]:
     """All nodes that depend on the final norm's output, or only serve nodes that do."""
     norms = [node for node in model.graph if node.op_type == "LayerNormalization"]
+    if not norms:
+        raise graph.unexpected("a final LayerNormalization", "none")
     seen = {norms[-1]}
     queue = deque(seen)
     while queue:
@@ -108,9 +115,6 @@ def _converted(
         else:
             cast = ir.node("Cast", [value], attributes={"to": wanted})
             cast.outputs[0].type, cast.outputs[0].shape = ir.TensorType(wanted), value.shape
-            producer = value.producer()
-            if producer is None:
-                raise AssertionError("graph inputs are integers")
-            model.graph.insert_after(producer, [cast])
+            model.graph.insert_after(graph.producer_of(value), [cast])
             casts[key] = cast.outputs[0]
     return casts[key]

@@ -2,7 +2,12 @@
 
 Everything up to the logits is computed once per picture; the class direction and what follows is small and is computed
 once per class. M is N, a class for each picture, or anything where N is 1: the sizes meet by broadcasting, which is
-also how a runtime refuses any other pair. TensorRT's graph keeps M = N: an optimisation profile would have to bound M.
+also how a runtime refuses any other pair.
+
+Before: GatherElements(logits [N, C], explain_class [N]).
+After: GatherElements(Expand(logits, [M, 1]), explain_class [M]).
+
+TensorRT's graph keeps M = N: an optimisation profile would have to bound M.
 """
 
 from __future__ import annotations
@@ -18,14 +23,14 @@ EXPLAINED = "explained"
 
 
 def share_pictures(model: ir.Model) -> int:
-    """Gives what depends on the classes an axis of M in place of N; returns how many values it is.
+    """Gives what depends on the classes an axis of M in place of N; returns how many values that is.
 
-    In place, on the traced graph, whose one operator that does not broadcast reads the explained class's logit.
+    Takes the traced graph, whose one operator that does not broadcast reads the explained class's logit.
     """
     image, explain = model.graph.inputs
     logits = next(value for value in model.graph.outputs if value.name == OUTPUT_NAMES[0])
     if explain.name != INPUT_NAMES[1] or image.shape is None:
-        raise AssertionError(f"expected the inputs {INPUT_NAMES}")
+        raise graph.unexpected(f"the inputs {INPUT_NAMES}", f"{image.name} and {explain.name}")
     _expand(model, logits, explain)
     behind = {explain}
     for node in model.graph:
@@ -42,7 +47,7 @@ def _expand(model: ir.Model, logits: ir.Value, explain: ir.Value) -> None:
     """Lets the one `GatherElements` on the logits read them as [M, C]."""
     readers = [use.node for use in logits.uses() if use.node.op_type == "GatherElements"]
     if len(readers) != 1:
-        raise AssertionError(f"expected one GatherElements on the logits, found {len(readers)}")
+        raise graph.unexpected("one GatherElements that reads the logits", str(len(readers)))
     count = ir.node("Shape", [explain])
     sizes = ir.node("Concat", [count.outputs[0], graph.constant(model, "one", np.ones(1, dtype=np.int64))], {"axis": 0})
     expanded = ir.node("Expand", [logits, sizes.outputs[0]])
