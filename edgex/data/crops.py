@@ -28,7 +28,7 @@ class Folder:
 
     root: Path
     paths: tuple[Path, ...]
-    crops: int
+    crops_per_picture: int
 
 
 @dataclasses.dataclass(frozen=True)

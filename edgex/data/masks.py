@@ -112,7 +112,12 @@ def masked_crops(
         for folder, parallel in zip(folders, masks, strict=True):
             known = annotations_of(folder.root, parallel)
             crops = crops_of(
-                folder.paths, preprocessing, crops=folder.crops, crop_scale=crop_scale, seed=seed, chunk=CHUNK
+                folder.paths,
+                preprocessing,
+                crops=folder.crops_per_picture,
+                crop_scale=crop_scale,
+                seed=seed,
+                chunk=CHUNK,
             )
             parts.append(crops)
             coverage.append(_coverage(crops, known, grid, progress))

@@ -95,7 +95,7 @@ def make_labels(
             predictor={"name": predictor.name, "sha256": digest},
             preprocessing=predictor.preprocessing,
             options=options,
-            folders=tuple((str(folder.root.resolve()), folder.crops) for folder in folders),
+            folders=tuple((str(folder.root.resolve()), folder.crops_per_picture) for folder in folders),
             pictures=tuple(
                 (index, path.relative_to(folder.root).as_posix(), image_folders.digest_of(path))
                 for index, folder in enumerate(folders)
@@ -140,7 +140,7 @@ def label_folders(
 ) -> Labels:
     """Labels for the folders' pictures, in order; neighbours with equal numbers of crops share their chunks."""
     parts = []
-    for crops, same in itertools.groupby(folders, key=lambda folder: folder.crops):
+    for crops, same in itertools.groupby(folders, key=lambda folder: folder.crops_per_picture):
         paths = [path for folder in same for path in folder.paths]
         chosen = dataclasses.replace(options, crops=crops)
         parts.append(

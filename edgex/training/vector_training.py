@@ -273,7 +273,7 @@ def _step(
         inputs=[{"role": "predictor", "name": card.name, "sha256": digest}, *supervised.inputs],
         data={
             "folders": [folder.root.resolve().name for folder in supervised.folders],
-            "crops": [folder.crops for folder in supervised.folders],
+            "crops": [folder.crops_per_picture for folder in supervised.folders],
             "pictures": len(supervised.term.crops.picture.unique()),
             "limit": source.limit,
         },

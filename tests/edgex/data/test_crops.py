@@ -54,8 +54,8 @@ def test_joined_crops_show_their_own_pictures(root: Path) -> None:
 
 def test_gather_takes_each_folders_own_crops_and_limit(root: Path) -> None:
     folders = gather([root / "a", root / "b"], crops=[1, 4], limit=2)
-    assert [(folder.crops, len(folder.paths)) for folder in folders] == [(1, 2), (4, 2)]
-    assert [folder.crops for folder in gather([root / "a", root / "b"], crops=[3], limit=None)] == [3, 3]
+    assert [(folder.crops_per_picture, len(folder.paths)) for folder in folders] == [(1, 2), (4, 2)]
+    assert [folder.crops_per_picture for folder in gather([root / "a", root / "b"], crops=[3], limit=None)] == [3, 3]
     with pytest.raises(UsageError, match="limit of at least 1"):
         gather([root / "a"], crops=[1], limit=0)
     with pytest.raises(DataError, match="folder of pictures at"):

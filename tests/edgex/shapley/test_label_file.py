@@ -63,7 +63,7 @@ def test_folders_have_their_own_numbers_of_crops(made: Path) -> None:
     assert labels.crops.picture.tolist() == [0, 1, 2] * 3 + [3, 4, 5, 6]
     assert labels.crops.seeds[:, 3].tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [0] * 4
     assert [path.parent.parent.name for path in labels.crops.paths] == ["one"] * 3 + ["two"] * 4
-    assert [(folder.root.name, folder.crops, len(folder.paths)) for folder in loaded.folders] == [
+    assert [(folder.root.name, folder.crops_per_picture, len(folder.paths)) for folder in loaded.folders] == [
         ("one", 3, 3),
         ("two", 1, 4),
     ]
