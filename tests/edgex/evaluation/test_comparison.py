@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from edgex.errors import UsageError
-from edgex.evaluation import baselines, comparison
+from edgex.evaluation import baselines, comparison, localisation
 from edgex.evaluation.baselines import Method
 from edgex.evaluation.comparison import ON_ORIGINAL, Comparison, Plan
 from edgex.evaluation.faithfulness import faithfulness
@@ -49,7 +49,7 @@ def made(random_model: Callable[..., Any], tmp_path_factory: pytest.TempPathFact
     save_model(root / "baked.safetensors", model.freeze(), card)
     folder = picture_folder(root / "shapes", {"test": 3})
     paths = [path.relative_to(folder).as_posix() for path in folder.rglob("*.png")]
-    boxes = {path: [[20, 20, 60, 60]] for path in paths}
+    boxes = {path: [[20, 20, 90, 50]] for path in paths}
     (folder / "boxes.json").write_text(json.dumps(boxes), encoding="utf-8")
     return Made(root / "baked.safetensors", root / "original.safetensors", folder / "test", model, card)
 
@@ -88,6 +88,11 @@ def test_heatmaps_and_values_are_those_of_the_models(found: Comparison, made: Ma
     assert baked.explanations.classes.tolist() == outputs.logits.argmax(dim=1).tolist()
     areas = faithfulness(made.model, images, baked.explanations.classes, outputs.heatmap, steps=5, fill="blur")
     assert np.allclose(baked.values["difference:blur"], areas.difference, atol=1e-5)
+    marked = localisation.objects(made.folder, found.paths, made.card.preprocessing, made.model.backbone.grid)
+    assert marked is not None
+    expected = localisation.localise(outputs.heatmap.flatten(1).numpy()[marked[0]], marked[1])
+    for key, values in expected.items():
+        assert np.allclose(baked.values[key], values, atol=1e-5), key
     asked = made.model(images, moved.explanations.classes)
     assert torch.allclose(moved.explanations.heatmaps, asked.heatmap, atol=1e-5)
     assert (baked.values["sum_error"] < 1e-4).all()
