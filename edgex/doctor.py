@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import importlib.util
+import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,7 @@ class Diagnosis:
             "providers": self.providers,
             "gpus": self.gpus,
             "advice": self.advice,
+            "onnxruntime_telemetry": "off" if telemetry_is_off() else "on",
             "home": str(self.home),
             "newest_bake": None if self.newest_bake is None else str(self.newest_bake),
         }
@@ -92,6 +94,11 @@ def diagnose() -> Diagnosis:
     """Looks at this installation and this machine."""
     packages = {package.distribution: _version(package.distribution) for package in PACKAGES}
     return Diagnosis(packages, _providers(), _gpus(), _advice(packages), home(), _newest_bake())
+
+
+def telemetry_is_off() -> bool:
+    """Whether onnxruntime's telemetry is off; edgex.runtime switches it off unless ORT_DISABLE_TELEMETRY is set."""
+    return os.environ.get("ORT_DISABLE_TELEMETRY") == "1"
 
 
 def extra_of(module: str) -> str | None:

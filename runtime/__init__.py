@@ -38,6 +38,7 @@ one environment overwrite each other, so install one.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from edgex.runtime.errors import (
@@ -60,6 +61,10 @@ if TYPE_CHECKING:
     from edgex.runtime.session import Session
     from edgex.runtime.watch.open_source import open_source
     from edgex.runtime.watch.stream import Stream
+
+# onnxruntime writes an identifier of the device into the user's cache and looks up a telemetry host unless this is set
+# before its first import. Every module of edgex that imports it lies behind this one; a user's own value is kept.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
     "ArtefactError",

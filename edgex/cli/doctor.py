@@ -31,6 +31,7 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = F
         print(f"  {package.distribution:<22}{state:<44}{package.purpose}")
     print(f"execution providers: {', '.join(found.providers) or 'none'}")
     print(f"GPUs that torch sees: {', '.join(found.gpus) or 'none'}")
+    print(f"onnxruntime's telemetry: {described['onnxruntime_telemetry']}")
     print(f"folder of your own models ($EDGEX_HOME): {found.home}")
     print(f"newest bake, which `edgex export` takes by default: {found.newest_bake or 'none'}")
     for line in found.advice:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -73,3 +74,13 @@ print(*sorted({name.partition(".")[0] for name in sys.modules}))
     modules = set(output.stdout.split())
     assert {"edgex", "numpy", "PIL"} <= modules
     assert not {"torch", "onnxruntime", "typer", "rich", "onnx", "timm", "tensorrt", "av"} & modules
+
+
+def test_a_session_leaves_nothing_in_the_users_home(model_path: Path, tmp_path: Path) -> None:
+    """onnxruntime's telemetry would write a device id there, and look up a host."""
+    home = tmp_path / "home"
+    home.mkdir()
+    kept = {n: v for n, v in os.environ.items() if not n.startswith(("ORT_", "XDG_"))}
+    program = f"from edgex.runtime import Session; Session({str(model_path)!r}, 'cpu').close()"
+    subprocess.run([sys.executable, "-B", "-c", program], check=True, env={**kept, "HOME": str(home)})
+    assert not list(home.rglob("*"))

@@ -119,6 +119,7 @@ def test_zoo_doctor_and_version(run: Run) -> None:
     assert Path(run("zoo", "path", "cars").stdout.strip()).is_file()
     assert "did you mean cars" in error_line(run("zoo", "path", "carz", code=2))
     found = json.loads(run("doctor", "--json").stdout)
+    assert found["onnxruntime_telemetry"] == "off"
     assert "CPUExecutionProvider" in found["providers"]
     assert "torch" in run("doctor").stdout
     assert run("--version").stdout.startswith("edgex ")
