@@ -15,15 +15,15 @@ from edgex.models.self_explaining import normalise
 
 
 @pytest.fixture(scope="module")
-def gate_of(small: Any, small_pictures: np.ndarray):
+def gate_of(small: Any, small_pictures: np.ndarray) -> Callable[..., GateResult]:
     model, card = small
     expected = reference(model, card.preprocessing, small_pictures)
 
-    def gate(graph: ir.Model, precision="fp32", heatmap_of=None):
+    def gate(graph: ir.Model, precision: Any = "fp32", heatmap_of: Callable[..., Any] | None = None) -> GateResult:
         """heatmap_of: (explain_class, heatmap) -> the heatmap that the file gives instead."""
         runner = OnnxRunner(ir.to_proto(graph).SerializeToString())
 
-        def run(image: np.ndarray, explain: np.ndarray):
+        def run(image: np.ndarray, explain: np.ndarray) -> Outputs:
             outputs = runner(image, explain)
             return outputs if heatmap_of is None else outputs._replace(heatmap=heatmap_of(explain, outputs.heatmap))
 
@@ -32,11 +32,11 @@ def gate_of(small: Any, small_pictures: np.ndarray):
     return gate
 
 
-def failed(result) -> set[str]:
+def failed(result: GateResult) -> set[str]:
     return {metric.name for metric in result.metrics if not metric.passed}
 
 
-def insert_before_output(graph: ir.Model, name: str, nodes_of) -> None:
+def insert_before_output(graph: ir.Model, name: str, nodes_of: Callable[..., list[ir.Node]]) -> None:
     """Replaces output `name` by what `nodes_of(value)` computes from it."""
     output = next(value for value in graph.graph.outputs if value.name == name)
     nodes = nodes_of(output)
@@ -47,7 +47,7 @@ def insert_before_output(graph: ir.Model, name: str, nodes_of) -> None:
     graph.graph.outputs[list(graph.graph.outputs).index(output)] = result
 
 
-def number(graph: ir.Model, value) -> ir.Value:
+def number(graph: ir.Model, value: float) -> ir.Value:
     return constant(graph, "tampering", np.array(value, dtype=np.float32))
 
 
@@ -62,7 +62,7 @@ def test_a_constant_heatmap_is_caught(fp32_graph: Callable[[], ir.Model], gate_o
     """The whole sum spread evenly: adds up, explains nothing."""
     graph = fp32_graph()
 
-    def even(heatmap: np.ndarray):
+    def even(heatmap: ir.Value) -> list[ir.Node]:
         mean = ir.node("ReduceMean", [heatmap, _axes(graph, [1, 2])], attributes={"keepdims": 1})
         zero = ir.node("Mul", [heatmap, number(graph, 0.0)])
         return [mean, zero, ir.node("Add", [zero.outputs[0], mean.outputs[0]])]
@@ -79,7 +79,7 @@ def test_a_wrong_evidence_scale_is_caught(
     """Twice the evidence with the correction that makes it add up again: correlation alone would not see it."""
     graph = fp32_graph()
 
-    def doubled(heatmap: np.ndarray):
+    def doubled(heatmap: ir.Value) -> list[ir.Node]:
         mean = ir.node("ReduceMean", [heatmap, _axes(graph, [1, 2])], attributes={"keepdims": 1})
         spread = ir.node("Sub", [heatmap, mean.outputs[0]])
         return [mean, spread, ir.node("Add", [heatmap, spread.outputs[0]])]
@@ -138,7 +138,7 @@ def test_a_heatmap_wrong_only_for_class_minus_one_is_caught(
 ) -> None:
     change, names = WRONG_HEATMAPS[wrong]
 
-    def changed(explain: np.ndarray, heatmap: np.ndarray):
+    def changed(explain: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
         return np.where((explain == -1)[:, None, None], change(heatmap), heatmap)
 
     assert failed(gate_of(fp32_graph(), precision, changed)) == names
@@ -150,10 +150,10 @@ def test_heatmaps_mixed_up_across_a_batch_are_caught(
 ) -> None:
     """Each picture gets its neighbour's heatmap: as it is, then levelled so that it still adds up."""
 
-    def rolled(explain: np.ndarray, heatmap: np.ndarray):
+    def rolled(explain: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
         return np.roll(heatmap, 1, axis=0) if len(heatmap) in sizes else heatmap
 
-    def levelled(explain: np.ndarray, heatmap: np.ndarray):
+    def levelled(explain: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
         mixed = rolled(explain, heatmap)
         return mixed + (heatmap - mixed).mean(axis=(1, 2), keepdims=True)
 
@@ -203,7 +203,7 @@ def test_a_value_that_is_no_number_fails(small: Any, small_pictures: np.ndarray)
     model, card = small
     expected = reference(model, card.preprocessing, small_pictures)
 
-    def broken(image: np.ndarray, explain: np.ndarray):
+    def broken(image: np.ndarray, explain: np.ndarray) -> Outputs:
         shape = (len(image), *expected.predicted.heatmap.shape[1:])
         return Outputs(np.zeros((len(image), 7)), np.full(shape, np.nan), np.zeros(len(image)))
 
@@ -238,7 +238,7 @@ def test_one_class_for_all_that_share_a_picture_is_caught(
     expected = reference(model, card.preprocessing, small_pictures)
     runner = OnnxRunner(ir.to_proto(fp32_graph()).SerializeToString())
 
-    def first_only(image: np.ndarray, explain: np.ndarray):
+    def first_only(image: np.ndarray, explain: np.ndarray) -> Outputs:
         return runner(image, explain if len(explain) == len(image) else np.full(len(explain), explain[0]))
 
     right, wrong = (

@@ -10,7 +10,7 @@ from edgex.export.temporary_session import temporary_copy, temporary_session
 
 
 @pytest.fixture
-def doubled():
+def doubled() -> ir.Model:
     """y = (x + w) * 2 with 400 kB of weights."""
     x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([100_000]))
     weights = np.arange(100_000, dtype=np.float32)
@@ -23,7 +23,7 @@ def doubled():
 
 
 @pytest.fixture
-def temporary(tmp_path, monkeypatch) -> Path:
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     return tmp_path
 

@@ -25,20 +25,26 @@ def test_engine_is_built_ahead_of_time(small: Any, small_pictures: np.ndarray, t
         tmp_path / "m.engine",
         pictures=small_pictures,
         model_sha256="cd" * 32,
-        precision=precision,
+        precision=precision,  # type: ignore[arg-type]
         max_batch=4,
         compute_capabilities=["8.6", "89"],
         calibration=small_pictures[:2],
         thresholds={"top1_agreement": 0.7},  # random weights leave near ties between classes
     )
     metadata, plan = load(report.path)
-    assert plan is not None and metadata.file_sha256 == report.sha256 and metadata.precision == precision
+    assert (
+        plan is not None
+        and metadata.tensorrt is not None
+        and metadata.file_sha256 == report.sha256
+        and metadata.precision == precision
+    )
     assert metadata.tensorrt["compute_capabilities"] == ["8.6", "8.9"]
     assert metadata.tensorrt["package"] == "tensorrt_rtx" and metadata.tensorrt["version"] == rtx.__version__
     layers = metadata.tensorrt["layers"]
     assert ("MATRIX_MULTIPLY HALF" in layers) == (precision == "fp16")
     assert ("QUANTIZE INT8" in layers) == (precision == "int8")
-    assert report.gate.passed and any("built with tensorrt_rtx" in note for note in report.notes)
+    assert report.gate is not None and report.gate.passed
+    assert any("built with tensorrt_rtx" in note for note in report.notes)
     half = sum(count for kind, count in layers.items() if kind.endswith("HALF")) / sum(layers.values())
     assert (half > 0.5) == (precision == "fp16") and (half == 0) == (precision != "fp16")
     assert f"share of half-precision layers: {100 * half:.0f}%" in report.notes
@@ -48,12 +54,12 @@ def test_engine_is_built_ahead_of_time(small: Any, small_pictures: np.ndarray, t
 
 
 @pytest.fixture(scope="module")
-def half(small: Any, small_pictures: np.ndarray):
+def half(small: Any, small_pictures: np.ndarray) -> Any:
     model, card = small
     return card, build_graph(model, card, Recipe("fp16"), small_pictures, Stages(None)).graph
 
 
-def good(card, half_products: int = 41) -> Engine:
+def good(card: Any, half_products: int = 41) -> Engine:
     tensors = {
         "image": ("UINT8", (-1, 160, 160, 3)),
         "explain_class": ("INT64", (-1,)),

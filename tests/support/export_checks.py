@@ -39,3 +39,9 @@ def assert_same_outputs(before: list[np.ndarray], after: list[np.ndarray], toler
     for one, other in zip(before, after, strict=True):
         assert one.shape == other.shape
         assert np.allclose(one, other, atol=tolerance), np.abs(one - other).max()
+
+
+def gate_of(report: Any) -> Any:
+    """The gate's result of a report, which must have one."""
+    assert report.gate is not None
+    return report.gate

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from edgex.export.calibration import best_range, calibrate
+from edgex.export.graph import input_of
 from edgex.export.quantization import QuantizationParams, Range, quantization_params
 from edgex.export.token_products import token_products
 
@@ -14,10 +15,10 @@ from edgex.export.token_products import token_products
 def calibrated(model: Any, pictures: np.ndarray, *, symmetric: bool) -> dict[Any, QuantizationParams]:
     """Every token product of the graph -> params of its input on these pictures."""
     products = token_products(model)
-    found = calibrate(model, [node.inputs[0].name for node in products], pictures)
+    found = calibrate(model, [input_of(node).name or "" for node in products], pictures)
     return {
         node: quantization_params(
-            Range(*best_range(found[node.inputs[0].name], symmetric=symmetric)), symmetric=symmetric
+            Range(*best_range(found[input_of(node).name or ""], symmetric=symmetric)), symmetric=symmetric
         )
         for node in products
     }

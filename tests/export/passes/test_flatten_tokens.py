@@ -19,7 +19,7 @@ from export_checks import outputs_of
 @pytest.fixture(scope="module", params=["timm/test_vit", "timm/test_vit2", "open_clip/ViT-S-32"])
 def small_opset(
     random_model: Callable[..., Any], natural_pictures: Callable[..., np.ndarray], request: pytest.FixtureRequest
-):
+) -> Any:
     """(graph as a message, pictures) of each way to pool; the older opset has no Gelu operator."""
     model, card = random_model(request.param)
     size = card.preprocessing.image_size
@@ -31,7 +31,7 @@ def small_opset(
 
 
 @pytest.fixture
-def unflattened(small_opset: Any):
+def unflattened(small_opset: Any) -> tuple[ir.Model, np.ndarray]:
     return ir.from_proto(small_opset[0]), small_opset[1]
 
 

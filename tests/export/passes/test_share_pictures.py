@@ -32,14 +32,19 @@ def test_several_pictures_with_another_number_of_classes_are_refused(
 
 
 def test_a_session_runs_an_export_once_for_many_classes(
-    exported: Callable[[str], Any], small_pictures: np.ndarray
+    exported: Callable[[str], Any], small_pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More classes than the largest batch: only a shared pass takes them at once."""
     opened = Session(exported("fp32")[0], "cpu")
     assert opened.shares_classes and opened.metadata.max_batch == 8
-    ran = []
+    ran: list[tuple[int, int]] = []
     run = opened._backend.run
-    opened._backend.run = lambda image, explain: ran.append((len(image), len(explain))) or run(image, explain)
+
+    def counted(image: np.ndarray, explain: np.ndarray) -> Any:
+        ran.append((len(image), len(explain)))
+        return run(image, explain)
+
+    monkeypatch.setattr(opened._backend, "run", counted)
     together = opened(small_pictures[0], explain=[*range(7), None, 2, 3])
     assert ran == [(1, 10)]
     for number, result in enumerate(together[:7]):
