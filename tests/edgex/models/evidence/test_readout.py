@@ -17,6 +17,7 @@ from edgex.files import tensor_file
 from edgex.files.model_file import READOUT_PREFIX, load_model, save_model
 from edgex.files.tensor_file import TensorFile
 from edgex.files.vector_file import load_vector, save_vector
+from edgex.models.evidence.readout import Readout, ReadoutEvidence
 from edgex.models.self_explaining import SelfExplainingViT
 from edgex.shapley.labels import LabelOptions, label
 from edgex.shapley.solver import solve_pairs
@@ -62,7 +63,7 @@ def test_the_heatmap_is_what_the_copies_write(random_model: Callable[..., Any], 
     """Against attention as the textbook writes it, one block, head and patch after another, without any folding."""
     model, _ = random_model(name)
     read = with_readout(model, noise=0.5)
-    assert read.readout is not None
+    assert isinstance(read.readout, Readout)
     backbone, copies = read.backbone, read.readout.tensors()
     image = images_for(read, 1)
     tokens, written = backbone.embed(image), torch.zeros(backbone.patches, backbone.width)
@@ -105,7 +106,7 @@ def test_folded_classes_give_the_same_heatmap(random_model: Callable[..., Any], 
     images, explained = images_for(read, 3), torch.tensor([-1, 4, 0])
     plain = read(images, explained)
     folded = read.freeze().fold_classes()
-    assert folded.strategy.folded is not None
+    assert isinstance(folded.strategy, ReadoutEvidence) and folded.strategy.folded is not None
     assert torch.allclose(folded(images, explained).heatmap, plain.heatmap, rtol=1e-4, atol=1e-5)
     double = folded.double()(images.double(), explained)
     assert torch.allclose(double.heatmap.float(), plain.heatmap, rtol=1e-4, atol=1e-5), "it moves with the model"
@@ -121,6 +122,7 @@ def test_many_classes_are_not_folded(random_model: Callable[..., Any]) -> None:
     for classes, folds in ((4 * 64, True), (4 * 64 + 1, False)):
         model, _ = random_model("open_clip/ViT-S-32", classes=classes)
         read = with_readout(model).freeze().fold_classes()
+        assert isinstance(read.strategy, ReadoutEvidence)
         assert (read.strategy.folded is not None) is folds
 
 
