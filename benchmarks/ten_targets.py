@@ -124,7 +124,7 @@ def table(report: dict[str, Any]) -> str:
 
 
 def summary(report: dict[str, Any], metric: str) -> list[str]:
-    """How often the baked heatmap wins over each other one by this metric, by the mean and beyond doubt."""
+    """How often the baked heatmap wins over each other one by this metric, by the mean and significantly (95% CI)."""
     targets = report["targets"].values()
     lines = []
     for other in methods_of(report["targets"], "baked_minus"):

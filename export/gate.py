@@ -1,7 +1,7 @@
 """The gate: does an exported file give the classes AND heatmaps of the model it was made from?
 
-Compares outputs of the same pictures from two places and judges them by one table of thresholds. Running the
-exported file is the business of `edgex.export.onnx_runner`; which runtime that is, the gate does not know.
+Compares two sets of outputs for the same pictures and judges them by one table of thresholds. The gate does not depend
+on a runtime: `edgex.export.onnx_runner` runs ONNX files, `edgex.export.tensorrt` runs engines.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Runner = Callable[[np.ndarray, np.ndarray], Outputs]
 
 @dataclasses.dataclass(frozen=True)
 class Bound:
-    """What one metric may be: at least or at most `value`, per precision."""
+    """The threshold of one metric in each precision: a minimum where `at_least` is true, else a maximum."""
 
     description: str
     at_least: bool
@@ -107,14 +107,14 @@ class GateResult:
 
     @property
     def passed(self) -> bool:
-        """Whether every metric keeps its threshold."""
+        """Whether every metric is within its threshold."""
         return all(metric.passed for metric in self.metrics)
 
     def __getitem__(self, name: str) -> Metric:
         return next(metric for metric in self.metrics if metric.name == name)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form, as stored in the file's metadata; values that are no numbers become null."""
+        """JSON-ready form, as stored in the file's metadata; NaN and infinity become null."""
         return {
             "passed": self.passed,
             "runtime": self.runtime,

@@ -276,4 +276,4 @@ def _name_of(path: Path) -> str:
 
 
 def _silent(text: str) -> None:
-    """Where nobody asked for a report."""
+    """The report function used when the caller passes none."""

@@ -1,6 +1,6 @@
 """What was measured of a vector on targets: records, their place in a vector's header, warnings made of them.
 
-Reading records and making warnings of them needs no torch. Measuring is the evaluation's business; adding a vector
+Reading records and making warnings of them needs no torch. Measuring is in `edgex.evaluation`; adding a vector
 to a target is `edgex.vectors.bake`.
 """
 

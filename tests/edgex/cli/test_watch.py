@@ -373,7 +373,7 @@ def test_ctrl_c_while_a_pipe_is_silent(watch: Watch, pictures: Path, tmp_path: P
         assert len(process.stderr.read().splitlines()) == 1
 
 
-def test_nobody_reads_standard_output(watch: Watch, pictures: Path, tmp_path: Path) -> None:
+def test_a_closed_standard_output_ends_the_run(watch: Watch, pictures: Path, tmp_path: Path) -> None:
     """As with `| head -1`: no error, no noise."""
     import subprocess
 

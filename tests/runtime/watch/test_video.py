@@ -206,7 +206,7 @@ def test_no_camera() -> None:
         open_source("camera:63").open()
 
 
-def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
