@@ -4,7 +4,7 @@
 - `::: edgex.NAME` and `::: edgex.runtime.NAME` on a page stand for the public object of that name, wherever it is
   defined, and `::: edgex` for all that the workstation has.
 - Figures of benchmarks/results appear under `results/`.
-- build/docs shows the three folders of source code as the one package that they are installed as.
+- build/docs holds a copy of the three folders of source code as the one package that they are installed as.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Lays the source out as `edgex`, `edgex.export` and `edgex.runtime` for mkdocstrings."""
     package = ROOT / "build" / "docs" / "edgex"
     shutil.rmtree(package, ignore_errors=True)
-    package.mkdir(parents=True)
-    for path in (*(ROOT / "edgex").iterdir(), ROOT / "export", ROOT / "runtime"):
-        if path.name != "__pycache__":
-            (package / path.name).symlink_to(path)
+    # Copies, not links: griffe follows a link to the folder that a file lies in, and looks for the rest beside it.
+    skip = shutil.ignore_patterns("__pycache__", "built_in", "*.jpg")
+    for folder, place in (("edgex", package), ("export", package / "export"), ("runtime", package / "runtime")):
+        shutil.copytree(ROOT / folder, place, ignore=skip)
     return config
 
 

@@ -236,12 +236,16 @@ def test_a_failed_gate_prints_its_table_and_writes_nothing(run: Run, small: Path
 @pytest.mark.parametrize(
     ("arguments", "message", "code"),
     [
-        (("--onnx", "fp32", "--trt", "fp16"), "expected one of --onnx", 2),
+        (("--onnx", "fp32", "--trt", "fp16"), "expected one of --format FORMAT, --onnx PRECISION and --trt", 2),
         (("--onnx", "fp32", "--opset", "17"), "opset from 18", 2),
         (("--onnx", "fp32", "--image-size", "100"), "multiple of the patch size 16", 2),
         (("--onnx", "fp32", "--max-batch", "0"), "largest batch of at least 1", 2),
         (("--onnx", "int8", "--calibration", "absent"), "folder of pictures at absent", 1),
-        (("--onnx", "fp16", "--calibration", "absent"), "--calibration is for int8", 2),
+        (
+            ("--onnx", "fp16", "--calibration", "absent"),
+            "--calibration: pictures to calibrate with are for int8, found precision fp16",
+            2,
+        ),
         (("--onnx", "fp32", "--threshold", "sharpness=1"), "expected a gate metric", 2),
         (("--onnx", "fp32", "--threshold", "sum_error"), "METRIC=VALUE", 2),
         (("--onnx", "fp32", "--out", "taken.onnx"), "--out: taken.onnx exists already", 2),
