@@ -98,8 +98,8 @@ def test_the_figures_of_a_row_fit_together(report: Report) -> None:
         if (row["method"], row["batch"]) in (("fused", 1), ("plain", 1)):
             assert row[f"over_{row['method']}"]["quartiles"] == [1, 1]
         if row["method"] in ("captum", "shap", "passes") and row["batch"] == 1:
-            # Twelve or more passes through the same session: CPU time holds under any load, the bounds are wide.
-            assert 4 < row["cpu_over_fused"]["median"] < 100
+            # Twelve or more passes through the same session take more CPU time than one, whatever the load.
+            assert row["cpu_over_fused"]["median"] > 1
     json.dumps(report.to_dict())
 
 

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 
 from edgex.runtime import Session, Stream, UsageError
-from edgex.runtime.watch.page import LARGEST, Page, encode
+from edgex.runtime.watch.page import _PATIENCE, LARGEST, Page, encode
 from streams import Script, coloured
 
 
@@ -222,8 +222,8 @@ def test_closing_ends_waiting_and_idle_clients_and_all_threads(session: Session)
     time.sleep(0.1)
     start = time.monotonic()
     running.close()
-    assert time.monotonic() - start < 5
-    waiting.join(5)
+    assert time.monotonic() - start < _PATIENCE, "closing does not wait for clients"
+    waiting.join(_PATIENCE)
     assert set(threading.enumerate()) <= before
     idle.close()
     movie.close()

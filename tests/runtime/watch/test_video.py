@@ -212,6 +212,7 @@ def test_a_source_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
         port = free.getsockname()[1]
     with pytest.raises(SourceError, match="Connection refused"):
         open_source(f"rtsp://127.0.0.1:{port}/live").open()
+    before = module.OPEN_TIMEOUT
     monkeypatch.setattr(module, "OPEN_TIMEOUT", 0.3)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
@@ -219,7 +220,7 @@ def test_a_source_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
         start = time.monotonic()
         with pytest.raises(SourceError, match="expected a camera or stream that answers"):
             open_source(f"rtsp://127.0.0.1:{silent.getsockname()[1]}/live").open()
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < before, "it waits as long as it was told to"
 
 
 def transport_stream(first: int, count: int) -> bytes:
