@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File
 
 if TYPE_CHECKING:
@@ -26,8 +27,12 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@event_priority(100)
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Lays the source out as `edgex`, `edgex.export` and `edgex.runtime` for mkdocstrings."""
+    """Lays the source out as `edgex`, `edgex.export` and `edgex.runtime` for mkdocstrings.
+
+    Before mkdocstrings' own `on_config`, which drops search paths that do not exist yet.
+    """
     package = ROOT / "build" / "docs" / "edgex"
     shutil.rmtree(package, ignore_errors=True)
     # Copies, not links: griffe follows a link to the folder that a file lies in, and looks for the rest beside it.
