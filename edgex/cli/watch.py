@@ -54,6 +54,10 @@ def watch(
     limit: Annotated[int | None, typer.Option(help="Number of frames to stop after.")] = None,
     loop: Annotated[bool, typer.Option("--loop", help="Restart a video or folder at its end.")] = False,
     retries: Annotated[int, typer.Option(help="Attempts to open a broken live source again.")] = 10,
+    timeout: Annotated[
+        float | None,
+        typer.Option(help="Seconds a camera or network source may keep silent; default: 10, for playlists 30."),
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="Number of classes per frame.")] = 3,
     opacity: Annotated[float, typer.Option(help="Opacity of the heatmap in written pictures, 0 to 1.")] = 0.6,
     provider: Annotated[str, typer.Option(help="Execution provider: auto, cpu, cuda, ...")] = "auto",
@@ -86,7 +90,7 @@ def watch(
         for page in pages:
             page.notice(text)
 
-    opened = open_source(source)
+    opened = open_source(source, timeout=timeout)
     options = read_provider_options(provider_options)
     with Session(model, provider, threads=threads, provider_options=options, exact_resize=not fast_resize) as session:
         stream = Stream(

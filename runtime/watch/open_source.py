@@ -26,39 +26,40 @@ _CAMERAS = {"linux": ("v4l2", "/dev/video{}"), "darwin": ("avfoundation", "{}"),
 """sys.platform -> FFmpeg's input device and how it calls a camera."""
 
 _URL = re.compile(r"[a-z][a-z0-9+.]+://", re.IGNORECASE)
+TIMEOUT = 10.0
+"""Seconds that a camera or network source may keep silent before it counts as broken."""
+PLAYLIST_TIMEOUT = 30.0
+"""The same for playlists (HLS, DASH), which grow by a whole segment at a time: 2 to 10 seconds of video."""
+_PLAYLISTS = {".m3u8", ".m3u", ".mpd"}
+_DESCRIPTIONS = {*_PLAYLISTS, ".sdp"}
+"""Suffixes of local files that name a network stream, or a recording that may still grow."""
 _WHOLE_VIDEOS = {".mp4", ".m4v", ".mkv", ".mov", ".avi", ".webm"}
 """Suffixes of URLs that name a whole video: it ends where a live stream would have broken."""
 
 
-def open_source(source: str | os.PathLike[str]) -> Source:
+def open_source(source: str | os.PathLike[str], *, timeout: float | None = None) -> Source:
     """The source that a name means; nothing is opened before `Source.open`.
 
     source: "camera:0" or "camera:/dev/video2" (on Windows "camera:" and the camera's name); "rtsp://...",
         "http://..." and the like, live unless they name a video file; "-" for standard input, see `pipe`; a folder of
         pictures, searched to the bottom and sorted by name; a picture; any other file is taken for a video.
+    timeout: seconds that a camera, a network source or a playlist may take to answer and between two pictures.
+        Defaults to 10, for playlists to 30.
 
-    Raises UsageError for a name that means nothing, SourceError where there is no such file or folder.
+    Raises UsageError for a name that means nothing or a time-out that is none, SourceError where there is no such
+    file or folder.
     """
     name = os.fspath(source)
+    if timeout is not None and not 0 < timeout < float("inf"):
+        raise UsageError(f"expected a number of seconds above 0, found {timeout!r}", argument="timeout")
     if name == "-":
         from edgex.runtime.watch.pipe import PipeSource
 
         return PipeSource(_standard_input())
     if name.startswith("camera:"):
-        return _camera(name)
+        return _camera(name, timeout)
     if _URL.match(name):
-        from edgex.runtime.watch.video import VideoSource
-
-        options = {"rtsp_transport": "tcp"} if name.lower().startswith("rtsp") else {}
-        try:
-            parts = urlsplit(name)
-        except ValueError:
-            raise UsageError(
-                f"expected a URL such as rtsp://10.0.0.2/live, found {public_name(name)}", argument="source"
-            ) from None
-        whole = parts.scheme.startswith("http") and PurePosixPath(parts.path).suffix.lower() in _WHOLE_VIDEOS
-        live = not whole and parts.scheme != "file"
-        return VideoSource(name, name if parts.scheme == "file" else public_name(name), live=live, options=options)
+        return _url(name, timeout)
     path = Path(name)
     if path.is_dir() or is_picture(path):
         return FolderSource(path)
@@ -70,7 +71,32 @@ def open_source(source: str | os.PathLike[str]) -> Source:
         )
     from edgex.runtime.watch.video import VideoSource
 
-    return VideoSource(str(path), name, live=False)
+    waits = path.suffix.lower() in _DESCRIPTIONS
+    return VideoSource(str(path), name, live=False, timeout=_patience(path.suffix, timeout) if waits else None)
+
+
+def _url(name: str, timeout: float | None) -> Source:
+    from edgex.runtime.watch.video import VideoSource
+
+    try:
+        parts = urlsplit(name)
+    except ValueError:
+        raise UsageError(
+            f"expected a URL such as rtsp://10.0.0.2/live, found {public_name(name)}", argument="source"
+        ) from None
+    if parts.scheme == "file":
+        return VideoSource(name, name, live=False)
+    suffix = PurePosixPath(parts.path).suffix.lower()
+    whole = parts.scheme.startswith("http") and suffix in _WHOLE_VIDEOS
+    options = {"rtsp_transport": "tcp"} if parts.scheme.startswith("rtsp") else {}
+    return VideoSource(name, public_name(name), live=not whole, timeout=_patience(suffix, timeout), options=options)
+
+
+def _patience(suffix: str, timeout: float | None) -> float:
+    """Seconds that a source may keep silent."""
+    if timeout is not None:
+        return timeout
+    return PLAYLIST_TIMEOUT if suffix.lower() in _PLAYLISTS else TIMEOUT
 
 
 def _standard_input() -> BinaryIO:
@@ -80,7 +106,7 @@ def _standard_input() -> BinaryIO:
     return getattr(sys.stdin.buffer, "raw", sys.stdin.buffer)
 
 
-def _camera(name: str) -> Source:
+def _camera(name: str, timeout: float | None) -> Source:
     from edgex.runtime.watch.video import VideoSource
 
     which = name.removeprefix("camera:")
@@ -89,4 +115,5 @@ def _camera(name: str) -> Source:
     if sys.platform not in _CAMERAS:
         raise UsageError(f"expected Linux, macOS or Windows to open a camera, found {sys.platform}", argument="source")
     device, pattern = _CAMERAS[sys.platform]
-    return VideoSource(which if which.startswith("/") else pattern.format(which), name, live=True, device=device)
+    url = which if which.startswith("/") else pattern.format(which)
+    return VideoSource(url, name, live=True, timeout=_patience("", timeout), device=device)

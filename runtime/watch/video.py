@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -26,9 +27,6 @@ from edgex.runtime.watch.source import SourceFrame
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import ModuleType
-
-OPEN_TIMEOUT, READ_TIMEOUT = 10.0, 5.0
-"""Seconds that a network stream or camera may keep silent before it counts as broken."""
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov")
 """What `VideoWriter` writes."""
@@ -44,30 +42,40 @@ class VideoSource:
     """Frames of whatever FFmpeg opens: a video file, a camera, a network stream.
 
     url: what FFmpeg opens; it may hold a password. name: what people read, see `edgex.runtime.watch.url.public_name`.
+    timeout: seconds that may pass before it answers, and between two pictures. Defaults to no limit, for local files.
     """
 
     def __init__(
-        self, url: str, name: str, *, live: bool, device: str | None = None, options: dict[str, str] | None = None
+        self,
+        url: str,
+        name: str,
+        *,
+        live: bool,
+        timeout: float | None = None,
+        device: str | None = None,
+        options: dict[str, str] | None = None,
     ) -> None:
         self.name = name
         self.live = live
-        self._url, self._device, self._options = url, device, options or {}
+        self._url, self._timeout, self._device, self._options = url, timeout, device, options or {}
         self._container: Any = None
 
     def open(self) -> None:
         """Opens it. Raises SourceError, and MissingExtraError without PyAV."""
         av = import_av()
+        begin = time.monotonic()
         try:
             self._container = av.open(
                 self._url,
                 format=self._device,
                 options=self._options,
-                timeout=(OPEN_TIMEOUT, READ_TIMEOUT) if self.live else None,
+                timeout=self._timeout,
                 metadata_errors="replace",
             )
         except (av.FFmpegError, OSError, ValueError) as error:
             expected = "a camera or stream that answers" if self.live else "a video that FFmpeg reads"
-            raise SourceError(f"{self.name}: expected {expected}, found: {self._reason(error)}") from error
+            reason = self._silence(begin) or f"expected {expected}, found: {self._reason(error)}"
+            raise SourceError(f"{self.name}: {reason}") from error
         streams = self._container.streams.video
         if not streams:
             self.close()
@@ -107,17 +115,41 @@ class VideoSource:
         """What FFmpeg says, without the URL, which may hold a password."""
         return _reason(error).replace(self._url, self.name)
 
-    def _decode(self, av: ModuleType, stream: Any) -> Any:
-        """Yields frames, an FFmpegError for a damaged packet, and at last a SourceError where the source broke."""
-        damaged = 0
+    def _silence(self, begin: float) -> str | None:
+        """What to say where the time-out has passed: FFmpeg's own reasons are consequences of being interrupted."""
+        if self._timeout is None or time.monotonic() - begin < self._timeout:
+            return None
+        return f"no answer within {self._timeout:g} s"
+
+    def _packets(self, av: ModuleType, stream: Any) -> Any:
+        """Yields packets, and at last a SourceError where the source broke."""
         packets = self._container.demux(stream)
         while True:
+            begin = time.monotonic()
             try:
                 packet = next(packets, None)
             except (av.FFmpegError, OSError) as error:
-                yield SourceError(f"{self.name}: broke off: {self._reason(error)}")
+                reason = self._silence(begin) or f"broke off: {self._reason(error)}"
+                yield SourceError(f"{self.name}: {reason}")
+                return
+            if (packet is None or packet.size == 0) and (reason := self._silence(begin)):
+                # Some demuxers take the interruption for the end.
+                yield SourceError(f"{self.name}: {reason}")
                 return
             if packet is None:
+                return
+            yield packet
+
+    def _decode(self, av: ModuleType, stream: Any) -> Any:
+        """Yields frames, an FFmpegError for a damaged packet, and at last a SourceError where the source broke."""
+        damaged = 0
+        for packet in self._packets(av, stream):
+            if isinstance(packet, SourceError):
+                if not self.live:
+                    # What the decoder holds back was read, too.
+                    with contextlib.suppress(av.FFmpegError):
+                        yield from stream.decode(None)
+                yield packet
                 return
             try:
                 frames = packet.decode()

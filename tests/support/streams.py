@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from edgex.runtime import ImageError, SourceError
 from edgex.runtime.frames import as_frame
@@ -21,6 +23,13 @@ LABELS = ("red thing", "green thing", "blue thing")
 def coloured(number: int, size: tuple[int, int] = (64, 96)) -> np.ndarray:
     """uint8 [H, W, 3]: a picture of LABELS[number % 3]."""
     return np.full((*size, 3), COLOURS[number % 3], np.uint8)
+
+
+def jpeg(number: int, size: tuple[int, int] = (64, 96)) -> bytes:
+    """The same picture as a JPEG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(coloured(number, size)).save(buffer, format="JPEG")
+    return buffer.getvalue()
 
 
 class Script:

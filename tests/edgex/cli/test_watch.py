@@ -24,7 +24,9 @@ from PIL import Image
 import small_model
 from edgex.cli import main
 from edgex.runtime import Session
-from streams import LABELS, coloured, write_video
+from edgex.runtime.watch.open_source import TIMEOUT
+from servers import MULTIPART, Server, answer, drip, multipart, silent
+from streams import LABELS, coloured, jpeg, write_video
 
 Watch = Callable[..., tuple[int, str, str]]
 
@@ -138,8 +140,9 @@ def test_every_option_arrives(watch: Watch, pictures: Path, monkeypatch: pytest.
 
         monkeypatch.setattr(module, name, call, raising=False)
 
-    for module, name in ((edgex.runtime, "Session"), (edgex.runtime, "Stream"), (page, "Page")):
-        record(module, name)
+    for name in ("Session", "Stream", "open_source"):
+        record(edgex.runtime, name)
+    record(page, "Page")
     options: tuple[str, ...] = (
         "--policy",
         "every",
@@ -152,6 +155,8 @@ def test_every_option_arrives(watch: Watch, pictures: Path, monkeypatch: pytest.
         "--loop",
         "--retries",
         "7",
+        "--timeout",
+        "3",
     )
     options += ("--threads", "2", "--fast-resize", "--provider", "cpu")
     code, out, _ = watch("--source", "pictures", *options, "--top", "1")
@@ -160,7 +165,7 @@ def test_every_option_arrives(watch: Watch, pictures: Path, monkeypatch: pytest.
         re.fullmatch(r"pictures/.*: \w+ thing [\d.]+% \(explained: nothing\)", line) for line in out.splitlines()
     )
     wanted = {"policy": "every", "explain": "nothing", "fps": 90, "limit": 2, "loop": True, "retries": 7, "threads": 2}
-    wanted |= {"provider": "cpu", "exact_resize": False, "provider_options": None}
+    wanted |= {"timeout": 3, "provider": "cpu", "exact_resize": False, "provider_options": None}
     assert {name: arguments[name] for name in wanted} == wanted
     assert watch("--source", "pictures", "--provider", "cpu", "--provider-option", "a=1")[0] == 2
     assert arguments["provider_options"] == {"a": "1"}
@@ -260,35 +265,38 @@ def test_a_terminal_shows_rate_and_latency(watch: Watch, pictures: Path, monkeyp
     assert re.search(r"1 frames in .*; latency ms p50 .*, p95 .*, p99", screen.getvalue())
 
 
-def test_ctrl_c_while_a_camera_is_silent(watch: Watch) -> None:
+@pytest.mark.parametrize("scheme, behaviour", [("rtsp", silent), ("http", drip), ("http", "pictures, then silence")])
+def test_ctrl_c_while_a_camera_is_silent(watch: Watch, scheme: str, behaviour: Any) -> None:
     """FFmpeg waits for its time-out; the command does not."""
-    import socket
-
     pytest.importorskip("av")
-    from edgex.runtime.watch.video import OPEN_TIMEOUT
+    if not callable(behaviour):
+        behaviour = answer(multipart([jpeg(number) for number in range(5)]), MULTIPART, then=silent)
+    moment: list[float] = []
 
-    ended = threading.Event()
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        silent.listen()
-        moment: list[float] = []
+    def interrupt(server: Server) -> None:
+        while not server.connections:
+            time.sleep(0.01)
+        time.sleep(0.3)
+        moment.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGINT)
 
-        def interrupt() -> None:
-            connection, _ = silent.accept()
-            with connection:
-                time.sleep(0.2)
-                moment.append(time.monotonic())
-                os.kill(os.getpid(), signal.SIGINT)
-                ended.wait(2 * OPEN_TIMEOUT)
-
-        visitor = threading.Thread(target=interrupt)
-        visitor.start()
-        code, _, _ = watch("--source", f"rtsp://127.0.0.1:{silent.getsockname()[1]}/a")
+    with Server(behaviour) as server:
+        killer = threading.Thread(target=interrupt, args=(server,))
+        killer.start()
+        code, _, err = watch("--source", f"{scheme}://{server.address}/a.mjpg")
         took = time.monotonic() - moment[0]
-        ended.set()
-        visitor.join()
-        assert code == 0
-        assert took < OPEN_TIMEOUT, "the command ends before the source's time-out does"
+        killer.join()
+    assert code == 0
+    assert "no answer" not in err
+    assert took < TIMEOUT / 4, "the command ends before the source's time-out does"
+
+
+def test_a_camera_that_never_answers_is_one_line(watch: Watch) -> None:
+    pytest.importorskip("av")
+    with Server(silent) as server:
+        code, out, err = watch("--source", f"rtsp://admin:s3cret@{server.address}/live", "--timeout", "0.3")
+    assert (code, out) == (1, "")
+    assert err == f"edgex: error: rtsp://{server.address}/live: no answer within 0.3 s\n"
 
 
 def test_a_port_in_use(watch: Watch, pictures: Path) -> None:
@@ -319,6 +327,7 @@ def test_a_port_in_use(watch: Watch, pictures: Path) -> None:
         (("--source", "pictures", "--explain", "gren thing"), 2, "did you mean 'green thing'"),
         (("--source", "pictures", "--limit", "0"), 2, "limit"),
         (("--source", "pictures", "--fps", "-1"), 2, "fps"),
+        (("--source", "pictures", "--timeout", "0"), 2, "--timeout: expected a number of seconds above 0, found 0.0"),
         (("--source", "pictures", "--retries", "-1"), 2, "retries: expected 0 or more attempts, found -1"),
         (("--source", "pictures", "--opacity", "2"), 2, "--opacity"),
         (("--source", "pictures", "--video", "a.gif"), 2, "ends in .mp4"),

@@ -17,7 +17,6 @@ import pytest
 
 from edgex.runtime import ImageError, MissingExtraError, Session, SourceError, Stream, UsageError, open_source
 from edgex.runtime.watch import stream as stream_module
-from edgex.runtime.watch import video as module
 from edgex.runtime.watch.video import VideoSource, VideoWriter, displayed
 from streams import COLOURS, LABELS, coloured, write_video
 
@@ -206,21 +205,12 @@ def test_no_camera() -> None:
         open_source("camera:63").open()
 
 
-def test_a_source_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_where_nobody_listens() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with pytest.raises(SourceError, match="Connection refused"):
         open_source(f"rtsp://127.0.0.1:{port}/live").open()
-    before = module.OPEN_TIMEOUT
-    monkeypatch.setattr(module, "OPEN_TIMEOUT", 0.3)
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        silent.listen()
-        start = time.monotonic()
-        with pytest.raises(SourceError, match="expected a camera or stream that answers"):
-            open_source(f"rtsp://127.0.0.1:{silent.getsockname()[1]}/live").open()
-        assert time.monotonic() - start < before, "it waits as long as it was told to"
 
 
 def transport_stream(first: int, count: int) -> bytes:
