@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from edgex.errors import EdgexError, ImageError, UsageError
 from edgex.runtime import Result, Session
-from edgex.runtime.frames import list_pictures
+from edgex.runtime.picture_files import describe, find_pictures, none_found
 from edgex.utils.output import save_picture
 
 EXPORTED = (".onnx", ".engine")
@@ -51,17 +51,18 @@ def predict(
     explain: str | None = None,
     provider: str = "auto",
     provider_options: Mapping[str, Any] | None = None,
+    report: Callable[[str], None] = lambda _: None,
 ) -> Predictions:
     """Classifies and explains pictures.
 
     model: an exported file, a model file or a name of the zoo. pictures: files, and folders, which stand for every
     picture below them. explain: the class to explain. Defaults to each picture's predicted class. provider,
-    provider_options: for exported files, as `edgex.runtime.Session` takes them.
+    provider_options: for exported files, as `edgex.runtime.Session` takes them. report: called with lines for people.
 
     An unreadable picture becomes an error of the result, and the others are classified. Raises UsageError for an
     unknown class, a folder without pictures, or a provider for a model that is not exported.
     """
-    paths = _files(pictures)
+    paths = _files(pictures, report)
     predictor = open_predictor(model, provider, provider_options)
     results: list[tuple[Path, Result]] = []
     errors: list[EdgexError] = []
@@ -73,16 +74,19 @@ def predict(
     return Predictions(tuple(results), tuple(errors))
 
 
-def _files(entries: Sequence[str | os.PathLike[str]]) -> list[Path]:
+def _files(entries: Sequence[str | os.PathLike[str]], report: Callable[[str], None] = lambda _: None) -> list[Path]:
     """The files themselves, and every picture below each folder, in order of their paths."""
     paths: list[Path] = []
     for entry in map(Path, entries):
         if not entry.is_dir():
             paths.append(entry)
             continue
-        if not (found := list_pictures(entry)):
-            raise UsageError(f"expected pictures in {entry}, found none")
-        paths += found
+        found = find_pictures(entry)
+        if not found.pictures:
+            raise UsageError(none_found(entry, found.passed_over))
+        if said := describe(found.passed_over):
+            report(f"{entry}: {said}")
+        paths += found.pictures
     return paths
 
 

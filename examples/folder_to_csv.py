@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from edgex.runtime import ImageError, Result, Session
-from edgex.runtime.frames import is_picture
+from edgex.runtime.picture_files import list_pictures
 
 BATCH = 8
 
@@ -16,7 +16,7 @@ BATCH = 8
 def main(model: str, folder: str, out: str) -> None:
     """Writes the table; a picture that cannot be read is named on standard error and left out."""
     session = Session(model)
-    paths = sorted(path for path in Path(folder).rglob("*") if is_picture(path))
+    paths = list_pictures(folder)
     with Path(out).open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["picture", "label", "score", "left", "top", "right", "bottom"])

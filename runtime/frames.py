@@ -1,8 +1,8 @@
 """What the user hands in as a picture, read and checked: a path, a PIL picture or an array.
 
 Everything becomes a `Frame`, which hands out RGB pixels region by region, so that a picture of any size is
-resampled in bounded memory. This is the one reader of pictures of edgex, for training as on the device. Resizing and
-cropping are in `preprocessing`.
+resampled in bounded memory. This is the one reader of pictures of edgex, for training as on the device. Which files
+are pictures is in `picture_files`, resizing and cropping in `preprocessing`.
 """
 
 from __future__ import annotations
@@ -17,18 +17,13 @@ import numpy as np
 from PIL import Image
 
 from edgex.runtime.errors import ImageError, UsageError, first_line
+from edgex.runtime.picture_files import PICTURE_FORMATS, load_heif_plugin
 
 ColorOrder = Literal["rgb", "bgr"]
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
-"""What files of pictures are called, in small letters: a folder's other files are passed over."""
-
-MASK_SUFFIX = ".mask.png"
-"""What the object mask beside a picture is called, cat.mask.png for cat.jpg: no picture of its own in a folder."""
-
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF", "HEIF")
+FORMATS = tuple(dict.fromkeys(PICTURE_FORMATS.values()))
 """The file formats that are decoded, as Pillow calls them. Pillow opens a file by its content, whatever it is called,
-and some of its other formats start programs (PostScript starts Ghostscript). HEIF needs a plugin of Pillow's."""
+and some of its other formats start programs (PostScript starts Ghostscript). HEIF needs the package pillow-heif."""
 
 MAX_FILE_PIXELS = 178_956_970
 """Largest picture that is decoded from a file; the limit at which Pillow refuses a decompression bomb. Arrays and PIL
@@ -66,23 +61,6 @@ class Frame:
         """The whole picture: uint8 [height, width, 3] RGB; may share memory with the caller's array."""
         pixels = self.region(0, self.height, 0, self.width)
         return pixels[..., ::-1] if self.color == "bgr" else pixels
-
-
-def is_picture(path: str | os.PathLike[str]) -> bool:
-    """Whether a file's name says that it is a picture; the file itself is not looked at."""
-    return Path(path).suffix.lower() in PICTURE_SUFFIXES
-
-
-def list_pictures(folder: str | os.PathLike[str]) -> list[Path]:
-    """The files below a folder whose names say that they are pictures, masks left out, sorted by path.
-
-    Raises OSError where the folder cannot be listed.
-    """
-    return sorted(
-        path
-        for path in Path(folder).rglob("*")
-        if is_picture(path) and not path.name.endswith(MASK_SUFFIX) and path.is_file()
-    )
 
 
 def read_picture(path: str | os.PathLike[str]) -> np.ndarray:
@@ -200,9 +178,10 @@ def open_image(source: str | os.PathLike[str] | io.BytesIO, name: str | None = N
             f"{name}: expected at most {MAX_FILE_PIXELS} pixels, found more; scale it down first"
         ) from None
     except Image.UnidentifiedImageError as error:
-        formats = ", ".join(FORMATS)
+        known = ", ".join(kind for kind in FORMATS if kind in Image.OPEN)
+        hint = "" if "HEIF" in Image.OPEN else "; HEIC pictures need the package pillow-heif"
         raise ImageError(
-            f"{name}: expected a picture ({formats}), found a file that Pillow cannot identify as one"
+            f"{name}: expected a picture ({known}), found a file that Pillow cannot identify as one{hint}"
         ) from error
     except Exception as error:
         raise ImageError(f"{name}: expected a picture (JPEG, PNG, ...), found {first_line(error)}") from error
@@ -226,6 +205,7 @@ def _open(source: str | os.PathLike[str] | io.BytesIO) -> Image.Image:
         return Image.open(source, formats=first)
     except Image.UnidentifiedImageError:
         Image.init()
+        load_heif_plugin()
         others = [name for name in FORMATS if name in Image.OPEN and name not in first]
         if not others:
             raise

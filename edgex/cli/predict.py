@@ -33,7 +33,7 @@ def predict(
     from edgex import prediction
 
     options = read_provider_options(provider_options)
-    found = prediction.predict(model, images, explain=explain, provider=provider, provider_options=options)
+    found = prediction.predict(model, images, explain=explain, provider=provider, provider_options=options, report=note)
     for error in found.errors:
         print_error(error)
     for path in found.write_overlays(overlay) if overlay is not None else []:

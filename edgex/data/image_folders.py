@@ -1,25 +1,39 @@
 """Pictures on disk: class folders, unlabelled pictures, and the reading of both.
 
 Layout of a labelled set: `<root>/train/<class>/*.jpg` with `val` and `test` beside `train`, or class folders
-directly in `<root>`. `<root>/names.json` may map folder names to display names.
+directly in `<root>`. `<root>/names.json` may map folder names to display names. Which files are pictures is
+`edgex.runtime.picture_files`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
+import os
 import random
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from edgex.errors import DataError
-from edgex.runtime.frames import as_frame, list_pictures, read_picture
+from edgex.runtime.frames import as_frame, read_picture
+from edgex.runtime.picture_files import (
+    COMPANIONS,
+    SUFFIX_LIST,
+    PictureFiles,
+    describe,
+    find_pictures,
+    is_sequence,
+    list_folder,
+    none_found,
+)
 from edgex.runtime.preprocessing import Preprocessing
-from edgex.utils.text import nearest
+from edgex.utils.text import Report, listing, nearest, silent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,35 +65,49 @@ class Pictures:
         return self.subset(rest), self.subset(sorted(held))
 
 
-def labelled(root: Path, split: str | None = None) -> Pictures:
+def labelled(root: Path, split: str | None = None, *, report: Report = silent) -> Pictures:
     """Pictures in class folders, `<root>[/<split>]/<class>/*`; folders in order of their names.
 
-    Raises DataError for a missing or empty folder and for a class folder without pictures.
+    report: told once how many files were passed over, and why.
+
+    Raises DataError for a missing or empty folder, for class folders without pictures, and for two that are links to
+    one folder.
     """
     folder = root / split if split else root
-    if not folder.is_dir():
-        raise DataError(f"expected a folder of class folders at {folder}, found nothing: check the path")
-    class_folders = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    if not class_folders:
-        raise DataError(f"expected class folders with pictures in {folder}, found none: use <class>/<picture>")
+    class_folders, passed_over = _class_folders(folder)
     names = display_names(root)
     paths: list[Path] = []
     labels: list[int] = []
+    empty: list[Path] = []
     for index, class_folder in enumerate(class_folders):
-        found = list_pictures(class_folder)
-        if not found:
-            raise DataError(f"class folder {class_folder} has no pictures: add some or remove the folder")
-        paths += found
-        labels += [index] * len(found)
+        found = _found(class_folder)
+        if not found.pictures:
+            empty.append(class_folder)
+        paths += found.pictures
+        labels += [index] * len(found.pictures)
+        passed_over += found.passed_over
+    said = describe(passed_over)
+    if empty:
+        raise DataError(
+            f"{listing(empty)}: expected pictures ({SUFFIX_LIST}) in every class folder, found none; add some or "
+            "remove the folder" + (said and f"; {said}")
+        )
+    if said:
+        report(f"{folder}: {said}")
     return Pictures(tuple(paths), tuple(labels), tuple(names.get(f.name, f.name) for f in class_folders))
 
 
-def remap_labels(pictures: Pictures, classes: Sequence[str], folder: Path) -> Pictures:
-    """The same pictures with labels that index `classes`; DataError names a class that is not among them."""
+def remap_labels(
+    pictures: Pictures, classes: Sequence[str], folder: Path, *, lack: str = "the model does not know"
+) -> Pictures:
+    """The same pictures with labels that index `classes`; DataError names a class that is not among them.
+
+    lack: ends the message, "... has a class 'x' that ".
+    """
     places = {name: index for index, name in enumerate(classes)}
     for name in pictures.classes:
         if name not in places:
-            raise DataError(f"{folder} has a class '{name}' that the model does not know{nearest(name, classes)}")
+            raise DataError(f"{folder} has a class '{name}' that {lack}{nearest(name, classes)}")
     return Pictures(pictures.paths, tuple(places[pictures.classes[label]] for label in pictures.labels), tuple(classes))
 
 
@@ -102,17 +130,66 @@ def display_names(root: Path) -> dict[str, str]:
     return {}
 
 
-def list_images(roots: Sequence[Path]) -> tuple[Path, ...]:
-    """Every picture below these folders, labels ignored, in order of their paths within each folder."""
+def list_images(roots: Sequence[Path], *, report: Report = silent) -> tuple[Path, ...]:
+    """Every picture below these folders, labels ignored, in order of their paths within each folder.
+
+    report: told once for each folder how many files were passed over, and why.
+
+    Raises DataError for a missing folder and for one without pictures.
+    """
     paths: list[Path] = []
     for root in roots:
-        if not root.is_dir():
-            raise DataError(f"expected a folder of pictures at {root}, found nothing: check the path")
-        found = list_pictures(root)
-        if not found:
-            raise DataError(f"expected pictures in {root}, found none")
-        paths += found
+        _check_folder(root, "a folder of pictures")
+        found = _found(root)
+        if not found.pictures:
+            raise DataError(none_found(root, found.passed_over))
+        if said := describe(found.passed_over):
+            report(f"{root}: {said}")
+        paths += found.pictures
     return tuple(paths)
+
+
+def _class_folders(folder: Path) -> tuple[list[Path], Counter[str]]:
+    """The class folders in a folder, and what was passed over beside them."""
+    _check_folder(folder, "a folder of class folders")
+    passed_over = Counter[str]()
+    with _listing_of(folder):
+        entries = list_folder(folder, passed_over)
+    found: dict[str, Path] = {}
+    for entry in entries:
+        if not entry.is_dir():
+            passed_over["beside the class folders"] += entry.name not in COMPANIONS
+        elif (twin := found.setdefault(os.path.realpath(entry.path), Path(entry.path))) != Path(entry.path):
+            raise DataError(f"the class folders {twin} and {entry.path} are one folder: remove the link")
+    if not found:
+        raise DataError(f"expected class folders with pictures in {folder}, found none: use <class>/<picture>")
+    return list(found.values()), passed_over
+
+
+def _found(folder: Path) -> PictureFiles:
+    with _listing_of(folder):
+        return find_pictures(folder)
+
+
+@contextlib.contextmanager
+def _listing_of(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{folder} cannot be listed ({error.strerror or error}): check its permissions") from error
+
+
+def _check_folder(folder: Path, expected: str) -> None:
+    """Raises DataError where `folder` is none."""
+    if folder.is_dir():
+        return
+    if folder.exists():
+        raise DataError(f"expected {expected} at {folder}, found a file: name a folder")
+    if is_sequence(folder):
+        raise DataError(
+            f"expected {expected}, found {folder}, the pattern of an image sequence: name the folder that it lies in"
+        )
+    raise DataError(f"expected {expected} at {folder}, found nothing: check the path")
 
 
 def subsample_evenly(paths: Sequence[Path], count: int) -> tuple[Path, ...]:

@@ -30,7 +30,8 @@ from torch import Tensor
 from edgex.data.crops import Crops, Folder, crops_of, joined_crops
 from edgex.errors import DataError, ImageError
 from edgex.runtime.errors import first_line
-from edgex.runtime.frames import MASK_SUFFIX, as_frame, open_image
+from edgex.runtime.frames import as_frame, open_image
+from edgex.runtime.picture_files import MASK_SUFFIX
 from edgex.runtime.preprocessing import Preprocessing
 from edgex.utils.progress import Progress
 

@@ -1,4 +1,4 @@
-"""Words for messages: suggestions for misspelt names. Imports nothing heavy.
+"""Words for messages: suggestions for misspelt names, lists that stay short. Imports nothing heavy.
 
 The first line of an exception is `edgex.runtime.errors.first_line`, since the device needs it too.
 """
@@ -6,7 +6,23 @@ The first line of an exception is `edgex.runtime.errors.first_line`, since the d
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+Report = Callable[[str], None]
+"""Called with lines for people."""
+
+
+def silent(text: str) -> None:
+    """The report where the caller passes none."""
+
+
+def listing(entries: Sequence[Any], *, most: int = 10, separator: str = ", ") -> str:
+    """The first entries, and how many more there are."""
+    shown = [str(entry) for entry in entries[:most]]
+    if len(entries) > most:
+        shown.append(f"and {len(entries) - most} more")
+    return separator.join(shown)
 
 
 def nearest(name: str, known: Iterable[str], *, count: int = 3) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from edgex.runtime.errors import SourceError, UsageError
-from edgex.runtime.frames import is_picture
+from edgex.runtime.picture_files import is_picture, is_sequence
 from edgex.runtime.watch.folder import FolderSource
 from edgex.runtime.watch.url import public_name
 
@@ -61,6 +61,11 @@ def open_source(source: str | os.PathLike[str], *, timeout: float | None = None)
     if _URL.match(name):
         return _url(name, timeout)
     path = Path(name)
+    if is_sequence(path):
+        raise SourceError(
+            f"expected a folder, found {name}, the pattern of an image sequence: name the folder that it lies in",
+            argument="source",
+        )
     if path.is_dir() or is_picture(path):
         return FolderSource(path)
     if not path.exists():

@@ -138,6 +138,7 @@ class Stream:
         self._waiting: deque[tuple[SourceFrame | ImageError, float]] = deque()
         self._exhausted = False
         self._tried = False
+        self._remarked = False
         self._error: Exception | None = None
         self._due = 0.0
         self._last: SourceFrame | None = None
@@ -255,6 +256,7 @@ class Stream:
             before = delivered
             try:
                 self.source.open()
+                self._say_remark()
                 if before:
                     self.metrics.reconnected() if self.source.live else None
                 for source_frame in self._source_frames():
@@ -277,6 +279,12 @@ class Stream:
                 self._pause(wait)
             finally:
                 self.source.close()
+
+    def _say_remark(self) -> None:
+        """Once, where a source has something to say of what it holds, such as files that a folder passes over."""
+        if not self._remarked and (remark := getattr(self.source, "remark", "")):
+            self._remarked = True
+            self._notice(f"{self.source.name}: {remark}")
 
     def _source_frames(self) -> Iterator[SourceFrame]:
         """Usable pictures until the source ends or the stream stops."""

@@ -17,7 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from edgex.runtime import ImageError, UsageError
 from edgex.runtime import frames as module
-from edgex.runtime.frames import as_frame, decode_picture, is_picture, list_pictures, read_picture
+from edgex.runtime.frames import as_frame, decode_picture, read_picture
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (7, 9, 3), dtype=np.uint8)
 
@@ -119,22 +119,6 @@ def test_read_picture_gives_bytes_of_its_own(tmp_path: Path, mode: str) -> None:
     pixels = read_picture(tmp_path / "a.png")
     np.testing.assert_array_equal(pixels, wanted)
     assert pixels.dtype == np.uint8 and pixels.flags.writeable and pixels.flags.c_contiguous
-
-
-@pytest.mark.parametrize(
-    "name, picture", [("a.JPG", True), ("b/c.tiff", True), ("a.txt", False), ("jpg", False), ("a.png.part", False)]
-)
-def test_what_a_picture_is_called(name: str, picture: bool) -> None:
-    assert is_picture(name) is is_picture(Path(name)) is picture
-
-
-def test_a_folders_pictures_are_listed_by_path_without_masks(tmp_path: Path) -> None:
-    names = ("b/2.PNG", "b/10.jpeg", "a.bmp", "c.gif/inside.webp", "a.mask.png", "b/2.mask.png", "notes.txt", ".png")
-    for name in names:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    found = list_pictures(str(tmp_path))
-    assert found == sorted(tmp_path / name for name in names[:4])
 
 
 def test_the_first_picture_of_an_animation_counts(tmp_path: Path) -> None:

@@ -60,9 +60,9 @@ def test_missing_and_empty_folders_are_named(tmp_path: Path) -> None:
         image_folders.labelled(tmp_path)
     picture_folder(tmp_path, {"": 1})
     (tmp_path / "empty class").mkdir()
-    with pytest.raises(DataError, match="empty class has no pictures"):
+    with pytest.raises(DataError, match="empty class: expected pictures .* in every class folder, found none"):
         image_folders.labelled(tmp_path)
-    with pytest.raises(DataError, match="expected pictures in"):
+    with pytest.raises(DataError, match=r"expected pictures \(.avif, .*\) in .*, found none"):
         image_folders.list_images([tmp_path / "empty class"])
 
 
@@ -201,3 +201,57 @@ def test_a_batch_is_what_preprocessing_makes_of_each(tmp_path: Path) -> None:
     assert batch.shape == (2, 32, 48, 3)
     assert batch.dtype == np.uint8
     assert np.array_equal(batch[1], PREPROCESSING.array(image_folders.open_picture(paths[1])))
+
+
+def test_what_is_passed_over_is_said_once(tmp_path: Path) -> None:
+    root = picture_folder(tmp_path, {"train": 2})
+    for name in ("train/red disc/._0.png", "train/red disc/notes.txt", "train/__MACOSX/x.png", "train/list.csv"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).touch()
+    said: list[str] = []
+    assert len(image_folders.labelled(root, "train", report=said.append)) == 6
+    assert said == [
+        f"{root / 'train'}: 4 files or folders passed over (hidden or of the system: 2, beside the class "
+        "folders: 1, .txt: 1)"
+    ]
+    said.clear()
+    assert len(image_folders.list_images([root], report=said.append)) == 6
+    assert len(said) == 1 and "4 files or folders passed over" in said[0]
+    said.clear()
+    prediction._files([root], said.append)
+    assert len(said) == 1 and "4 files or folders passed over" in said[0]
+    source = FolderSource(root)
+    source.open()
+    assert source.remark in said[0]
+
+
+def test_class_folders_and_what_is_in_them_may_be_links(tmp_path: Path) -> None:
+    stored = picture_folder(tmp_path / "store", {"": 3})
+    root = tmp_path / "set"
+    (root / "green square" / "day1").mkdir(parents=True)
+    draw("green square", 9).save(root / "green square" / "day1" / "9.png")
+    (root / "green square" / "day2").symlink_to(stored / "green square")
+    (root / "red disc").symlink_to(stored / "red disc")
+    (root / "green square" / "up").symlink_to("../..")
+    (root / "all").symlink_to(".")
+    said: list[str] = []
+    found = image_folders.labelled(root, report=said.append)
+    assert found.classes == ("green square", "red disc") and found.labels == (0, 0, 0, 0, 1, 1, 1)
+    assert len(said) == 1 and "links to folders that are listed already: 2" in said[0]
+
+
+def test_two_class_folders_that_are_one_are_refused(tmp_path: Path) -> None:
+    root = picture_folder(tmp_path, {"": 1})
+    (root / "dark red disc").symlink_to("red disc")
+    with pytest.raises(DataError, match="dark red disc and .*red disc are one folder: remove the link"):
+        image_folders.labelled(root)
+
+
+def test_the_true_cause_where_a_folder_is_expected(tmp_path: Path) -> None:
+    picture = tmp_path / "a.jpg"
+    draw("red disc", 0).save(picture)
+    for read in (image_folders.labelled, lambda path: image_folders.list_images([path])):
+        with pytest.raises(DataError, match=r"a\.jpg, found a file: name a folder"):
+            read(picture)
+        with pytest.raises(DataError, match="the pattern of an image sequence: name the folder that it lies in"):
+            read(tmp_path / "p_%03d.jpg")

@@ -54,7 +54,7 @@ def test_one_picture(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["", "nothing.jpg"])
 def test_a_folder_without_pictures(tmp_path: Path, name: str) -> None:
     source = open_source(str(tmp_path / name))
-    with pytest.raises(SourceError, match=r"expected pictures \(\.bmp, .*\), found none"):
+    with pytest.raises(SourceError, match=r"expected pictures \(\.avif, \.bmp, .*\) in .*, found none"):
         source.open()
 
 
