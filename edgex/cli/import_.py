@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from edgex.cli.command import HALF, command
-from edgex.cli.console import say
 
 
 def register(app: typer.Typer) -> None:
@@ -60,5 +59,5 @@ def import_weights(
         force=force,
     )
     card = result.card
-    described = f"{card.architecture}, {len(card.classes)} classes, {card.head_kind} head"
-    say(f"{result.path}: {described}, sha256 {result.sha256[:12]}…")
+    print(f"{result.path}: {card.architecture}, {len(card.classes)} classes, {card.head_kind} head", end=", ")
+    print(f"sha256 {result.sha256[:12]}…")

@@ -10,7 +10,7 @@ let version = -1;
 let frozen = false;
 
 async function start() {
-  about = await (await fetch("/about")).json();
+  about = await asked("about");
   $("about").textContent = `${about.model} on ${about.provider} · ${about.source} · ${about.policy} frame`;
   document.title = `edgex watch · ${about.model}`;
   $("classes").replaceChildren(...about.classes.map((name) => {
@@ -21,13 +21,27 @@ async function start() {
   drawScale();
   for (;;) {
     try {
-      const answer = await fetch(`/frame?after=${version}`);
+      const answer = await fetch(`frame?after=${version}`);
       if (answer.status === 200) await show(await answer.arrayBuffer());
       else if (answer.status !== 204) throw new Error(answer.statusText);
     } catch {
       setState("lost", "disconnected");
       await new Promise((done) => setTimeout(done, 1000));
     }
+  }
+}
+
+// JSON from the server, as soon as there is an answer; what it says instead is shown.
+async function asked(address) {
+  for (;;) {
+    try {
+      const answer = await fetch(address);
+      if (answer.ok) return await answer.json();
+      $("about").textContent = await answer.text();
+    } catch {
+      $("about").textContent = "the server does not answer";
+    }
+    await new Promise((done) => setTimeout(done, 1000));
   }
 }
 
@@ -167,12 +181,16 @@ async function ask(number) {
   $("problem").textContent = "";
   frozen = false;
   $("freeze").setAttribute("aria-pressed", "false");
-  const answer = await fetch("/explain", {
-    method: "POST",
-    headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ class: number }),
-  });
-  if (!answer.ok) $("problem").textContent = await answer.text();
+  try {
+    const answer = await fetch("explain", {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ class: number }),
+    });
+    if (!answer.ok) $("problem").textContent = await answer.text();
+  } catch {
+    $("problem").textContent = "The question did not arrive: the server does not answer.";
+  }
 }
 
 $("opacity").addEventListener("input", () => {
