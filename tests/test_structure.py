@@ -95,6 +95,14 @@ def test_the_runtime_imports_no_library_of_the_workstation(name: str) -> None:
     assert not {n for n in imported(MODULES[name]) if n.split(".")[0] in heavy}
 
 
+@pytest.mark.parametrize("name", [n for n in MODULES if n != "edgex.cli.console"])
+def test_only_the_console_prints(name: str) -> None:
+    """It escapes what would steer a terminal. The package's first lines may run without rich, so they print a text."""
+    calls = [node for node in ast.walk(ast.parse(MODULES[name].read_text("utf-8"))) if isinstance(node, ast.Call)]
+    printing = [ast.unparse(node.func) for node in calls if ast.unparse(node.func) in ("print", "typer.echo")]
+    assert printing in ([], *([["print"]] if name == "edgex.cli" else []))
+
+
 def test_no_module_imports_itself_in_a_circle() -> None:
     """Also no circle that only an import inside a function closes."""
     state: dict[str, int] = {}

@@ -17,5 +17,7 @@ def main() -> None:
         print(f"edgex: error: the command line needs {' and '.join(missing)}: {install_hint('cli')}", file=sys.stderr)
         sys.exit(1)
     from edgex.cli.application import run
+    from edgex.cli.console import prepare_streams
 
+    prepare_streams()
     run()

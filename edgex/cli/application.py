@@ -12,7 +12,7 @@ import typer
 
 from edgex._version import __version__
 from edgex.cli import bake, bench, demo, doctor, evaluate, export, import_, inspect, predict, train, vector, watch, zoo
-from edgex.cli.console import EXIT_FAILURE, print_error
+from edgex.cli.console import EXIT_FAILURE, print_error, say
 from edgex.doctor import extra_of
 from edgex.errors import EdgexError, MissingExtraError, UsageError
 from edgex.runtime.errors import install_hint
@@ -32,7 +32,7 @@ def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     if version:
-        typer.echo(f"edgex {__version__}")
+        say(f"edgex {__version__}")
         raise typer.Exit
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from edgex.cli.command import Command
-from edgex.cli.console import note, print_json
+from edgex.cli.console import note, print_json, say
 from edgex.errors import UsageError
 
 
@@ -66,8 +66,8 @@ def bake(
         return
     card = result.card
     total = "" if card.alpha == result.alpha else f" (alpha in all: {card.alpha:g})"
-    print(f"{result.path}: {result.target} + {result.alpha:g} x {result.vector}{total}", end=", ")
-    print(f"{card.architecture}, {len(card.classes)} classes")
+    made = f"{result.target} + {result.alpha:g} x {result.vector}{total}"
+    say(f"{result.path}: {made}, {card.architecture}, {len(card.classes)} classes")
 
 
 def _factor(text: str | None) -> float | Literal["auto"] | None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from edgex.cli.command import Command
-from edgex.cli.console import ProviderOptions, note, print_json, print_table, read_provider_options
+from edgex.cli.console import ProviderOptions, note, print_json, print_table, read_provider_options, say
 from edgex.errors import UsageError
 
 
@@ -78,13 +78,13 @@ def _print(found: dict[str, Any]) -> None:
         right=("passes", "median", "quartiles", "p95", "n", "x fused"),
     )
     for entry in found["skipped"]:
-        print(f"skipped: {entry['name']}: {entry['reason']}")
+        say(f"skipped: {entry['name']}: {entry['reason']}")
     bare = min((row for row in found["rows"] if row["method"] == "passes"), key=lambda row: row["over_fused"]["median"])
-    print(
+    say(
         f"bound: {bare['name']} take as long as {bare['over_fused']['median']:.3g} fused passes, so no method of "
         f"{found['passes']} passes costs less here"
     )
-    print(f"measured on {found['machine']['processor']}, load average {load} at the start")
+    say(f"measured on {found['machine']['processor']}, load average {load} at the start")
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

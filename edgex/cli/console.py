@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from edgex.errors import UsageError
+from edgex.runtime.printable import printable, printable_json
 from edgex.utils.json import dumps
 
 EXIT_FAILURE = 1
@@ -24,15 +26,29 @@ ProviderOptions = Annotated[
 """What `read_provider_options` reads, the same in every command that opens exported files."""
 
 
-def print_error(error: BaseException) -> None:
-    """One line on standard error."""
-    text = " ".join(str(error).split())
-    print(f"edgex: error: {text}", file=sys.stderr)
+def prepare_streams() -> None:
+    """Lets standard output and error take any text: what their encoding does not have becomes a backslash escape.
+
+    Names of files may be no UTF-8, and a terminal or redirection may know ASCII or a code page only.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def say(text: str) -> None:
+    """A line for people on standard output, made safe by `printable`; the only way to print in a command."""
+    print(printable(text), flush=True)
 
 
 def note(text: str) -> None:
-    """A line for people on standard error."""
-    print(text, file=sys.stderr, flush=True)
+    """A line for people on standard error, made safe by `printable`."""
+    print(printable(text), file=sys.stderr, flush=True)
+
+
+def print_error(error: BaseException) -> None:
+    """One line on standard error."""
+    note(f"edgex: error: {' '.join(str(error).split())}")
 
 
 def read_provider_options(entries: list[str] | None) -> dict[str, str] | None:
@@ -48,7 +64,7 @@ def read_provider_options(entries: list[str] | None) -> dict[str, str] | None:
 
 def print_json(value: Any) -> None:
     """A result for programs on standard output; numbers that JSON does not know, NaN and infinity, become null."""
-    print(dumps(value, indent=2))
+    print(printable_json(dumps(value, indent=2), sys.stdout.encoding))
 
 
 WIDTH = 130
@@ -69,11 +85,15 @@ def print_table(
     """
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title or None, title_justify="left", show_header=bool(headings))
+    # As Text, since rich reads square brackets in a plain string as markup.
+    shown = Text(printable(title)) if title else None
+    table = Table(title=shown, title_justify="left", show_header=bool(headings))
     for heading in headings:
-        table.add_column(heading, justify="right" if heading in right else "left", overflow="fold")
+        justify: Literal["left", "right"] = "right" if heading in right else "left"
+        table.add_column(Text(printable(heading)), justify=justify, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(printable(cell)) for cell in row))
     stream = sys.stderr if stderr else sys.stdout
     Console(stderr=stderr, width=None if stream.isatty() else WIDTH).print(table)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from edgex.cli.command import Command
-from edgex.cli.console import print_json
+from edgex.cli.console import print_json, say
 from edgex.doctor import PACKAGES, diagnose
 
 
@@ -23,16 +23,16 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = F
     if json:
         print_json(described)
         return
-    print(f"edgex {described['edgex']}, Python {described['python']}, {described['platform']}")
+    say(f"edgex {described['edgex']}, Python {described['python']}, {described['platform']}")
     for package in PACKAGES:
         state = found.packages[package.distribution] or f"not installed (pip install '.[{package.extra}]')"
         if package.module == "onnxruntime" and found.runtimes and not found.packages[package.distribution]:
             state = f"not installed ({found.runtimes[0]} is: one at a time)"
-        print(f"  {package.distribution:<22}{state:<44}{package.purpose}")
-    print(f"execution providers: {', '.join(found.providers) or 'none'}")
-    print(f"GPUs that torch sees: {', '.join(found.gpus) or 'none'}")
-    print(f"onnxruntime's telemetry: {described['onnxruntime_telemetry']}")
-    print(f"folder of your own models ($EDGEX_HOME): {found.home}")
-    print(f"newest bake, which `edgex export` takes by default: {found.newest_bake or 'none'}")
+        say(f"  {package.distribution:<22}{state:<44}{package.purpose}")
+    say(f"execution providers: {', '.join(found.providers) or 'none'}")
+    say(f"GPUs that torch sees: {', '.join(found.gpus) or 'none'}")
+    say(f"onnxruntime's telemetry: {described['onnxruntime_telemetry']}")
+    say(f"folder of your own models ($EDGEX_HOME): {found.home}")
+    say(f"newest bake, which `edgex export` takes by default: {found.newest_bake or 'none'}")
     for line in found.advice:
-        print(f"advice: {line}")
+        say(f"advice: {line}")

@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgex.cli.command import Renamed, command
-from edgex.cli.console import note, print_json
+from edgex.cli.console import note, print_json, print_table, say
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from edgex.evaluation.comparison import Comparison
 
 _RENAMED = (
@@ -21,7 +19,6 @@ _RENAMED = (
     Renamed("--explained", "--num-images"),
     Renamed("--cache", "--cache-dir"),
 )
-_NARROWEST = 120
 
 
 def register(app: typer.Typer) -> None:
@@ -85,60 +82,46 @@ def evaluate(
 
 
 def _print(found: Comparison) -> None:
-    import sys
-
-    from rich.console import Console
-
     report = found.to_dict()
-    # Behind a pipe there is no terminal whose width could cut columns off.
-    console = Console() if sys.stdout.isatty() else Console(width=_NARROWEST)
     for name, entry in report["models"].items():
         accuracy = entry["accuracy"]
-        print(f"{name}: accuracy {100 * accuracy['mean']:.2f}% of {accuracy['n']} pictures")
+        say(f"{name}: accuracy {100 * accuracy['mean']:.2f}% of {accuracy['n']} pictures")
     if "paired_accuracy" in report:
-        print(f"accuracy, paired change: {_interval(report['paired_accuracy'], 100, 2)} points")
+        say(f"accuracy, paired change: {_interval(report['paired_accuracy'], 100, 2)} points")
     methods = f"; other methods explain {report['methods_explain']}" if found.plan.methods else ""
-    print(f"heatmaps of the predicted class on {len(found.paths)} pictures, {found.plan.steps} steps{methods}")
+    say(f"heatmaps of the predicted class on {len(found.paths)} pictures, {found.plan.steps} steps{methods}")
     for fill in found.plan.fills:
         keys = [f"{key}:{fill}" for key in ("insertion", "deletion", "difference")]
         title = f"faithfulness, hidden patches show the {'mean colour' if fill == 'mean' else 'blurred picture'}"
-        console.print(_table(found, title, keys))
+        _print_table(found, title, keys)
     if "reference" in report:
         reference = report["reference"]
         kept = ", ".join(f"{value:.2f} on {name}" for name, value in reference["reliability"].items())
         title = f"correlation with {reference['method']} (its reliability from two halves: {kept})"
-        console.print(_table(found, title, ["reference_correlation"]))
+        _print_table(found, title, ["reference_correlation"])
     if found.area is not None:
         title = f"on the objects of {len(found.area)} pictures, which cover {100 * found.area.mean():.0f}% of them"
-        console.print(_table(found, title, ["iou", "pointing_game", "relevance_mass"]))
+        _print_table(found, title, ["iou", "pointing_game", "relevance_mass"])
     for row in found.heatmaps:
         if "sum_error" in row.values:
-            print(f"{row.name}: heatmap, base and logit differ by at most {row.values['sum_error'].max():.1e}")
+            say(f"{row.name}: heatmap, base and logit differ by at most {row.values['sum_error'].max():.1e}")
 
 
-def _table(found: Comparison, title: str, keys: list[str]) -> Table:
+def _print_table(found: Comparison, title: str, keys: list[str]) -> None:
     """Rows are heatmaps; behind the metrics, how far the model's own are better in the last of them."""
-    from rich.table import Table
-
     from edgex.evaluation.sheet import short_name
     from edgex.utils.statistics import Estimate
 
     paired = found.to_dict()["paired"]
-    table = Table(title=title, title_justify="left")
-    table.add_column("heatmaps of", overflow="fold")
-    for key in keys:
-        table.add_column(key.partition(":")[0].replace("_", " "), justify="right")
-    for own in found.own:
-        table.add_column(f"{short_name(own.name)} less this [95% interval]", justify="right", overflow="fold")
+    numbers = [key.partition(":")[0].replace("_", " ") for key in keys]
+    numbers += [f"{short_name(own.name)} less this [95% interval]" for own in found.own]
+    rows = []
     for row in found.heatmaps:
-        cells = []
-        for key in keys:
-            estimate = Estimate.of(row.values[key])
-            cells.append(f"{estimate.mean:.4f} ± {estimate.standard_error:.4f}")
-        for own in found.own:
-            cells.append("" if own is row else _interval(paired[own.name][row.name][keys[-1]]))
-        table.add_row(short_name(row.name), *cells)
-    return table
+        estimates = [Estimate.of(row.values[key]) for key in keys]
+        cells = [f"{estimate.mean:.4f} ± {estimate.standard_error:.4f}" for estimate in estimates]
+        cells += ["" if own is row else _interval(paired[own.name][row.name][keys[-1]]) for own in found.own]
+        rows.append((short_name(row.name), *cells))
+    print_table(title, ("heatmaps of", *numbers), rows, right=numbers)
 
 
 def _interval(entry: dict[str, Any], factor: float = 1, digits: int = 4) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from edgex.cli.command import HALF, command
+from edgex.cli.console import say
 
 
 def register(app: typer.Typer) -> None:
@@ -59,5 +60,5 @@ def import_weights(
         force=force,
     )
     card = result.card
-    print(f"{result.path}: {card.architecture}, {len(card.classes)} classes, {card.head_kind} head", end=", ")
-    print(f"sha256 {result.sha256[:12]}…")
+    described = f"{card.architecture}, {len(card.classes)} classes, {card.head_kind} head"
+    say(f"{result.path}: {described}, sha256 {result.sha256[:12]}…")

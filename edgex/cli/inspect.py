@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from edgex.cli.command import Command
-from edgex.cli.console import print_json
+from edgex.cli.console import print_json, say
 from edgex.vectors.transfer import METRIC, records_of
 
 
@@ -61,10 +61,10 @@ def show(path: Path, *, as_json: bool) -> None:
     ]
     for name, value in rows:
         if value is not None:
-            print(f"{name:<24}{value}")
+            say(f"{name:<24}{value}")
     _print_measured(metadata)
     if metadata["provenance"]:
-        print("provenance")
+        say("provenance")
         _print_steps(metadata["provenance"], indent=2)
 
 
@@ -113,12 +113,12 @@ def _print_measured(metadata: dict[str, Any]) -> None:
     for name, value in {**metadata.get("metrics", {}), "gate": metadata.get("gate")}.items():
         if name in ("history", METRIC) or value is None:
             continue
-        print(f"{name:<24}{_compact(value)}")
+        say(f"{name:<24}{_compact(value)}")
     records = records_of(metadata.get("metrics", {}))
     if records:
-        print("transfer, gain with its 95% interval")
+        say("transfer, gain with its 95% interval")
     for record in records:
-        print(f"  {record}")
+        say(f"  {record}")
 
 
 def _compact(value: Any) -> str:
@@ -135,8 +135,8 @@ def _print_steps(steps: list[dict[str, Any]], indent: int) -> None:
     for step in steps:
         inputs = step.get("inputs", [])
         details = [f"{key} {_compact(step[key])}" for key in ("alpha", "date", "machine") if step.get(key) is not None]
-        print(f"{' ' * indent}{step['step']}: {'; '.join(details)}")
+        say(f"{' ' * indent}{step['step']}: {'; '.join(details)}")
         for source in inputs:
             digest = source.get("sha256") or source.get("fingerprint") or "unknown"
-            print(f"{' ' * (indent + 2)}{source['role']} {source['name']} {digest}")
+            say(f"{' ' * (indent + 2)}{source['role']} {source['name']} {digest}")
             _print_steps(source.get("provenance", []), indent + 4)

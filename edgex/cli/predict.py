@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgex.cli.command import Command
-from edgex.cli.console import EXIT_FAILURE, ProviderOptions, note, print_error, print_json, read_provider_options
+from edgex.cli.console import EXIT_FAILURE, ProviderOptions, note, print_error, print_json, read_provider_options, say
 
 
 def register(app: typer.Typer) -> None:
@@ -43,6 +43,6 @@ def predict(
     else:
         for path, result in found.results:
             best = ", ".join(f"{label} {100 * score:.1f}%" for label, score in result.top(top))
-            print(f"{path}: {best}" + (f" (explained: {result.explained})" if explain else ""))
+            say(f"{path}: {best}" + (f" (explained: {result.explained})" if explain else ""))
     if found.errors:
         raise typer.Exit(EXIT_FAILURE)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgex.cli.command import HALF, command
-from edgex.cli.console import note
+from edgex.cli.console import note, say
 
 
 def register(app: typer.Typer) -> None:
@@ -64,7 +64,7 @@ def train(
         force=force,
         report=note,
     ).card
-    print(f"{out}: {len(card.classes)} classes, {card.architecture}")
+    say(f"{out}: {len(card.classes)} classes, {card.architecture}")
     for key in ("val", "test"):
         if measured := card.metrics.get(f"accuracy_{key}"):
-            print(f"accuracy on {key}: {100 * measured['value']:.2f}% of {measured['n']} pictures")
+            say(f"accuracy on {key}: {100 * measured['value']:.2f}% of {measured['n']} pictures")

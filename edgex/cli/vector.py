@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from edgex.cli.command import HALF, Command, Renamed, command
-from edgex.cli.console import note, print_json
+from edgex.cli.console import note, print_json, say
 from edgex.errors import UsageError
 from edgex.utils.output import refuse_to_overwrite
 
@@ -84,8 +84,8 @@ def label(
     if json:
         print_json({"path": str(out), **card.metrics})
         return
-    print(f"{out}: labels of {card.metrics['views']} views of {card.metrics['pictures']} pictures by {model}")
-    print(labelling.describe_reliability(card.metrics["split_half_cosine"]))
+    say(f"{out}: labels of {card.metrics['views']} views of {card.metrics['pictures']} pictures by {model}")
+    say(labelling.describe_reliability(card.metrics["split_half_cosine"]))
 
 
 def train(
@@ -182,11 +182,11 @@ def train(
     ).card
     if not _speaks():
         return
-    print(f"{out}: vector '{card.name}' from {card.source}, {card.architecture}")
-    print(f"heatmap: {card.evidence}")
+    say(f"{out}: vector '{card.name}' from {card.source}, {card.architecture}")
+    say(f"heatmap: {card.evidence}")
     best = card.metrics["best_step"]
     first, last = card.metrics["history"][0], next(r for r in card.metrics["history"] if r["step"] == best)
-    print(f"held-out error: {first['held_out']:.4f} -> {last['held_out']:.4f} of the null (step {best})")
+    say(f"held-out error: {first['held_out']:.4f} -> {last['held_out']:.4f} of the null (step {best})")
 
 
 def combine(
@@ -241,9 +241,9 @@ def combine(
     if json:
         print_json({"path": str(out), "alpha": card.alpha, "scale": card.evidence.scale, "relative_error": lost})
         return
-    print(f"{out}: vector '{card.name}' from {', '.join(vectors)}, {card.architecture}, alpha {card.alpha:g}")
-    print(f"heatmap: {card.evidence}")
-    print(f"stored as {dtype}: {out.stat().st_size / 1e6:.1f} MB, {100 * lost:.3g}% of the vector's length lost")
+    say(f"{out}: vector '{card.name}' from {', '.join(vectors)}, {card.architecture}, alpha {card.alpha:g}")
+    say(f"heatmap: {card.evidence}")
+    say(f"stored as {dtype}: {out.stat().st_size / 1e6:.1f} MB, {100 * lost:.3g}% of the vector's length lost")
 
 
 def info(

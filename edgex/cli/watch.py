@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from edgex.cli.command import Command
-from edgex.cli.console import EXIT_FAILURE, ProviderOptions, note, read_provider_options
+from edgex.cli.console import EXIT_FAILURE, ProviderOptions, note, read_provider_options, say
 from edgex.errors import UsageError
+from edgex.runtime.printable import printable
 
 if TYPE_CHECKING:
     from edgex.runtime import Session, Stream
@@ -198,7 +199,7 @@ def _run(stream: Stream, session: Session, sinks: list[Sink], top: int) -> None:
                 for sink in sinks:
                     sink.write(frame)
                 if not sinks:
-                    print(_line(frame, top), flush=True)
+                    say(_line(frame, top))
                 show(stream, frame)
     except BrokenPipeError:
         # The reader of standard output has closed it. Python would report that again at exit.
@@ -249,6 +250,6 @@ def _screen() -> Iterator[Any]:
             now = time.monotonic()
             if now - last >= _REFRESH:
                 last = now
-                live.update(Text(f"{_line(frame, 1)}\n{stream.metrics.snapshot()}"), refresh=True)
+                live.update(Text(f"{printable(_line(frame, 1))}\n{stream.metrics.snapshot()}"), refresh=True)
 
         yield show

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgex.cli.command import Command
-from edgex.cli.console import print_json, print_table
+from edgex.cli.console import print_json, print_table, say
 
 if TYPE_CHECKING:
     from edgex.files.zoo import Entry
@@ -48,7 +48,7 @@ def path(name: Annotated[str, typer.Argument(help="A zoo name, an hf:// name or 
     """Print the path of the file that a name stands for."""
     from edgex.files import zoo
 
-    print(zoo.resolve(name))
+    say(str(zoo.resolve(name)))
 
 
 def _described(entry: Entry) -> dict[str, Any]:

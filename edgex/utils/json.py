@@ -8,10 +8,12 @@ import json
 import math
 from typing import Any
 
+from edgex.runtime.printable import printable_json
+
 
 def dumps(value: Any, *, indent: int | None = None) -> str:
-    """JSON text in Unicode, null in place of every number that is not finite."""
-    return json.dumps(finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
+    """JSON text in Unicode, see `printable_json`; null in place of every number that is not finite."""
+    return printable_json(json.dumps(finite(value), indent=indent, ensure_ascii=False, allow_nan=False))
 
 
 def finite(value: Any) -> Any:

@@ -6,18 +6,20 @@ import importlib.util
 from types import TracebackType
 from typing import Any
 
+from edgex.runtime.printable import printable
+
 
 class Progress:
     """A progress bar with elapsed and remaining time; only where standard error is a terminal and `shown` is true."""
 
     def __init__(self, title: str, *, total: int, done: int = 0, shown: bool = True) -> None:
         self._bar = _bar() if shown else None
-        self._task = self._bar and self._bar.add_task(title, total=total, completed=done, detail="")
+        self._task = self._bar and self._bar.add_task(printable(title), total=total, completed=done, detail="")
 
     def advance(self, detail: str = "", steps: int = 1) -> None:
         """Moves the bar on and shows a detail behind it."""
         if self._bar is not None:
-            self._bar.update(self._task, advance=steps, detail=detail)
+            self._bar.update(self._task, advance=steps, detail=printable(detail))
 
     def __enter__(self) -> Progress:
         if self._bar is not None:
@@ -54,5 +56,5 @@ def _bar() -> Any:
         TimeRemainingColumn,
     )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[detail]}"), console=console)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[detail]}", markup=False), console=console)
