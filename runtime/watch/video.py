@@ -263,7 +263,7 @@ class VideoWriter:
         self._size = max(width - width % 2, 2), max(height - height % 2, 2)
         codec = next(name for name in _CODECS if name in self._av.codecs_available)
         container_format = {".mkv": "matroska", ".mov": "mov"}.get(self._path.suffix.lower(), "mp4")
-        temporary = self._output.enter_context(atomic_output(self._path))
+        temporary = self._output.enter_context(atomic_output(self._path, recoverable=True))
         self._container = self._av.open(str(temporary), "w", format=container_format)
         self._stream = self._container.add_stream(codec, rate=30)
         self._stream.width, self._stream.height = self._size
