@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgex.cli.command import HALF, command
-from edgex.cli.console import say
+from edgex.cli.console import note, say
 
 
 def register(app: typer.Typer) -> None:
@@ -17,8 +17,13 @@ def register(app: typer.Typer) -> None:
 
 
 def import_weights(
-    arch: Annotated[str, typer.Option(help="timm/<model> or open_clip/<model>.")],
-    classes: Annotated[str, typer.Option(help="Class names: 'a,b,c', or @FILE (one a line, or a JSON list).")],
+    arch: Annotated[
+        str | None, typer.Option(help="timm/<model> or open_clip/<model>; default: the one a config.json states.")
+    ] = None,
+    classes: Annotated[
+        str | None,
+        typer.Option(help="Class names: 'a,b,c', or @FILE (one a line, or a JSON list); default: a config.json's."),
+    ] = None,
     weights: Annotated[
         str | None, typer.Argument(metavar="FILE", help="Weights: a file or hf://organisation/repository/file.")
     ] = None,
@@ -32,6 +37,13 @@ def import_weights(
     base_weights: Annotated[
         Path | None, typer.Option(help="Weights that FILE was fine-tuned from, so that their vectors fit.")
     ] = None,
+    mean: Annotated[
+        tuple[float, float, float] | None,
+        typer.Option(metavar="R G B", help="Of pixels in [0, 1], where no configuration states it."),
+    ] = None,
+    std: Annotated[tuple[float, float, float] | None, typer.Option(metavar="R G B", help="The same.")] = None,
+    interpolation: Annotated[str | None, typer.Option(help="bicubic or bilinear.")] = None,
+    crop_pct: Annotated[float | None, typer.Option(help="Share of the short side that the crop keeps.")] = None,
     resize: Annotated[int | None, typer.Option(help="Short side in pixels before the centre crop.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Input size in pixels, where not the architecture's.")] = None,
     pooling: Annotated[str | None, typer.Option(help="token or avg, where not the architecture's.")] = None,
@@ -40,7 +52,11 @@ def import_weights(
     dtype: Annotated[str, typer.Option(help="How the weights are stored: fp32 or fp16.")] = "fp32",
     force: Annotated[bool, typer.Option(help="Overwrite an existing file.")] = False,
 ) -> None:
-    """Import a model of another library: every tensor's name and shape must fit the architecture."""
+    """Import a model of another library: every tensor's name and shape must fit the architecture.
+
+    Architecture, classes and preprocessing come from the configuration beside FILE (config.json,
+    preprocessor_config.json, open_clip_config.json) unless they are given here.
+    """
     from edgex.importers import workflow
 
     result = workflow.import_weights(
@@ -51,6 +67,10 @@ def import_weights(
         template=template,
         head=head,
         base_weights=base_weights,
+        mean=mean,
+        std=std,
+        interpolation=interpolation,
+        crop_pct=crop_pct,
         resize=resize,
         image_size=image_size,
         pooling=pooling,
@@ -58,6 +78,7 @@ def import_weights(
         out=out,
         dtype=dtype,
         force=force,
+        report=note,
     )
     card = result.card
     described = f"{card.architecture}, {len(card.classes)} classes, {card.head_kind} head"

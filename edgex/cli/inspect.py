@@ -85,7 +85,9 @@ def _preprocessing(values: dict[str, Any] | None) -> str | None:
     if values is None:
         return None
     height, width = values["image_size"]
-    return f"short side {values['resize']} px ({values['interpolation']}), centre crop {height}x{width}"
+    mean, std = (" ".join(f"{value:.4g}" for value in values[name]) for name in ("mean", "std"))
+    resize = f"short side {values['resize']} px ({values['interpolation']}), centre crop {height}x{width}"
+    return f"{resize}, mean {mean}, std {std}"
 
 
 def _evidence(values: dict[str, Any] | None) -> str | None:
@@ -136,6 +138,8 @@ def _print_steps(steps: list[dict[str, Any]], indent: int) -> None:
         inputs = step.get("inputs", [])
         details = [f"{key} {_compact(step[key])}" for key in ("alpha", "date", "machine") if step.get(key) is not None]
         say(f"{' ' * indent}{step['step']}: {'; '.join(details)}")
+        if taken := step.get("taken_from"):
+            say(f"{' ' * (indent + 2)}settings: {_compact(taken)}")
         for source in inputs:
             digest = source.get("sha256") or source.get("fingerprint") or "unknown"
             say(f"{' ' * (indent + 2)}{source['role']} {source['name']} {digest}")

@@ -7,7 +7,6 @@ Heads are in `edgex.importers.class_heads`, backbones alone, to start training f
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import os
 from collections.abc import Sequence
@@ -17,9 +16,10 @@ from typing import Any
 from edgex.errors import UsageError
 from edgex.files import model_file
 from edgex.files.model_file import BaseWeights, ModelCard
-from edgex.importers import pretrained
 from edgex.importers.base_weights import check_configuration, is_artefact, load_base
 from edgex.importers.class_heads import check_classes, check_head, class_head
+from edgex.importers.pretrained import Pretrained
+from edgex.importers.settings import Settings, preprocess
 from edgex.importers.state_dicts import StateDict, sort_tensors
 from edgex.importers.weights import read_state_dict
 from edgex.importers.zero_shot import DEFAULT_TEMPLATES
@@ -39,7 +39,7 @@ def import_model(
     head: str | os.PathLike[str] | None = None,
     base_weights: str | os.PathLike[str] | None = None,
     preprocessing: Preprocessing | None = None,
-    resize: int | None = None,
+    settings: Settings | None = None,
 ) -> tuple[SelfExplainingViT, ModelCard]:
     """A frozen model and its card from one file of another library's weights; save it with `save_model`.
 
@@ -55,7 +55,7 @@ def import_model(
     base_weights: the file that fine-tuned weights started from, in any form that `load_base` takes; defaults
         to `weights` themselves. Vectors fit models of the same base.
     preprocessing: how pictures become inputs, where it differs from the architecture's own.
-    resize: the same for its short side alone, in pixels.
+    settings: where the architecture, the classes and the preprocessing come from, for the provenance.
 
     Raises MismatchError naming a missing, extra or misshapen tensor, ArtefactError for damaged weights or
     NaN, UsageError where classes, templates and head contradict each other or the file.
@@ -77,23 +77,22 @@ def import_model(
         head=head,
         base_weights=base_weights,
         preprocessing=preprocessing,
-        resize=resize,
+        settings=settings,
     )
 
 
 def import_pretrained(
+    found: Pretrained,
     architecture: Architecture,
     classes: Sequence[str],
     *,
     name: str,
-    tag: str | None = None,
     templates: Sequence[str] | None = None,
     head: str | os.PathLike[str] | None = None,
     preprocessing: Preprocessing | None = None,
-    resize: int | None = None,
+    settings: Settings | None = None,
 ) -> tuple[SelfExplainingViT, ModelCard]:
-    """As `import_model`, for weights that the architecture's library publishes under `tag`."""
-    found = pretrained.find(architecture, tag)
+    """As `import_model`, for weights that `edgex.importers.pretrained.find` found for the architecture."""
     head = None if head is None else Path(head)
     return _assemble(
         sort_tensors(found.tensors, architecture, source=found.name),
@@ -105,8 +104,8 @@ def import_pretrained(
         base_name=found.name,
         templates=templates,
         head=head,
-        preprocessing=preprocessing or found.preprocessing,
-        resize=resize,
+        preprocessing=preprocessing or preprocess(found.stated, {}, build(architecture).preprocessing)[0],
+        settings=settings,
     )
 
 
@@ -124,7 +123,7 @@ def _assemble(
     head: Path | None = None,
     base_weights: str | os.PathLike[str] | None = None,
     preprocessing: Preprocessing | None = None,
-    resize: int | None = None,
+    settings: Settings | None = None,
 ) -> tuple[SelfExplainingViT, ModelCard]:
     """As `import_model`, from sorted tensors; inputs say in the provenance which files they came from."""
     check_classes(classes)
@@ -135,8 +134,6 @@ def _assemble(
             f"{preprocessing.image_size}"
         )
     preprocessing = preprocessing or backbone.preprocessing
-    if resize is not None:
-        preprocessing = dataclasses.replace(preprocessing, resize=resize)
     model_file.load_backbone(backbone, state.image, source=source)
     if configuration is not None:
         check_configuration(configuration, state, backbone)
@@ -148,6 +145,8 @@ def _assemble(
         base = BaseWeights(base_name, model_file.fingerprint(backbone.tensors()))
     if head is not None:
         inputs = [*inputs, _input("head", head)]
+    if settings is not None:
+        inputs = [*inputs, *(_input("configuration", file) for file in settings.files)]
     model = SelfExplainingViT(backbone, made, Evidence.default(backbone)).freeze()
     card = ModelCard(
         name=name,
@@ -158,7 +157,7 @@ def _assemble(
         head_scale=made.scale,
         evidence=model.evidence,
         base=base,
-        provenance=(_step(inputs, made, templates),),
+        provenance=(_step(inputs, made, templates, settings),),
     )
     return model, card
 
@@ -169,6 +168,10 @@ def _input(role: str, path: Path) -> dict[str, Any]:
         return {"role": role, "name": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def _step(inputs: list[dict[str, Any]], head: Head, templates: Sequence[str] | None) -> dict[str, Any]:
-    prompts: dict[str, Any] = {"templates": list(templates or DEFAULT_TEMPLATES)} if head.kind == "cosine" else {}
-    return provenance.step("import", inputs=inputs, head=head.kind, **prompts)
+def _step(
+    inputs: list[dict[str, Any]], head: Head, templates: Sequence[str] | None, settings: Settings | None
+) -> dict[str, Any]:
+    more: dict[str, Any] = {"templates": list(templates or DEFAULT_TEMPLATES)} if head.kind == "cosine" else {}
+    if settings is not None:
+        more["taken_from"] = settings.taken_from
+    return provenance.step("import", inputs=inputs, head=head.kind, **more)

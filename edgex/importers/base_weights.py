@@ -15,6 +15,7 @@ from edgex.files import model_file
 from edgex.files.model_file import BaseWeights
 from edgex.files.tensor_file import TensorFile
 from edgex.importers import pretrained
+from edgex.importers.settings import preprocess
 from edgex.importers.state_dicts import StateDict, sort_tensors
 from edgex.importers.weights import read_state_dict
 from edgex.models.backbones import Architecture, Backbone, build
@@ -47,7 +48,7 @@ def pretrained_backbone(architecture: Architecture, tag: str | None = None) -> t
     state = sort_tensors(found.tensors, architecture, source=found.name)
     backbone = build(architecture)
     model_file.load_backbone(backbone, state.image, source=found.name)
-    backbone.preprocessing = found.preprocessing or backbone.preprocessing
+    backbone.preprocessing = preprocess(found.stated, {}, backbone.preprocessing)[0]
     return backbone, BaseWeights(found.name, model_file.fingerprint(backbone.tensors()))
 
 

@@ -13,20 +13,25 @@ from torch import Tensor
 
 from edgex.errors import MismatchError, UsageError
 from edgex.files.hub import fetch
+from edgex.importers.configuration import Stated, read_open_clip, read_timm
 from edgex.importers.weights import read_state_dict
 from edgex.models.backbones import Architecture
-from edgex.runtime.preprocessing import Preprocessing
 from edgex.utils.text import nearest
+
+_OF_THE_ARCHITECTURE = ("arch", "image_size", "pooling", "classes")
 
 
 @dataclasses.dataclass(frozen=True)
 class Pretrained:
-    """Published weights: name, tensors, file, and the preprocessing they were trained with, if known."""
+    """Published weights: name, tensors, file, and what their library states of their preprocessing.
+
+    Image size, pooling and classes are those of the architecture that the weights were loaded for.
+    """
 
     name: str
     tensors: dict[str, Tensor]
     path: Path
-    preprocessing: Preprocessing | None
+    stated: Stated
 
 
 def find(architecture: Architecture, tag: str | None = None) -> Pretrained:
@@ -62,7 +67,10 @@ def _timm(architecture: Architecture, tag: str | None) -> Pretrained:
     except RuntimeError as error:
         first = " ".join(str(error).split())[:200]
         raise MismatchError(f"{path} does not fit {architecture} ({first}): give a weights file instead") from error
-    return Pretrained(f"timm/{family}.{config.tag}", dict(built.state_dict()), path, None)
+    name = f"timm/{family}.{config.tag}"
+    stated = Stated()
+    read_timm(name, config.to_dict(), stated)
+    return Pretrained(name, dict(built.state_dict()), path, stated.without(*_OF_THE_ARCHITECTURE))
 
 
 def _open_clip(architecture: Architecture, tag: str | None) -> Pretrained:
@@ -87,11 +95,7 @@ def _open_clip(architecture: Architecture, tag: str | None) -> Pretrained:
         raise UsageError(f"the weights '{tag}' were trained {trained} quick GELU: use open_clip/{other}")
     repository, _, file = str(config["hf_hub"]).rpartition("/")
     path = fetch(repository, [file] if file else [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME])
-    trained_with = Preprocessing(
-        image_size=architecture.image_size,
-        resize=min(architecture.image_size),
-        interpolation=config["interpolation"],
-        mean=config["mean"],
-        std=config["std"],
-    )
-    return Pretrained(f"{architecture.name}:{tag}", read_state_dict(path), path, trained_with)
+    name = f"{architecture.name}:{tag}"
+    stated = Stated()
+    read_open_clip(name, {"preprocess_cfg": config}, stated)
+    return Pretrained(name, read_state_dict(path), path, stated.without(*_OF_THE_ARCHITECTURE))

@@ -6,16 +6,19 @@ How weights become a model is `edgex.importers.assembly`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edgex.errors import UsageError
 from edgex.files import hub
 from edgex.files.model_file import ModelCard, save_model
 from edgex.files.vector_file import STORAGE
-from edgex.importers import assembly
+from edgex.importers import assembly, configuration
+from edgex.importers import pretrained as published
 from edgex.importers.class_heads import parse_classes
+from edgex.importers.settings import settle
 from edgex.models import backbones
 from edgex.utils.output import refuse_to_overwrite
 
@@ -33,14 +36,18 @@ class ImportResult:
 
 
 def import_weights(
-    arch: str,
-    classes: str,
+    arch: str | None = None,
+    classes: str | None = None,
     weights: PathLike | None = None,
     *,
     pretrained: str | None = None,
     template: Sequence[str] | None = None,
     head: PathLike | None = None,
     base_weights: PathLike | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    interpolation: str | None = None,
+    crop_pct: float | None = None,
     resize: int | None = None,
     image_size: int | None = None,
     pooling: str | None = None,
@@ -48,23 +55,32 @@ def import_weights(
     out: PathLike | None = None,
     dtype: str = "fp32",
     force: bool = False,
+    report: Callable[[str], None] | None = None,
 ) -> ImportResult:
     """Makes an edgex model of weights from timm, open_clip or Hugging Face; every tensor's name and shape must fit.
 
-    arch: timm/<model> or open_clip/<model>. classes: "a,b,c", or "@FILE" with a name a line or a JSON list.
+    What the caller leaves out is taken from the configuration beside the weights: timm's and transformers' config.json,
+    transformers' preprocessor_config.json, open_clip's open_clip_config.json. The provenance records who said what.
+
+    arch: timm/<model> or open_clip/<model>. classes: "a,b,c", or "@FILE" with a name a line or a JSON list. Both are
+        needed where no configuration states them.
     weights: a file or hf://organisation/repository/file; pretrained: a tag of the library instead, "default" is its
         own choice. One of the two.
     template: prompts of a zero-shot head, "{}" is the class. head: file of a linear head, see
         `edgex.importers.assembly.import_model`. base_weights: the file that `weights` were fine-tuned from, so that
         vectors of that base fit.
-    resize: short side in pixels before the centre crop. image_size: input size in pixels. pooling: "token" or "avg".
-        All three default to the architecture's.
+    mean, std: of the channels R, G, B, of pixels scaled to [0, 1]. interpolation: "bicubic" or "bilinear".
+    crop_pct: share of the resized short side that the centre crop keeps, in (0, 1]; resize: or the short side in
+        pixels. image_size: input size in pixels. pooling: "token" or "avg". All these default to the configuration's,
+        then to the architecture's.
     name: of the model. Defaults to the file's, or to the architecture's. out: file to write. Defaults to
         <name>.safetensors in the current folder. dtype: of the stored weights, "fp32" or "fp16".
-    force: replace an existing file.
+    force: replace an existing file. report: called with lines for people: what was taken from which file, what was
+        assumed, and which argument replaces a statement.
 
-    Raises UsageError for contradicting arguments, MismatchError for tensors that do not fit, ArtefactError for damaged
-    weights.
+    Raises UsageError for contradicting arguments and for classes other than those stated, MismatchError for tensors
+    that do not fit, ArtefactError for damaged weights or configurations, UnsupportedError for a model or
+    a preprocessing that edgex does not have.
     """
     if (weights is None) == (pretrained is None):
         raise UsageError("expected either a weights file or a pretrained tag", argument="weights")
@@ -73,22 +89,47 @@ def import_weights(
     if dtype not in _DTYPES:
         raise UsageError(f"expected {' or '.join(_DTYPES)}, found '{dtype}'", argument="dtype")
     refuse_to_overwrite(out, force=force)
-    architecture = backbones.architecture(arch, image_size=image_size, pooling=pooling)
-    names = parse_classes(classes)
-    linear = None if head is None else Path(head)
+    given = {
+        "arch": arch,
+        "image_size": image_size,
+        "pooling": pooling,
+        "classes": None if classes is None else parse_classes(classes),
+        "mean": None if mean is None else tuple(mean),
+        "std": None if std is None else tuple(std),
+        "interpolation": interpolation,
+        "resize": resize,
+        "crop_pct": crop_pct,
+    }
+    own_head = template is None and head is None
     if weights is not None:
-        path = hub.weights_file(os.fspath(weights))
+        path = hub.weights_file(weights)
+        settings = settle(configuration.beside(path), given, source=path.name, own_head=own_head)
+        make = functools.partial(assembly.import_model, path, base_weights=base_weights)
         chosen = name or path.name.partition(".")[0]
-        base = None if base_weights is None else Path(base_weights)
-        model, card = assembly.import_model(
-            path, architecture, names, name=chosen, templates=template, head=linear, base_weights=base, resize=resize
-        )
     else:
-        chosen = name or architecture.model
-        tag = None if pretrained == "default" else pretrained
-        model, card = assembly.import_pretrained(
-            architecture, names, name=chosen, tag=tag, templates=template, head=linear, resize=resize
+        found = published.find(
+            _architecture(arch, image_size, pooling), None if pretrained == "default" else pretrained
         )
+        settings = settle(found.stated, given, source=found.name, own_head=own_head)
+        make = functools.partial(assembly.import_pretrained, found)
+        chosen = name or settings.architecture.model
+    for remark in settings.remarks if report is not None else ():
+        report(remark)
+    model, card = make(
+        settings.architecture,
+        settings.classes,
+        name=chosen,
+        templates=template,
+        head=head,
+        preprocessing=settings.preprocessing,
+        settings=settings,
+    )
     target = Path(out) if out is not None else Path(f"{chosen}.safetensors")
     refuse_to_overwrite(target, force=force)
     return ImportResult(target, card, save_model(target, model, card, dtype=STORAGE[dtype]))
+
+
+def _architecture(arch: str | None, image_size: int | None, pooling: str | None) -> backbones.Architecture:
+    if arch is None:
+        raise UsageError("expected the architecture whose pretrained weights to take", argument="arch")
+    return backbones.architecture(arch, image_size=image_size, pooling=pooling)

@@ -23,8 +23,13 @@ COMMANDS = {
 }
 PRINTED = {"json", "help"}
 """Options that say how the command prints."""
-SPECIAL = {("bake", "alpha"): ("0.25", 0.25), ("import", "classes"): ("cat,dog", "cat,dog")}
-"""Options that are converted on their way: what is given, what arrives."""
+SPECIAL: dict[tuple[str, str], tuple[str, Any]] = {
+    ("bake", "alpha"): ("0.25", 0.25),
+    ("import", "classes"): ("cat,dog", "cat,dog"),
+    ("import", "mean"): ("0.1 0.2 0.3", (0.1, 0.2, 0.3)),
+    ("import", "std"): ("0.4 0.5 0.6", (0.4, 0.5, 0.6)),
+}
+"""Options that are converted on their way or take several values: what is given, what arrives."""
 
 
 def options_of(name: str) -> list[Any]:
@@ -42,7 +47,7 @@ def given(command: str, option: Any, index: int) -> tuple[list[str], Any]:
         return ([off[0]], False) if option.default is True else ([flag], True)
     if (command, option.name) in SPECIAL:
         text, value = SPECIAL[command, option.name]
-        return [flag, text], value
+        return [flag, *text.split()], value
     kind = option.type_descriptor.annotation
     kind = next(iter(get_args(kind)), kind)
     value = {int: 100 + index, float: 100.5 + index}.get(kind, f"given-{option.name}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from edgex.errors import ArtefactError, MismatchError, UsageError
 from edgex.files import model_file
 from edgex.importers.assembly import import_pretrained
 from edgex.importers.base_weights import pretrained_backbone
+from edgex.importers.pretrained import find
+from edgex.importers.workflow import import_weights
 from edgex.models.backbones import Architecture, architecture
 
 pytestmark = pytest.mark.usefixtures("tiny_clips")
@@ -71,7 +74,7 @@ def test_timm_weights_from_the_cache(cache: Path) -> None:
     assert torch.equal(backbone.tensors()["pos_embed"], module.pos_embed)
 
     classes = [str(index) for index in range(1000)]
-    model, card = import_pretrained(arch, classes, name="mine", tag="r160_in1k")
+    model, card = import_pretrained(find(arch, "r160_in1k"), arch, classes, name="mine")
     images = torch.randn(1, 3, 160, 160)
     with torch.no_grad():
         assert (model(images).logits - module(images)).abs().max() < 1e-5
@@ -80,6 +83,37 @@ def test_timm_weights_from_the_cache(cache: Path) -> None:
 
     larger, _ = pretrained_backbone(architecture("timm/test_vit", image_size=192))
     assert larger.tensors()["pos_embed"].shape[1] == 12 * 12 + 1, "timm resizes positions itself"
+
+
+def test_the_preprocessing_is_that_of_the_tag(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import timm
+    from timm.models import _registry
+
+    module: Any = timm.create_model("test_vit", num_classes=1000)
+    cached(cache, "timm/test_vit.other", "model.safetensors", module.state_dict())
+    own = timm.get_pretrained_cfg("test_vit")
+    other = dataclasses.replace(own, tag="other", hf_hub_id="timm/test_vit.other", crop_pct=0.5, mean=(0.1, 0.2, 0.3))
+    monkeypatch.setitem(_registry._model_pretrained_cfgs, "test_vit.other", other)
+    monkeypatch.setitem(_registry._model_with_tags, "test_vit", ["test_vit.r160_in1k", "test_vit.other"])
+    monkeypatch.setattr(_registry, "_model_has_pretrained", {*_registry._model_has_pretrained, "test_vit.other"})
+
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join(str(index) for index in range(1000)))
+    said: list[str] = []
+    card = import_weights(
+        "timm/test_vit",
+        f"@{names}",
+        pretrained="other",
+        std=(0.4, 0.4, 0.4),
+        out=tmp_path / "m.safetensors",
+        report=said.append,
+    ).card
+    assert (card.preprocessing.resize, card.preprocessing.mean) == (320, (0.1, 0.2, 0.3))
+    assert said == [
+        "taken from timm/test_vit.other: mean, interpolation, resize",
+        "warning: std 0.4 0.4 0.4 as given replaces 0.5 0.5 0.5 of timm/test_vit.other",
+    ]
+    assert pretrained_backbone(card.architecture, "other")[0].preprocessing.resize == 320
 
 
 def test_timm_weights_that_do_not_fit(cache: Path) -> None:
@@ -110,7 +144,7 @@ def test_open_clip_weights_from_the_cache(cache: Path, monkeypatch: pytest.Monke
     assert backbone.preprocessing.interpolation == "bilinear"
     assert backbone.preprocessing.mean == (0.5, 0.5, 0.5)
 
-    model, card = import_pretrained(arch, ["cat", "dog"], name="mine", tag="some_tag")
+    model, card = import_pretrained(find(arch, "some_tag"), arch, ["cat", "dog"], name="mine")
     images = torch.randn(1, 3, 64, 64)
     tokens = open_clip.get_tokenizer("tiny-token")(["a photo of a cat.", "a photo of a dog."])
     with torch.no_grad():

@@ -1,0 +1,308 @@
+"""What the files beside weights state: architecture, classes and preprocessing, as each library writes them.
+
+- timm: config.json with "architecture" and "pretrained_cfg" (`timm.models.save_for_hf`);
+- transformers: config.json with "architectures", and preprocessor_config.json (`save_pretrained`);
+- open_clip: open_clip_config.json with "model_cfg" and "preprocess_cfg" (`open_clip.push_to_hf_hub`).
+
+What is made of it, beside what the caller asks for, is decided in `edgex.importers.settings`; the tensors are read in
+`edgex.importers.weights`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from edgex.errors import ArtefactError, UnsupportedError
+from edgex.runtime.json_text import read_json
+from edgex.runtime.preprocessing import INTERPOLATIONS
+
+CONFIG = "config.json"
+PREPROCESSOR = "preprocessor_config.json"
+OPEN_CLIP = "open_clip_config.json"
+FILES = (CONFIG, PREPROCESSOR, OPEN_CLIP)
+Source = Path | str
+"""What states something: a file, or the name of an entry in a library's own list of published weights."""
+
+# transformers' classes whose tensors `edgex.importers.state_dicts` knows.
+_TRANSFORMERS = ("CLIPModel", "CLIPVisionModel", "CLIPVisionModelWithProjection")
+# Arguments of timm's models that leave the structure and the result of inference as they are, and those read here.
+_TIMM_ARGUMENTS = ("num_classes", "in_chans", "img_size", "global_pool", "pretrained", "checkpoint_path")
+# PIL's filters by the numbers that transformers stores.
+_FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
+
+
+@dataclasses.dataclass
+class Stated:
+    """What files state; a setting that they say nothing of is missing from `values`.
+
+    values: "arch" (edgex's name), "image_size" (height, width), "pooling", "classes" (a tuple of names), "mean", "std",
+        "interpolation", and for the resize before the centre crop either "resize" (short side in pixels at image_size)
+        or "crop_pct" (the crop's share of it).
+    refusals: setting -> why edgex cannot do what is stated. It matters only where the caller does not set it.
+    sources: setting -> name of the file that states it.
+    files: the files that were read.
+    """
+
+    values: dict[str, Any] = dataclasses.field(default_factory=dict)
+    refusals: dict[str, str] = dataclasses.field(default_factory=dict)
+    sources: dict[str, str] = dataclasses.field(default_factory=dict)
+    files: tuple[Path, ...] = ()
+
+    def add(self, file: Source, **values: Any) -> None:
+        """Takes settings from a file or a library's own list; None is no statement."""
+        given = {name: value for name, value in values.items() if value is not None}
+        self.values |= given
+        self._note(file, given)
+
+    def refuse(self, file: Source, setting: str, reason: str) -> None:
+        """Notes that edgex cannot do what a file states of a setting."""
+        self.refusals[setting] = f"{file}: {reason}"
+        self._note(file, [setting])
+
+    def without(self, *settings: str) -> Stated:
+        """The same without what is said of some settings."""
+        values, refusals, sources = (
+            {name: value for name, value in said.items() if name not in settings}
+            for said in (self.values, self.refusals, self.sources)
+        )
+        return Stated(values, refusals, sources, self.files)
+
+    def _note(self, file: Source, settings: Iterable[str]) -> None:
+        self.sources |= dict.fromkeys(settings, file.name if isinstance(file, Path) else file)
+        if isinstance(file, Path):
+            self.files = tuple(dict.fromkeys((*self.files, file)))
+
+
+def beside(weights: str | os.PathLike[str]) -> Stated:
+    """What is stated beside a file of weights, or in a folder of them; nothing where no known file is there.
+
+    Raises ArtefactError for a configuration that cannot be read or holds another type than its library writes,
+    UnsupportedError for a model that edgex cannot make.
+    """
+    weights = Path(weights)
+    folder = weights if weights.is_dir() else weights.parent
+    stated = Stated()
+    config, open_clip = folder / CONFIG, folder / OPEN_CLIP
+    if open_clip.is_file() and (weights.name.startswith("open_clip") or not config.is_file()):
+        read_open_clip(open_clip, _object(read_json(open_clip), open_clip), stated)
+        return stated
+    content = read_json(config) if config.is_file() else None
+    if not isinstance(content, dict):
+        content = {}  # some other program's file
+    if isinstance(content.get("architecture"), str) or isinstance(content.get("pretrained_cfg"), dict):
+        read_timm(config, content, stated)
+    elif "architectures" in content or "model_type" in content:
+        _read_transformers(config, content, stated)
+    if (processor := folder / PREPROCESSOR).is_file():
+        _read_processor(processor, _object(read_json(processor), processor), stated)
+    return stated
+
+
+def read_timm(file: Source, content: Mapping[str, Any], stated: Stated) -> None:
+    """Reads timm's config.json, or the entry of its own list of pretrained models under "pretrained_cfg"."""
+    cfg = _object(content.get("pretrained_cfg", content), file, "pretrained_cfg")
+    arguments = _object(content.get("model_args") or {}, file, "model_args")
+    for name, value in arguments.items():
+        if name not in _TIMM_ARGUMENTS and not name.endswith("_rate") and value not in (None, False):
+            raise UnsupportedError(
+                f"{file}: the model was made with {name}={value!r}; edgex builds a model of timm by its name alone: "
+                "expected a model that has a name of its own"
+            )
+    size = arguments.get("img_size") or cfg.get("input_size")
+    size = [size, size] if isinstance(size, int) else size
+    if size is not None:
+        _add_size(stated, file, _numbers(size, file, "img_size" if "img_size" in arguments else "input_size")[-2:])
+    pooling = content.get("global_pool") or arguments.get("global_pool")
+    architecture = content.get("architecture") or cfg.get("architecture")
+    stated.add(
+        file,
+        arch=f"timm/{_text(architecture, file, 'architecture')}" if architecture else None,
+        pooling=_text(pooling, file, "global_pool") if pooling else None,
+        classes=_names(content.get("label_names") or cfg.get("label_names"), file, "label_names"),
+        mean=_channels(cfg.get("mean"), file, "mean"),
+        std=_channels(cfg.get("std"), file, "std"),
+        crop_pct=_positive(cfg.get("crop_pct"), file, "crop_pct"),
+    )
+    _add_interpolation(stated, file, cfg.get("interpolation"))
+    if (mode := cfg.get("crop_mode") or "center") != "center":
+        stated.refuse(file, "resize", _no_resize(f"crop_mode '{mode}'"))
+
+
+def _read_transformers(file: Path, content: Mapping[str, Any], stated: Stated) -> None:
+    architectures = content.get("architectures")
+    named = architectures[0] if isinstance(architectures, list) and architectures else content.get("model_type")
+    if named not in (*_TRANSFORMERS, "clip", "clip_vision_model"):
+        raise UnsupportedError(
+            f"{file}: {named} (transformers) is not supported yet: expected {', '.join(_TRANSFORMERS)} of "
+            "transformers, a VisionTransformer of timm or a CLIP model of open_clip; such a model of timm can be "
+            "fine-tuned on the same pictures with edgex train"
+        )
+    vision = _object(content.get("vision_config") or content, file, "vision_config")
+    size = vision.get("image_size")
+    if size is not None:
+        _add_size(stated, file, _numbers([size, size] if isinstance(size, int) else size, file, "image_size"))
+
+
+def _read_processor(file: Path, content: Mapping[str, Any], stated: Stated) -> None:
+    """transformers' preprocessor_config.json: resize, centre crop, rescale, normalise, each if its "do_" says so."""
+    kind = content.get("image_processor_type") or content.get("feature_extractor_type")
+    if kind is None and "image_mean" not in content:
+        return  # of sound or text
+    for step in ("do_flip_channel_order", "do_pad", "do_thumbnail", "do_align_long_axis"):
+        if content.get(step):
+            stated.refuse(file, "resize", f"edgex has no step '{step}'")
+    _add_scale(stated, file, content)
+    number = content.get("resample")
+    if number is not None:
+        name = _FILTERS[number] if isinstance(number, int) and 0 <= number < len(_FILTERS) else str(number)
+        _add_interpolation(stated, file, name)
+    _add_resize(stated, file, content, square=not str(kind).startswith("CLIP"))
+
+
+def _add_scale(stated: Stated, file: Source, content: Mapping[str, Any]) -> None:
+    """mean and std for pixels in [0, 1], whichever factor the file multiplies pixels in [0, 255] by."""
+    factor = _positive(content.get("rescale_factor", 1 / 255), file, "rescale_factor") or 1 / 255
+    unit = 255.0 * factor if content.get("do_rescale", True) else 255.0
+    unit = 1.0 if math.isclose(unit, 1.0, rel_tol=1e-6) else unit
+    if content.get("do_normalize", True):
+        mean, std = (_channels(content.get(name), file, name) for name in ("image_mean", "image_std"))
+    else:
+        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    stated.add(
+        file,
+        mean=None if mean is None else tuple(value / unit for value in mean),
+        std=None if std is None else tuple(value / unit for value in std),
+    )
+
+
+def _add_resize(stated: Stated, file: Source, content: Mapping[str, Any], *, square: bool) -> None:
+    """The resize and the centre crop. square: a plain number under "size" stands for both sides."""
+    size, crop = content.get("size"), content.get("crop_size")
+    crops = content.get("do_center_crop", crop is not None)
+    if not content.get("do_resize", True):
+        stated.refuse(file, "resize", _no_resize("do_resize false"))
+    elif isinstance(size, dict) and isinstance(size.get("shortest_edge"), int) and crops:
+        stated.add(file, resize=size["shortest_edge"])
+    elif isinstance(size, int) and not square and crops:
+        stated.add(file, resize=size)
+    elif size is not None:
+        stated.refuse(file, "resize", _no_resize(f"size {size}" + (" without a centre crop" if not crops else "")))
+    if crops and crop is not None:
+        sides = [crop.get("height"), crop.get("width")] if isinstance(crop, dict) else [crop, crop]
+        _add_size(stated, file, _numbers(sides, file, "crop_size"))
+
+
+def read_open_clip(file: Source, content: Mapping[str, Any], stated: Stated) -> None:
+    """Reads open_clip_config.json, or the entry of its own list of pretrained weights under "preprocess_cfg"."""
+    model = _object(content.get("model_cfg") or {}, file, "model_cfg")
+    vision = _object(model.get("vision_cfg") or {}, file, "vision_cfg")
+    cfg = _object(content.get("preprocess_cfg") or {}, file, "preprocess_cfg")
+    size = cfg.get("size") or vision.get("image_size")
+    if size is not None:
+        _add_size(stated, file, _numbers([size, size] if isinstance(size, int) else size, file, "size"))
+    stated.add(
+        file,
+        arch=_open_clip_name(model),
+        mean=_channels(cfg.get("mean"), file, "mean"),
+        std=_channels(cfg.get("std"), file, "std"),
+        crop_pct=1.0,
+    )
+    _add_interpolation(stated, file, cfg.get("interpolation"))
+    if (mode := cfg.get("resize_mode") or "shortest") != "shortest":
+        stated.refuse(file, "resize", _no_resize(f"resize_mode '{mode}'"))
+
+
+def _open_clip_name(model: Mapping[str, Any]) -> str | None:
+    """The name under which open_clip knows a configuration, if it does."""
+    import open_clip
+
+    known = (name for name in open_clip.list_models() if open_clip.get_model_config(name) == model)
+    name = next(known, None)
+    return f"open_clip/{name}" if name else None
+
+
+def _add_size(stated: Stated, file: Source, size: tuple[float, ...]) -> None:
+    height, width = (int(side) for side in size)
+    earlier = stated.values.get("image_size")
+    if height != width:
+        stated.refuse(file, "image_size", f"expected square pictures, found {height}x{width}")
+    elif earlier not in (None, (height, width)):
+        source = stated.sources["image_size"]
+        stated.refuse(file, "image_size", f"crops to {height}x{width} pixels, {source} says {earlier[0]}x{earlier[1]}")
+    elif earlier is None:
+        stated.add(file, image_size=(height, width))
+
+
+def _add_interpolation(stated: Stated, file: Source, name: Any) -> None:
+    if name is None:
+        return
+    stated.add(file, interpolation=_text(name, file, "interpolation"))
+    if name not in INTERPOLATIONS:
+        stated.refuse(file, "interpolation", f"expected interpolation {' or '.join(INTERPOLATIONS)}, found '{name}'")
+
+
+def _no_resize(found: str) -> str:
+    return f"edgex resizes the short side and crops the centre, found {found}: give resize or crop_pct to do so here"
+
+
+def _object(value: Any, file: Source, name: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _mistyped(value, file, name, "an object")
+    return value
+
+
+def _text(value: Any, file: Source, name: str) -> str:
+    if not isinstance(value, str):
+        raise _mistyped(value, file, name, "a string")
+    return value
+
+
+def _positive(value: Any, file: Source, name: str) -> float | None:
+    if value is None:
+        return None
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or value <= 0:
+        raise _mistyped(value, file, name, "a number above 0")
+    return float(value)
+
+
+def _numbers(value: Any, file: Source, name: str) -> tuple[float, ...]:
+    usable = isinstance(value, (list, tuple)) and len(value) in (1, 2, 3)
+    if not usable or not all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in value):
+        raise _mistyped(value, file, name, "a list of numbers")
+    return tuple(value)
+
+
+def _channels(value: Any, file: Source, name: str) -> tuple[float, ...] | None:
+    """Three numbers; one stands for all channels."""
+    if value is None:
+        return None
+    numbers = _numbers([value] if isinstance(value, (int, float)) else value, file, name)
+    numbers = numbers * 3 if len(numbers) == 1 else numbers
+    if len(numbers) != 3:
+        raise _mistyped(value, file, name, "three numbers")
+    return tuple(float(number) for number in numbers)
+
+
+def _names(value: Any, file: Source, name: str) -> tuple[str, ...] | None:
+    """Class names in order: a list, or an object whose keys count from 0."""
+    if not value:
+        return None
+    if isinstance(value, dict):
+        try:
+            numbered = {int(key): entry for key, entry in value.items()}
+            value = [numbered[index] for index in range(len(value))]
+        except (KeyError, ValueError):
+            raise _mistyped(value, file, name, "names numbered from 0 without gaps") from None
+    if not isinstance(value, (list, tuple)) or not all(isinstance(one, str) for one in value):
+        raise _mistyped(value, file, name, "a list of names")
+    return tuple(value)
+
+
+def _mistyped(value: Any, file: Source, name: str, expected: str) -> ArtefactError:
+    where = f"{file}: {name}" if name else f"{file}"
+    return ArtefactError(f"{where}: expected {expected}, found {repr(value)[:80]}")

@@ -1,0 +1,179 @@
+"""Architecture, classes and preprocessing of an imported model: what the caller gives, else what files state, else the
+architecture's own.
+
+Reading the files is `edgex.importers.configuration`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgex.errors import ArtefactError, UnsupportedError, UsageError
+from edgex.importers.class_heads import check_classes
+from edgex.importers.configuration import Stated
+from edgex.models import backbones
+from edgex.models.backbones import Architecture
+from edgex.runtime.preprocessing import Preprocessing
+
+ARGUMENT = "argument"
+"""In `Settings.taken_from`: given by the caller."""
+ASSUMED = "assumed"
+"""In `Settings.taken_from`: the default of the architecture's name, since nothing states it."""
+PREPROCESSING = ("mean", "std", "interpolation", "resize")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What a model is made with, and who says so.
+
+    taken_from: setting -> ARGUMENT, ASSUMED or the name of the file that states it. files: the files that were read.
+    remarks: lines for people: what was taken from files, what was assumed, where an argument replaced a statement.
+    """
+
+    architecture: Architecture
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    taken_from: dict[str, str]
+    files: tuple[Path, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+def settle(stated: Stated, given: Mapping[str, Any], *, source: str, own_head: bool = True) -> Settings:
+    """Decides every setting: an argument before a statement before the architecture's default.
+
+    given: the caller's arguments: "arch", "image_size", "pooling", "classes" (a tuple), "mean", "std", "interpolation",
+        "resize", "crop_pct"; None for those left out. source: names the weights in errors. own_head: whether the
+        weights' own head is used, which the stated classes are of.
+
+    Raises UsageError where arguments contradict each other, where architecture or classes are known from nowhere, and
+    where the classes given are others than those stated; UnsupportedError for a statement that edgex cannot follow and
+    that no argument replaces; ArtefactError for a stated value that is none.
+    """
+    given = {name: value for name, value in given.items() if value is not None}
+    stated = stated if own_head else stated.without("classes")
+    arch = _value("arch", stated, given)
+    if arch is None:
+        raise UsageError(
+            f"no file beside {source} states the architecture: give it as timm/<model> or open_clip/<model>",
+            argument="arch",
+        )
+    size = _value("image_size", stated, given)
+    size = size if size is None or isinstance(size, int) else min(size)
+    architecture = backbones.architecture(arch, image_size=size, pooling=_value("pooling", stated, given))
+    taken_from = {name: _source(name, stated, given) for name in ("arch", "image_size", "pooling", "classes")}
+    preprocessing, sources = preprocess(stated, given, backbones.build(architecture).preprocessing)
+    taken_from |= sources
+    return Settings(
+        architecture,
+        _classes(stated, given, source),
+        preprocessing,
+        taken_from,
+        stated.files,
+        _remarks(stated, taken_from, architecture, preprocessing),
+    )
+
+
+def preprocess(
+    stated: Stated, given: Mapping[str, Any], default: Preprocessing
+) -> tuple[Preprocessing, dict[str, str]]:
+    """The preprocessing for the default's image size, and who says what of it."""
+    values = {name: _value(name, stated, given) for name in PREPROCESSING[:-1]}
+    values["resize"] = _resize(stated, given, default)
+    sources = {name: _source(name, stated, given) for name in PREPROCESSING}
+    result = default
+    for name, value in values.items():
+        if value is None:
+            continue
+        try:
+            result = dataclasses.replace(result, **{name: value})
+        except UsageError as error:
+            if sources[name] == ARGUMENT:
+                raise UsageError(str(error), argument=name) from None
+            raise ArtefactError(f"{sources[name]}: {error}") from None
+    return result, sources
+
+
+def _resize(stated: Stated, given: Mapping[str, Any], default: Preprocessing) -> int | None:
+    """Short side in pixels; None where neither argument nor file says anything of it."""
+    side = min(default.image_size)
+    if "crop_pct" in given:
+        if "resize" in given:
+            raise UsageError("resize and crop_pct say the same: leave one of them out", argument="crop_pct")
+        if not 0 < given["crop_pct"] <= 1:
+            raise UsageError(f"expected a share in (0, 1], found {given['crop_pct']}", argument="crop_pct")
+        return math.floor(side / given["crop_pct"])
+    if "resize" in given:
+        return int(given["resize"])
+    if "resize" in stated.refusals:
+        raise UnsupportedError(stated.refusals["resize"])
+    if "resize" in stated.values:
+        at = min(stated.values.get("image_size", default.image_size))
+        return round(stated.values["resize"] * side / at)
+    return math.floor(side / stated.values["crop_pct"]) if "crop_pct" in stated.values else None
+
+
+def _value(name: str, stated: Stated, given: Mapping[str, Any]) -> Any:
+    if name in given:
+        return given[name]
+    if name in stated.refusals:
+        raise UnsupportedError(stated.refusals[name])
+    return stated.values.get(name)
+
+
+def _source(name: str, stated: Stated, given: Mapping[str, Any]) -> str:
+    names = ("resize", "crop_pct") if name == "resize" else (name,)
+    if any(one in given for one in names):
+        return ARGUMENT
+    return next((stated.sources[one] for one in names if one in stated.sources), ASSUMED)
+
+
+def _classes(stated: Stated, given: Mapping[str, Any], source: str) -> tuple[str, ...]:
+    found, wanted = stated.values.get("classes"), given.get("classes")
+    if found is None and wanted is None:
+        raise UsageError(f"no file beside {source} states the classes: give their names", argument="classes")
+    classes = tuple(wanted or found)
+    check_classes(classes)
+    if found is None or wanted is None:
+        return classes
+    where = stated.sources["classes"]
+    if len(found) != len(wanted):
+        raise UsageError(f"expected the {len(found)} classes of {where}, found {len(wanted)}", argument="classes")
+    for index, (theirs, ours) in enumerate(zip(found, wanted, strict=True)):
+        if theirs != ours:
+            raise UsageError(
+                f"class {index} is '{ours}' here and '{theirs}' in {where}: leave the classes out, or correct the file",
+                argument="classes",
+            )
+    return classes
+
+
+def _remarks(
+    stated: Stated, taken_from: Mapping[str, str], architecture: Architecture, preprocessing: Preprocessing
+) -> tuple[str, ...]:
+    by_source: dict[str, list[str]] = {}
+    for name, source in taken_from.items():
+        by_source.setdefault(source, []).append(name)
+    given, assumed = by_source.pop(ARGUMENT, []), by_source.pop(ASSUMED, [])
+    lines = [f"taken from {source}: {', '.join(names)}" for source, names in by_source.items()]
+    if unknown := [name for name in assumed if name in PREPROCESSING]:
+        lines.append(f"assumed from the name {architecture.name}, since no file states it: {', '.join(unknown)}")
+    used = {"arch": architecture.name, "image_size": architecture.image_size, "pooling": architecture.pooling}
+    used |= {name: getattr(preprocessing, name) for name in PREPROCESSING}
+    for name in given:
+        source = _source(name, stated, {})
+        said = (
+            _resize(stated, {}, preprocessing) if name == "resize" and not stated.refusals else stated.values.get(name)
+        )
+        if name in stated.refusals:
+            lines.append(f"warning: {name} {_shown(used[name])} as given replaces what {source} states")
+        elif said is not None and name in used and used[name] != said:
+            lines.append(f"warning: {name} {_shown(used[name])} as given replaces {_shown(said)} of {source}")
+    return tuple(lines)
+
+
+def _shown(value: Any) -> str:
+    return " ".join(f"{one:g}" for one in value) if isinstance(value, tuple) else str(value)

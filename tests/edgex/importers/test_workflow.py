@@ -1,0 +1,384 @@
+"""What an import takes from the files beside the weights: equal to the library's own pipeline, printed and recorded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from libraries import CLASSES, saved, shaken
+from PIL import Image
+
+from edgex import samples
+from edgex.errors import ArtefactError, UnsupportedError, UsageError
+from edgex.files.model_file import load_model
+from edgex.importers.workflow import import_weights
+from edgex.models.self_explaining import normalise
+
+OWN = {
+    "mean": (0.485, 0.456, 0.406),
+    "std": (0.229, 0.224, 0.225),
+    "crop_pct": 0.875,
+    "interpolation": "bilinear",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A model of timm as `save_for_hf` leaves it, with preprocessing other than its name's default."""
+    return timm_folder(tmp_path / "timm")
+
+
+def timm_folder(folder: Path, names: Any = CLASSES, **cfg: Any) -> Path:
+    import timm
+    from timm.models import save_for_hf
+
+    torch.manual_seed(0)
+    module = shaken(timm.create_model("test_vit", num_classes=len(CLASSES)))
+    module.pretrained_cfg = {**module.pretrained_cfg, **OWN, **cfg}
+    save_for_hf(module, folder, model_config={"label_names": names} if names else {}, safe_serialization=True)
+    return folder
+
+
+def picture() -> Image.Image:
+    return Image.open(samples.paths()[0]).convert("RGB")
+
+
+def scores(path: Path) -> torch.Tensor:
+    """Probabilities of an imported model for a photograph, read as the device reads it."""
+    network, card = load_model(path)
+    pixels = torch.from_numpy(card.preprocessing.array(picture())[None])
+    image = normalise(pixels, card.preprocessing.mean, card.preprocessing.std)
+    return network(image).logits.softmax(-1)[0]
+
+
+def rewrite(file: Path, **changes: Any) -> None:
+    content = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({**content, **changes}), encoding="utf-8")
+
+
+class TestTimm:
+    def test_scores_equal_timms_own_pipeline(self, folder: Path, tmp_path: Path) -> None:
+        import timm
+
+        reference = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+        transform = timm.data.create_transform(**timm.data.resolve_model_data_config(reference))
+        with torch.no_grad():
+            expected = reference(transform(picture())[None]).softmax(-1)[0]
+        result = import_weights(weights=folder / "model.safetensors", out=tmp_path / "m.safetensors")
+        assert (scores(result.path) - expected).abs().max() < 1e-5
+        defaults = import_weights(
+            weights=saved(tmp_path / "alone.safetensors", dict(reference.state_dict())),
+            arch="timm/test_vit",
+            classes="a,b,c",
+            out=tmp_path / "d.safetensors",
+        )
+        assert (scores(defaults.path) - expected).abs().max() > 1e-3, "the picture tells the two apart"
+
+    def test_everything_stated_is_taken_printed_and_recorded(self, folder: Path, tmp_path: Path) -> None:
+        said: list[str] = []
+        result = import_weights(
+            weights=folder / "model.safetensors", out=tmp_path / "m.safetensors", report=said.append
+        )
+        assert str(result.card.architecture) == "timm/test_vit (160x160 px, token pooling)"
+        assert result.card.classes == CLASSES
+        assert result.card.preprocessing.resize == 182
+        assert said == [
+            "taken from config.json: arch, image_size, pooling, classes, mean, std, interpolation, resize",
+        ]
+        (step,) = result.card.provenance
+        assert set(step["taken_from"].values()) == {"config.json"}
+        assert [entry["role"] for entry in step["inputs"]] == ["weights", "configuration"]
+
+    def test_the_command_needs_the_folder_alone_and_inspect_shows_what_was_taken(
+        self, folder: Path, run: Callable[..., str]
+    ) -> None:
+        said = run("import", str(folder / "model.safetensors"), "--std", "0.4", "0.5", "0.6", "--name", "mine")
+        assert "mine.safetensors: timm/test_vit (160x160 px, token pooling), 3 classes" in said
+        assert "warning: std 0.4 0.5 0.6 as given replaces 0.229 0.224 0.225 of config.json" in said
+        shown = run("inspect", "mine.safetensors")
+        assert "short side 182 px (bilinear), centre crop 160x160, mean 0.485 0.456 0.406, std 0.4 0.5 0.6" in shown
+        assert "settings: arch config.json, image_size config.json" in shown
+        assert "std argument" in shown
+
+    def test_what_no_file_states_is_assumed_aloud(self, timm_vit: Any, tmp_path: Path) -> None:
+        said: list[str] = []
+        file = saved(tmp_path / "w.safetensors", timm_vit.state_dict())
+        result = import_weights(
+            "timm/test_vit", "a,b,c", file, out=tmp_path / "m.safetensors", mean=(0, 0, 0), report=said.append
+        )
+        assert said == [
+            "assumed from the name timm/test_vit, since no file states it: std, interpolation, resize",
+        ]
+        assert result.card.provenance[0]["taken_from"]["mean"] == "argument"
+        assert result.card.provenance[0]["taken_from"]["std"] == "assumed"
+
+    def test_an_argument_replaces_a_statement_and_says_so(self, folder: Path, tmp_path: Path) -> None:
+        said: list[str] = []
+        result = import_weights(
+            weights=folder / "model.safetensors",
+            out=tmp_path / "m.safetensors",
+            mean=(0.5, 0.5, 0.5),
+            std=OWN["std"],
+            interpolation="bicubic",
+            crop_pct=1,
+            report=said.append,
+        )
+        preprocessing = result.card.preprocessing
+        assert (preprocessing.mean, preprocessing.resize, preprocessing.interpolation) == ((0.5,) * 3, 160, "bicubic")
+        assert preprocessing.std == OWN["std"]
+        assert said[1:] == [
+            "warning: mean 0.5 0.5 0.5 as given replaces 0.485 0.456 0.406 of config.json",
+            "warning: interpolation bicubic as given replaces bilinear of config.json",
+            "warning: resize 160 as given replaces 182 of config.json",
+        ]
+
+    def test_another_image_size_keeps_the_share_of_the_crop(self, tmp_path: Path) -> None:
+        import timm
+        from timm.models import save_for_hf
+
+        module = shaken(timm.create_model("test_vit", num_classes=3, img_size=192, global_pool="avg"))
+        module.pretrained_cfg = {**module.pretrained_cfg, **OWN}
+        save_for_hf(module, tmp_path / "t", safe_serialization=True)
+        result = import_weights(
+            weights=tmp_path / "t" / "model.safetensors", classes="a,b,c", out=tmp_path / "m.safetensors"
+        )
+        assert str(result.card.architecture) == "timm/test_vit (192x192 px, avg pooling)"
+        assert result.card.preprocessing.resize == 219
+
+    @pytest.mark.parametrize(
+        ("cfg", "message", "argument"),
+        [
+            (
+                {"crop_mode": "squash"},
+                "config.json: edgex resizes the short side .* crop_mode 'squash'",
+                {"resize": 160},
+            ),
+            ({"interpolation": "lanczos"}, "expected interpolation .* 'lanczos'", {"interpolation": "bicubic"}),
+        ],
+    )
+    def test_what_edgex_cannot_do_is_refused_unless_an_argument_replaces_it(
+        self, tmp_path: Path, cfg: dict[str, Any], message: str, argument: dict[str, Any]
+    ) -> None:
+        file = timm_folder(tmp_path / "timm", **cfg) / "model.safetensors"
+        with pytest.raises(UnsupportedError, match=message):
+            import_weights(weights=file, out=tmp_path / "m.safetensors")
+        said: list[str] = []
+        import_weights(weights=file, out=tmp_path / "m.safetensors", report=said.append, **argument)
+        assert "as given replaces what config.json states" in said[-1]
+
+    def test_a_changed_structure_is_refused(self, folder: Path, tmp_path: Path) -> None:
+        rewrite(folder / "config.json", model_args={"act_layer": "relu"})
+        with pytest.raises(UnsupportedError, match="was made with act_layer='relu'"):
+            import_weights(weights=folder / "model.safetensors", out=tmp_path / "m.safetensors")
+
+    @pytest.mark.parametrize(
+        ("classes", "message"),
+        [
+            ("cat,teapot,traffic light", "class 1 is 'teapot' here and 'traffic light' in config.json"),
+            ("cat,traffic light", "expected the 3 classes of config.json, found 2"),
+        ],
+    )
+    def test_other_classes_than_those_stated_are_refused(
+        self, folder: Path, tmp_path: Path, classes: str, message: str
+    ) -> None:
+        with pytest.raises(UsageError, match=message):
+            import_weights(classes=classes, weights=folder / "model.safetensors", out=tmp_path / "m.safetensors")
+        import_weights(classes=",".join(CLASSES), weights=folder / "model.safetensors", out=tmp_path / "m.safetensors")
+
+    def test_the_classes_of_a_replaced_head_are_not_taken(
+        self, folder: Path, tmp_path: Path, linear_head: Callable[[int], tuple[Path, Any]]
+    ) -> None:
+        result = import_weights(
+            classes="a,b,c",
+            weights=folder / "model.safetensors",
+            head=linear_head(64)[0],
+            out=tmp_path / "m.safetensors",
+        )
+        assert result.card.classes == ("a", "b", "c")
+
+    def test_numbered_names_and_old_files_are_read(self, tmp_path: Path) -> None:
+        file = timm_folder(tmp_path / "timm", names={"1": "b", "0": "a", "2": "c"}) / "config.json"
+        old = json.loads(file.read_text(encoding="utf-8"))
+        file.write_text(json.dumps({**old["pretrained_cfg"], **{k: old[k] for k in ("architecture", "label_names")}}))
+        result = import_weights(weights=file.with_name("model.safetensors"), out=tmp_path / "m.safetensors")
+        assert result.card.classes == ("a", "b", "c")
+        assert result.card.preprocessing.mean == OWN["mean"]
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"pretrained_cfg": 3},
+            {"pretrained_cfg": {"mean": "grey"}},
+            {"pretrained_cfg": {"mean": [1, 2]}},
+            {"pretrained_cfg": {"std": [0, 0, 0]}},
+            {"pretrained_cfg": {"crop_pct": -1}},
+            {"model_args": {"img_size": ["a", "b"]}},
+            {"label_names": {"0": "a", "5": "b"}},
+            {"label_names": [1, 2, 3]},
+            {"model_args": []},
+            {"model_args": ["img_size"]},
+            {"architecture": 7},
+            {"global_pool": 7},
+        ],
+    )
+    def test_mistyped_statements_are_one_line(self, folder: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
+        rewrite(folder / "config.json", **changes)
+        if changes == {"model_args": []}:  # as good as none
+            import_weights(weights=folder / "model.safetensors", out=tmp_path / "m.safetensors")
+            return
+        with pytest.raises((ArtefactError, UnsupportedError), match="config.json") as caught:
+            import_weights(weights=folder / "model.safetensors", out=tmp_path / "m.safetensors")
+        assert "\n" not in str(caught.value)
+
+    def test_another_programs_file_is_passed_over(self, timm_vit: Any, tmp_path: Path) -> None:
+        file = saved(tmp_path / "w.safetensors", timm_vit.state_dict())
+        for content in ("[1]", '{"lr": 0.1}'):
+            (tmp_path / "config.json").write_text(content)
+            with pytest.raises(UsageError, match=r"no file beside w.safetensors states the architecture"):
+                import_weights(weights=file, out=tmp_path / "m.safetensors")
+            with pytest.raises(UsageError, match=r"no file beside w.safetensors states the classes"):
+                import_weights("timm/test_vit", weights=file, out=tmp_path / "m.safetensors")
+
+    @pytest.mark.parametrize(
+        ("given", "message", "argument"),
+        [
+            ({"crop_pct": 1.5}, r"expected a share in \(0, 1\], found 1.5", "crop_pct"),
+            ({"crop_pct": 0.9, "resize": 200}, "leave one of them out", "crop_pct"),
+            ({"std": (1, 1, 0)}, "expected std above 0", "std"),
+            ({"mean": (1, 2)}, "expected mean of 3 floats", "mean"),
+            ({"interpolation": "area"}, "expected interpolation", "interpolation"),
+            ({"resize": 0}, "at least 1 pixel", "resize"),
+        ],
+    )
+    def test_unusable_arguments_are_named(
+        self, folder: Path, given: dict[str, Any], message: str, argument: str
+    ) -> None:
+        with pytest.raises(UsageError, match=message) as caught:
+            import_weights(weights=folder / "model.safetensors", **given)
+        assert caught.value.argument == argument
+
+
+def processor(folder: Path, **changes: Any) -> None:
+    """transformers' preprocessor_config.json of a CLIP model of 64 pixels."""
+    content = {
+        "image_processor_type": "CLIPImageProcessor",
+        "do_resize": True,
+        "size": {"shortest_edge": 72},
+        "do_center_crop": True,
+        "crop_size": {"height": 64, "width": 64},
+        "resample": 3,
+        "do_rescale": True,
+        "rescale_factor": 0.00392156862745098,
+        "do_normalize": True,
+        "image_mean": [0.4, 0.5, 0.6],
+        "image_std": [0.2, 0.25, 0.3],
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps({**content, **changes}), encoding="utf-8")
+
+
+class TestTransformers:
+    @pytest.fixture
+    def clip_folder(self, tiny_clips: None, hf_config: Any, tmp_path: Path) -> Path:
+        from transformers import CLIPVisionModelWithProjection
+
+        torch.manual_seed(0)
+        module = shaken(CLIPVisionModelWithProjection(hf_config.vision_config))
+        module.save_pretrained(tmp_path / "hf")
+        processor(tmp_path / "hf")
+        return tmp_path / "hf"
+
+    def import_(self, folder: Path, head: Path, **given: Any) -> Any:
+        given = {"arch": "open_clip/tiny-quickgelu", "classes": "a,b,c", **given}
+        return import_weights(weights=folder / "model.safetensors", head=head, out=folder / "m.safetensors", **given)
+
+    def test_pixels_equal_transformers_own(
+        self, clip_folder: Path, linear_head: Callable[[int], tuple[Path, Any]]
+    ) -> None:
+        from transformers import CLIPImageProcessorPil
+
+        said: list[str] = []
+        preprocessing = self.import_(clip_folder, linear_head(32)[0], report=said.append).card.preprocessing
+        assert preprocessing.resize == 72
+        assert said[0] == "taken from config.json: image_size"
+        assert said[1] == "taken from preprocessor_config.json: mean, std, interpolation, resize"
+        theirs = CLIPImageProcessorPil.from_pretrained(clip_folder)(picture(), return_tensors="pt")["pixel_values"]
+        pixels = torch.from_numpy(preprocessing.array(picture())[None])
+        ours = normalise(pixels, preprocessing.mean, preprocessing.std)
+        assert (ours - theirs).abs().max() < 1e-4
+
+    @pytest.mark.parametrize(
+        ("changes", "mean", "std"),
+        [
+            ({"do_normalize": False}, 0.0, 1.0),
+            ({"do_rescale": False}, 0.4 / 255, 0.2 / 255),
+            ({"rescale_factor": 1 / 127.5}, 0.2, 0.1),
+            ({"image_mean": 0.1, "image_std": [0.5]}, 0.1, 0.5),
+        ],
+    )
+    def test_every_way_to_scale_pixels_is_followed(
+        self,
+        clip_folder: Path,
+        linear_head: Callable[[int], tuple[Path, Any]],
+        changes: dict[str, Any],
+        mean: float,
+        std: float,
+    ) -> None:
+        processor(clip_folder, **changes)
+        preprocessing = self.import_(clip_folder, linear_head(32)[0]).card.preprocessing
+        assert preprocessing.mean[0] == pytest.approx(mean, abs=1e-9)
+        assert preprocessing.std[0] == pytest.approx(std, abs=1e-9)
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"do_resize": False}, "found do_resize false"),
+            ({"do_center_crop": False}, "found size .* without a centre crop"),
+            ({"size": {"longest_edge": 72}}, "found size"),
+            ({"do_pad": True}, "no step 'do_pad'"),
+            ({"do_flip_channel_order": True}, "no step 'do_flip_channel_order'"),
+            ({"resample": 0}, "expected interpolation bicubic or bilinear, found 'nearest'"),
+            ({"crop_size": {"height": 96, "width": 96}}, "crops to 96x96 pixels, config.json says 64x64"),
+            ({"crop_size": {"height": 64, "width": 32}}, "expected square pictures, found 64x32"),
+        ],
+    )
+    def test_steps_that_edgex_does_not_have_are_refused(
+        self,
+        clip_folder: Path,
+        linear_head: Callable[[int], tuple[Path, Any]],
+        changes: dict[str, Any],
+        message: str,
+    ) -> None:
+        processor(clip_folder, **changes)
+        with pytest.raises(UnsupportedError, match=message):
+            self.import_(clip_folder, linear_head(32)[0])
+
+    @pytest.mark.parametrize("name", ["Dinov2ForImageClassification", "CLIPForImageClassification"])
+    def test_other_models_are_named(self, clip_folder: Path, name: str) -> None:
+        rewrite(clip_folder / "config.json", architectures=[name])
+        for weights in (clip_folder / "model.safetensors", clip_folder, clip_folder / "model.safetensors.index.json"):
+            with pytest.raises(UnsupportedError, match=rf"{name} \(transformers\) is not supported yet"):
+                import_weights("timm/test_vit", "a,b", weights, out=clip_folder / "m.safetensors")
+
+
+class TestOpenClip:
+    def test_its_configuration_is_read(self, clip: Any, tmp_path: Path) -> None:
+        import open_clip
+
+        file = saved(tmp_path / "open_clip_model.safetensors", clip.state_dict())
+        content = {
+            "model_cfg": open_clip.get_model_config("tiny-token"),
+            "preprocess_cfg": {"mean": [0.1, 0.2, 0.3], "std": [0.5, 0.5, 0.5], "interpolation": "bilinear"},
+        }
+        (tmp_path / "open_clip_config.json").write_text(json.dumps(content), encoding="utf-8")
+        card = import_weights(classes="cat,dog", weights=file, out=tmp_path / "m.safetensors").card
+        assert card.architecture.name == "open_clip/tiny-token"
+        assert card.preprocessing.mean == (0.1, 0.2, 0.3)
+        assert card.preprocessing.interpolation == "bilinear"
+        assert card.preprocessing.resize == 64
+        rewrite(tmp_path / "open_clip_config.json", preprocess_cfg={"resize_mode": "longest"})
+        with pytest.raises(UnsupportedError, match="open_clip_config.json: .* found resize_mode 'longest'"):
+            import_weights(classes="cat,dog", weights=file, out=tmp_path / "m2.safetensors")
