@@ -25,8 +25,8 @@ from torch import Tensor
 from edgex.data import image_folders
 from edgex.errors import UsageError
 from edgex.evaluation.faithfulness import embed_filled, hide
+from edgex.files import torch_file
 from edgex.files.model_file import LoadedModel
-from edgex.files.tensor_file import save_state
 from edgex.models.self_explaining import SelfExplainingViT, normalise
 from edgex.runtime.preprocessing import Preprocessing
 from edgex.shapley.solver import FEWEST_PASSES, kernel_shap, players_of_patches
@@ -128,8 +128,8 @@ def cached_heatmaps(
             digest = hashlib.sha256(image.numpy().tobytes()).hexdigest()
             stored = folder / f"{digest[:24]}.pt"
             if not stored.is_file():
-                save_state(stored, _explain(network, image, preprocessing, method, digest, where, precision))
-            content = torch.load(stored, weights_only=True)
+                torch_file.save(stored, _explain(network, image, preprocessing, method, digest, where, precision))
+            content = torch_file.load(stored)
             classes.append(content["class"])
             heatmaps.append(content["heatmap"])
             progress.advance()

@@ -24,8 +24,9 @@ from edgex.errors import UsageError
 from edgex.evaluation import baselines, classification, localisation
 from edgex.evaluation.baselines import Explanations, Method
 from edgex.evaluation.faithfulness import FILLS, STEPS, Fill, check_steps, faithfulness
+from edgex.files import torch_file
 from edgex.files.model_file import LoadedModel, ModelCard, load_model
-from edgex.files.tensor_file import encode, save_state
+from edgex.files.tensor_file import encode
 from edgex.models.self_explaining import SelfExplainingViT, normalise
 from edgex.utils import devices
 from edgex.utils.progress import Progress
@@ -322,8 +323,8 @@ def cached_scores(
         stored = cache / f"scores-{digest.hexdigest()[:24]}-{fill}.pt"
         if not stored.is_file():
             values = scores(measured, images, explanations, dataclasses.replace(plan, fills=(fill,)), title)
-            save_state(stored, {name: torch.from_numpy(found_values) for name, found_values in values.items()})
-        found |= {name: values.numpy() for name, values in torch.load(stored, weights_only=True).items()}
+            torch_file.save(stored, {name: torch.from_numpy(found_values) for name, found_values in values.items()})
+        found |= {name: values.numpy() for name, values in torch_file.load(stored).items()}
     return found
 
 

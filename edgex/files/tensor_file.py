@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import errno
 import hashlib
 import io
 import json
@@ -236,13 +235,3 @@ def check_writable(path: Path) -> None:
     with atomic_output(probe):
         pass
     probe.unlink()
-
-
-def save_state(path: Path, content: dict[str, Any]) -> None:
-    """`torch.save` of plain tensors and containers that leaves a whole file or nothing."""
-    with atomic_output(path) as temporary:
-        try:
-            torch.save(content, temporary)
-        except RuntimeError as error:
-            # torch's own writer reports a full disk this way.
-            raise OSError(errno.ENOSPC, f"torch could not write it: {first_line(error)}") from error

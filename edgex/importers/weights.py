@@ -6,19 +6,15 @@ A file is read and unwrapped here; which tensor belongs where is decided in `edg
 from __future__ import annotations
 
 import os
-import pickle
 import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from edgex.errors import ArtefactError
+from edgex.files import torch_file
 from edgex.files.tensor_file import TensorFile
-from edgex.runtime.errors import first_line
 
 # Where training scripts put the state dict inside a checkpoint, in order of preference.
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict")
@@ -46,19 +42,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def _read_checkpoint(path: Path) -> dict[str, Tensor]:
-    try:
-        # torch warns of pickle protocols that its restricted reader may not know; it then says so by an error.
-        with warnings.catch_warnings(action="ignore"):
-            content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ArtefactError(
-            f"{path} is not a checkpoint of plain tensors: edgex loads no pickled code; "
-            "save the model's state_dict() with torch.save or as safetensors"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise ArtefactError(
-            f"{path} is not a whole torch checkpoint ({first_line(error)}): copy or download it again"
-        ) from error
+    content = torch_file.load(path)
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]

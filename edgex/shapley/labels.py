@@ -25,7 +25,7 @@ from torch import Tensor
 from edgex.data import image_folders
 from edgex.data.crops import Crops, crops_of, joined_crops
 from edgex.errors import UsageError
-from edgex.files.tensor_file import save_state
+from edgex.files import torch_file
 from edgex.models.self_explaining import SelfExplainingViT, normalise
 from edgex.runtime.preprocessing import Preprocessing
 from edgex.shapley.solver import draw_coalitions, players_of_patches, solve_pairs
@@ -166,9 +166,9 @@ def label(
             inside = crops.select((chunk_of == number).nonzero()[:, 0])
             pictures = {_PICTURES: [image_folders.digest_of(path) for path in chunks[number]]}
             found = _label_chunk(model, inside, options, number, batch_size, group, precision, progress)
-            save_state(files[number], pictures | found)
+            torch_file.save(files[number], pictures | found)
     group.wait()
-    parts = [torch.load(path, weights_only=True, mmap=True) for path in files]
+    parts = [torch_file.load(path) for path in files]
     classes, coalitions, differences, *features = (torch.cat([part[name] for part in parts]) for name in _rows(options))
     return Labels(crops, classes, coalitions, differences, *features)
 
@@ -182,7 +182,7 @@ def _is_made(file: Path, pictures: Sequence[Path], rows: Sequence[str]) -> bool:
     """Whether a chunk's cache file is there, with all that is asked for, of the pictures as they are now."""
     if not file.is_file():
         return False
-    content = torch.load(file, weights_only=True, mmap=True)
+    content = torch_file.load(file)
     digests = content.get(_PICTURES)
     return all(row in content for row in rows) and digests in (
         None,

@@ -96,7 +96,7 @@ def fit(
         optimizer, warmup_cosine(steps_per_epoch * options.epochs, warmup_share=0.05)
     )
     parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
-    first = checkpoint.restore(parts, device)
+    first = checkpoint.restore(parts)
     batches = loaded(
         _CropLoader(preprocessing, options.crop_scale, options.mirror),
         _batches(pictures, options, first),

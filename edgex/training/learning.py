@@ -200,7 +200,7 @@ def _run(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(options.steps, warmup_share=0.1))
     best = _Best()
     parts: dict[str, Any] = {"trained": trained, "optimizer": optimizer, "schedule": schedule, "best": best}
-    first = checkpoint.restore(parts, group.device)
+    first = checkpoint.restore(parts)
     # Everybody has read the checkpoint before anybody writes the next one.
     group.wait()
     if first == 0:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from edgex.errors import UsageError
-from edgex.files.tensor_file import save_state
+from edgex.files import torch_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,13 +27,13 @@ class TrainingCheckpoint:
         """Stores every part's state and how many epochs or steps are done."""
         state = {name: part.state_dict() for name, part in parts.items()}
         content = {"identity": self.identity, "position": position, "state": state, "rng": torch.get_rng_state()}
-        save_state(self.path, content)
+        torch_file.save(self.path, content)
 
-    def restore(self, parts: dict[str, Any], device: torch.device) -> int:
+    def restore(self, parts: dict[str, Any]) -> int:
         """Loads the parts' states where a checkpoint exists; returns how many epochs or steps are done."""
         if not self.path.is_file():
             return 0
-        content = torch.load(self.path, map_location=device, weights_only=True)
+        content = torch_file.load(self.path)
         if content["identity"] != self.identity:
             raise UsageError(
                 f"{self.path} is the checkpoint of another run (other data or options): delete it to start "

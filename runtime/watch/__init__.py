@@ -6,6 +6,7 @@
 | metrics | `StreamMetrics`: frame rate, latency, drops |
 | source, open_source | what a source is; which one a name means |
 | folder, pipe, video | the sources; video also writes videos |
+| ending | whether a recording ends where its header says |
 | url | what may be said of a URL that may hold a password |
 | sinks | results as pictures, video, JSON lines |
 | page | results in the browser |

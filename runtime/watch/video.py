@@ -22,6 +22,7 @@ import numpy as np
 from edgex.runtime.atomic_files import atomic_output
 from edgex.runtime.errors import ImageError, MissingExtraError, SourceError, UsageError, install_hint
 from edgex.runtime.frames import as_frame
+from edgex.runtime.watch.ending import Ending, cut_short
 from edgex.runtime.watch.source import SourceFrame
 
 if TYPE_CHECKING:
@@ -74,17 +75,21 @@ class VideoSource:
             )
         except (av.FFmpegError, OSError, ValueError) as error:
             expected = "a camera or stream that answers" if self.live else "a video that FFmpeg reads"
-            reason = self._silence(begin) or f"expected {expected}, found: {self._reason(error)}"
+            reason = self._silence(begin) or f"expected {expected}, found: {self._cut() or self._reason(error)}"
             raise SourceError(f"{self.name}: {reason}") from error
         streams = self._container.streams.video
-        if not streams:
+        if not streams or streams[0].codec_context is None:
             self.close()
-            raise SourceError(f"{self.name}: expected a video, found a file without pictures in it")
+            found = "a format that FFmpeg cannot decode" if streams else "a file without pictures in it"
+            raise SourceError(f"{self.name}: expected a video, found: {self._cut() or found}")
         # Decoding several frames at once is faster, and late by as many frames.
         streams[0].thread_type = "SLICE" if self.live else "AUTO"
+        if streams[0].codec_context.name == "mjpeg" and not self.live:
+            # A damaged JPEG is an error instead of a picture that is partly grey. Cameras send too many of them.
+            streams[0].codec_context.options = {"err_detect": "explode"}
         self._frames = self._decode(av, streams[0])
         self._first: float | None = None
-        self._number = 0
+        self._number = self._decoded = 0
 
     def read(self) -> SourceFrame | None:
         """See `Source`."""
@@ -94,6 +99,8 @@ class VideoSource:
             if found is not None:
                 raise found
             return None
+        if isinstance(found, ImageError):
+            raise found
         self._number += 1
         name = f"{self.name}, picture {self._number}"
         if isinstance(found, Exception):
@@ -115,6 +122,10 @@ class VideoSource:
         """What FFmpeg says, without the URL, which may hold a password."""
         return _reason(error).replace(self._url, self.name)
 
+    def _cut(self) -> str | None:
+        """Where a local file was cut off."""
+        return None if self._timeout else cut_short(Path(self._url))
+
     def _silence(self, begin: float) -> str | None:
         """What to say where the time-out has passed: FFmpeg's own reasons are consequences of being interrupted."""
         if self._timeout is None or time.monotonic() - begin < self._timeout:
@@ -122,8 +133,10 @@ class VideoSource:
         return f"no answer within {self._timeout:g} s"
 
     def _packets(self, av: ModuleType, stream: Any) -> Any:
-        """Yields packets, and at last a SourceError where the source broke."""
-        packets = self._container.demux(stream)
+        """Yields packets, and at last a SourceError where the source broke or an ImageError where it ends early."""
+        # A recording's other streams may be longer than its pictures.
+        packets = self._container.demux(stream) if self.live else self._container.demux()
+        ending = Ending(self._container, stream)
         while True:
             begin = time.monotonic()
             try:
@@ -137,24 +150,30 @@ class VideoSource:
                 yield SourceError(f"{self.name}: {reason}")
                 return
             if packet is None:
+                if not self.live and (missing := ending.missing(self._decoded)):
+                    yield ImageError(f"{self.name}: the video ends early: {missing}")
                 return
-            yield packet
+            ending.saw(packet)
+            if packet.stream is stream:
+                yield packet
 
     def _decode(self, av: ModuleType, stream: Any) -> Any:
-        """Yields frames, an FFmpegError for a damaged packet, and at last a SourceError where the source broke."""
+        """Yields frames, an FFmpegError for a damaged packet, and at last what `_packets` yields at its end."""
         damaged = 0
         for packet in self._packets(av, stream):
-            if isinstance(packet, SourceError):
+            if isinstance(packet, (SourceError, ImageError)):
                 if not self.live:
                     # What the decoder holds back was read, too.
                     with contextlib.suppress(av.FFmpegError):
-                        yield from stream.decode(None)
+                        frames = stream.decode(None)
+                        self._decoded += len(frames)
+                        yield from frames
                 yield packet
                 return
             try:
                 frames = packet.decode()
             except av.EOFError:
-                return
+                continue
             except av.FFmpegError as error:
                 damaged += 1
                 if damaged > _MAX_DAMAGED:
@@ -163,6 +182,7 @@ class VideoSource:
                 yield error
                 continue
             damaged = 0 if frames else damaged
+            self._decoded += len(frames)
             yield from frames
 
 
@@ -243,7 +263,7 @@ class VideoWriter:
         self._size = max(width - width % 2, 2), max(height - height % 2, 2)
         codec = next(name for name in _CODECS if name in self._av.codecs_available)
         container_format = {".mkv": "matroska", ".mov": "mov"}.get(self._path.suffix.lower(), "mp4")
-        temporary = self._output.enter_context(atomic_output(self._path))
+        temporary = self._output.enter_context(atomic_output(self._path, recoverable=True))
         self._container = self._av.open(str(temporary), "w", format=container_format)
         self._stream = self._container.add_stream(codec, rate=30)
         self._stream.width, self._stream.height = self._size

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -86,6 +88,111 @@ def test_refusals_are_told_apart(tmp_path: Path) -> None:
         assert str(caught.value).startswith(f"cannot write {path} (")
         assert len(str(caught.value).splitlines()) == 1
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_the_umask_of_the_process_is_not_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread that writes at that moment would make files for everybody."""
+    monkeypatch.setattr(os, "umask", lambda _: pytest.fail("it changes for all threads"))
+    with atomic_output(tmp_path / "a"):
+        pass
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_the_content_is_on_the_disk_before_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durable: bool
+) -> None:
+    done: list[tuple[str, bytes]] = []
+    fsync, replace = os.fsync, os.replace
+
+    def flushed(descriptor: int) -> None:
+        fsync(descriptor)
+        done.append(("fsync", os.pread(descriptor, 100, 0)))
+
+    def renamed(source: Path, target: Path) -> None:
+        done.append(("rename", Path(source).read_bytes()))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(os, "replace", renamed)
+    with atomic_output(tmp_path / "a", durable=durable) as temporary:
+        temporary.write_text("whole")
+    assert done == [("fsync", b"whole")] * durable + [("rename", b"whole")]
+
+
+WRITER = """
+import sys, time
+from edgex.runtime.atomic_files import atomic_output
+with atomic_output(sys.argv[1], recoverable=sys.argv[2] == "recoverable") as temporary:
+    temporary.write_text("half")
+    print(temporary, flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def writer(path: Path, recoverable: bool = False) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """A process that is in the middle of writing a file, and its temporary file."""
+    arguments = [sys.executable, "-c", WRITER, str(path), "recoverable" if recoverable else ""]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process, Path(process.stdout.readline().strip())
+
+
+def write_again(folder: Path) -> set[str]:
+    """Writes a file in a process of its own and returns what the folder holds then."""
+    code = "import sys; from edgex.runtime.atomic_files import atomic_output\nwith atomic_output(sys.argv[1]): pass"
+    subprocess.run([sys.executable, "-c", code, folder / "b"], check=True)
+    return {entry.name for entry in folder.iterdir()}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks of POSIX")
+def test_what_a_killed_process_left_is_removed_at_the_next_write(tmp_path: Path) -> None:
+    with writer(tmp_path / "a") as (process, left):
+        assert write_again(tmp_path) == {left.name, "b"}, "its process lives"
+        process.kill()
+    assert left.read_text() == "half"
+    assert write_again(tmp_path) == {"b"}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks of POSIX")
+def test_a_recoverable_file_stays(tmp_path: Path) -> None:
+    with writer(tmp_path / "a", recoverable=True) as (process, left):
+        process.kill()
+    assert write_again(tmp_path) == {left.name, "b"}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks of POSIX")
+def test_files_of_others_stay(tmp_path: Path) -> None:
+    with writer(tmp_path / "a") as (process, left):
+        process.kill()
+    host, _, token = left.suffixes[-2].removeprefix(".").partition("-")
+    another_host = left.rename(tmp_path / f".a.{host[::-1]}x-{token}.part").name
+    (tmp_path / "elsewhere").touch()
+    (tmp_path / f".link.{host}-{token}.part").symlink_to(tmp_path / "elsewhere")
+    os.mkfifo(tmp_path / f".pipe.{host}-{token}.part")
+    (tmp_path / f".folder.{host}-{token}.part").mkdir()
+    names = [another_host, "elsewhere", f"of-no-dot.{host}-{token}.part", ".video.part", f".a.{token}.part"]
+    for name in names:
+        (tmp_path / name).touch()
+    before = {entry.name for entry in tmp_path.iterdir()}
+    assert write_again(tmp_path) == before | {"b"}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks of POSIX")
+def test_many_processes_that_write_and_clean_at_once(tmp_path: Path) -> None:
+    """No process removes the file that another has just made."""
+    code = """
+import sys
+from edgex.runtime import atomic_files
+for number in range(200):
+    atomic_files._cleaned.clear()
+    with atomic_files.atomic_output(sys.argv[1], durable=False) as temporary:
+        temporary.write_text(sys.argv[1])
+"""
+    names = [str(tmp_path / f"file {number}") for number in range(4)]
+    processes = [subprocess.Popen([sys.executable, "-c", code, name]) for name in names]
+    assert [process.wait(120) for process in processes] == [0] * 4
+    assert {entry.read_text() for entry in tmp_path.iterdir()} == set(names)
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root writes to read-only folders")

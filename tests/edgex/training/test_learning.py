@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from edgex.errors import UsageError
+from edgex.files import torch_file
 from edgex.models.self_explaining import normalise
 from edgex.shapley.labels import LabelOptions, Labels, label
 from edgex.training import learning
@@ -157,7 +158,7 @@ def test_the_twin_takes_as_many_steps_as_are_kept(
     assert without is not None
     assert explained.step < 12
     assert without.history[-1]["step"] == explained.step
-    steps = torch.load(tmp_path / "with.checkpoint", weights_only=True)["position"]
+    steps = torch_file.load(tmp_path / "with.checkpoint")["position"]
     assert steps > explained.step
 
 

@@ -1,0 +1,106 @@
+"""Whether a recording ends where it says that it ends: cut-off files are common, and FFmpeg reads them without a word.
+
+A file is compared with its own header: the number of pictures and the duration that the container declares, and
+packets that the end of the file cuts in two. Recordings that declare nothing, such as what a killed recorder leaves in
+Matroska, can only be read as far as they go.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+_DECLARE_DURATION = {"mov", "matroska", "flv"}
+"""Containers whose header states a duration; of others FFmpeg estimates it from what is there."""
+_AVI = "avi"
+_TOLERANCE = 0.75
+"""Of a picture's interval, by which a recording may be shorter than declared."""
+_SOUND_TOLERANCE = 0.5
+"""Seconds by which a recording with sound may be: encoders count what they add before and behind it differently."""
+
+
+class Ending:
+    """Follows the packets of a recording's streams, and says at the end what is missing.
+
+    container, stream: PyAV's, with `stream` the one whose pictures are read.
+    """
+
+    def __init__(self, container: Any, stream: Any) -> None:
+        self._container, self._stream = container, stream
+        self._format = container.format.name.split(",")[0]
+        rate = stream.average_rate or stream.guessed_rate
+        self._interval = float(1 / rate) if rate else 0.04
+        alone = len(container.streams) == 1
+        self._tolerance = _TOLERANCE * self._interval if alone else max(self._interval, _SOUND_TOLERANCE)
+        self._packets, self._end = 0, 0.0
+        self._cut = False
+
+    def saw(self, packet: Any) -> None:
+        """Takes note of a packet of any stream."""
+        if not packet.size:
+            return
+        if packet.stream is self._stream:
+            self._packets += 1
+            self._cut = packet.is_corrupt
+        if packet.pts is not None and packet.time_base:
+            duration = float((packet.duration or 0) * packet.time_base)
+            if not duration and packet.stream is self._stream:
+                duration = self._interval
+            self._end = max(self._end, float(packet.pts * packet.time_base) + duration)
+
+    def missing(self, pictures: int) -> str | None:
+        """What a reader of so many pictures is told, such as "2 of 3 pictures"; None where nothing is missing."""
+        declared = self._declared()
+        short = declared is not None and self._end < declared - self._tolerance
+        if not (short or self._cut):
+            return None
+        count = self._stream.frames
+        if pictures < count:
+            return f"{pictures} of {count} pictures"
+        if short:
+            return f"{self._end:.1f} of {declared:.1f} s"
+        return f"in the middle of picture {self._packets}"
+
+    def _declared(self) -> float | None:
+        """Seconds that the header states."""
+        if self._format == _AVI:
+            # FFmpeg's duration follows the size of the file.
+            return self._stream.frames * self._interval or None
+        # Edits may show less than the whole length, but then every picture of the index is there.
+        if self._format not in _DECLARE_DURATION or 0 < self._stream.frames <= self._packets:
+            return None
+        if self._format == "mov":
+            duration = self._stream.duration
+            return float(duration * self._stream.time_base) if duration else None
+        return self._container.duration / 1e6 if self._container.duration else None
+
+
+def cut_short(path: Path) -> str | None:
+    """Why FFmpeg reads nothing of a file that was cut off, or None where it was not.
+
+    MP4 and QuickTime files (ISO/IEC 14496-12, section 4.2) usually hold their index, the box "moov", at the end; AVI
+    files state their length in the first bytes.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(12)
+            if head[:4] == b"RIFF" and (claimed := 8 + int.from_bytes(head[4:8], "little")) > size:
+                return f"the file ends early: {size} of {claimed} bytes"
+            if head[4:8] != b"ftyp":
+                return None
+            position = 0
+            while position + 8 <= size:
+                file.seek(position)
+                head = file.read(16)
+                length = int.from_bytes(head[:4], "big")
+                if length == 1:
+                    length = int.from_bytes(head[8:16], "big")
+                if head[4:8] == b"moov" and position + length <= size:
+                    return None
+                if length < 8:
+                    break
+                position += length
+    except OSError:
+        return None
+    return f'the file ends early, after {size} bytes and before the end of its index (the box "moov")'
