@@ -21,7 +21,7 @@ import torch
 from common import log
 from torch import Tensor
 
-from edgex.data import image_folders
+from edgex.data import class_names, image_folders
 from edgex.data.image_folders import Pictures
 from edgex.evaluation import classification, comparison
 from edgex.evaluation.baselines import Method
@@ -105,7 +105,7 @@ def with_names(folder: Path, names: Mapping[str, str], place: Path) -> Path:
         link = place / split
         link.unlink(missing_ok=True)
         link.symlink_to((folder / split).resolve(), target_is_directory=True)
-    known = {**image_folders.display_names(folder), **names}
+    known = {**class_names.display_names(folder), **names}
     (place / "names.json").write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     return place
 

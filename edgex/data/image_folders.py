@@ -1,7 +1,7 @@
 """Pictures on disk: class folders, unlabelled pictures, and the reading of both.
 
 Layout of a labelled set: `<root>/train/<class>/*.jpg` with `val` and `test` beside `train`, or class folders
-directly in `<root>`. `<root>/names.json` may map folder names to display names. Which files are pictures is
+directly in `<root>`. How the classes are named is in `edgex.data.class_names`, which files are pictures in
 `edgex.runtime.picture_files`.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import json
 import os
 import random
 from collections import Counter
@@ -20,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from edgex.data.class_names import names_of, places_among
 from edgex.errors import DataError
 from edgex.runtime.frames import as_frame, read_picture
 from edgex.runtime.picture_files import (
@@ -33,7 +33,7 @@ from edgex.runtime.picture_files import (
     none_found,
 )
 from edgex.runtime.preprocessing import Preprocessing
-from edgex.utils.text import Report, listing, nearest, silent
+from edgex.utils.text import Report, listing, silent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,11 +71,11 @@ def labelled(root: Path, split: str | None = None, *, report: Report = silent) -
     report: told once how many files were passed over, and why.
 
     Raises DataError for a missing or empty folder, for class folders without pictures, and for two that are links to
-    one folder.
+    one folder or have the same name.
     """
     folder = root / split if split else root
     class_folders, passed_over = _class_folders(folder)
-    names = display_names(root)
+    names = names_of(class_folders, root)
     paths: list[Path] = []
     labels: list[int] = []
     empty: list[Path] = []
@@ -94,40 +94,20 @@ def labelled(root: Path, split: str | None = None, *, report: Report = silent) -
         )
     if said:
         report(f"{folder}: {said}")
-    return Pictures(tuple(paths), tuple(labels), tuple(names.get(f.name, f.name) for f in class_folders))
+    return Pictures(tuple(paths), tuple(labels), names)
 
 
 def remap_labels(
     pictures: Pictures, classes: Sequence[str], folder: Path, *, lack: str = "the model does not know"
 ) -> Pictures:
-    """The same pictures with labels that index `classes`; DataError names a class that is not among them.
-
-    lack: ends the message, "... has a class 'x' that ".
-    """
-    places = {name: index for index, name in enumerate(classes)}
-    for name in pictures.classes:
-        if name not in places:
-            raise DataError(f"{folder} has a class '{name}' that {lack}{nearest(name, classes)}")
-    return Pictures(pictures.paths, tuple(places[pictures.classes[label]] for label in pictures.labels), tuple(classes))
+    """The same pictures with labels that index `classes`; lack and errors as of `places_among`."""
+    places = places_among(pictures.classes, classes, folder, lack=lack)
+    return Pictures(pictures.paths, tuple(places[label] for label in pictures.labels), tuple(classes))
 
 
 def has_split(root: Path, split: str) -> bool:
     """Whether `<root>/<split>` is a folder."""
     return (root / split).is_dir()
-
-
-def display_names(root: Path) -> dict[str, str]:
-    """Folder name -> display name from `<root>/names.json`, or from the folder above; {} without one."""
-    for place in (root / "names.json", root.parent / "names.json"):
-        if place.is_file():
-            try:
-                parsed = json.loads(place.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise DataError(f"{place} is not JSON ({error}): expected folder names mapped to names") from error
-            if not isinstance(parsed, dict) or not all(isinstance(v, str) for v in parsed.values()):
-                raise DataError(f"{place}: expected an object of folder names mapped to names")
-            return parsed
-    return {}
 
 
 def list_images(roots: Sequence[Path], *, report: Report = silent) -> tuple[Path, ...]:

@@ -67,6 +67,7 @@ class TensorFile:
         from safetensors import SafetensorError, safe_open
 
         self.path = path = Path(path)
+        check_path(path)
         if not path.is_file():
             what = "a folder" if path.is_dir() else "nothing"
             raise ArtefactError(f"expected a safetensors file at {path}, found {what}: check the path")
@@ -187,8 +188,9 @@ def write(
 
     metadata: JSON-ready; "format" and "sha256" are added here, numbers that are not finite become null.
     specs: name -> (dtype, shape), in the order in which `tensors` yields their bytes.
-    Raises ArtefactError where the disk is full or the folder cannot be written.
+    Raises ArtefactError where the disk is full, the folder cannot be written or the path is no UTF-8.
     """
+    check_path(path)
     header = _header(metadata, specs, _NO_DIGEST)
     digest = hashlib.sha256(header)
     size = sum(dtype.itemsize * torch.Size(shape).numel() for dtype, shape in specs.values())
@@ -229,8 +231,17 @@ def write_tensors(path: str | os.PathLike[str], metadata: dict[str, Any], tensor
     return write(path, metadata, specs, (encode(tensor) for tensor in tensors.values()))
 
 
+def check_path(path: str | os.PathLike[str]) -> None:
+    """Raises ArtefactError for a path that is no UTF-8, which the safetensors library cannot open."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        raise ArtefactError(f"{path}: expected a path in UTF-8; rename the file or its folder") from None
+
+
 def check_writable(path: Path) -> None:
     """Raises ArtefactError where `path` could not be written: before long work, not after it."""
+    check_path(path)
     probe = path.with_name(path.name + ".probe")
     with atomic_output(probe):
         pass

@@ -17,7 +17,7 @@ from edgex.errors import UsageError
 from edgex.files import model_file
 from edgex.files.model_file import BaseWeights, ModelCard
 from edgex.importers.base_weights import check_configuration, is_artefact, load_base
-from edgex.importers.class_heads import check_classes, check_head, class_head
+from edgex.importers.class_heads import check_head, class_head, class_names
 from edgex.importers.pretrained import Pretrained
 from edgex.importers.settings import Settings, preprocess
 from edgex.importers.state_dicts import StateDict, sort_tensors
@@ -126,7 +126,7 @@ def _assemble(
     settings: Settings | None = None,
 ) -> tuple[SelfExplainingViT, ModelCard]:
     """As `import_model`, from sorted tensors; inputs say in the provenance which files they came from."""
-    check_classes(classes)
+    classes = class_names(classes)
     backbone = build(architecture)
     if preprocessing is not None and preprocessing.image_size != architecture.image_size:
         raise UsageError(
@@ -151,7 +151,7 @@ def _assemble(
     card = ModelCard(
         name=name,
         architecture=architecture,
-        classes=tuple(classes),
+        classes=classes,
         preprocessing=preprocessing,
         head_kind=made.kind,
         head_scale=made.scale,

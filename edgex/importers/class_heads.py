@@ -5,49 +5,65 @@ How a zero-shot head is computed is in `edgex.importers.zero_shot`.
 
 from __future__ import annotations
 
-import json
+import csv
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
 
-from edgex.errors import ArtefactError, MismatchError, UsageError
+from edgex.errors import MismatchError, UsageError
 from edgex.files import model_file
 from edgex.importers.state_dicts import StateDict
 from edgex.importers.weights import read_state_dict
 from edgex.importers.zero_shot import DEFAULT_TEMPLATES, zero_shot_head
 from edgex.models.backbones import Architecture, Backbone
 from edgex.models.self_explaining import Head
+from edgex.runtime.classes import class_name, describe_twins, find_twins
+from edgex.runtime.json_text import read_json, read_text
+
+_LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 def parse_classes(text: str) -> tuple[str, ...]:
-    """Class names from the command line: "cat,dog", or "@file": one name a line, or a JSON list of names."""
-    if not text.startswith("@"):
-        return tuple(name.strip() for name in text.split(","))
-    path = Path(text[1:])
-    try:
-        content = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
-        raise ArtefactError(f"cannot read class names from {path} ({reason}): check the path") from error
-    if path.suffix != ".json":
-        return tuple(line.strip() for line in content.splitlines() if line.strip())
-    try:
-        names = json.loads(content)
-    except ValueError as error:
-        raise UsageError(f"{path} is not JSON ({error}): expected a list of class names") from error
-    if not isinstance(names, list) or not all(isinstance(entry, str) for entry in names):
-        raise UsageError(f"expected a JSON list of class names in {path}, found another structure")
-    return tuple(names)
+    """Class names from the command line: "cat,dog", or "@file", see `read_classes`; checked by `class_names`."""
+    return class_names(read_classes(Path(text[1:])) if text.startswith("@") else text.split(","))
 
 
-def check_classes(classes: Sequence[str]) -> None:
-    """Raises UsageError where a class has no name or a name is given twice."""
-    if not classes or not all(name.strip() for name in classes):
+def read_classes(path: str | os.PathLike[str]) -> list[str]:
+    """The class names of a UTF-8 file: one a line, a JSON list (.json) or a table of one column (.csv)."""
+    path = Path(path)
+    if path.suffix.lower() == ".json":
+        names = read_json(path)
+        if not isinstance(names, list) or not all(isinstance(entry, str) for entry in names):
+            raise UsageError(f"expected a JSON list of class names in {path}, found another structure")
+        return names
+    lines = [line for line in _LINE_END.split(read_text(path)) if class_name(line)]
+    if path.suffix.lower() != ".csv":
+        return lines
+    rows = list(csv.reader(lines, skipinitialspace=True))
+    if wide := next((row for row in rows if len(row) != 1), None):
+        raise UsageError(f"expected one column of class names in {path}, found {len(wide)}: {','.join(wide)[:80]}")
+    return [row[0] for row in rows]
+
+
+def class_names(names: Sequence[str]) -> tuple[str, ...]:
+    """The names as a model stores them, see `edgex.runtime.classes`.
+
+    Raises UsageError where there are none, where a class has no name, and where two have the same one.
+    """
+    found = tuple(map(class_name, names))
+    if not found or not all(found):
         raise UsageError("expected at least one class, every one with a name", argument="classes")
-    repeated = {name for name in classes if classes.count(name) > 1}
-    if repeated:
-        raise UsageError(f"class '{min(repeated)}' is named twice: give each class once", argument="classes")
+    if twins := find_twins(found):
+        described = describe_twins(*(names[position] for position in twins))
+        raise UsageError(
+            f"the classes {twins[0]} and {twins[1]}, counted from 0, have the same name: {described}; give each a name "
+            "of its own, such as 'crane (bird)'",
+            argument="classes",
+        )
+    return found
 
 
 def class_head(

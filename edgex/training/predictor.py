@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -75,7 +76,7 @@ def train(
 
     identity = {
         "data": str(folder.resolve()),
-        "pictures": hashlib.sha256("\n".join(str(path) for path in pictures.paths).encode()).hexdigest(),
+        "pictures": hashlib.sha256(os.fsencode("\n".join(map(str, pictures.paths)))).hexdigest(),
         "base": dataclasses.asdict(base),
         "options": dataclasses.asdict(options),
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -133,7 +134,7 @@ def train(
         identity = {
             "model": digest,
             "views": len(term.crops.picture),
-            "pictures": hashlib.sha256(paths.encode()).hexdigest(),
+            "pictures": hashlib.sha256(os.fsencode(paths)).hexdigest(),
             "supervision": supervised.described,
             "options": dataclasses.asdict(options),
             "evidence_blocks": evidence_blocks,

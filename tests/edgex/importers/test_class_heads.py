@@ -20,7 +20,52 @@ def test_classes_are_listed_or_read_from_a_file(tmp_path: Path) -> None:
     assert parse_classes(f"@{listed}") == ("cat", "dog")
 
 
-@pytest.mark.parametrize("content", ["{", '{"0": "cat"}', "[1, 2]"])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("notepad.txt", "\ufeffcat\r\ndog, large\r\n\u200b\r\n"),
+        ("old-mac.txt", "cat\rdog, large\r"),
+        ("excel.CSV", '\ufeffcat\r\n"dog, large"\r\n'),
+        ("powershell.json", '\ufeff["cat", "dog, large"]\r\n'),
+    ],
+)
+def test_files_of_other_programs(name: str, content: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(content.encode())
+    assert parse_classes(f"@{path}") == ("cat", "dog, large")
+
+
+def test_a_table_of_several_columns_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "names.csv"
+    path.write_text("0,cat\n1,dog\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="expected one column of class names .* found 2: 0,cat"):
+        parse_classes(f"@{path}")
+
+
+def test_utf16_is_refused_in_words(tmp_path: Path) -> None:
+    path = tmp_path / "names.txt"
+    path.write_text("cat\ndog\n", encoding="utf-16")
+    with pytest.raises(ArtefactError, match=r"names\.txt: expected text in UTF-8, .*: save it as UTF-8"):
+        parse_classes(f"@{path}")
+
+
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [
+        ("cat,dog,cat", "classes 0 and 2, counted from 0, have the same name: 'cat' and 'cat'"),
+        ("cat,dog,\u200bcat", r"'cat' and '\\u200bcat'"),
+        ("caf\u00e9,cafe\u0301", r"'caf\\xe9' and 'cafe\\u0301'"),
+        ("cat,\ufeff", "every one with a name"),
+        ("", "every one with a name"),
+    ],
+)
+def test_classes_without_a_name_of_their_own_are_refused(classes: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words) as raised:
+        parse_classes(classes)
+    assert raised.value.argument == "classes"
+
+
+@pytest.mark.parametrize("content", ['{"0": "cat"}', "[1, 2]"])
 def test_unusable_json_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "names.json"
     path.write_text(content, encoding="utf-8")
@@ -28,6 +73,9 @@ def test_unusable_json_is_refused(tmp_path: Path, content: str) -> None:
         parse_classes(f"@{path}")
 
 
-def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ArtefactError, match="cannot read class names"):
+def test_unreadable_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtefactError, match=r"none\.txt: expected a file that can be read"):
         parse_classes(f"@{tmp_path / 'none.txt'}")
+    (tmp_path / "names.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ArtefactError, match=r"names\.json: expected JSON"):
+        parse_classes(f"@{tmp_path / 'names.json'}")

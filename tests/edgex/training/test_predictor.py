@@ -1,17 +1,19 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from edgex.errors import DataError, UsageError
+from edgex.data import image_folders
+from edgex.errors import ArtefactError, DataError, UsageError
 from edgex.files.model_file import ModelCard, load_model
 from edgex.training import predictor
 from edgex.training.fine_tuning import TrainOptions, warmup_cosine
 from edgex.training.resume import TrainingCheckpoint
-from pictures import picture_folder
+from pictures import draw, picture_folder
 
 
 @pytest.fixture(scope="module")
@@ -117,3 +119,21 @@ def test_a_test_class_that_train_lacks_is_refused_before_the_training(
     monkeypatch.setattr(predictor, "fit", lambda *_, **__: pytest.fail("it was trained first"))
     with pytest.raises(DataError, match="class 'unheard of' that the model does not know"):
         run(root, base, tmp_path / "x.safetensors")
+
+
+def test_class_folders_and_pictures_that_are_no_utf8(base: Path, tmp_path: Path) -> None:
+    data = tmp_path / os.fsdecode(b"daten\xe4")
+    for name in (b"fissur\xe9", b"ok"):
+        (folder := data / os.fsdecode(name)).mkdir(parents=True)
+        for index in range(2):
+            draw("red disc", index).save(folder / os.fsdecode(b"%d\xe9.png" % index))
+    with pytest.raises(ArtefactError, match="expected a path in UTF-8; rename the file"):
+        run(data, base, tmp_path / os.fsdecode(b"model\xe9.safetensors"))
+    out = tmp_path / "model.safetensors"
+    card = run(data, base, out, epochs=1)
+    assert card.classes == (r"fissur\udce9", "ok")
+    loaded = load_model(out).card
+    assert loaded.classes == card.classes
+    assert loaded.provenance[0]["data"]["name"] == os.fsdecode(b"daten\xe4")
+    again = image_folders.remap_labels(image_folders.labelled(data), loaded.classes, data)
+    assert again.labels == (0, 0, 1, 1)
