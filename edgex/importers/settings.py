@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgex.errors import ArtefactError, UnsupportedError, UsageError
-from edgex.importers.class_heads import check_classes
+from edgex.importers.class_heads import class_names
 from edgex.importers.configuration import Stated
 from edgex.models import backbones
 from edgex.models.backbones import Architecture
@@ -135,8 +135,7 @@ def _classes(stated: Stated, given: Mapping[str, Any], source: str) -> tuple[str
     found, wanted = stated.values.get("classes"), given.get("classes")
     if found is None and wanted is None:
         raise UsageError(f"no file beside {source} states the classes: give their names", argument="classes")
-    classes = tuple(wanted or found)
-    check_classes(classes)
+    classes = class_names(wanted or found)
     if found is None or wanted is None:
         return classes
     where = stated.sources["classes"]
