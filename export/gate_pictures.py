@@ -17,7 +17,9 @@ from PIL import Image, ImageOps
 
 from edgex import samples
 from edgex.data import image_folders
+from edgex.data.readable import ReadCheck
 from edgex.runtime.preprocessing import Preprocessing
+from edgex.utils.text import silent
 
 PictureSource = str | os.PathLike[str] | np.ndarray
 """A folder of pictures, or uint8 [N, H, W, 3] at the model's input size."""
@@ -36,32 +38,39 @@ def choose_pictures(
     calibration: PictureSource | None,
     preprocessing: Preprocessing,
     progress: Callable[[str], None] | None = None,
+    *,
+    skip_bad: bool = False,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """The pictures of the gate and those to calibrate with, None without `calibration`; both uint8 [N, H, W, 3].
 
     The gate compares on `pictures`, or else on the pictures that calibration leaves over, or else on edgex's samples.
-    Where calibration leaves none over, as of an array, its pictures serve for both. progress: told what is compared.
+    Where calibration leaves none over, as of an array, its pictures serve for both. progress: told what is compared
+    and what is left out. skip_bad: go on without the pictures of a folder that cannot be read.
 
-    Raises DataError for a folder that is missing or holds no picture.
+    Raises DataError for a folder that is missing or holds no picture, and for pictures that cannot be read.
     """
+    say = progress or silent
     calibrated, source, found = None, "edgex's samples", samples.paths()
+    used: tuple[Path, ...] = ()
     if isinstance(calibration, np.ndarray):
         calibrated = calibration
         pictures = calibration if pictures is None else pictures
     elif calibration is not None:
-        folder = Path(calibration)
-        available = image_folders.list_images([folder])
-        chosen = image_folders.subsample_evenly(available, USED_OF_A_FOLDER)
-        calibrated = image_folders.load_batch(chosen, preprocessing)
-        source, found = str(folder), tuple(sorted(set(available) - set(chosen))) or chosen
+        available = image_folders.list_images([Path(calibration)], report=say)
+        used = image_folders.subsample_evenly(available, USED_OF_A_FOLDER)
+        source, found = os.fspath(calibration), tuple(sorted(set(available) - set(used))) or used
+    if isinstance(pictures, np.ndarray):
+        found = ()
+    elif pictures is not None:
+        source, found = os.fspath(pictures), image_folders.list_images([Path(pictures)], report=say)
+    check = ReadCheck(skip_bad, say)
+    used, compared = check.lists(used, image_folders.subsample_evenly(found, USED_OF_A_FOLDER))
+    if used:
+        calibrated = image_folders.load_batch(used, preprocessing)
     if isinstance(pictures, np.ndarray):
         return pictures, calibrated
-    if pictures is not None:
-        source, found = str(pictures), image_folders.list_images([Path(pictures)])
-    paths = image_folders.subsample_evenly(found, USED_OF_A_FOLDER)
-    views = picture_views([image_folders.open_picture(path) for path in paths], preprocessing)
-    if progress is not None:
-        progress(f"gate: {len(views)} views of {len(paths)} pictures of {source}")
+    views = picture_views([image_folders.open_picture(path) for path in compared], preprocessing)
+    say(f"gate: {len(views)} views of {len(compared)} pictures of {source}")
     return views, calibrated
 
 

@@ -48,6 +48,7 @@ def export(
     thresholds: Mapping[str, float] | None = None,
     budget: Budget | None = None,
     force: bool = False,
+    skip_bad: bool = False,
     progress: Progress | None = None,
 ) -> ExportReport:
     """Exports a model in either format: `export_onnx` or `export_tensorrt`, whose arguments these are.
@@ -68,6 +69,7 @@ def export(
         "thresholds": thresholds,
         "budget": budget,
         "force": force,
+        "skip_bad": skip_bad,
         "progress": progress,
     }
     if format == "onnx":
@@ -94,6 +96,7 @@ def export_onnx(
     thresholds: Mapping[str, float] | None = None,
     budget: Budget | None = None,
     force: bool = False,
+    skip_bad: bool = False,
     progress: Progress | None = None,
 ) -> ExportReport:
     """Writes a model as one ONNX file with class and heatmap, after the file passed the gate.
@@ -114,16 +117,17 @@ def export_onnx(
     image_size: input size in pixels, one number or (height, width); position embeddings are interpolated. Defaults to
     the model's own.
     thresholds: gate metric -> threshold, instead of the one in `edgex.export.BOUNDS`.
-    budget: the error that int8 may cause. force: replaces an existing file.
+    budget: the error that int8 may cause. force: replaces an existing file. skip_bad: goes on without the pictures of a
+    folder that cannot be read.
     progress: called with one line at the beginning of each stage.
 
     Raises UsageError, with the argument's name, for a bad argument; ParityError where the file differs from the model,
-    and then nothing is written; DataError for a folder without pictures; ArtefactError where a file cannot be read or
-    written.
+    and then nothing is written; DataError for a folder without pictures and for pictures that cannot be read;
+    ArtefactError where a file cannot be read or written.
     """
     _check_calibration(precision, calibration)
     network, card, sha256 = _prepare(model, image_size, progress)
-    gated, calibrated = choose_pictures(pictures, calibration, card.preprocessing, progress)
+    gated, calibrated = choose_pictures(pictures, calibration, card.preprocessing, progress, skip_bad=skip_bad)
     suffix = "onnx" if precision == "fp32" else f"{precision}.onnx"
     return write_onnx(
         network,
@@ -158,6 +162,7 @@ def export_tensorrt(
     thresholds: Mapping[str, float] | None = None,
     budget: Budget | None = None,
     force: bool = False,
+    skip_bad: bool = False,
     progress: Progress | None = None,
 ) -> ExportReport:
     """Builds a TensorRT engine with class and heatmap, gated as far as this machine can run it.
@@ -179,7 +184,7 @@ def export_tensorrt(
             argument="compute_capabilities",
         )
     network, card, sha256 = _prepare(model, image_size, progress)
-    gated, calibrated = choose_pictures(pictures, calibration, card.preprocessing, progress)
+    gated, calibrated = choose_pictures(pictures, calibration, card.preprocessing, progress, skip_bad=skip_bad)
     return write_engine(
         network,
         card,

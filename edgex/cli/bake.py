@@ -41,6 +41,9 @@ def bake(
     device: Annotated[
         str | None, typer.Option(help="With --val: where accuracy is measured, auto (the default), cpu or cuda.")
     ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="With --val: go on without pictures that cannot be read.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Add a vector to a model: theta_baked = theta_target + alpha * tau.
@@ -59,6 +62,7 @@ def bake(
         out=out,
         force=force,
         device=device,
+        skip_bad=skip_bad,
         report=note,
     )
     if json:

@@ -51,6 +51,7 @@ def evaluate(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<n>.")] = "auto",
     precision: Annotated[str, typer.Option(help="Of masked passes: auto, fp32 or bf16.")] = "auto",
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Go on without pictures that cannot be read.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, every picture's values included.")] = False,
 ) -> None:
     """Measure top-1 accuracy and the heatmaps: insertion, deletion, agreement with Shapley values, localisation.
@@ -73,6 +74,7 @@ def evaluate(
         cache_dir=cache_dir,
         device=device,
         precision=precision,
+        skip_bad=skip_bad,
         report=note,
     )
     if json:

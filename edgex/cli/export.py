@@ -75,6 +75,7 @@ def export(
         typer.Option("--threshold", metavar="METRIC=VALUE", help="Override a gate threshold; may be repeated."),
     ] = None,
     force: Annotated[bool, typer.Option(help="Overwrite an existing file.")] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Go on without pictures that cannot be read.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Export a model as one file that gives class and heatmap.
@@ -102,6 +103,7 @@ def export(
             image_size=image_size,
             thresholds=given,
             force=force,
+            skip_bad=skip_bad,
             progress=note,
         )
     except GateError as error:

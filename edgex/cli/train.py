@@ -35,6 +35,7 @@ def train(
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
     dtype: Annotated[str, typer.Option(help="How the weights are stored: fp32 or fp16.")] = "fp32",
     force: Annotated[bool, typer.Option(help="Overwrite an existing file.")] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Go on without pictures that cannot be read.")] = False,
 ) -> None:
     """Fine-tune a predictor on an image folder, starting from a pretrained base.
 
@@ -62,6 +63,7 @@ def train(
         precision=precision,
         dtype=dtype,
         force=force,
+        skip_bad=skip_bad,
         report=note,
     ).card
     say(f"{out}: {len(card.classes)} classes, {card.architecture}")

@@ -19,6 +19,7 @@ _CROPS = "Crops per picture: the centre crop, then random ones; may be repeated,
 _CLASSES = "Highest-scoring classes to label per picture."
 _LIMIT = "Pictures to use per folder, evenly spaced; default: all."
 _CACHE = "Folder for label caches and checkpoints; default: <out>.work."
+_SKIP = "Go on without pictures that cannot be read."
 _WORK = Renamed("--work", "--cache-dir")
 _SIDE = Renamed("--side", "--players", convert=lambda side: str(int(side) ** 2) if side.isdecimal() else side)
 
@@ -53,6 +54,7 @@ def label(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<n>.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
     force: Annotated[bool, typer.Option(help="Overwrite an existing file.")] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help=_SKIP)] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Label pictures with Shapley values of the predictor's own scores, for `edgex vector train --labels`.
@@ -77,6 +79,7 @@ def label(
         device=device,
         precision=precision,
         force=force,
+        skip_bad=skip_bad,
         report=note,
     )
     if not _speaks():
@@ -139,6 +142,7 @@ def train(
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
     dtype: Annotated[str, typer.Option(help="How the vector is stored: fp32, fp16 or int8.")] = "fp32",
     force: Annotated[bool, typer.Option(help="Overwrite existing files.")] = False,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help=_SKIP)] = False,
 ) -> None:
     """Learn a vector: label pictures with the predictor itself, then train with and without explanations.
 
@@ -178,6 +182,7 @@ def train(
         precision=precision,
         dtype=dtype,
         force=force,
+        skip_bad=skip_bad,
         report=note,
     ).card
     if not _speaks():

@@ -18,6 +18,7 @@ from torch import Tensor
 from edgex.data import image_folders
 from edgex.data.augmentation import augment
 from edgex.data.loading import loaded
+from edgex.data.readable import ReadCheck
 from edgex.errors import UsageError
 from edgex.runtime.preprocessing import Preprocessing
 
@@ -116,11 +117,13 @@ def joined_crops(parts: Sequence[Crops]) -> Crops:
     )
 
 
-def gather(roots: Sequence[Path], *, crops: Sequence[int], limit: int | None) -> tuple[Folder, ...]:
+def gather(
+    roots: Sequence[Path], *, crops: Sequence[int], limit: int | None, check: ReadCheck | None = None
+) -> tuple[Folder, ...]:
     """The pictures of some folders; crops: how many of each picture, one number for all folders or one for each.
 
-    limit: take that many pictures per folder, evenly spread. Raises UsageError, and DataError for a folder without
-    pictures.
+    limit: take that many pictures per folder, evenly spread. check: what becomes of pictures that cannot be read;
+    defaults to an error. Raises UsageError, and DataError for a folder without pictures and for bad pictures.
     """
     if limit is not None and limit < 1:
         raise UsageError(f"expected a limit of at least 1 picture, found {limit}", argument="limit")
@@ -132,8 +135,7 @@ def gather(roots: Sequence[Path], *, crops: Sequence[int], limit: int | None) ->
     if min(crops) < 1:
         raise UsageError(f"expected crops of at least 1, found {min(crops)}", argument="crops")
     each = list(crops) * len(roots) if len(crops) == 1 else list(crops)
-    found = [image_folders.list_images([root]) for root in roots]
-    return tuple(
-        Folder(root, image_folders.subsample_evenly(paths, limit or len(paths)), count)
-        for root, paths, count in zip(roots, found, each, strict=True)
-    )
+    check = check or ReadCheck()
+    found = [image_folders.list_images([root], report=check.report) for root in roots]
+    chosen = [image_folders.subsample_evenly(paths, limit or len(paths)) for paths in found]
+    return tuple(Folder(*entry) for entry in zip(roots, check.lists(*chosen), each, strict=True))

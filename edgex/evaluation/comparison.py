@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from edgex.data import image_folders
+from edgex.data.readable import ReadCheck
 from edgex.errors import UsageError
 from edgex.evaluation import baselines, classification, localisation
 from edgex.evaluation.baselines import Explanations, Method
@@ -31,6 +32,7 @@ from edgex.models.self_explaining import SelfExplainingViT, normalise
 from edgex.utils import devices
 from edgex.utils.progress import Progress
 from edgex.utils.statistics import Estimate
+from edgex.utils.text import Report, silent
 
 ON_ORIGINAL = "on the original model"
 SMALLEST_REFERENCE = 2 * baselines.FEWEST_PASSES
@@ -185,6 +187,9 @@ def compare(
     folder: Path,
     plan: Plan,
     cache: Path,
+    *,
+    skip_bad: bool = False,
+    report: Report = silent,
 ) -> Comparison:
     """Measures a model (name, file or loaded model) on labelled pictures, beside the `original` it was baked from.
 
@@ -193,7 +198,10 @@ def compare(
     Other methods explain the original, the user's own model, or `model` where no original is given; the model's
     heatmaps are then measured on the original too, of the original's predicted class, unless both make the same class
     scores of the same weights, as they do after a bake with a readout. cache: folder of other methods' heatmaps and of
-    what was measured. Raises UsageError where the two models do not take the same pictures to the same classes.
+    what was measured. skip_bad: go on without the pictures that cannot be read. report: called with lines for people.
+
+    Raises UsageError where the two models do not take the same pictures to the same classes, DataError for an unusable
+    folder and for pictures that cannot be read.
     """
     first, *others = (
         given if isinstance(given, LoadedModel) else load_model(given)
@@ -209,7 +217,8 @@ def compare(
     for method in (*plan.methods, *([plan.reference] if plan.reference else [])):
         if method.kind == "kernel-shap":
             method.players(grid)
-    pictures = image_folders.remap_labels(image_folders.labelled(folder), card.classes, folder)
+    listed = image_folders.remap_labels(image_folders.labelled(folder, report=report), card.classes, folder)
+    (pictures,) = ReadCheck(skip_bad, report, plan.workers).sets(listed)
     paths = image_folders.subsample_evenly(pictures.paths, plan.explained)
     marked = localisation.objects(folder, paths, card.preprocessing, grid)
     images = torch.from_numpy(image_folders.load_batch(paths, card.preprocessing))

@@ -7,7 +7,7 @@ Names of the zoo, where heatmaps are kept and what is drawn are here; what is me
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from edgex.files import zoo
 from edgex.files.model_file import LoadedModel
 from edgex.files.tensor_file import check_writable
 from edgex.utils.output import save_picture
+from edgex.utils.text import Report, silent
 
 PathLike = str | os.PathLike[str]
 
@@ -40,8 +41,9 @@ def evaluate(
     cache_dir: PathLike | None = None,
     device: str = "auto",
     precision: str = "auto",
+    skip_bad: bool = False,
     workers: int | None = None,
-    report: Callable[[str], None] | None = None,
+    report: Report | None = None,
 ) -> Comparison:
     """Measures top-1 accuracy and heatmaps: insertion, deletion, agreement with Shapley values, localisation.
 
@@ -56,11 +58,12 @@ def evaluate(
     reference: Kernel SHAP of many passes to correlate heatmaps with, such as "kernel-shap:4000".
     sheet: PNG file to draw pictures and heatmaps into, side by side.
     cache_dir: folder that keeps baselines' heatmaps and scores. Defaults to one below the user's own folder.
-    device: "auto", "cpu", "cuda" or "cuda:<n>". precision: of masked passes, "auto", "fp32" or "bf16". workers:
-        processes that decode pictures, see `edgex.data.loading.loaded`.
-    report: called with lines for people.
+    device: "auto", "cpu", "cuda" or "cuda:<n>". precision: of masked passes, "auto", "fp32" or "bf16".
+    skip_bad: go on without the pictures that cannot be read. workers: processes that decode pictures, see
+        `edgex.data.loading.loaded`. report: called with lines for people.
 
-    Raises UsageError for contradicting arguments or models that do not fit together, DataError for an unusable folder.
+    All pictures are opened before work starts. Raises UsageError for contradicting arguments or models that do not fit
+    together, DataError for an unusable folder and for pictures that cannot be read.
     """
     check_workers(workers)
     fills, methods = _listed(fill), _listed(baselines)
@@ -81,11 +84,11 @@ def evaluate(
         check_writable(Path(sheet))
     original = None if unbaked is None else _named(unbaked)
     cache = zoo.home() / "cache" / "heatmaps" if cache_dir is None else Path(cache_dir)
-    found = compare(_named(model), original, Path(data), plan, cache)
+    say = report or silent
+    found = compare(_named(model), original, Path(data), plan, cache, skip_bad=skip_bad, report=say)
     if sheet is not None:
         save_picture(np.asarray(comparison_sheet(found)), Path(sheet))
-        if report is not None:
-            report(f"wrote {os.fspath(sheet)}")
+        say(f"wrote {os.fspath(sheet)}")
     return found
 
 

@@ -9,12 +9,13 @@ import dataclasses
 import itertools
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from edgex.data import image_folders
 from edgex.data.crops import Folder, gather
 from edgex.data.loading import check_workers
+from edgex.data.readable import ReadCheck
 from edgex.errors import UsageError
 from edgex.files import zoo
 from edgex.files.model_file import LoadedModel, load_model
@@ -27,6 +28,7 @@ from edgex.shapley.superpixels import side_of
 from edgex.utils import devices, processes, provenance
 from edgex.utils.output import refuse_to_overwrite
 from edgex.utils.processes import Processes
+from edgex.utils.text import Report, silent
 
 PathLike = str | os.PathLike[str]
 
@@ -48,8 +50,9 @@ def make_labels(
     device: str = "auto",
     precision: str = "auto",
     force: bool = False,
+    skip_bad: bool = False,
     workers: int | None = None,
-    report: Callable[[str], None] | None = None,
+    report: Report | None = None,
 ) -> LabelsCard:
     """Labels pictures with Shapley values of a predictor's own scores and writes a labels artefact; returns its card.
 
@@ -64,10 +67,11 @@ def make_labels(
         classes that are labelled per crop. features: whether to keep differences of the features too, which learning
         a readout needs. limit: pictures per folder, evenly spaced. Defaults to all.
     device: "auto", "cpu", "cuda" or "cuda:<n>". precision: of the computation, "auto", "fp32" or "bf16".
-    force: replace an existing `out`. workers: processes that decode pictures, see `edgex.data.loading.loaded`.
-    report: called with lines for people.
+    force: replace an existing `out`. skip_bad: go on without the pictures that cannot be read.
+    workers: processes that decode pictures, see `edgex.data.loading.loaded`. report: called with lines for people.
 
-    Raises UsageError for wrong arguments, DataError for an unusable folder, ArtefactError for a damaged model.
+    All pictures are opened before work starts. Raises UsageError for wrong arguments, DataError for an unusable folder
+    and for pictures that cannot be read, ArtefactError for a damaged model.
     """
     refuse_to_overwrite(out, force=force)
     check_workers(workers)
@@ -79,7 +83,8 @@ def make_labels(
         loaded = load_predictor(model_path)
         network, predictor, digest = loaded.network, loaded.card, loaded.sha256
         each = (crops,) if isinstance(crops, int) else tuple(crops or (1,))
-        folders = gather(roots, crops=each, limit=limit)
+        tell = report if report is not None and group.is_main else silent
+        folders = gather(roots, crops=each, limit=limit, check=ReadCheck(skip_bad, tell, workers, group))
         if group.is_main:
             check_writable(path)
         started = time.monotonic()
@@ -113,8 +118,7 @@ def make_labels(
             metrics={"views": len(labels), "pictures": len(labels.crops.paths), "split_half_cosine": stable},
         )
         if group.is_main:
-            if report is not None:
-                report(describe(labels, stable))
+            tell(describe(labels, stable))
             save_labels(path, labels, total, card)
     return card
 

@@ -10,13 +10,14 @@ import dataclasses
 import hashlib
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from edgex.data import image_folders
+from edgex.data.image_folders import Pictures
+from edgex.data.readable import ReadCheck
 from edgex.errors import UsageError
 from edgex.evaluation import classification
 from edgex.files.model_file import ModelCard, save_model
@@ -27,6 +28,7 @@ from edgex.models.self_explaining import Evidence, SelfExplainingViT
 from edgex.training.fine_tuning import TrainOptions, fit, new_head
 from edgex.training.resume import TrainingCheckpoint
 from edgex.utils import devices, provenance
+from edgex.utils.text import Report
 
 
 def train(
@@ -40,27 +42,19 @@ def train(
     resize: int | None,
     val_fraction: float,
     dtype: torch.dtype,
-    report: Callable[[int, dict[str, float]], None],
+    report: Report,
+    skip_bad: bool = False,
     workers: int | None = None,
 ) -> ModelCard:
     """Fine-tunes a predictor on `folder` and writes it; returns its card with the measured accuracy.
 
     weights: file of the base's weights; None takes its pretrained ones through its library's hub. dtype: of the stored
-    weights. workers: see `edgex.data.loading.loaded`.
+    weights. report: called with lines for people, one after each epoch. skip_bad: go on without the pictures that
+    cannot be read. workers: see `edgex.data.loading.loaded`.
     """
     check_writable(out)
-    split = "train" if image_folders.has_split(folder, "train") else None
-    pictures = image_folders.labelled(folder, split)
-    if image_folders.has_split(folder, "val"):
-        validation = image_folders.remap_labels(image_folders.labelled(folder, "val"), pictures.classes, folder / "val")
-    else:
-        if not 0 < val_fraction < 1:
-            raise UsageError(
-                f"expected a validation fraction between 0 and 1, found {val_fraction}", argument="val_fraction"
-            )
-        pictures, validation = pictures.split(val_fraction, options.seed)
-    # Before the training, not after it: a class that only the test pictures have would cost all of its hours.
-    test = _test_pictures(folder, pictures.classes)
+    sets = _split(folder, val_fraction, options.seed, ReadCheck(skip_bad, report, workers))
+    pictures = sets["train"]
     architecture = backbones.architecture(base_name)
     if weights is not None:
         backbone, base = base_weights.load_base(architecture, weights)
@@ -82,12 +76,20 @@ def train(
     }
     checkpoint = TrainingCheckpoint(out.with_name(out.name + ".checkpoint"), identity)
     started = time.monotonic()
-    fit(model, pictures, preprocessing, options, checkpoint=checkpoint, report=report, workers=workers)
+    fit(
+        model,
+        pictures,
+        preprocessing,
+        options,
+        checkpoint=checkpoint,
+        report=lambda epoch, numbers: report(_epoch_line(epoch, options.epochs, numbers)),
+        workers=workers,
+    )
     seconds = time.monotonic() - started
 
     metrics: dict[str, Any] = {}
-    for key, measured in (("val", validation), ("test", test)):
-        if measured is not None:
+    for key in ("val", "test"):
+        if measured := sets.get(key):
             value = classification.accuracy(
                 model, measured, preprocessing, device=options.device, title=f"{key} accuracy", workers=workers
             )
@@ -110,15 +112,36 @@ def train(
     return card
 
 
-def _test_pictures(folder: Path, classes: tuple[str, ...]) -> image_folders.Pictures | None:
-    if not image_folders.has_split(folder, "test"):
-        return None
-    return image_folders.remap_labels(image_folders.labelled(folder, "test"), classes, folder / "test")
+def _split(folder: Path, val_fraction: float, seed: int, check: ReadCheck) -> dict[str, Pictures]:
+    """The pictures of "train", "val" and, where there are any, "test": every one can be read.
+
+    Everything about them is found here, before the training: a class or a bad picture that only the test pictures have
+    would cost all of its hours.
+    """
+    root = folder / "train" if image_folders.has_split(folder, "train") else folder
+    sets = {"train": image_folders.labelled(folder, "train" if root != folder else None, report=check.report)}
+    for name in ("val", "test"):
+        if image_folders.has_split(folder, name):
+            found = image_folders.labelled(folder, name, report=check.report)
+            lack = f"{root} does not have"
+            sets[name] = image_folders.remap_labels(found, sets["train"].classes, folder / name, lack=lack)
+    if "val" not in sets and not 0 < val_fraction < 1:
+        raise UsageError(
+            f"expected a validation fraction between 0 and 1, found {val_fraction}", argument="val_fraction"
+        )
+    sets = dict(zip(sets, check.sets(*sets.values()), strict=True))
+    if "val" not in sets:
+        sets["train"], sets["val"] = sets["train"].split(val_fraction, seed)
+    return sets
+
+
+def _epoch_line(epoch: int, epochs: int, numbers: dict[str, float]) -> str:
+    return f"epoch {epoch}/{epochs}: " + ", ".join(f"{key} {value:.4g}" for key, value in numbers.items())
 
 
 def _step(
     folder: Path,
-    pictures: image_folders.Pictures,
+    pictures: Pictures,
     base: Any,
     options: TrainOptions,
     seconds: float,

@@ -11,7 +11,7 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import torch
 from edgex.data import image_folders
 from edgex.data.crops import Folder, gather
 from edgex.data.masks import masked_crops
+from edgex.data.readable import ReadCheck
 from edgex.errors import UsageError
 from edgex.files.model_file import ModelCard, save_model
 from edgex.files.tensor_file import check_writable
@@ -34,6 +35,7 @@ from edgex.training.losses import FeatureTerm, PairTerm, ShapeTerm, Term
 from edgex.training.resume import TrainingCheckpoint
 from edgex.utils import devices, processes, provenance
 from edgex.utils.processes import Processes
+from edgex.utils.text import Report, silent
 
 SUPERVISIONS = ("shapley", "masks")
 PARTS = ("readout", "weights")
@@ -91,7 +93,8 @@ def train(
     work: Path,
     model_out: Path | None,
     dtype: torch.dtype,
-    report: Callable[[str], None],
+    report: Report,
+    skip_bad: bool = False,
     workers: int | None = None,
 ) -> VectorCard:
     """Learns a vector from `source` with the predictor at `model_path`; returns its card.
@@ -99,8 +102,8 @@ def train(
     source_name: of the domain; defaults to the first folder's. evidence_blocks: of how many last blocks the heatmap
     is made. part: what is learned, one of PARTS; by default a readout where the model can have one. alpha: recommended
     factor, recorded. work: folder for label caches and checkpoints; an interrupted run resumes from there.
-    model_out: also write the self-explaining source model. dtype: how the vector is stored. workers: see
-    `edgex.data.loading.loaded`.
+    model_out: also write the self-explaining source model. dtype: how the vector is stored. skip_bad: go on without
+    the pictures that cannot be read. workers: see `edgex.data.loading.loaded`.
     Several processes work together where a launcher started them; the first one writes and reports.
     """
     if not math.isfinite(alpha):
@@ -121,10 +124,11 @@ def train(
                 argument="class_loss",
             )
         model = with_evidence(model, evidence_blocks, readout=readout)
-        tell = report if group.is_main else _silent
+        tell = report if group.is_main else silent
+        check = ReadCheck(skip_bad, tell, workers, group)
 
         started = time.monotonic()
-        supervised = _supervised(model, card, model_path, digest, source, options, work, group, tell)
+        supervised = _supervised(model, card, model_path, digest, source, options, work, check, group)
         supervising = time.monotonic() - started
 
         term, folders = supervised.term, supervised.folders
@@ -205,10 +209,10 @@ def _supervised(
     source: VectorData,
     options: LearnOptions,
     work: Path,
+    check: ReadCheck,
     group: Processes,
-    report: Callable[[str], None],
 ) -> _Supervised:
-    grid = model.backbone.grid
+    grid, report = model.backbone.grid, check.report
     if source.label_file is not None:
         loaded = load_labels(source.label_file, source.roots)
         check_predictor(loaded.card, digest, source.label_file, model_path)
@@ -222,7 +226,7 @@ def _supervised(
             {"label_split_half_cosine": stable},
         )
     assert source.roots is not None
-    folders = gather(source.roots, crops=source.crops, limit=source.limit)
+    folders = gather(source.roots, crops=source.crops, limit=source.limit, check=check)
     if source.supervision == "masks":
         parallel = source.masks or (None,) * len(folders)
         crop_scale, seed = source.labels.crop_scale, source.labels.seed
@@ -301,10 +305,6 @@ def _save_self_explaining(
     )
     # A model has no 8-bit form.
     save_model(path, model, described, dtype=torch.float16 if dtype == torch.int8 else dtype)
-
-
-def _silent(text: str) -> None:
-    """For the other processes, whose messages are those of the first."""
 
 
 def with_evidence(model: SelfExplainingViT, blocks: int, *, readout: bool = False) -> SelfExplainingViT:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from edgex.training.fine_tuning import TrainOptions
 from edgex.training.learning import LearnOptions
 from edgex.training.vector_training import VectorData
 from edgex.utils.output import refuse_to_overwrite
+from edgex.utils.text import Report, silent
 
 PathLike = str | os.PathLike[str]
 _MODEL_DTYPES = ("fp32", "fp16")
@@ -66,8 +67,9 @@ def train(
     precision: str = "auto",
     dtype: str = "fp32",
     force: bool = False,
+    skip_bad: bool = False,
     workers: int | None = None,
-    report: Callable[[str], None] | None = None,
+    report: Report | None = None,
 ) -> TrainResult:
     """Fine-tunes a predictor, an ordinary classifier, on an image folder, starting from a pretrained base.
 
@@ -82,12 +84,12 @@ def train(
     val_fraction: share of `train` that is held out where there is no `val`.
     device: "auto", "cpu", "cuda" or "cuda:<n>". precision: of the computation, "auto", "fp32" or "bf16". dtype: of
         the stored weights, "fp32" or "fp16".
-    force: replace an existing `out`.
+    force: replace an existing `out`. skip_bad: go on without the pictures that cannot be read.
     workers: processes that decode pictures, see `edgex.data.loading`; the result does not depend on it.
-    report: called after each epoch with a line for people.
+    report: called with lines for people, one after each epoch.
 
-    Raises UsageError for contradicting arguments, DataError for an unusable folder, ImageError for a picture that
-    cannot be read.
+    All pictures are opened before the training starts. Raises UsageError for contradicting arguments, DataError for an
+    unusable folder and for pictures that cannot be read.
     """
     if (weights is None) == (not pretrained):
         raise UsageError(
@@ -109,7 +111,6 @@ def train(
         device=device,
         precision=precision,
     )
-    say = report or _silent
     card = predictor.train(
         Path(data),
         base,
@@ -121,9 +122,8 @@ def train(
         val_fraction=val_fraction,
         dtype=STORAGE[dtype],
         workers=workers,
-        report=lambda epoch, numbers: say(
-            f"epoch {epoch}/{epochs}: " + ", ".join(f"{key} {value:.4g}" for key, value in numbers.items())
-        ),
+        skip_bad=skip_bad,
+        report=report or silent,
     )
     return TrainResult(path, card)
 
@@ -160,8 +160,9 @@ def learn_vector(
     precision: str = "auto",
     dtype: str = "fp32",
     force: bool = False,
+    skip_bad: bool = False,
     workers: int | None = None,
-    report: Callable[[str], None] | None = None,
+    report: Report | None = None,
 ) -> LearnResult:
     """Learns an explainability vector: labels pictures, then trains with and without explanation supervision.
 
@@ -189,10 +190,11 @@ def learn_vector(
         explanation loss. alpha: the one that the vector recommends.
     device: "auto", "cpu", "cuda" or "cuda:<n>". precision: of the computation, "auto", "fp32" or "bf16". dtype: of
         the stored vector, "fp32", "fp16" or "int8".
-    force: replace existing files. workers: processes that decode pictures, see `edgex.data.loading`.
-    report: called with lines for people.
+    force: replace existing files. skip_bad: go on without the pictures that cannot be read.
+    workers: processes that decode pictures, see `edgex.data.loading`. report: called with lines for people.
 
-    Raises UsageError for contradicting arguments, DataError for an unusable folder, ArtefactError for a damaged file.
+    All pictures are opened before work starts. Raises UsageError for contradicting arguments, DataError for an unusable
+    folder and for pictures that cannot be read, ArtefactError for a damaged file.
     """
     refuse_to_overwrite(out, force=force)
     refuse_to_overwrite(model_out, force=force, argument="model_out")
@@ -200,11 +202,12 @@ def learn_vector(
         raise UsageError(f"expected {', '.join(STORAGE)}, found '{dtype}'", argument="dtype")
     for_labels = _given(pairs=pairs, players=players, classes=classes)
     for_weights = _given(blocks=blocks, class_weight=class_weight, class_loss=class_loss)
-    _check_arguments(supervision, labels, learn, for_labels, _given(crops=crops, limit=limit), for_weights)
+    _check_arguments(
+        supervision, labels, learn, for_labels, _given(crops=crops, limit=limit, skip_bad=skip_bad or None), for_weights
+    )
     check_workers(workers)
     label_options = _given(pairs=pairs, side=None if players is None else side_of(players), classes=classes)
     path = Path(out)
-    say = report or _silent
     card = vector_training.train(
         zoo.resolve(os.fspath(model), "model"),
         VectorData(
@@ -236,7 +239,8 @@ def learn_vector(
         model_out=None if model_out is None else Path(model_out),
         dtype=STORAGE[dtype],
         workers=workers,
-        report=say,
+        skip_bad=skip_bad,
+        report=report or silent,
     )
     return LearnResult(path, card, None if model_out is None else Path(model_out))
 
@@ -273,7 +277,3 @@ def _given(**options: Any) -> dict[str, Any]:
 
 def _name_of(path: Path) -> str:
     return path.name.removesuffix(".safetensors")
-
-
-def _silent(text: str) -> None:
-    """The report function used when the caller passes none."""

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgex.data import image_folders
+from edgex.data.image_folders import Pictures
+from edgex.data.readable import ReadCheck
 from edgex.errors import UsageError
 from edgex.files import home, zoo
 from edgex.files.model_file import ModelCard, load_card
 from edgex.files.vector_file import VectorCard, load_vector_card
 from edgex.utils.output import refuse_to_overwrite
+from edgex.utils.text import Report, silent
 from edgex.vectors.alpha import accuracies, choose
 from edgex.vectors.bake import add_vector, check
 from edgex.vectors.transfer import records_of, warnings_for
@@ -66,7 +69,8 @@ def bake(
     out: PathLike | None = None,
     force: bool = False,
     device: str | None = None,
-    report: Callable[[str], None] | None = None,
+    skip_bad: bool = False,
+    report: Report | None = None,
 ) -> BakeResult:
     """Adds a vector to a model, which becomes self-explaining: theta_baked = theta_target + alpha * tau.
 
@@ -77,15 +81,16 @@ def bake(
     max_drop: for "auto". Defaults to 0.5 points. max_alpha: for "auto", the largest to try. Defaults to 2.
     out: file to write. Defaults to <target>-baked in the local zoo, where it replaces an earlier bake.
     force: add the vector across different bases where shapes agree, and replace an existing `out`.
-    device: where accuracy is measured: "auto" (the default), "cpu", "cuda" or "cuda:<n>".
+    device: where accuracy is measured: "auto" (the default), "cpu", "cuda" or "cuda:<n>". skip_bad: with `val`, go on
+        without the pictures that cannot be read.
     report: called with each warning and with the accuracies, as lines for people.
 
     Raises UsageError for contradicting arguments, MismatchError where the two do not fit together, ArtefactError for
-    damaged files, DataError for an unusable folder.
+    damaged files, DataError for an unusable folder and for pictures that cannot be read.
     """
     refuse_to_overwrite(out, force=force)
-    _check_arguments(alpha, val, max_drop, max_alpha, device)
-    say = report or (lambda _: None)
+    _check_arguments(alpha, val, max_drop, max_alpha, device, skip_bad)
+    say = report or silent
     target_path, vector_path = zoo.resolve(os.fspath(target), "model"), zoo.resolve(os.fspath(vector), "vector")
     tau, _ = load_vector_card(vector_path)
     check(target_path, vector_path, force=force)
@@ -101,7 +106,10 @@ def bake(
     if val is not None:
         allowed = MAX_DROP if max_drop is None else max_drop
         most = MAX_ALPHA if max_alpha is None else max_alpha
-        result = _measured(result, target_path, vector_path, tau, alpha, Path(val), allowed, most, device or "auto")
+        found = image_folders.labelled(Path(val), report=say)
+        known = image_folders.remap_labels(found, before.classes, Path(val))
+        (pictures,) = ReadCheck(skip_bad, say).sets(known)
+        result = _measured(result, target_path, vector_path, tau, alpha, pictures, allowed, most, device or "auto")
         _report_curve(result, Path(val), say)
         curve = [list(point) for point in result.curve]
         metrics["bake"] = {
@@ -122,6 +130,7 @@ def _check_arguments(
     max_drop: float | None,
     max_alpha: float | None,
     device: str | None,
+    skip_bad: bool,
 ) -> None:
     if isinstance(alpha, str) and alpha != "auto":
         raise UsageError(f"expected a number or 'auto', found '{alpha}'", argument="alpha")
@@ -133,6 +142,8 @@ def _check_arguments(
                 raise UsageError(f"{name} is for alpha 'auto': set that, or leave {name} out", argument=name)
     if val is None and device is not None:
         raise UsageError("device is where accuracy is measured: name val, or leave device out", argument="device")
+    if val is None and skip_bad:
+        raise UsageError("skip_bad is for labelled pictures: name val, or leave skip_bad out", argument="skip_bad")
 
 
 def _measured(
@@ -141,13 +152,12 @@ def _measured(
     vector: Path,
     tau: VectorCard,
     alpha: float | Literal["auto"] | None,
-    val: Path,
+    pictures: Pictures,
     max_drop: float,
     max_alpha: float,
     device: str,
 ) -> BakeResult:
     """The result with its alpha and with the accuracies on the labelled pictures."""
-    pictures = image_folders.remap_labels(image_folders.labelled(val), result.card.classes, val)
     if alpha == "auto":
         choice = choose(target, vector, pictures, max_drop=max_drop, max_alpha=max_alpha, device=device)
         factor, curve = choice.alpha, choice.curve

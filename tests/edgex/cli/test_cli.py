@@ -296,7 +296,7 @@ def test_options_that_would_do_nothing_are_refused(
         (("train", "--learning-rate", "-1"), "learning rate above 0", 2),
         (("train", "--resize", "10"), "at least 160 px", 2),
         (("train", "--data", "empty"), "expected class folders", 1),
-        (("train", "--data", "hollow"), "has no pictures", 1),
+        (("train", "--data", "hollow"), "in every class folder, found none", 1),
         (("train", "--data", "torn"), "expected a picture", 1),
         (("train", "--weights", "pickle.pt"), "not a checkpoint of plain tensors", 1),
         (("train", "--weights", "absent.pt"), "found nothing", 1),
