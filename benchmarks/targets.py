@@ -127,7 +127,7 @@ def trained(name: str, setting: Setting) -> Path:
             resize=224,
             val_fraction=HELD_OUT,
             dtype=torch.float16,
-            report=lambda epoch, numbers: log(f"epoch {epoch}: {numbers}"),
+            report=log,
         )
     return path
 
