@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from edgex.errors import ArtefactError
+from edgex.runtime.json_text import parse_json
 
 
 def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def _fused(path: Path) -> dict[str, Any]:
     _, plan = metadata.load(path)
     data = path.read_bytes()
     text = container.read_engine(data, path)[0] if plan is not None else container.read_onnx(data, path)
-    return {"file_kind": "onnx" if plan is None else "engine", "metadata": json.loads(text)}
+    return {"file_kind": "onnx" if plan is None else "engine", "metadata": parse_json(text, str(path))}
 
 
 def _sha256(path: Path) -> str:

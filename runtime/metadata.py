@@ -6,23 +6,22 @@ little-endian length, the same JSON object, then the plan. `container` takes the
 
 from __future__ import annotations
 
-import json
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgex.runtime import schema
 from edgex.runtime.container import read_engine, read_onnx
 from edgex.runtime.errors import ArtefactError
-from edgex.runtime.preprocessing import Preprocessing
+from edgex.runtime.json_text import parse_json
+from edgex.runtime.preprocessing import PREPROCESSING, Preprocessing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 FORMAT = "edgex-fused/1"
 _FAMILY, _VERSION = FORMAT.split("/")
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Metadata:
     """Of the artefact that was exported."""
     file_sha256: str
     """Of this file, see `file_digest`."""
-    provenance: list[Any]
+    provenance: tuple[Mapping[str, Any], ...]
     gate: Mapping[str, Any]
     """What the export measured against the source model."""
     tensorrt: Mapping[str, Any] | None = None
@@ -60,36 +59,56 @@ class Metadata:
 
         Raises ArtefactError naming what is missing or unusable; unknown keys are ignored.
         """
-        if not isinstance(values, dict):
-            raise ArtefactError(f"{name}: expected a JSON object as metadata, found {type(values).__name__}")
-        _check_format(values.get("format"), name)
-        wanted = [key for key in cls.__dataclass_fields__ if key != "tensorrt"]
-        missing = [key for key in wanted if key not in values]
-        if missing:
-            raise ArtefactError(
-                f"{name}: expected metadata of {FORMAT}, found none of {', '.join(missing)}; export it again"
+        _check_format(schema.checked(schema.mapping, values, name).get("format"), name)
+        return schema.checked(_METADATA, values, name, advice="export it again")
+
+
+def _steps(value: Any) -> tuple[dict[str, Any], ...]:
+    return schema.listed(_STEP)(value)
+
+
+_STEP = schema.object_with(
+    step=schema.text,
+    inputs=schema.Default(
+        schema.listed(
+            schema.object_with(
+                role=schema.text,
+                name=schema.text,
+                sha256=schema.Default(schema.optional(schema.text), None),
+                fingerprint=schema.Default(schema.optional(schema.text), None),
+                provenance=schema.Default(_steps, ()),
             )
-        classes, grid, max_batch = values["classes"], values["grid"], values["max_batch"]
-        alpha, tensorrt = values["alpha"], values.get("tensorrt")
-        _expect(name, "classes", classes, "a list of at least one name", _is_names(classes))
-        _expect(name, "grid", grid, "[rows, columns]", _is_counts(grid, 2))
-        _expect(name, "max_batch", max_batch, "a whole number of at least 1", _is_counts([max_batch], 1))
-        _expect(name, "alpha", alpha, "a number or null", alpha is None or _is_number(alpha))
-        for key in ("pooling", "architecture", "precision", "edgex_version", "model_sha256"):
-            _expect(name, key, values[key], "a string", isinstance(values[key], str))
-        for key in ("evidence", "gate", "preprocessing"):
-            _expect(name, key, values[key], "an object", isinstance(values[key], dict))
-        _expect(name, "provenance", values["provenance"], "a list", isinstance(values["provenance"], list))
-        digest = values["file_sha256"]
-        _expect(name, "file_sha256", digest, "64 hexadecimal digits", _is_digest(digest))
-        _expect(name, "tensorrt", tensorrt, "an object", tensorrt is None or isinstance(tensorrt, dict))
-        try:
-            preprocessing = Preprocessing.from_dict(values["preprocessing"])
-        except ArtefactError as error:
-            raise ArtefactError(f"{name}: {error}") from None
-        given = {key: values[key] for key in wanted}
-        given |= {"classes": tuple(classes), "grid": tuple(grid), "preprocessing": preprocessing}
-        return cls(**given, tensorrt=tensorrt)
+        ),
+        (),
+    ),
+)
+PROVENANCE: schema.Check[tuple[dict[str, Any], ...]] = _steps
+"""The steps that made an artefact, oldest first; each with what it took, which may have steps of its own."""
+_METADATA = schema.record(
+    Metadata,
+    classes=schema.listed(schema.text, least=1),
+    preprocessing=PREPROCESSING,
+    grid=schema.listed(schema.whole(1, schema.MAX_SIDE), least=2, most=2),
+    pooling=schema.text,
+    evidence=schema.object_with(kind=schema.text, blocks=schema.whole(), scale=schema.number),
+    alpha=schema.optional(schema.number),
+    architecture=schema.text,
+    precision=schema.text,
+    max_batch=schema.whole(1),
+    edgex_version=schema.text,
+    model_sha256=schema.digest,
+    file_sha256=schema.digest,
+    provenance=PROVENANCE,
+    gate=schema.mapping,
+    tensorrt=schema.Default(
+        schema.optional(
+            schema.object_with(
+                package=schema.text, version=schema.text, compute_capabilities=schema.listed(schema.text)
+            )
+        ),
+        None,
+    ),
+)
 
 
 def load(path: str | os.PathLike[str], verify: bool = True) -> tuple[Metadata, bytes | None]:
@@ -111,11 +130,7 @@ def load(path: str | os.PathLike[str], verify: bool = True) -> tuple[Metadata, b
         text, plan = read_engine(data, path)
     else:
         text = read_onnx(data, path)
-    try:
-        values = json.loads(text)
-    except ValueError:
-        raise ArtefactError(f"{path}: expected JSON as edgex metadata, found something else; export it again") from None
-    metadata = Metadata.from_dict(values, str(path))
+    metadata = Metadata.from_dict(parse_json(text, f"{path}: metadata"), str(path))
     if plan is not None and metadata.tensorrt is None:
         raise ArtefactError(f"{path}: expected the key tensorrt in the metadata of an engine, found none")
     if verify and file_digest(data, metadata.file_sha256) != metadata.file_sha256:
@@ -132,8 +147,7 @@ def file_digest(data: bytes, recorded: str) -> str:
     recorded: the 64 hexadecimal digits in the file; wherever they occur they count as 64 "0" characters.
         With 64 zeros (not sealed yet) it is the plain sha256.
     """
-    if not _is_digest(recorded):
-        raise ArtefactError(f"expected a sha256 of 64 hexadecimal digits, found {recorded!r}")
+    schema.checked(schema.digest, recorded, "sha256 of a fused model file")
     import hashlib  # loads OpenSSL: a third of the import time of this package
 
     needle, zeros = recorded.encode(), b"0" * 64
@@ -154,25 +168,3 @@ def _check_format(found: Any, name: str) -> None:
     if family == _FAMILY and version.isdecimal() and int(version) > int(_VERSION):
         raise ArtefactError(f"{name}: expected format {FORMAT}, found the newer {found}; update edgex")
     raise ArtefactError(f"{name}: expected a fused model of format {FORMAT}, found {found!r}")
-
-
-def _expect(name: str, key: str, value: Any, expected: str, usable: bool) -> None:
-    if not usable:
-        raise ArtefactError(f"{name}: expected {key} as {expected} in the metadata, found {str(value)[:80]!r}")
-
-
-def _is_names(value: Any) -> bool:
-    return isinstance(value, list) and len(value) > 0 and all(isinstance(item, str) for item in value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _is_counts(value: Any, length: int) -> bool:
-    whole = isinstance(value, list) and all(isinstance(item, int) and _is_number(item) for item in value)
-    return whole and len(value) == length and min(value) >= 1
-
-
-def _is_digest(value: Any) -> bool:
-    return isinstance(value, str) and _DIGEST.fullmatch(value) is not None

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from edgex.runtime.errors import ArtefactError, UsageError
+from edgex.runtime import schema
+from edgex.runtime.errors import UsageError
 from edgex.runtime.frames import Frame, as_frame
 from edgex.runtime.resample import Interpolation, resample, resample_unrounded
 
@@ -104,16 +105,7 @@ class Preprocessing:
 
         Raises ArtefactError for a missing key or an unusable value; unknown keys are ignored.
         """
-        names = ("image_size", "resize", "interpolation", "mean", "std")
-        missing = [name for name in names if name not in values]
-        if missing:
-            raise ArtefactError(
-                f"preprocessing: expected the keys {', '.join(names)}, found none of {', '.join(missing)}"
-            )
-        try:
-            return cls(**{name: values[name] for name in names})
-        except UsageError as error:
-            raise ArtefactError(str(error)) from None
+        return schema.checked(PREPROCESSING, values, "preprocessing")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: image_size [height, width], resize, interpolation, mean [3], std [3]."""
@@ -162,6 +154,17 @@ class Preprocessing:
         y, x = max(-top, 0), max(-left, 0)
         padded[y : y + visible[2], x : x + visible[3]] = pixels
         return padded
+
+
+PREPROCESSING = schema.record(
+    Preprocessing,
+    image_size=schema.listed(schema.whole(1, schema.MAX_SIDE), least=2, most=2),
+    resize=schema.whole(1, schema.MAX_SIDE),
+    interpolation=schema.one_of(*INTERPOLATIONS),
+    mean=schema.listed(schema.number, least=3, most=3),
+    std=schema.listed(schema.positive, least=3, most=3),
+)
+"""The object stored in artefacts, see `Preprocessing.to_dict`."""
 
 
 @lru_cache(maxsize=64)

@@ -17,10 +17,8 @@ without annotation is `edgex.shapley.labels`; the loss is `edgex.training.losses
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,8 +27,10 @@ from torch import Tensor
 
 from edgex.data.crops import Crops, Folder, crops_of, joined_crops
 from edgex.errors import DataError, ImageError
+from edgex.runtime import schema
 from edgex.runtime.errors import first_line
 from edgex.runtime.frames import as_frame, open_image
+from edgex.runtime.json_text import read_json
 from edgex.runtime.picture_files import MASK_SUFFIX
 from edgex.runtime.preprocessing import Preprocessing
 from edgex.utils.progress import Progress
@@ -221,21 +221,9 @@ def _turned(image: Image.Image, orientation: int) -> Image.Image:
     return ImageOps.exif_transpose(image)
 
 
+_BOXES = schema.keyed(schema.listed(schema.row(*[schema.number] * 4)))
+
+
 def _read_boxes(path: Path) -> dict[str, Boxes]:
-    try:
-        parsed: Any = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON ({error}): expected picture paths mapped to lists of boxes") from error
-    if not isinstance(parsed, dict):
-        raise DataError(f"{path}: expected an object of picture paths mapped to lists of boxes")
-    found = {}
-    for name, boxes in parsed.items():
-        try:
-            found[name] = tuple(
-                (float(left), float(top), float(right), float(bottom)) for left, top, right, bottom in boxes
-            )
-        except (TypeError, ValueError) as error:
-            raise DataError(
-                f"{path}: expected [[left, top, right, bottom], ...] for '{name}', found {str(boxes)[:60]}"
-            ) from error
-    return found
+    advice = "map each picture's path to [[left, top, right, bottom], ...]"
+    return schema.checked(_BOXES, read_json(path, error=DataError), str(path), advice=advice, error=DataError)

@@ -24,7 +24,10 @@ import secrets
 import time
 from pathlib import Path
 
+from edgex.runtime import schema
 from edgex.runtime.atomic_files import atomic_output
+from edgex.runtime.errors import ArtefactError
+from edgex.runtime.json_text import read_json
 
 _KEPT_SECONDS = 7 * 24 * 3600
 """How long the records of a directory stay, its newest one apart."""
@@ -44,6 +47,17 @@ class Bake:
     process: str
     shell: str
     nanoseconds: int
+
+
+_BAKE = schema.record(
+    Bake,
+    path=lambda value: Path(schema.any_text(value)),
+    sha256=schema.text,
+    directory=schema.any_text,
+    process=schema.text,
+    shell=schema.text,
+    nanoseconds=schema.whole(),
+)
 
 
 def home() -> Path:
@@ -102,9 +116,8 @@ def _bakes(folder: Path) -> list[Bake]:
     """The records in a folder, newest first; files that are none are passed over."""
     bakes = []
     for record in _records(folder):
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            content = json.loads(record.read_text(encoding="utf-8"))
-            bakes.append(Bake(**{**content, "path": Path(content["path"])}))
+        with contextlib.suppress(ArtefactError):
+            bakes.append(schema.checked(_BAKE, read_json(record), str(record)))
     return sorted(bakes, key=lambda bake: bake.nanoseconds, reverse=True)
 
 

@@ -18,14 +18,18 @@ import torch
 from torch import Tensor
 
 from edgex._version import __version__
-from edgex.errors import ArtefactError, MismatchError
+from edgex.errors import ArtefactError, MismatchError, UnsupportedError, UsageError
 from edgex.files import tensor_file
 from edgex.files.tensor_file import TensorFile, TensorSpec
 from edgex.models.backbones import Architecture, Backbone, build
+from edgex.models.backbones.architectures import ARCHITECTURE
 from edgex.models.evidence import Evidence
+from edgex.models.evidence.selection import EVIDENCE
 from edgex.models.head import Head, HeadKind
 from edgex.models.self_explaining import SelfExplainingViT
-from edgex.runtime.preprocessing import Preprocessing
+from edgex.runtime import schema
+from edgex.runtime.metadata import PROVENANCE
+from edgex.runtime.preprocessing import PREPROCESSING, Preprocessing
 
 BACKBONE_PREFIX = "backbone."
 HEAD_PREFIX = "head."
@@ -82,24 +86,36 @@ class ModelCard:
 
     @classmethod
     def from_metadata(cls, data: Mapping[str, Any], path: Path) -> ModelCard:
-        """Inverse of `to_metadata`; ArtefactError names what is missing."""
+        """Inverse of `to_metadata`; ArtefactError names what is missing or unusable."""
         check_kind(data, "model", path)
-        try:
-            return cls(
-                name=data["name"],
-                architecture=Architecture.from_dict(data["architecture"]),
-                classes=tuple(data["classes"]),
-                preprocessing=Preprocessing.from_dict(data["preprocessing"]),
-                head_kind=data["head"]["kind"],
-                head_scale=float(data["head"]["scale"]),
-                evidence=Evidence.from_dict(data["evidence"]),
-                base=BaseWeights(**data["base"]),
-                alpha=data["alpha"],
-                provenance=tuple(data["provenance"]),
-                metrics=data["metrics"],
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArtefactError(f"{path}: its model metadata is incomplete ({error!r}): make the file again") from error
+        return schema.checked(_CARD, data, str(path), advice=MAKE_AGAIN)
+
+
+def _model_card(head: dict[str, Any], **values: Any) -> ModelCard:
+    card = ModelCard(head_kind=head["kind"], head_scale=head["scale"], **values)
+    if card.preprocessing.image_size != card.architecture.image_size:
+        raise ArtefactError(
+            f"expected pictures of the architecture's size {card.architecture.image_size}, found preprocessing to "
+            f"{card.preprocessing.image_size}"
+        )
+    return card
+
+
+MAKE_AGAIN = "make the file again"
+BASE = schema.record(BaseWeights, name=schema.text, fingerprint=schema.digest)
+_CARD = schema.record(
+    _model_card,
+    name=schema.text,
+    architecture=ARCHITECTURE,
+    classes=schema.listed(schema.text, least=1),
+    preprocessing=PREPROCESSING,
+    head=schema.record(dict, kind=schema.one_of("linear", "cosine"), scale=schema.number),
+    evidence=EVIDENCE,
+    base=BASE,
+    alpha=schema.optional(schema.number),
+    provenance=PROVENANCE,
+    metrics=schema.mapping,
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -128,13 +144,15 @@ def check_kind(data: Mapping[str, Any], kind: str, path: Path) -> None:
         )
     if data.get("format") != tensor_file.FORMAT:
         raise ArtefactError(
-            f"{path} has format {data.get('format')!r}, this edgex {__version__} reads "
+            f"{path} has format {ascii(data.get('format'))[:60]}, this edgex {__version__} reads "
             f"{tensor_file.FORMAT!r}: use the edgex version that wrote it"
         )
-    if not isinstance(data.get("sha256"), str):
+    if data.get("sha256") is None:
         raise ArtefactError(f"{path} records no sha256 of its data: the file was changed, get it again")
+    schema.checked(schema.object_with(sha256=schema.digest), data, str(path), advice=MAKE_AGAIN)
     if data.get("kind") != kind:
-        raise ArtefactError(f"expected an edgex {kind}, found an edgex {data.get('kind')} at {path}")
+        found = ascii(data.get("kind"))[:60].strip("'")
+        raise ArtefactError(f"expected an edgex {kind}, found an edgex {found} at {path}")
 
 
 def save_model(
@@ -153,7 +171,19 @@ def save_model(
 def load_card(path: str | os.PathLike[str]) -> tuple[ModelCard, str]:
     """The card of a model artefact and its recorded sha256, without reading the data."""
     with TensorFile(path) as file:
-        return ModelCard.from_metadata(file.metadata, file.path), str(file.metadata["sha256"])
+        return card_of(file), str(file.metadata["sha256"])
+
+
+def card_of(file: TensorFile) -> ModelCard:
+    """The card of an opened model artefact; MismatchError where its class weights are not one row for each class."""
+    card, path = ModelCard.from_metadata(file.metadata, file.path), file.path
+    weights = file.tensors.get(f"{HEAD_PREFIX}weight")
+    if weights is None:
+        raise MismatchError(f"{path}: missing tensor '{HEAD_PREFIX}weight' (the class weights)")
+    if weights.shape[:1] != (len(card.classes),):
+        rows = weights.shape[0] if weights.shape else 0
+        raise MismatchError(f"{path}: {rows} rows of class weights for {len(card.classes)} classes")
+    return card
 
 
 def load_model(path: str | os.PathLike[str]) -> LoadedModel:
@@ -162,7 +192,7 @@ def load_model(path: str | os.PathLike[str]) -> LoadedModel:
     Raises ArtefactError for a damaged file, MismatchError for a missing, extra or misshapen tensor or NaN.
     """
     with TensorFile(path) as file:
-        card, path = ModelCard.from_metadata(file.metadata, file.path), file.path
+        card, path = card_of(file), file.path
         tensors = {name: _as_float32(file.read(name)) for name in file.tensors}
         file.verify()
         sha256 = str(file.metadata["sha256"])
@@ -173,11 +203,11 @@ def load_model(path: str | os.PathLike[str]) -> LoadedModel:
     )
     if stray := _first(name for name in sorted(tensors) if not name.startswith(prefixes)):
         raise MismatchError(f"{path}: extra tensor '{stray}' belongs to none of backbone, head and readout")
-    if "weight" not in head:
-        raise MismatchError(f"{path}: missing tensor 'head.weight' (the class weights)")
-    if head["weight"].shape[0] != len(card.classes):
-        raise MismatchError(f"{path}: {head['weight'].shape[0]} rows of class weights for {len(card.classes)} classes")
-    network = assemble_model(card, backbone, head, readout, source=str(path)).freeze()
+    try:
+        network = assemble_model(card, backbone, head, readout, source=str(path)).freeze()
+    except (UsageError, UnsupportedError) as error:
+        # What a file says of itself is not how edgex was called.
+        raise MismatchError(f"{path}: {error}: {MAKE_AGAIN}") from error
     return LoadedModel(network, card, path, sha256)
 
 

@@ -23,13 +23,17 @@ import torch
 from torch import Tensor
 
 from edgex.errors import ArtefactError
+from edgex.runtime import schema
 from edgex.runtime.atomic_files import atomic_output
 from edgex.runtime.errors import first_line
+from edgex.runtime.json_text import parse_json
 from edgex.utils.json import dumps
 
 FORMAT = "edgex/1"
 METADATA_KEY = "edgex"
 _NO_DIGEST = "0" * 64
+_MAX_HEADER = 100_000_000
+"""Bytes; the format itself allows no larger header."""
 
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -94,7 +98,7 @@ class TensorFile:
     def _read_header(self) -> None:
         (length,) = struct.unpack("<Q", self._file.read(8))
         encoded = self._file.read(length)
-        header = json.loads(encoded)
+        header = parse_json(encoded, f"{self.path}: header", limit=_MAX_HEADER)
         self._data_start = 8 + length
         self.raw_metadata = header.pop("__metadata__", None) or {}
         self.metadata = self._parse_metadata()
@@ -113,15 +117,9 @@ class TensorFile:
     def _parse_metadata(self) -> dict[str, Any]:
         if METADATA_KEY not in self.raw_metadata:
             return {}
-        try:
-            parsed = json.loads(self.raw_metadata[METADATA_KEY])
-        except ValueError as error:
-            raise ArtefactError(
-                f"{self.path}: its edgex metadata is not JSON ({error}): the file is damaged"
-            ) from error
-        if not isinstance(parsed, dict):
-            raise ArtefactError(f"{self.path}: its edgex metadata is not an object: the file is damaged")
-        return parsed
+        name = f"{self.path}: edgex metadata"
+        parsed = parse_json(self.raw_metadata[METADATA_KEY], name, limit=_MAX_HEADER)
+        return schema.checked(schema.mapping, parsed, name, advice="get the file again")
 
     def read_bytes(self, name: str) -> bytearray:
         """A tensor's bytes as stored."""

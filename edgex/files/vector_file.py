@@ -22,10 +22,14 @@ from torch import Tensor
 
 from edgex.errors import ArtefactError
 from edgex.files import tensor_file
-from edgex.files.model_file import BaseWeights, check_finite, check_kind
+from edgex.files.model_file import BASE, MAKE_AGAIN, BaseWeights, check_finite, check_kind
 from edgex.files.tensor_file import TensorFile
 from edgex.models.backbones import Architecture
+from edgex.models.backbones.architectures import ARCHITECTURE
+from edgex.models.evidence.selection import EVIDENCE
 from edgex.models.self_explaining import Evidence
+from edgex.runtime import schema
+from edgex.runtime.metadata import PROVENANCE
 
 SCALE_SUFFIX = ":scale"
 STORAGE = {"fp32": torch.float32, "fp16": torch.float16, "int8": torch.int8}
@@ -70,25 +74,24 @@ class VectorCard:
 
     @classmethod
     def from_metadata(cls, data: Mapping[str, Any], path: Path) -> VectorCard:
-        """Inverse of `to_metadata`; ArtefactError names what is missing."""
+        """Inverse of `to_metadata`; ArtefactError names what is missing or unusable."""
         check_kind(data, "vector", path)
-        try:
-            return cls(
-                name=data["name"],
-                architecture=Architecture.from_dict(data["architecture"]),
-                base=BaseWeights(**data["base"]),
-                source=data["source"],
-                supervision=data["supervision"],
-                evidence=Evidence.from_dict(data["evidence"]),
-                alpha=float(data["alpha"]),
-                unchanged=tuple(data["unchanged"]),
-                provenance=tuple(data["provenance"]),
-                metrics=data["metrics"],
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArtefactError(
-                f"{path}: its vector metadata is incomplete ({error!r}): make the file again"
-            ) from error
+        return schema.checked(_CARD, data, str(path), advice=MAKE_AGAIN)
+
+
+_CARD = schema.record(
+    VectorCard,
+    name=schema.text,
+    architecture=ARCHITECTURE,
+    base=BASE,
+    source=schema.text,
+    supervision=schema.text,
+    evidence=EVIDENCE,
+    alpha=schema.number,
+    unchanged=schema.listed(schema.text),
+    provenance=PROVENANCE,
+    metrics=schema.mapping,
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

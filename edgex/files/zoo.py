@@ -6,6 +6,7 @@ they are given another place; `edgex.files.home` documents that folder and which
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from pathlib import Path
@@ -14,8 +15,9 @@ from typing import Any, Literal
 from edgex.errors import ArtefactError, UsageError
 from edgex.files import hub
 from edgex.files.home import Bake, home, newest_record, newest_record_anywhere
-from edgex.files.model_file import LoadedModel, load_card, load_model
+from edgex.files.model_file import LoadedModel, card_of, load_card, load_model
 from edgex.files.tensor_file import TensorFile
+from edgex.files.vector_file import VectorCard
 from edgex.utils.text import nearest
 
 BUILT_IN = Path(__file__).parents[1] / "built_in"
@@ -42,17 +44,19 @@ def local_path(name: str) -> Path:
 
 
 def entries() -> list[Entry]:
-    """Every artefact that can be named, local ones first; files that are neither models nor vectors are left out."""
+    """Every artefact that can be named, local ones first; files that are no model and no vector are left out."""
     found = []
     for origin, folder in (("local", home() / "zoo"), ("built in", BUILT_IN)):
         for path in sorted(folder.glob(f"*{SUFFIX}")):
-            try:
-                with TensorFile(path) as file:
-                    metadata = file.metadata
-            except ArtefactError:
-                continue
-            if metadata.get("kind") in ("model", "vector"):
-                found.append(Entry(path.name.removesuffix(SUFFIX), metadata["kind"], origin, path, metadata))
+            with contextlib.suppress(ArtefactError), TensorFile(path) as file:
+                kind = file.metadata.get("kind")
+                if kind == "model":
+                    card_of(file)
+                elif kind == "vector":
+                    VectorCard.from_metadata(file.metadata, path)
+                else:
+                    continue
+                found.append(Entry(path.name.removesuffix(SUFFIX), kind, origin, path, file.metadata))
     return found
 
 

@@ -32,7 +32,10 @@ from edgex.files import tensor_file
 from edgex.files.model_file import check_kind
 from edgex.files.tensor_file import TensorFile
 from edgex.models.backbones import Architecture
-from edgex.runtime.preprocessing import Preprocessing
+from edgex.models.backbones.architectures import ARCHITECTURE
+from edgex.runtime import schema
+from edgex.runtime.metadata import PROVENANCE
+from edgex.runtime.preprocessing import PREPROCESSING, Preprocessing
 from edgex.shapley.labels import LabelOptions, Labels, shapley_values
 
 
@@ -72,24 +75,44 @@ class LabelsCard:
 
     @classmethod
     def from_metadata(cls, data: Mapping[str, Any], path: Path) -> LabelsCard:
-        """Inverse of `to_metadata`; ArtefactError names what is missing."""
+        """Inverse of `to_metadata`; ArtefactError names what is missing or unusable."""
         check_kind(data, "labels", path)
-        try:
-            return cls(
-                name=data["name"],
-                architecture=Architecture.from_dict(data["architecture"]),
-                predictor={"name": data["predictor"]["name"], "sha256": data["predictor"]["sha256"]},
-                preprocessing=Preprocessing.from_dict(data["preprocessing"]),
-                options=LabelOptions(**data["options"]),
-                folders=tuple((str(entry["path"]), int(entry["crops"])) for entry in data["folders"]),
-                pictures=tuple((int(folder), str(inside), str(digest)) for folder, inside, digest in data["pictures"]),
-                provenance=tuple(data["provenance"]),
-                metrics=data["metrics"],
-            )
-        except (KeyError, TypeError, ValueError, UsageError) as error:
-            raise ArtefactError(
-                f"{path}: its labels metadata is incomplete ({error!r}): make the file again"
-            ) from error
+        return schema.checked(_CARD, data, str(path), advice="label again")
+
+
+def _folder(path: str, crops: int) -> tuple[str, int]:
+    return path, crops
+
+
+def _labels_card(pictures: tuple[tuple[int, str, str], ...], **values: Any) -> LabelsCard:
+    card = LabelsCard(pictures=pictures, **values)
+    for index, (folder, _, _) in enumerate(pictures):
+        if folder >= len(card.folders):
+            raise ArtefactError(f"expected pictures[{index}] in one of {len(card.folders)} folders, found {folder}")
+    return card
+
+
+_CARD = schema.record(
+    _labels_card,
+    name=schema.text,
+    architecture=ARCHITECTURE,
+    predictor=schema.record(dict, name=schema.text, sha256=schema.digest),
+    preprocessing=PREPROCESSING,
+    options=schema.record(
+        LabelOptions,
+        crops=schema.Default(schema.whole(1), LabelOptions.crops),
+        crop_scale=schema.Default(schema.positive, LabelOptions.crop_scale),
+        pairs=schema.Default(schema.whole(1), LabelOptions.pairs),
+        side=schema.Default(schema.whole(2, schema.MAX_SIDE), LabelOptions.side),
+        classes=schema.Default(schema.whole(1), LabelOptions.classes),
+        seed=schema.Default(schema.whole(), LabelOptions.seed),
+        features=schema.Default(schema.flag, LabelOptions.features),
+    ),
+    folders=schema.listed(schema.record(_folder, path=schema.any_text, crops=schema.whole(1))),
+    pictures=schema.listed(schema.row(schema.whole(), schema.any_text, schema.text)),
+    provenance=PROVENANCE,
+    metrics=schema.mapping,
+)
 
 
 class LoadedLabels(NamedTuple):

@@ -24,6 +24,7 @@ from edgex.files.model_file import (
     READOUT_PREFIX,
     ModelCard,
     backbone_shapes,
+    card_of,
     check_finite,
     match_shapes,
 )
@@ -87,7 +88,7 @@ class _Checked(NamedTuple):
 
 def _checked(model_file: TensorFile, vector_file: TensorFile, *, force: bool) -> _Checked:
     target, vector = model_file.path, vector_file.path
-    card = ModelCard.from_metadata(model_file.metadata, target)
+    card = card_of(model_file)
     tau = VectorCard.from_metadata(vector_file.metadata, vector)
     if not force:
         _check_same_origin(card, tau, target, vector)

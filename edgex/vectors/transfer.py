@@ -7,12 +7,11 @@ to a target is `edgex.vectors.bake`.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgex.errors import ArtefactError
+from edgex.runtime import schema
 from edgex.utils.statistics import Estimate
 
 if TYPE_CHECKING:
@@ -64,25 +63,7 @@ class TransferRecord:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TransferRecord:
         """Inverse of `to_dict`; ArtefactError names a value that is missing or no finite number."""
-        try:
-            record = cls(
-                target=str(data["target"]),
-                gain=float(data["gain"]),
-                standard_error=float(data["standard_error"]),
-                n=int(data["n"]),
-                accuracy_change=float(data["accuracy_change"]),
-                alpha=float(data["alpha"]),
-                similarity=None if data.get("similarity") is None else float(data["similarity"]),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArtefactError(
-                f"expected a transfer record with {', '.join(f.name for f in dataclasses.fields(cls))}, "
-                f"found {error!r}: measure the transfer again"
-            ) from error
-        numbers = (record.gain, record.standard_error, record.accuracy_change, record.alpha, record.similarity or 0.0)
-        if not all(math.isfinite(number) for number in numbers):
-            raise ArtefactError(f"expected finite numbers in the transfer record of '{record.target}', found {numbers}")
-        return record
+        return schema.checked(_RECORD, data, "transfer record", advice=_AGAIN)
 
     def __str__(self) -> str:
         low, high = self.interval
@@ -92,12 +73,22 @@ class TransferRecord:
         )
 
 
+_AGAIN = "measure the transfer again"
+_RECORD = schema.record(
+    TransferRecord,
+    target=schema.text,
+    gain=schema.number,
+    standard_error=schema.number,
+    n=schema.whole(1),
+    accuracy_change=schema.number,
+    alpha=schema.number,
+    similarity=schema.Default(schema.optional(schema.number), None),
+)
+
+
 def records_of(metrics: Mapping[str, Any]) -> tuple[TransferRecord, ...]:
     """The records among a vector's metrics; () where nothing was measured."""
-    stored = metrics.get(METRIC, [])
-    if not isinstance(stored, list):
-        raise ArtefactError(f"expected a list of transfer records, found {type(stored).__name__}: write them again")
-    return tuple(TransferRecord.from_dict(entry) for entry in stored)
+    return schema.checked(schema.listed(_RECORD), metrics.get(METRIC, []), "transfer records", advice=_AGAIN)
 
 
 def warnings_for(records: Iterable[TransferRecord], target: ModelCard) -> list[str]:

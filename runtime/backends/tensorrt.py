@@ -219,9 +219,7 @@ def check_engine(info: Mapping[str, Any], version: str, capability: str, path: P
     info: package, version and compute_capabilities ("8.9", ...; an empty list fits every GPU) of its metadata.
     version: of the installed package. capability: of this GPU.
     """
-    built, capabilities = info.get("version"), info.get("compute_capabilities")
-    if not isinstance(built, str) or not isinstance(capabilities, list):
-        raise ArtefactError(f"{path}: expected version and compute_capabilities of the engine, found {dict(info)}")
+    built, capabilities = info["version"], info["compute_capabilities"]
     if built != version:
         raise ArtefactError(
             f"{path}: expected an engine of {info['package']} {version} as installed, found one of {built}; "

@@ -19,7 +19,8 @@ from edgex.runtime.metadata import load
 @pytest.fixture(scope="module")
 def engine(exported: Callable[[str], Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An engine file as `export_tensorrt` writes it, around a plan that only a GPU would ever open."""
-    described = inspect(exported("fp32")[0])["metadata"] | {"tensorrt": {"package": "tensorrt_rtx", "version": "1"}}
+    built = {"package": "tensorrt_rtx", "version": "1", "compute_capabilities": []}
+    described = inspect(exported("fp32")[0])["metadata"] | {"tensorrt": built}
     header = metadata.encode(described).encode()
     path = tmp_path_factory.mktemp("engine") / "m.engine"
     path.write_bytes(len(header).to_bytes(4, "little") + header + b"plan" * 1000)

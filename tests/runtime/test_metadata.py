@@ -91,20 +91,20 @@ def test_any_changed_byte_is_noticed(model_path: Path) -> None:
         ({"grid": ..., "classes": ...}, "found none of classes, grid"),
         ({"preprocessing": ...}, "preprocessing"),
         ({"preprocessing": {"resize": 3}}, "image_size, interpolation, mean, std"),
-        ({"preprocessing": [1]}, "preprocessing as an object"),
-        ({"classes": []}, "at least one name"),
-        ({"classes": "cat"}, "classes as a list"),
-        ({"classes": [1, 2]}, "classes as a list"),
-        ({"grid": [2]}, "grid as"),
-        ({"grid": [2, 0]}, "grid as"),
-        ({"grid": [2.0, 3]}, "grid as"),
+        ({"preprocessing": [1]}, "preprocessing: expected an object, found a list of 1"),
+        ({"classes": []}, "classes: expected a list of at least 1, found a list of 0"),
+        ({"classes": "cat"}, "classes: expected a list of at least 1, found 'cat'"),
+        ({"classes": ["a", 2]}, r"classes\[1\]: expected text, found 2; export it again"),
+        ({"grid": [2]}, "grid: expected a list of 2, found a list of 1"),
+        ({"grid": [2, 0]}, r"grid\[1\]: expected a whole number from 1 to \d+, found 0"),
+        ({"grid": [2.0, 3]}, r"grid\[0\]: expected a whole number .* found 2.0"),
         ({"max_batch": 0}, "max_batch"),
         ({"max_batch": True}, "max_batch"),
-        ({"alpha": "much"}, "alpha as a number or null"),
-        ({"precision": 16}, "precision as a string"),
-        ({"provenance": {}}, "provenance as a list"),
-        ({"gate": None}, "gate as an object"),
-        ({"tensorrt": "yes"}, "tensorrt as an object"),
+        ({"alpha": "much"}, "alpha: expected a number, found 'much'"),
+        ({"precision": 16}, "precision: expected text, found 16"),
+        ({"provenance": {}}, "provenance: expected a list, found an object of 0"),
+        ({"gate": None}, "gate: expected an object, found null"),
+        ({"tensorrt": "yes"}, "tensorrt: expected an object, found 'yes'"),
     ],
 )
 def test_a_broken_contract_is_named(make_model: Callable[..., Path], changes: dict[str, Any], words: str) -> None:
@@ -121,7 +121,7 @@ def test_a_digest_that_is_none(make_metadata: Callable[..., dict[str, Any]]) -> 
 
 
 def test_metadata_that_is_no_object() -> None:
-    with pytest.raises(ArtefactError, match="JSON object as metadata, found list"):
+    with pytest.raises(ArtefactError, match="metadata: expected an object, found a list of 0"):
         Metadata.from_dict([])
 
 

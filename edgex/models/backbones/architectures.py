@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from edgex.runtime import schema
+
 Pooling = str
 """How patch and class tokens become what the head reads: "token" (class token) or "avg" (mean over patch tokens)."""
 
@@ -38,9 +40,17 @@ class Architecture:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Architecture:
-        """Inverse of `to_dict`."""
-        height, width = data["image_size"]
-        return cls(data["name"], (int(height), int(width)), data["pooling"])
+        """Inverse of `to_dict`; ArtefactError names what is missing or unusable."""
+        return schema.checked(ARCHITECTURE, data, "architecture")
 
     def __str__(self) -> str:
         return f"{self.name} ({self.image_size[0]}x{self.image_size[1]} px, {self.pooling} pooling)"
+
+
+ARCHITECTURE = schema.record(
+    Architecture,
+    name=schema.text,
+    image_size=schema.listed(schema.whole(1, schema.MAX_SIDE), least=2, most=2),
+    pooling=schema.text,
+)
+"""The object stored in artefacts, see `Architecture.to_dict`."""

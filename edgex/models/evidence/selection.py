@@ -11,6 +11,7 @@ from edgex.errors import UnsupportedError, UsageError
 from edgex.models.backbones import Backbone
 from edgex.models.discovery import modules_of
 from edgex.models.evidence.base import EvidenceStrategy
+from edgex.runtime import schema
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,14 +39,8 @@ class Evidence:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Evidence:
-        """Inverse of `to_dict`."""
-        return cls(
-            kind=data["kind"],
-            blocks=int(data["blocks"]),
-            scale=float(data["scale"]),
-            # Files from before there were readouts do not mention them.
-            readout=bool(data.get("readout", False)),
-        )
+        """Inverse of `to_dict`; ArtefactError names what is missing or unusable."""
+        return schema.checked(EVIDENCE, data, "evidence")
 
     @classmethod
     def default(cls, backbone: Backbone) -> Evidence:
@@ -57,6 +52,17 @@ class Evidence:
             if (blocks := strategy.default_blocks(backbone)) is not None:
                 return cls(strategy.kind, blocks, 1.0)
         raise UnsupportedError(f"{backbone.architecture} has no evidence that a heatmap is made of by default")
+
+
+EVIDENCE = schema.record(
+    Evidence,
+    kind=schema.text,
+    blocks=schema.whole(),
+    scale=schema.number,
+    # Files from before there were readouts do not mention them.
+    readout=schema.Default(schema.flag, False),
+)
+"""The object stored in artefacts, see `Evidence.to_dict`."""
 
 
 @functools.cache

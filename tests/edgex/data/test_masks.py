@@ -168,10 +168,13 @@ def test_bad_annotations_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="folder of masks at .*absent, found nothing"):
         annotations_of(tmp_path, tmp_path / "absent")
     for text, message in (
-        ("{", "boxes.json is not JSON"),
-        ("[]", "expected an object of picture paths"),
-        ('{"1.png": [[1, 2, 3]]}', r"\[\[left, top, right, bottom\], ...\] for '1.png', found \[\[1, 2, 3\]\]"),
-        ('{"1.png": 7}', "for '1.png', found 7"),
+        ("{", r"boxes.json: expected JSON, found something else in line 1"),
+        ("[]", "expected an object, found a list of 0; map each picture's path to"),
+        (
+            '{"1.png": [[1, 2, 3]]}',
+            r"\['1.png'\]\[0\]: expected a list of 4, found a list of 3; .* \[\[left, top, right, bottom\], ...\]",
+        ),
+        ('{"1.png": 7}', r"\['1.png'\]: expected a list, found 7"),
     ):
         (tmp_path / "boxes.json").write_text(text)
         with pytest.raises(DataError, match=message):

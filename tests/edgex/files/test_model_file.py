@@ -118,10 +118,21 @@ def test_wrong_tensors_are_named(saved: Path, change: Callable[[Any], Any], mess
     ("change", "message"),
     [
         (lambda m: m.update(kind="vector"), "expected an edgex model, found an edgex vector at"),
-        (lambda m: m.pop("base"), r"its model metadata is incomplete \(KeyError\('base'\)\)"),
-        (lambda m: m.update(evidence=None), "its model metadata is incomplete"),
+        (lambda m: m.pop("base"), "expected its keys, found none of base; make the file again"),
+        (lambda m: m.update(evidence=None), "evidence: expected an object, found null; make the file again"),
         (lambda m: m.update(preprocessing={}), "preprocessing"),
-        (lambda m: m["architecture"].update(image_size=[1]), "its model metadata is incomplete"),
+        (
+            lambda m: m["architecture"].update(image_size=[1]),
+            "architecture.image_size: expected a list of 2, found a list",
+        ),
+        (
+            lambda m: m["architecture"].update(image_size=[96, 96]),
+            r"architecture's size \(96, 96\), found preprocessing",
+        ),
+        (lambda m: m["evidence"].update(blocks=99), "evidence of 99 blocks, but the model has"),
+        (lambda m: m["evidence"].update(kind="guess"), "token pooling is explained by .*, not by guess"),
+        (lambda m: m["architecture"].update(name="timm/none"), "m.safetensors: .*make the file again"),
+        (lambda m: m["classes"].append("one more"), "5 rows of class weights for 6 classes"),
     ],
 )
 def test_wrong_metadata_is_refused(saved: Path, change: Callable[[Any], Any], message: str) -> None:

@@ -164,12 +164,12 @@ def test_damaged_files_are_refused(file: Path) -> None:
         TensorFile(file)
 
 
-@pytest.mark.parametrize(("value", "message"), [("{", "is not JSON"), ("[1]", "is not an object")])
+@pytest.mark.parametrize(("value", "message"), [("{", "expected JSON"), ("[1]", "expected an object, found a list")])
 def test_damaged_metadata_is_refused(file: Path, value: str, message: str) -> None:
     header, data = raw(file)
     header["__metadata__"]["edgex"] = value
     with_header(file, header, data)
-    with pytest.raises(ArtefactError, match=f"its edgex metadata {message}"):
+    with pytest.raises(ArtefactError, match=f"edgex metadata: {message}"):
         TensorFile(file)
 
 

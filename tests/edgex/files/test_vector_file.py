@@ -84,8 +84,8 @@ def test_nan_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"kind": "model"}, "expected an edgex vector, found an edgex model at"),
-        ({"alpha": None}, "its vector metadata is incomplete"),
-        ({"base": {"name": "x"}}, "its vector metadata is incomplete"),
+        ({"alpha": None}, "alpha: expected a number, found null; make the file again"),
+        ({"base": {"name": "x"}}, "base: expected its keys, found none of fingerprint; make the file again"),
     ],
 )
 def test_wrong_metadata_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:

@@ -39,13 +39,13 @@ def test_round_trip_through_a_dictionary() -> None:
     assert "similarity" not in GOOD.to_dict()
     assert records_of({"best_step": 3}) == ()
     for broken, message in (
-        ({"target": "x"}, "expected a transfer record with target, gain"),
-        ({**GOOD.to_dict(), "gain": math.nan}, "expected finite numbers in the transfer record of 'flowers'"),
-        ({**GOOD.to_dict(), "n": "many"}, "expected a transfer record"),
+        ({"target": "x"}, "transfer record: expected its keys, found none of gain, .*; measure the transfer again"),
+        ({**GOOD.to_dict(), "gain": math.nan}, "gain: expected a finite number, found nan"),
+        ({**GOOD.to_dict(), "n": "many"}, "n: expected a whole number of at least 1, found 'many'"),
     ):
         with pytest.raises(ArtefactError, match=message):
             TransferRecord.from_dict(broken)
-    with pytest.raises(ArtefactError, match="expected a list of transfer records, found dict"):
+    with pytest.raises(ArtefactError, match="transfer records: expected a list, found an object"):
         records_of({"transfer": {}})
 
 

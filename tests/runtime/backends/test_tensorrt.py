@@ -335,8 +335,6 @@ def test_a_tampered_engine(engine_path: Path) -> None:
         ({**INFO, "compute_capabilities": []}, "1.2.3", "12.0", ""),
         (INFO, "1.2.4", "8.9", "tensorrt_rtx 1.2.4 as installed, found one of 1.2.3; .*install tensorrt_rtx==1.2.3"),
         (INFO, "1.2.3", "7.5", "compute capability 7.5"),
-        ({"package": "tensorrt"}, "1", "8.9", "version and compute_capabilities"),
-        ({**INFO, "version": 3}, "1", "8.9", "version and compute_capabilities"),
     ],
 )
 def test_check_engine(info: dict[str, Any], version: str, capability: str, words: str) -> None:
