@@ -25,7 +25,8 @@ def import_weights(
         typer.Option(help="Class names: 'a,b,c', or @FILE (one a line, or a JSON list); default: a config.json's."),
     ] = None,
     weights: Annotated[
-        str | None, typer.Argument(metavar="FILE", help="Weights: a file or hf://organisation/repository/file.")
+        str | None,
+        typer.Argument(metavar="FILE", help="Weights: a file or hf://organisation/repository/file[@revision]."),
     ] = None,
     pretrained: Annotated[
         str | None, typer.Option(help="A pretrained tag of the library instead of FILE ('default': its own).")

@@ -4,6 +4,7 @@ $EDGEX_HOME (default: ~/.edgex) holds
 
 - zoo/: the local zoo. Baked models go there unless they are given another place.
 - bakes/: which model was baked from which working directory, a small file for each bake.
+- hub/: the sha256 of each file of the hub, as it was when its name was first used.
 - cache/: what evaluation has computed; it can be deleted at any time.
 
 `edgex export` without a model takes the newest bake by this rule: **the model that was baked last from the same working

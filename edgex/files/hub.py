@@ -1,49 +1,76 @@
 """Files from the Hugging Face hub: hf:// names, downloads, the local cache, errors of one line without a network.
 
+A name is hf://organisation/repository/file, or hf://organisation/repository/file@revision, where a revision is a
+branch, a tag or a commit. The sha256 of a file is recorded in $EDGEX_HOME when its name is first used, and checked from
+then on: what is published under a name, and what lies in the cache, may change.
+
 The hub's client retries for half a minute where there is no connection. Here one short request first finds out whether
 the hub answers; where it does not, the client's cache is used.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from edgex.errors import ArtefactError, MissingExtraError, UsageError
+from edgex.errors import ArtefactError, MismatchError, MissingExtraError, UsageError
+from edgex.files.home import home
+from edgex.runtime.atomic_files import atomic_output
 from edgex.runtime.errors import first_line, install_hint
+from edgex.runtime.json_text import read_json
 
 SCHEME = "hf://"
 _ANSWER_SECONDS = 10.0
 
 
+class HubFile(NamedTuple):
+    """A file of the hub: "organisation/repository", the path in it, and the revision, None for the newest."""
+
+    repository: str
+    path: str
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        revision = f"@{self.revision}" if self.revision else ""
+        return f"{SCHEME}{self.repository}/{self.path}{revision}"
+
+
 def weights_file(name: str | os.PathLike[str]) -> Path:
-    """The file that "hf://organisation/repository/path" or a local path stands for, downloaded if needed."""
+    """The file that "hf://organisation/repository/path[@revision]" or a local path stands for, downloaded if needed."""
     name = os.fspath(name)
     if not name.startswith(SCHEME):
         return Path(name)
-    parts = name.removeprefix(SCHEME).split("/", 2)
-    if len(parts) < 3 or not all(parts):
-        raise UsageError(f"expected hf://organisation/repository/file, found '{name}'")
-    return fetch(f"{parts[0]}/{parts[1]}", [parts[2]])
+    organisation, _, rest = name.removeprefix(SCHEME).partition("/")
+    repository, _, rest = rest.partition("/")
+    path, at, revision = rest.partition("@")
+    if not all((organisation, repository, path)) or (at and not revision) or "@" in repository:
+        raise UsageError(
+            f"expected hf://organisation/repository/file or hf://organisation/repository/file@revision, found '{name}'"
+        )
+    return fetch(f"{organisation}/{repository}", [path], revision or None)
 
 
-def fetch(repository: str, files: Sequence[str]) -> Path:
+def fetch(repository: str, files: Sequence[str], revision: str | None = None) -> Path:
     """The first of `files` that a hub repository has, from the cache or downloaded.
 
     Raises ArtefactError where the hub is out of reach and the cache has none of them, where the repository or
-    the files do not exist, or where they may not be read.
+    the files do not exist, or where they may not be read; MismatchError for a file other than when it was first used.
     """
     try:
         import huggingface_hub as hub
         from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
     except ImportError as error:
         raise MissingExtraError(f"hub files need huggingface_hub: {install_hint('bake')}") from error
-    wanted = f"{SCHEME}{repository}/{files[0]}"
-    for file in files:
+    for wanted in (HubFile(repository, file, revision) for file in files):
         try:
-            hub.get_hf_file_metadata(hub.hf_hub_url(repository, file), timeout=_ANSWER_SECONDS)
-            return Path(hub.hf_hub_download(repository, file, etag_timeout=_ANSWER_SECONDS))
+            hub.get_hf_file_metadata(
+                hub.hf_hub_url(repository, wanted.path, revision=revision), timeout=_ANSWER_SECONDS
+            )
+            path = hub.hf_hub_download(repository, wanted.path, revision=revision, etag_timeout=_ANSWER_SECONDS)
         except EntryNotFoundError:
             continue
         except HfHubHTTPError as error:
@@ -52,20 +79,76 @@ def fetch(repository: str, files: Sequence[str]) -> Path:
             ) from error
         except Exception as error:
             # No answer: the client raises its own errors here and those of whichever HTTP library it uses.
-            if cached := _cached(repository, files):
+            if cached := _cached(repository, files, revision):
                 return cached
             raise ArtefactError(
                 f"cannot get {wanted}: the hub was not reached ({first_line(error)}) and the file is not in "
                 "the local cache; download it on a connected machine and give its path instead"
             ) from error
+        return _checked(wanted, Path(path))
     raise ArtefactError(f"hub repository {repository} has no file {' or '.join(files)}: check the name")
 
 
-def _cached(repository: str, files: Sequence[str]) -> Path | None:
+def fetch_beside(path: Path, names: Sequence[str]) -> None:
+    """Gets files of the same folder and revision as one that came from the hub; those it does not have are left out.
+
+    Raises MismatchError for a file other than when it was first used.
+    """
+    if (source := origin(path)) is None:
+        return
+    folder = source.path.rpartition("/")[0]
+    for name in names:
+        try:
+            fetch(source.repository, [f"{folder}/{name}" if folder else name], source.revision)
+        except MismatchError:
+            raise
+        except ArtefactError:
+            continue
+
+
+def origin(path: Path) -> HubFile | None:
+    """What a path in the client's cache was downloaded as, its commit for a revision; None for other paths."""
+    parts = path.parts
+    for index, part in enumerate(parts[:-3]):
+        if part.startswith("models--") and parts[index + 1] == "snapshots":
+            repository = part.removeprefix("models--").replace("--", "/")
+            return HubFile(repository, "/".join(parts[index + 3 :]), parts[index + 2])
+    return None
+
+
+def _cached(repository: str, files: Sequence[str], revision: str | None) -> Path | None:
     import huggingface_hub as hub
 
     for file in files:
-        found = hub.try_to_load_from_cache(repository, file)
+        found = hub.try_to_load_from_cache(repository, file, revision=revision)
         if isinstance(found, str):
-            return Path(found)
+            return _checked(HubFile(repository, file, revision), Path(found))
     return None
+
+
+def _checked(wanted: HubFile, path: Path) -> Path:
+    """The path, after its content was compared with what it was when the name was first used."""
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    source = origin(path)
+    commit = source.revision if source else None
+    record = home() / "hub" / f"{hashlib.sha256(str(wanted).encode()).hexdigest()[:16]}.json"
+    if not record.is_file():
+        with atomic_output(record) as temporary:
+            temporary.write_text(
+                json.dumps({"name": str(wanted), "commit": commit, "sha256": sha256}), encoding="utf-8"
+            )
+        return path
+    earlier = read_json(record)
+    if not isinstance(earlier, dict) or not isinstance(earlier.get("sha256"), str):
+        raise ArtefactError(f"{record}: expected the record of a hub file, found something else: delete it")
+    if earlier["sha256"] == sha256:
+        return path
+    changed = f"expected {wanted} with sha256 {earlier['sha256']} as when it was first used, found {sha256}"
+    if commit == earlier.get("commit"):
+        raise MismatchError(f"{changed}: the downloaded copy is damaged, delete {path.resolve()} to get it again")
+    pinned, present = (str(wanted._replace(revision=one)) for one in (earlier.get("commit"), commit))
+    raise MismatchError(
+        f"{changed}: it was published anew; name {pinned} for the earlier file or {present} for the present one, or "
+        f"delete {record} to take whatever is there"
+    )

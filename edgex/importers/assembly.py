@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgex.errors import UsageError
-from edgex.files import model_file
+from edgex.files import hub, model_file
 from edgex.files.model_file import BaseWeights, ModelCard
 from edgex.importers.base_weights import check_configuration, is_artefact, load_base
 from edgex.importers.class_heads import check_head, class_head, class_names
@@ -163,9 +163,11 @@ def _assemble(
 
 
 def _input(role: str, path: Path) -> dict[str, Any]:
-    """A file as a provenance step names it: role, name and sha256."""
+    """A file as a provenance step names it: role, name, sha256 and, from the hub, its name there."""
+    source = hub.origin(path)
     with path.open("rb") as file:
-        return {"role": role, "name": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"role": role, "name": path.name, "sha256": sha256} | ({"hub": str(source)} if source else {})
 
 
 def _step(

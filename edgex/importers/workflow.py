@@ -64,8 +64,8 @@ def import_weights(
 
     arch: timm/<model> or open_clip/<model>. classes: "a,b,c", or "@FILE" with a name a line or a JSON list. Both are
         needed where no configuration states them.
-    weights: a file or hf://organisation/repository/file; pretrained: a tag of the library instead, "default" is its
-        own choice. One of the two.
+    weights: a file or hf://organisation/repository/file[@revision]; pretrained: a tag of the library instead,
+        "default" is its own choice. One of the two.
     template: prompts of a zero-shot head, "{}" is the class. head: file of a linear head, see
         `edgex.importers.assembly.import_model`. base_weights: the file that `weights` were fine-tuned from, so that
         vectors of that base fit.
@@ -103,6 +103,7 @@ def import_weights(
     own_head = template is None and head is None
     if weights is not None:
         path = hub.weights_file(weights)
+        hub.fetch_beside(path, configuration.FILES)
         settings = settle(configuration.beside(path), given, source=path.name, own_head=own_head)
         make = functools.partial(assembly.import_model, path, base_weights=base_weights)
         chosen = name or path.name.partition(".")[0]

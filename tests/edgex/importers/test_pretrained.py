@@ -34,6 +34,7 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
         "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}",
     )
+    monkeypatch.setenv("EDGEX_HOME", str(tmp_path / "home"))
     return tmp_path / "cache"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import small_hub
 import torch
 from libraries import CLASSES, saved, shaken
 from PIL import Image
@@ -103,6 +104,19 @@ class TestTimm:
         assert "short side 182 px (bilinear), centre crop 160x160, mean 0.485 0.456 0.406, std 0.4 0.5 0.6" in shown
         assert "settings: arch config.json, image_size config.json" in shown
         assert "std argument" in shown
+
+    def test_files_of_the_hub_bring_their_configuration(
+        self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        commit = "0123456789abcdef0123456789abcdef01234567"
+        files = {f"sub/{file.name}": file.read_bytes() for file in folder.iterdir()}
+        with small_hub.serve() as hub:
+            hub.publish(commit, files)
+            small_hub.point_client(monkeypatch, tmp_path, hub.address)
+            result = import_weights(weights="hf://org/repo/sub/model.safetensors", out=tmp_path / "m.safetensors")
+        assert result.card.preprocessing.mean == OWN["mean"]
+        names = [entry["hub"] for entry in result.card.provenance[0]["inputs"]]
+        assert names == [f"hf://org/repo/sub/{name}@{commit}" for name in ("model.safetensors", "config.json")]
 
     def test_what_no_file_states_is_assumed_aloud(self, timm_vit: Any, tmp_path: Path) -> None:
         said: list[str] = []
