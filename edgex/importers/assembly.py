@@ -126,7 +126,7 @@ def _assemble(
     settings: Settings | None = None,
 ) -> tuple[SelfExplainingViT, ModelCard]:
     """As `import_model`, from sorted tensors; inputs say in the provenance which files they came from."""
-    classes = class_names(classes)
+    classes = class_names(classes, twins=True)
     backbone = build(architecture)
     if preprocessing is not None and preprocessing.image_size != architecture.image_size:
         raise UsageError(

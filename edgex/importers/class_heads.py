@@ -48,18 +48,20 @@ def read_classes(path: str | os.PathLike[str]) -> list[str]:
     return [row[0] for row in rows]
 
 
-def class_names(names: Sequence[str]) -> tuple[str, ...]:
+def class_names(names: Sequence[str], *, twins: bool = False) -> tuple[str, ...]:
     """The names as a model stores them, see `edgex.runtime.classes`.
+
+    twins: let classes of one name pass, which are then asked for by number.
 
     Raises UsageError where there are none, where a class has no name, and where two have the same one.
     """
     found = tuple(map(class_name, names))
     if not found or not all(found):
         raise UsageError("expected at least one class, every one with a name", argument="classes")
-    if twins := find_twins(found):
-        described = describe_twins(*(names[position] for position in twins))
+    if not twins and (same := find_twins(found)):
+        described = describe_twins(*(names[position] for position in same))
         raise UsageError(
-            f"the classes {twins[0]} and {twins[1]}, counted from 0, have the same name: {described}; give each a name "
+            f"the classes {same[0]} and {same[1]}, counted from 0, have the same name: {described}; give each a name "
             "of its own, such as 'crane (bird)'",
             argument="classes",
         )
@@ -96,7 +98,7 @@ def class_head(
             "file",
             argument="head",
         )
-    return zero_shot_head(architecture, state.text, classes, templates or DEFAULT_TEMPLATES, source=source)
+    return zero_shot_head(architecture, state.text, class_names(classes), templates or DEFAULT_TEMPLATES, source=source)
 
 
 def _read_head(path: Path) -> dict[str, Tensor]:

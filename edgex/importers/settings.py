@@ -17,6 +17,7 @@ from edgex.importers.class_heads import class_names
 from edgex.importers.configuration import Stated
 from edgex.models import backbones
 from edgex.models.backbones import Architecture
+from edgex.runtime.classes import class_key, find_twins
 from edgex.runtime.preprocessing import Preprocessing
 
 ARGUMENT = "argument"
@@ -67,14 +68,11 @@ def settle(stated: Stated, given: Mapping[str, Any], *, source: str, own_head: b
     taken_from = {name: _source(name, stated, given) for name in ("arch", "image_size", "pooling", "classes")}
     preprocessing, sources = preprocess(stated, given, backbones.build(architecture).preprocessing)
     taken_from |= sources
-    return Settings(
-        architecture,
-        _classes(stated, given, source),
-        preprocessing,
-        taken_from,
-        stated.files,
-        _remarks(stated, taken_from, architecture, preprocessing),
-    )
+    classes = _classes(stated, given, source)
+    remarks = _remarks(stated, taken_from, architecture, preprocessing)
+    if twins := find_twins(classes):
+        remarks += (f"classes {twins[0]} and {twins[1]} are both '{classes[twins[0]]}': ask for them by number",)
+    return Settings(architecture, classes, preprocessing, taken_from, stated.files, remarks)
 
 
 def preprocess(
@@ -135,14 +133,15 @@ def _classes(stated: Stated, given: Mapping[str, Any], source: str) -> tuple[str
     found, wanted = stated.values.get("classes"), given.get("classes")
     if found is None and wanted is None:
         raise UsageError(f"no file beside {source} states the classes: give their names", argument="classes")
-    classes = class_names(wanted or found)
+    # A published configuration may hold two classes of one name, such as ImageNet's cranes.
+    classes = class_names(wanted or found, twins=wanted is None)
     if found is None or wanted is None:
         return classes
     where = stated.sources["classes"]
-    if len(found) != len(wanted):
-        raise UsageError(f"expected the {len(found)} classes of {where}, found {len(wanted)}", argument="classes")
-    for index, (theirs, ours) in enumerate(zip(found, wanted, strict=True)):
-        if theirs != ours:
+    if len(found) != len(classes):
+        raise UsageError(f"expected the {len(found)} classes of {where}, found {len(classes)}", argument="classes")
+    for index, (theirs, ours) in enumerate(zip(found, classes, strict=True)):
+        if class_key(theirs) != class_key(ours):
             raise UsageError(
                 f"class {index} is '{ours}' here and '{theirs}' in {where}: leave the classes out, or correct the file",
                 argument="classes",

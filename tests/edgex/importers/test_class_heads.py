@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from edgex.errors import ArtefactError, UsageError
-from edgex.importers.class_heads import parse_classes
+from edgex.importers.class_heads import class_names, parse_classes
+from edgex.importers.configuration import Stated
+from edgex.importers.settings import settle
 
 
 def test_classes_are_listed_or_read_from_a_file(tmp_path: Path) -> None:
@@ -63,6 +65,19 @@ def test_classes_without_a_name_of_their_own_are_refused(classes: str, words: st
     with pytest.raises(UsageError, match=words) as raised:
         parse_classes(classes)
     assert raised.value.argument == "classes"
+
+
+def test_two_classes_of_one_name_pass_where_the_model_has_them() -> None:
+    assert class_names(["crane", "dog", "crane"], twins=True) == ("crane", "dog", "crane")
+    stated = Stated(
+        {"arch": "timm/test_vit", "classes": ("crane", "dog", "\ufeffcrane ")}, sources={"classes": "config.json"}
+    )
+    settled = settle(stated, {}, source="model.safetensors")
+    assert settled.classes == ("crane", "dog", "crane")
+    assert "classes 0 and 2 are both 'crane': ask for them by number" in settled.remarks
+    given = {"classes": ("crane", "cafe\u0301")}
+    stated = Stated({"arch": "timm/test_vit", "classes": ("crane", "caf\u00e9")}, sources={"classes": "config.json"})
+    assert settle(stated, given, source="model.safetensors").classes == ("crane", "caf\u00e9")
 
 
 @pytest.mark.parametrize("content", ['{"0": "cat"}', "[1, 2]"])
