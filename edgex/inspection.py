@@ -62,7 +62,7 @@ def _fused(path: Path) -> dict[str, Any]:
 
     _, plan = metadata.load(path)
     data = path.read_bytes()
-    text = container.read_engine(data, path)[0] if plan is not None else container.read_onnx(data, path)
+    text = container.read_engine(data, path)[0] if plan is not None else container.read_onnx(data, path).text
     return {"file_kind": "onnx" if plan is None else "engine", "metadata": parse_json(text, str(path))}
 
 

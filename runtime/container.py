@@ -1,13 +1,13 @@
 """Takes the bytes of a fused model file apart: an ONNX file's protobuf, or an engine file's header.
 
-Only what the checks before loading need: the `edgex` metadata entry, whether the file is whole, and whether
-any tensor lies outside of the file. What the metadata means is in `metadata`.
+Only what the checks before loading need: the `edgex` metadata entry, the declared inputs and outputs, whether the file
+is whole, and whether any tensor lies outside of the file. What the metadata means is in `metadata`.
 Field numbers are those of onnx/onnx.proto; the encoding is https://protobuf.dev/programming-guides/encoding.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from edgex.runtime.errors import ArtefactError
 
@@ -33,18 +33,50 @@ _NESTED: dict[str, dict[int, str]] = {
     "sparse": {1: "tensor", 2: "tensor"},
 }
 """Which fields of a message lead to tensors, and what they hold."""
+_DEEPEST = 64
+"""Messages within each other on the way to a tensor."""
+
+# GraphProto
+_GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_OUTPUT = 5, 11, 12
+_TENSOR_NAME = 8
+_ELEMENTS = {1: "float", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 9: "bool", 10: "float16", 11: "double"}
+"""Numbers of TensorProto.DataType, as onnxruntime calls them."""
+
+
+class Declared(NamedTuple):
+    """What a graph says of an input or output: "tensor(<type>)", and each axis as a number, a name or None.
+
+    shape: None where nothing is said of it, which is another thing than a scalar's ().
+    """
+
+    type: str
+    shape: tuple[int | str | None, ...] | None
+
+    def __str__(self) -> str:
+        axes = ["?" if axis is None else str(axis) for axis in self.shape or ()]
+        return self.type if self.shape is None else f"{self.type} [{', '.join(axes)}]"
+
+
+class OnnxContent(NamedTuple):
+    """The text of the `edgex` entry, and the graph's inputs and outputs by name."""
+
+    text: str
+    inputs: dict[str, Declared]
+    outputs: dict[str, Declared]
 
 
 class _MalformedError(Exception):
     """The bytes are no protobuf message."""
 
 
-def read_onnx(data: bytes, path: Path) -> str:
-    """The text of the `edgex` metadata entry of an ONNX file.
+def read_onnx(data: bytes, path: Path) -> OnnxContent:
+    """The `edgex` metadata entry of an ONNX file, and what its graph declares.
 
     Raises ArtefactError for anything but a whole ONNX file with that entry and with all its weights inside.
     """
     texts: list[str] = []
+    inputs: dict[str, Declared] = {}
+    outputs: dict[str, Declared] = {}
     external, graph = False, False
     position = 0
     try:
@@ -55,8 +87,10 @@ def read_onnx(data: bytes, path: Path) -> str:
                 key, text = _entry(value)
                 texts += [text] if key == METADATA_KEY else []
             elif field in (_MODEL_GRAPH, _MODEL_FUNCTIONS):
-                graph = graph or field == _MODEL_GRAPH
                 external = external or _external(value, "graph" if field == _MODEL_GRAPH else "function")
+                if field == _MODEL_GRAPH:
+                    graph = True
+                    _declared(value, inputs, outputs)
             position = end
         if not graph:
             raise _MalformedError
@@ -80,7 +114,7 @@ def read_onnx(data: bytes, path: Path) -> str:
             f"{path}: expected a fused model of edgex with a metadata entry {METADATA_KEY!r}, found "
             f"{len(texts) or 'no'} such entries; make a fused model with `edgex export`"
         )
-    return texts[0]
+    return OnnxContent(texts[0], inputs, outputs)
 
 
 def read_engine(data: bytes, path: Path) -> tuple[str, bytes]:
@@ -141,21 +175,65 @@ def _entry(message: memoryview | int) -> tuple[str, str]:
     pair = {1: "", 2: ""}
     for field, value, _ in _fields(_message(message)):
         if field in pair:
-            try:
-                pair[field] = str(_message(value), "utf-8")
-            except UnicodeDecodeError:
-                raise _MalformedError from None
+            pair[field] = _text(value)
     return pair[1], pair[2]
 
 
-def _external(message: memoryview | int, kind: str) -> bool:
+def _declared(graph: memoryview | int, inputs: dict[str, Declared], outputs: dict[str, Declared]) -> None:
+    """Adds the inputs, but for weights that have a place among them too, and the outputs of a GraphProto."""
+    weights = set()
+    for field, value, _ in _fields(_message(graph)):
+        if field in (_GRAPH_INPUT, _GRAPH_OUTPUT):
+            name, declared = _value_info(value)
+            (inputs if field == _GRAPH_INPUT else outputs)[name] = declared
+        elif field == _GRAPH_INITIALIZER:
+            weights.add(_text(_first(value, _TENSOR_NAME)))
+    for name in weights & inputs.keys():
+        del inputs[name]
+
+
+def _value_info(message: memoryview | int) -> tuple[str, Declared]:
+    """(name, declaration) of a ValueInfoProto: name 1, TypeProto 2, in it Tensor 1 with element 1 and shape 2."""
+    name, tensor = _text(_first(message, 1)), _first(_first(message, 2), 1)
+    element, shape = _first(tensor, 1), _first(tensor, 2)
+    kind = _ELEMENTS.get(element, str(element)) if isinstance(element, int) else "unknown"
+    if shape is None:
+        return name, Declared(f"tensor({kind})", None)
+    return name, Declared(f"tensor({kind})", tuple(_axis(axis) for _, axis, _ in _fields(_message(shape))))
+
+
+def _axis(dimension: memoryview | int) -> int | str | None:
+    """A number, a name, or None where neither is given."""
+    size, name = _first(dimension, 1), _first(dimension, 2)
+    if isinstance(size, int):
+        return size
+    return None if name is None else _text(name)
+
+
+def _first(message: memoryview | int | None, field: int) -> memoryview | int | None:
+    """The first value of a field, None without one or without a message."""
+    if message is None:
+        return None
+    return next((value for number, value, _ in _fields(_message(message)) if number == field), None)
+
+
+def _text(value: memoryview | int | None) -> str:
+    try:
+        return "" if value is None else str(_message(value), "utf-8")
+    except UnicodeDecodeError:
+        raise _MalformedError from None
+
+
+def _external(message: memoryview | int, kind: str, depth: int = 0) -> bool:
     """Whether a tensor anywhere in the message lies in another file."""
     nested = _NESTED.get(kind)
+    if depth > _DEEPEST:
+        raise _MalformedError
     for field, value, _ in _fields(_message(message)):
         if nested is None:
             if field == _TENSOR_EXTERNAL_DATA or (field == _TENSOR_DATA_LOCATION and value == 1):
                 return True
-        elif field in nested and _external(value, nested[field]):
+        elif field in nested and _external(value, nested[field], depth + 1):
             return True
     return False
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgex.runtime import schema
-from edgex.runtime.container import read_engine, read_onnx
+from edgex.runtime.container import Declared, read_engine, read_onnx
 from edgex.runtime.errors import ArtefactError
 from edgex.runtime.json_text import parse_json
 from edgex.runtime.preprocessing import PREPROCESSING, Preprocessing
@@ -118,7 +118,7 @@ def load(path: str | os.PathLike[str], verify: bool = True) -> tuple[Metadata, b
 
     Returns the metadata and, for a TensorRT engine file, the plan; None for an ONNX file.
     Raises ArtefactError for a file that is missing, truncated, changed after export, without the contract's
-    metadata, or with weights outside of the file.
+    metadata, with weights outside of the file, or with a graph whose inputs and outputs are not what the metadata say.
     """
     path = Path(path)
     try:
@@ -129,8 +129,10 @@ def load(path: str | os.PathLike[str], verify: bool = True) -> tuple[Metadata, b
     if data[4:5] == b"{":
         text, plan = read_engine(data, path)
     else:
-        text = read_onnx(data, path)
+        text, *declared = read_onnx(data, path)
     metadata = Metadata.from_dict(parse_json(text, f"{path}: metadata"), str(path))
+    if plan is None:
+        _check_graph(*declared, metadata, path)
     if plan is not None and metadata.tensorrt is None:
         raise ArtefactError(f"{path}: expected the key tensorrt in the metadata of an engine, found none")
     if verify and file_digest(data, metadata.file_sha256) != metadata.file_sha256:
@@ -159,6 +161,38 @@ def file_digest(data: bytes, recorded: str) -> str:
             start = found + len(needle)
     digest.update(view[start:])
     return digest.hexdigest()
+
+
+def _check_graph(
+    inputs: Mapping[str, Declared], outputs: Mapping[str, Declared], metadata: Metadata, path: Path
+) -> None:
+    """Raises ArtefactError unless inputs and outputs are those of the fused model contract."""
+    expected_inputs = {
+        "image": Declared("tensor(uint8)", ("N", *metadata.preprocessing.image_size, 3)),
+        "explain_class": Declared("tensor(int64)", ("M",)),
+    }
+    expected_outputs = {
+        "logits": Declared("tensor(float)", ("N", len(metadata.classes))),
+        "heatmap": Declared("tensor(float)", ("M", *metadata.grid)),
+        "base": Declared("tensor(float)", ("M",)),
+    }
+    for kind, found, expected in (("inputs", inputs, expected_inputs), ("outputs", outputs, expected_outputs)):
+        if not found.keys() >= expected.keys() or (kind == "inputs" and found.keys() != expected.keys()):
+            names = ", ".join(found)[:200] or "none"
+            raise ArtefactError(
+                f"{path}: expected the {kind} {', '.join(expected)} of a fused model, found {names}; export it again"
+            )
+        for name, wanted in expected.items():
+            if found[name].type != wanted.type or not _fits(found[name].shape, wanted.shape or ()):
+                raise ArtefactError(f"{path}: expected {name} as {wanted}, found {found[name]}; export it again")
+
+
+def _fits(found: tuple[int | str | None, ...] | None, wanted: tuple[int | str | None, ...]) -> bool:
+    """An axis with a name or without a size fits any length, and so does a value whose shape is not declared."""
+    if found is None:
+        return True
+    same = (not isinstance(a, int) or not isinstance(b, int) or a == b for a, b in zip(found, wanted, strict=False))
+    return len(found) == len(wanted) and all(same)
 
 
 def _check_format(found: Any, name: str) -> None:

@@ -18,7 +18,6 @@ from edgex.runtime.errors import ArtefactError, MissingExtraError, ProviderError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
     from types import ModuleType
 
     from edgex.runtime.metadata import Metadata
@@ -49,14 +48,6 @@ _ON_CUDA = ("cuda", "tensorrt", "nv_tensorrt_rtx")
 _HEAVY = ("MatMul", "Gemm", "Conv", "Attention")
 """Parts of the names of operators that multiply matrices. A provider that leaves one of them to the CPU does not run
 the model; shape arithmetic may stay there."""
-
-_CONTRACT = {
-    "image": "tensor(uint8) [N, H, W, 3]",
-    "explain_class": "tensor(int64) [M]",
-    "logits": "tensor(float) [N, C]",
-    "heatmap": "tensor(float) [M, gh, gw]",
-    "base": "tensor(float) [M]",
-}
 
 
 class OnnxRuntimeBackend:
@@ -106,7 +97,7 @@ class OnnxRuntimeBackend:
         if provider == "cuda" and io_binding is not False:
             device = device_id(options)
             try:
-                self._use(open_session(self._path, provider, threads, {"enable_cuda_graph": 1, **options}), metadata)
+                self._use(open_session(self._path, provider, threads, {"enable_cuda_graph": 1, **options}))
                 self._binding = DeviceBinding(onnxruntime, outputs, metadata.max_batch, "cuda", device)
                 self.run(np.zeros((1, *metadata.preprocessing.image_size, 3), np.uint8), np.full(1, -1))
                 return
@@ -117,11 +108,10 @@ class OnnxRuntimeBackend:
                     raise
         elif "enable_cuda_graph" in options:
             raise UsageError("expected io_binding with the option enable_cuda_graph, found provider_options without it")
-        self._use(open_session(self._path, provider, threads, options), metadata)
+        self._use(open_session(self._path, provider, threads, options))
         self._binding = HostBinding(onnxruntime, outputs) if io_binding else None
 
-    def _use(self, session: Any, metadata: Metadata) -> None:
-        _check_contract(session, metadata, self._path)
+    def _use(self, session: Any) -> None:
         self.shares_classes = _shares_classes(session)
         self._session = session
 
@@ -284,48 +274,12 @@ def _unavailable(provider: str, available: list[str]) -> str:
     return message
 
 
-def _check_contract(session: Any, metadata: Metadata, path: Path) -> None:
-    """Raises ArtefactError unless inputs and outputs are those of the fused model contract."""
-    height, width = metadata.preprocessing.image_size
-    shapes = {
-        "image": (None, height, width, 3),
-        "explain_class": (None,),
-        "logits": (None, len(metadata.classes)),
-        "heatmap": (None, *metadata.grid),
-        "base": (None,),
-    }
-    for kind, nodes in (("inputs", session.get_inputs()), ("outputs", session.get_outputs())):
-        found = {node.name: node for node in nodes}
-        wanted = [name for name in shapes if (name in OUTPUTS) == (kind == "outputs")]
-        missing = [name for name in wanted if name not in found]
-        extra = [name for name in found if name not in wanted] if kind == "inputs" else []
-        if missing or extra:
-            raise ArtefactError(
-                f"{path}: expected the {kind} {', '.join(wanted)} of a fused model, found {', '.join(found) or 'none'}"
-            )
-        for name in wanted:
-            node = found[name]
-            if node.type != _CONTRACT[name].split()[0] or not _fits(node.shape, shapes[name]):
-                sizes = ["N" if size is None else size for size in shapes[name]]
-                raise ArtefactError(
-                    f"{path}: expected {name} as {_CONTRACT[name]} = {sizes}, found {node.type} {node.shape}"
-                )
-
-
 def _shares_classes(session: Any) -> bool:
     """Whether pictures and classes are counted by two names: [N] of image and logits, [M] of everything else."""
     sizes = {node.name: (node.shape or [None])[0] for node in [*session.get_inputs(), *session.get_outputs()]}
     pictures, classes = {sizes["image"], sizes["logits"]}, {sizes[key] for key in ("explain_class", "heatmap", "base")}
     named = all(isinstance(size, str) for size in pictures | classes)
     return named and len(pictures) == len(classes) == 1 and pictures != classes
-
-
-def _fits(found: list[Any], wanted: tuple[int | None, ...]) -> bool:
-    """A named or unknown dimension fits any size; so does an output without a declared shape."""
-    if not found:
-        return True
-    same = (not isinstance(a, int) or b is None or a == b for a, b in zip(found, wanted, strict=False))
-    return len(found) == len(wanted) and all(same)
 
 
 def _line(error: Exception) -> str:

@@ -33,7 +33,7 @@ def constant(tensor: onnx.TensorProto) -> onnx.NodeProto:
 
 
 def test_reads_the_entry_among_others(make_graph: Callable[..., onnx.ModelProto]) -> None:
-    assert read_onnx(serialise(make_graph(), other="x", edgex='{"ä": 1}'), PATH) == '{"ä": 1}'
+    assert read_onnx(serialise(make_graph(), other="x", edgex='{"ä": 1}'), PATH).text == '{"ä": 1}'
 
 
 def test_a_model_without_the_entry(make_graph: Callable[..., onnx.ModelProto]) -> None:
@@ -103,6 +103,37 @@ def test_weights_in_other_files_are_found_wherever_they_hide(
         model.functions.append(helper.make_function("own", "f", [], ["c"], [constant(external())], opset))
     with pytest.raises(ArtefactError, match="expected all weights inside the ONNX file"):
         read_onnx(serialise(model, edgex="{}"), PATH)
+
+
+def test_inputs_and_outputs_are_read_as_onnxruntime_reads_them(make_graph: Callable[..., onnx.ModelProto]) -> None:
+    import onnxruntime
+
+    shapes = {"image": (TensorProto.UINT8, ["N", 32, None, 3]), "heatmap": (TensorProto.FLOAT, None)}
+    model = make_graph(**shapes)
+    model.graph.input.append(helper.make_tensor_value_info("weights", TensorProto.FLOAT, [3, 4]))
+    found = read_onnx(serialise(model, edgex="{}"), PATH)
+    assert str(found.inputs["image"]) == "tensor(uint8) [N, 32, ?, 3]"
+    assert (str(found.outputs["heatmap"]), found.outputs["heatmap"].shape) == ("tensor(float)", None)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    for values, nodes in ((found.inputs, session.get_inputs()), (found.outputs, session.get_outputs())):
+        assert list(values) == [node.name for node in nodes]
+        assert [value.type for value in values.values()] == [node.type for node in nodes]
+        assert all(value.shape in (tuple(node.shape), None) for value, node in zip(values.values(), nodes, strict=True))
+
+
+def test_endless_nesting_is_refused(make_graph: Callable[..., onnx.ModelProto]) -> None:
+    def message(field: int, content: bytes) -> bytes:
+        length, size = b"", len(content)
+        while size >= 128:
+            length, size = length + bytes([size & 127 | 128]), size >> 7
+        return bytes([field << 3 | 2]) + length + bytes([size]) + content
+
+    graph = b""
+    for _ in range(2000):
+        graph = message(1, message(5, message(6, graph)))  # a node's attribute's graph
+    whole = serialise(make_graph(), edgex="{}")
+    with pytest.raises(ArtefactError, match="truncated or damaged"):
+        read_onnx(whole + message(7, graph), PATH)
 
 
 def test_engine_file_is_length_text_plan() -> None:

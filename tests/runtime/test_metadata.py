@@ -115,6 +115,23 @@ def test_a_broken_contract_is_named(make_model: Callable[..., Path], changes: di
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"classes": ["a", "b"]},
+            r"logits as tensor\(float\) \[N, 2\], found .* \[N, 4\]; export it again",
+        ),
+        ({"grid": [2, 2]}, r"heatmap as .* \[M, 2, 2\], found .* \[N, 2, 3\]"),
+        ({"grid": [16384, 16384]}, "heatmap as"),
+    ],
+)
+def test_metadata_and_graph_must_agree(make_model: Callable[..., Path], changes: dict[str, Any], words: str) -> None:
+    """Known from the file alone: nothing is run, and no memory taken, for one that contradicts itself."""
+    with pytest.raises(ArtefactError, match=f"expected {words}"):
+        load(make_model(**changes))
+
+
 def test_a_digest_that_is_none(make_metadata: Callable[..., dict[str, Any]]) -> None:
     with pytest.raises(ArtefactError, match="file_sha256"):
         Metadata.from_dict({**make_metadata(), "file_sha256": "none"})
