@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from edgex.runtime.watch.sinks import Sink
     from edgex.runtime.watch.stream import FrameResult, Policy
 
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGBREAK")
+"""What ends a run and finishes its files; the last one is Windows' own, which lacks the two before it."""
 _REFRESH = 0.25
 """Seconds between two updates of the line on the screen."""
 
@@ -106,7 +108,7 @@ def watch(
             stay=http is not None,
             notice=notice,
         )
-        with contextlib.ExitStack() as stack:
+        with _stopped_by_signals(stream), contextlib.ExitStack() as stack:
             if http is not None:
                 pages.append(_page(stack, stream, http, opacity))
             sinks = [*pages, *_sinks(stack, video, folder, jsonl, fps, top, opacity, force)]
@@ -166,12 +168,17 @@ def _sinks(
     opacity: float,
     force: bool,
 ) -> list[Sink]:
+    from edgex.runtime.watch.recording import unfinished
     from edgex.runtime.watch.sinks import FolderSink, JsonLinesSink, VideoSink
 
     sinks: list[Sink] = []
     if video is not None:
         with _argument("video"):
             sinks.append(VideoSink(video, opacity, fps or 2.0))
+        for path in unfinished(video):
+            note(
+                f"edgex: {path}: a recording that was not finished, of a run that was killed or still goes on; it plays"
+            )
     if folder is not None:
         sinks.append(FolderSink(folder, opacity, replace=force))
     if jsonl is not None:
@@ -194,7 +201,7 @@ def _argument(name: str) -> Iterator[None]:
 def _run(stream: Stream, session: Session, sinks: list[Sink], top: int) -> None:
     """Runs it to its end, and says on standard error how it went, whatever ended it."""
     try:
-        with _stopped_by_signals(stream), _screen() as show:
+        with _screen() as show:
             for frame in stream:
                 for sink in sinks:
                     sink.write(frame)
@@ -217,13 +224,18 @@ def _line(frame: FrameResult, top: int) -> str:
 
 @contextlib.contextmanager
 def _stopped_by_signals(stream: Stream) -> Iterator[None]:
-    """Ctrl-C and a service manager's SIGTERM end the stream; a second Ctrl-C ends the program."""
+    """Ctrl-C, a service manager's SIGTERM, a closed terminal and Ctrl-\\ end the stream; a second Ctrl-C the program.
+
+    What the caller had ignored stays so, such as the closing of the terminal under nohup.
+    """
 
     def stop(*_: Any) -> None:
         stream.stop()
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
+    heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in heard}
     try:
         yield
     finally:

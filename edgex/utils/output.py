@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,5 +27,8 @@ def save_picture(pixels: np.ndarray, path: Path) -> None:
     """uint8 [H, W, 3] RGB -> a PNG file, whole or not at all; ArtefactError where it cannot be written."""
     from PIL import Image
 
+    # Pillow takes no notice of a disk that fills while it writes to a file.
+    encoded = io.BytesIO()
+    Image.fromarray(pixels).save(encoded, format="PNG")
     with atomic_output(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG")
+        temporary.write_bytes(encoded.getbuffer())

@@ -7,8 +7,9 @@ Matroska, can only be read as far as they go.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 _DECLARE_DURATION = {"mov", "matroska", "flv"}
 """Containers whose header states a duration; of others FFmpeg estimates it from what is there."""
@@ -75,11 +76,37 @@ class Ending:
         return self._container.duration / 1e6 if self._container.duration else None
 
 
+class Box(NamedTuple):
+    """An outermost part of an MP4 or QuickTime file; `end`, in bytes, may lie behind the end of a file that was cut."""
+
+    kind: bytes
+    end: int
+
+
+def boxes(file: BinaryIO) -> Iterator[Box]:
+    """The outermost boxes of an MP4 or QuickTime file, ISO/IEC 14496-12, section 4.2."""
+    position = 0
+    while len(head := _read_at(file, position, 16)) >= 8:
+        length = int.from_bytes(head[:4], "big")
+        if length == 1:
+            length = int.from_bytes(head[8:], "big")
+        if length < 8:
+            # 0 stands for the rest of the file; other lengths are none.
+            return
+        position += length
+        yield Box(head[4:8], position)
+
+
+def _read_at(file: BinaryIO, position: int, count: int) -> bytes:
+    file.seek(position)
+    return file.read(count)
+
+
 def cut_short(path: Path) -> str | None:
     """Why FFmpeg reads nothing of a file that was cut off, or None where it was not.
 
-    MP4 and QuickTime files (ISO/IEC 14496-12, section 4.2) usually hold their index, the box "moov", at the end; AVI
-    files state their length in the first bytes.
+    MP4 and QuickTime files usually hold their index, the box "moov", at the end; AVI files state their length in the
+    first bytes.
     """
     try:
         size = path.stat().st_size
@@ -87,20 +114,8 @@ def cut_short(path: Path) -> str | None:
             head = file.read(12)
             if head[:4] == b"RIFF" and (claimed := 8 + int.from_bytes(head[4:8], "little")) > size:
                 return f"the file ends early: {size} of {claimed} bytes"
-            if head[4:8] != b"ftyp":
+            if head[4:8] != b"ftyp" or any(box.kind == b"moov" and box.end <= size for box in boxes(file)):
                 return None
-            position = 0
-            while position + 8 <= size:
-                file.seek(position)
-                head = file.read(16)
-                length = int.from_bytes(head[:4], "big")
-                if length == 1:
-                    length = int.from_bytes(head[8:16], "big")
-                if head[4:8] == b"moov" and position + length <= size:
-                    return None
-                if length < 8:
-                    break
-                position += length
     except OSError:
         return None
     return f'the file ends early, after {size} bytes and before the end of its index (the box "moov")'

@@ -7,6 +7,7 @@ that a log can be followed.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -99,9 +100,11 @@ class FolderSink:
         if self._replace:
             _remove_earlier(self._folder)
             self._replace = False
-        picture = Image.fromarray(captioned(frame, self._opacity))
+        # Pillow takes no notice of a disk that fills while it writes to a file.
+        encoded = io.BytesIO()
+        Image.fromarray(captioned(frame, self._opacity)).save(encoded, "JPEG", quality=_QUALITY, comment=_MARK)
         with atomic_output(path, durable=False) as temporary:
-            picture.save(temporary, format="JPEG", quality=_QUALITY, comment=_MARK)
+            temporary.write_bytes(encoded.getbuffer())
 
     def close(self) -> None:
         """Nothing is open."""
@@ -114,7 +117,7 @@ class VideoSink:
     """
 
     def __init__(self, path: str | os.PathLike[str], opacity: float = 0.6, fps: float = 2.0) -> None:
-        from edgex.runtime.watch.video import VideoWriter
+        from edgex.runtime.watch.recording import VideoWriter
 
         self._writer = VideoWriter(path)
         self._opacity, self._interval = opacity, 1 / fps
@@ -135,7 +138,7 @@ class VideoSink:
         self._writer.write(captioned(frame, self._opacity), max(self._time, 0.0))
 
     def close(self) -> None:
-        """Finishes the file."""
+        """Finishes the file; ArtefactError where that fails, what was recorded is kept then."""
         self._writer.close()
 
 

@@ -1,4 +1,4 @@
-"""Videos in and out: decoding files, cameras and network streams, and writing a video. Needs the extra `camera`.
+"""Pictures of video files, cameras and network streams. Needs the extra `camera`. Writing videos is in `recording`.
 
 Why PyAV and not OpenCV, both looked at in 2026: PyAV's wheel is 36 MB against 61 MB of opencv-python-headless, asks
 for nothing but numpy and needs no display; errors of FFmpeg arrive as exceptions with a reason, where OpenCV's read()
@@ -11,16 +11,14 @@ FFmpeg (LGPL-3.0) beside x264 and x265 (GPL-2.0), which matters when the wheel i
 from __future__ import annotations
 
 import contextlib
-import os
 import struct
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgex.runtime.atomic_files import atomic_output
-from edgex.runtime.errors import ImageError, MissingExtraError, SourceError, UsageError, install_hint
+from edgex.runtime.errors import ImageError, MissingExtraError, SourceError, install_hint
 from edgex.runtime.frames import as_frame
 from edgex.runtime.watch.ending import Ending, cut_short
 from edgex.runtime.watch.source import SourceFrame
@@ -29,12 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import ModuleType
 
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov")
-"""What `VideoWriter` writes."""
-_CODECS = ("libx264", "libopenh264", "h264_v4l2m2m", "mpeg4")
-"""Best first; the last one is in every FFmpeg."""
-_CLOCK = 1000
-"""Ticks per second of a written video."""
 _MAX_DAMAGED = 100
 """Undecodable packets in a row that make a video unreadable."""
 
@@ -120,7 +112,7 @@ class VideoSource:
 
     def _reason(self, error: Exception) -> str:
         """What FFmpeg says, without the URL, which may hold a password."""
-        return _reason(error).replace(self._url, self.name)
+        return ffmpeg_reason(error).replace(self._url, self.name)
 
     def _cut(self) -> str | None:
         """Where a local file was cut off."""
@@ -213,85 +205,6 @@ def displayed(pixels: np.ndarray, matrix: Sequence[int]) -> np.ndarray:
     return pixels[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1]
 
 
-class VideoWriter:
-    """Writes pictures with their times as a video: H.264 where FFmpeg has an encoder, else MPEG-4.
-
-    The file appears at `close`, whole; until then it has a temporary name that ends in ".part".
-    """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        path = Path(path)
-        if path.suffix.lower() not in VIDEO_SUFFIXES:
-            raise UsageError(
-                f"expected a video with a name that ends in {', '.join(VIDEO_SUFFIXES)}, found {str(path)!r}",
-                argument="path",
-            )
-        self._av = import_av()
-        self._path = path
-        self._output = contextlib.ExitStack()
-        self._container: Any = None
-        self._last = -1
-
-    def write(self, pixels: np.ndarray, seconds: float) -> None:
-        """Adds a picture: uint8 [H, W, 3] RGB, shown from `seconds` on.
-
-        The first one's size is the video's, less an odd row or column; others are fitted into it.
-        """
-        try:
-            if self._container is None:
-                self._begin(pixels.shape[1], pixels.shape[0])
-            frame = self._av.VideoFrame.from_ndarray(self._fitted(pixels), format="rgb24")
-            # Two pictures at one time would be refused: the later one is shown a moment later.
-            self._last = frame.pts = max(self._last + 1, round(seconds * _CLOCK))
-            self._container.mux(self._stream.encode(frame))
-        except (self._av.FFmpegError, OSError) as error:
-            self._discard(error)
-
-    def close(self) -> None:
-        """Finishes the file; without a picture there is none."""
-        if self._container is None:
-            return
-        try:
-            self._container.mux(self._stream.encode(None))
-            self._container.close()
-        except (self._av.FFmpegError, OSError) as error:
-            self._discard(error)
-        self._container = None
-        self._output.close()
-
-    def _begin(self, width: int, height: int) -> None:
-        self._size = max(width - width % 2, 2), max(height - height % 2, 2)
-        codec = next(name for name in _CODECS if name in self._av.codecs_available)
-        container_format = {".mkv": "matroska", ".mov": "mov"}.get(self._path.suffix.lower(), "mp4")
-        temporary = self._output.enter_context(atomic_output(self._path, recoverable=True))
-        self._container = self._av.open(str(temporary), "w", format=container_format)
-        self._stream = self._container.add_stream(codec, rate=30)
-        self._stream.width, self._stream.height = self._size
-        self._stream.pix_fmt = "yuv420p"
-        self._stream.time_base = self._stream.codec_context.time_base = _fraction(1, _CLOCK)
-        if codec == "libx264":
-            # Two frames of look-ahead less cost a little size and save the memory of forty frames.
-            self._stream.options = {"preset": "veryfast", "crf": "23", "tune": "zerolatency"}
-
-    def _fitted(self, pixels: np.ndarray) -> np.ndarray:
-        width, height = self._size
-        if pixels.shape[0] - height in (0, 1) and pixels.shape[1] - width in (0, 1):
-            return np.ascontiguousarray(pixels[:height, :width])
-        from PIL import Image, ImageOps
-
-        return np.asarray(ImageOps.pad(Image.fromarray(pixels), self._size, Image.Resampling.BILINEAR))
-
-    def _discard(self, error: Exception) -> NoReturn:
-        """Removes what was written and raises one ArtefactError."""
-        if self._container is not None:
-            with contextlib.suppress(Exception):
-                self._container.close()
-            self._container = None
-        with self._output:
-            raise OSError(getattr(error, "errno", None) or 0, _reason(error)) from error
-        raise AssertionError("the line above raises")
-
-
 def import_av() -> ModuleType:
     """PyAV, or MissingExtraError naming the extra."""
     try:
@@ -307,13 +220,7 @@ def import_av() -> ModuleType:
     return av
 
 
-def _fraction(numerator: int, denominator: int) -> Any:
-    from fractions import Fraction
-
-    return Fraction(numerator, denominator)
-
-
-def _reason(error: Exception) -> str:
+def ffmpeg_reason(error: Exception) -> str:
     """What FFmpeg says, as one line without its numbers."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(text.split())[:200]

@@ -6,14 +6,15 @@ import io
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from edgex.runtime import ImageError, SourceError
 from edgex.runtime.frames import as_frame
+from edgex.runtime.watch.recording import VideoWriter
 from edgex.runtime.watch.source import SourceFrame
-from edgex.runtime.watch.video import VideoWriter
 
 COLOURS = ((220, 30, 30), (30, 220, 30), (30, 30, 220))
 """Of the small model's red, green and blue thing."""
@@ -71,3 +72,26 @@ def write_video(path: Path, count: int = 9, fps: float = 10, size: tuple[int, in
         writer.write(coloured(number, size), number / fps)
     writer.close()
     return path
+
+
+def read_all(source: Any) -> tuple[list[np.ndarray], list[float], int]:
+    """Pictures, their times, and how many could not be decoded."""
+    pictures: list[np.ndarray] = []
+    times: list[float] = []
+    bad = 0
+    source.open()
+    while True:
+        try:
+            shot = source.read()
+        except ImageError:
+            bad += 1
+            continue
+        if shot is None:
+            source.close()
+            return pictures, times, bad
+        pictures.append(shot.frame.rgb())
+        times.append(shot.time)
+
+
+def is_colour(pixels: np.ndarray, number: int) -> bool:
+    return bool(np.abs(pixels.mean(axis=(0, 1)) - COLOURS[number % 3]).max() < 12)

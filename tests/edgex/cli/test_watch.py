@@ -9,6 +9,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -36,7 +37,8 @@ def watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     """Runs `edgex watch model.onnx ...` in a folder of its own: exit code, standard output, standard error."""
     small_model.write(tmp_path / "model.onnx")
     monkeypatch.chdir(tmp_path)
-    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    ending = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+    handlers = [signal.getsignal(number) for number in ending]
 
     def call(*arguments: str, model: str = "model.onnx") -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["edgex", "watch", model, *arguments])
@@ -47,7 +49,7 @@ def watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         return int(end.value.code or 0), captured.out, captured.err
 
     yield call
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
+    assert [signal.getsignal(number) for number in ending] == handlers
     assert [thread.name for thread in threading.enumerate() if thread.name == "edgex page"] == []
 
 
@@ -205,7 +207,7 @@ def test_policy_limit_fps_and_loop(watch: Watch, pictures: Path) -> None:
     assert len(out.splitlines()) + (int(dropped.group(1)) if dropped else 0) == 3
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
 def test_a_signal_ends_it_cleanly(watch: Watch, pictures: Path, number: signal.Signals) -> None:
     pytest.importorskip("av")
 
@@ -224,6 +226,101 @@ def test_a_signal_ends_it_cleanly(watch: Watch, pictures: Path, number: signal.S
     code, out, _ = watch("--source", "a.mkv")
     assert code == 0
     assert len(out.splitlines()) == len(lines) >= 5
+
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(pictures: Path, tmp_path: Path) -> Iterator[Start]:
+    """Starts `edgex watch model.onnx --source pictures --loop ...` as a process of its own; standard error is kept."""
+    small_model.write(tmp_path / "model.onnx")
+    begun: list[subprocess.Popen[str]] = []
+
+    def call(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", "from edgex.cli import main; main()", "watch", "model.onnx", "--loop"]
+        command += ["--source", "pictures", "--threads", "1", *arguments]
+        begun.append(subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, **options))
+        return begun[-1]
+
+    yield call
+    for process in begun:
+        process.kill()
+        process.communicate()
+
+
+def wait_for_lines(path: Path, count: int) -> None:
+    while not path.exists() or path.read_text().count("\n") < count:
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+def test_a_killed_run_leaves_a_video_that_plays(start: Start, tmp_path: Path, suffix: str) -> None:
+    av = pytest.importorskip("av")
+    process = start("--video", f"a{suffix}", "--jsonl", "a.jsonl")
+    wait_for_lines(tmp_path / "a.jsonl", 30)
+    process.kill()
+    process.wait()
+    (left,) = tmp_path.glob(f".a{suffix}.*.part")
+    with av.open(str(left)) as container:
+        # The second that was being written is lost in .mkv, a picture in .mp4.
+        assert sum(1 for _ in container.decode(video=0)) >= 20
+    for _ in range(2):
+        again = start("--video", f"a{suffix}", "--limit", "3", "--force")
+        assert again.wait() == 0
+        assert again.stderr is not None
+        said = again.stderr.read()
+        assert f"edgex: {left.name}: a recording that was not finished" in said
+        assert left.exists()
+
+
+def test_a_closed_terminal_finishes_the_files(start: Start, tmp_path: Path) -> None:
+    """Closing the window hangs up, and nothing can be written to the terminal any more."""
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    process = start("--video", "a.mkv", "--jsonl", "a.jsonl", "--fps", "50", stdin=theirs, start_new_session=True)
+    os.close(theirs)
+    wait_for_lines(tmp_path / "a.jsonl", 5)
+    os.close(ours)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(60) == 0
+    assert list(tmp_path.glob(".*.part")) == []
+    assert (tmp_path / "a.mkv").stat().st_size > 0
+
+
+def test_nohup_keeps_it_running(start: Start, tmp_path: Path) -> None:
+    process = start(
+        "--jsonl", "a.jsonl", "--fps", "50", preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    )
+    wait_for_lines(tmp_path / "a.jsonl", 3)
+    process.send_signal(signal.SIGHUP)
+    wait_for_lines(tmp_path / "a.jsonl", (tmp_path / "a.jsonl").read_text().count("\n") + 3)
+    process.send_signal(signal.SIGQUIT)
+    assert process.wait(60) == 0
+
+
+@pytest.mark.parametrize("sink", ["--video", "--jsonl", "--folder"])
+def test_a_disk_that_fills_ends_the_run_with_one_line(start: Start, tmp_path: Path, sink: str) -> None:
+    """A limit on the size of files stands for the disk."""
+    import resource
+
+    av = pytest.importorskip("av")
+    size = {"--video": 30_000, "--jsonl": 5_000, "--folder": 200}[sink]
+    name = {"--video": "a.mp4", "--jsonl": "a.jsonl", "--folder": "out"}[sink]
+    process = start(sink, name, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)))
+    assert process.wait(60) == 1
+    assert process.stderr is not None
+    lines = process.stderr.read().splitlines()
+    assert [line.startswith("edgex: ") for line in lines] == [True] * 2
+    assert re.match(rf"edgex: error: cannot write {name}.* \(File too large\): .*free space", lines[1])
+    assert "frames in" in lines[0]
+    assert list(tmp_path.rglob("*.part")) == []
+    if sink == "--video":
+        with av.open(str(tmp_path / name)) as container:
+            assert next(container.decode(video=0), None) is not None
+    if sink == "--jsonl":
+        whole = (tmp_path / name).read_text().splitlines()[:-1]
+        assert [json.loads(line)["frame"] for line in whole] == list(range(len(whole)))
 
 
 def test_the_page_stays_until_ctrl_c(watch: Watch, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -375,8 +472,6 @@ def test_a_video_is_refused_without_pyav(watch: Watch, tmp_path: Path, monkeypat
 
 def test_ctrl_c_while_a_pipe_is_silent(watch: Watch, pictures: Path, tmp_path: Path) -> None:
     """The reading thread still waits for the pipe when Python ends."""
-    import subprocess
-
     command = [sys.executable, "-c", "from edgex.cli import main; main()", "watch", "model.onnx", "--source", "-"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, cwd=tmp_path, **pipes) as process:  # type: ignore[call-overload]
@@ -390,8 +485,6 @@ def test_ctrl_c_while_a_pipe_is_silent(watch: Watch, pictures: Path, tmp_path: P
 
 def test_a_closed_standard_output_ends_the_run(watch: Watch, pictures: Path, tmp_path: Path) -> None:
     """As with `| head -1`: no error, no noise."""
-    import subprocess
-
     command = [sys.executable, "-c", "from edgex.cli import main; main()", "watch", "model.onnx"]
     command += ["--source", "pictures", "--loop", "--limit", "3000", "--threads", "1"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path, text=True)

@@ -299,7 +299,7 @@ def test_the_page_in_a_browser(browser: Any, session: Session, tmp_path: Path) -
 
     from edgex import samples
     from edgex.runtime import open_source
-    from edgex.runtime.watch.video import VideoWriter
+    from edgex.runtime.watch.recording import VideoWriter
 
     writer = VideoWriter(tmp_path / "camera.mp4")
     for number, path in enumerate(samples.paths()):
