@@ -155,7 +155,10 @@ class Reference(NamedTuple):
 
 
 def reference(model: SelfExplainingViT, preprocessing: Preprocessing, pictures: np.ndarray) -> Reference:
-    """Runs the PyTorch model, with the preprocessing's own mean and std, over uint8 [N, H, W, 3] pictures."""
+    """Runs the PyTorch model, with the preprocessing's own mean and std, over uint8 [N, H, W, 3] pictures.
+
+    Raises GateError for a model whose scores do not depend on the picture: there is nothing to compare.
+    """
     check_pictures(pictures, preprocessing.image_size)
     model = model.inference_copy("cpu")
 
@@ -167,11 +170,29 @@ def reference(model: SelfExplainingViT, preprocessing: Preprocessing, pictures: 
 
     count = len(pictures)
     predicted = run_in_batches(run, pictures, np.full(count, -1, dtype=np.int64), [min(8, count)])
+    _check_varies(predicted)
     ranked = np.argsort(-predicted.logits, axis=1, kind="stable")
     top = ranked[:, 0]
     runner_up = ranked[:, min(1, ranked.shape[1] - 1)]
     second = run_in_batches(run, pictures, runner_up, [min(8, count)])
     return Reference(pictures, predicted, second, top, runner_up)
+
+
+def _check_varies(outputs: Outputs) -> None:
+    """The metrics are shares of the logits' range and of the heatmaps' spread, which a constant model does not have."""
+    count = len(outputs.logits)
+    if outputs.logits.shape[1] == 1:
+        raise GateError("the model has one class, whose score is 100% for every picture: expected at least two")
+    if not np.ptp(outputs.logits, axis=1).any():
+        raise GateError(
+            f"the model gives every class the same score for each of {count} pictures (the range of its logits is 0): "
+            "expected a trained model"
+        )
+    if not np.ptp(outputs.heatmap.reshape(count, -1), axis=1).any():
+        raise GateError(
+            f"the model's heatmap is the same in every patch for each of {count} pictures, so that no score depends on "
+            "the picture: expected a trained model"
+        )
 
 
 def check_pictures(pictures: np.ndarray, image_size: tuple[int, int], argument: str = "pictures") -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from edgex.errors import MismatchError, UsageError
+from edgex.errors import MismatchError, UnsupportedError, UsageError
 from edgex.files import model_file
 from edgex.importers.state_dicts import StateDict
 from edgex.importers.weights import read_state_dict
@@ -53,11 +53,17 @@ def class_names(names: Sequence[str], *, twins: bool = False) -> tuple[str, ...]
 
     twins: let classes of one name pass, which are then asked for by number.
 
-    Raises UsageError where there are none, where a class has no name, and where two have the same one.
+    Raises UsageError where there are fewer than two, where a class has no name, and where two have the same one.
     """
     found = tuple(map(class_name, names))
     if not found or not all(found):
-        raise UsageError("expected at least one class, every one with a name", argument="classes")
+        raise UsageError("expected at least two classes, every one with a name", argument="classes")
+    if len(found) == 1:
+        raise UsageError(
+            f"expected at least two classes, found '{found[0]}' alone: the score of a single class is 100% for every "
+            "picture",
+            argument="classes",
+        )
     if not twins and (same := find_twins(found)):
         described = describe_twins(*(names[position] for position in same))
         raise UsageError(
@@ -113,12 +119,30 @@ def _read_head(path: Path) -> dict[str, Tensor]:
 
 
 def check_head(head: Head, backbone: Backbone, classes: Sequence[str], source: str) -> None:
-    """Raises MismatchError where a head's shape is not that of the classes on the backbone."""
-    expected = (len(classes), backbone.output_width)
-    if tuple(head.weight.shape) != expected:
+    """Raises MismatchError where a head's shape is not that of the classes on the backbone, UnsupportedError where it
+    cannot tell one class from another.
+    """
+    count, width = len(classes), backbone.output_width
+    shape = tuple(head.weight.shape)
+    if shape[1:] != (width,):
         raise MismatchError(
-            f"{source}: the head's weight has shape {list(head.weight.shape)}, expected {list(expected)} for "
-            f"{len(classes)} classes on {backbone.architecture.name}"
+            f"{source}: the head's weight has shape {list(shape)}, expected {[count, width]} for "
+            f"{count} classes on {backbone.architecture.name}"
         )
-    if head.bias is not None and tuple(head.bias.shape) != expected[:1]:
-        raise MismatchError(f"{source}: the head's bias has shape {list(head.bias.shape)}, expected {[len(classes)]}")
+    if shape[0] == 1:
+        raise UnsupportedError(
+            f"{source}: the head has one output, as for a sigmoid, and edgex scores with a softmax: give a head "
+            "of two classes, that weight and bias below a row of zeros, whose softmax is the sigmoid"
+        )
+    if shape[0] != count:
+        raise MismatchError(
+            f"{source}: the head's weight has shape {list(shape)}, one row for each of {shape[0]} classes, found "
+            f"{count} class names: give all names in the order of the rows"
+        )
+    if head.bias is not None and tuple(head.bias.shape) != (count,):
+        raise MismatchError(f"{source}: the head's bias has shape {list(head.bias.shape)}, expected {[count]}")
+    if bool((head.weight == head.weight[:1]).all()):
+        raise UnsupportedError(
+            f"{source}: the head has the same weights for every class, so that no score depends on the picture: "
+            "expected a trained head"
+        )

@@ -135,7 +135,7 @@ def _classes(stated: Stated, given: Mapping[str, Any], source: str) -> tuple[str
         raise UsageError(f"no file beside {source} states the classes: give their names", argument="classes")
     # A published configuration may hold two classes of one name, such as ImageNet's cranes.
     classes = class_names(wanted or found, twins=wanted is None)
-    if found is None or wanted is None:
+    if found is None or wanted is None or find_twins(found):
         return classes
     where = stated.sources["classes"]
     if len(found) != len(classes):

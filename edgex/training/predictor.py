@@ -18,7 +18,7 @@ import torch
 from edgex.data import image_folders
 from edgex.data.image_folders import Pictures
 from edgex.data.readable import ReadCheck
-from edgex.errors import UsageError
+from edgex.errors import DataError, UsageError
 from edgex.evaluation import classification
 from edgex.files.model_file import ModelCard, save_model
 from edgex.files.tensor_file import check_writable
@@ -120,11 +120,16 @@ def _split(folder: Path, val_fraction: float, seed: int, check: ReadCheck) -> di
     """
     root = folder / "train" if image_folders.has_split(folder, "train") else folder
     sets = {"train": image_folders.labelled(folder, "train" if root != folder else None, report=check.report)}
+    if len(classes := sets["train"].classes) < 2:
+        raise DataError(
+            f"expected class folders of at least two classes in {root}, found '{classes[0]}' alone: the score of a "
+            "single class is 100% for every picture"
+        )
     for name in ("val", "test"):
         if image_folders.has_split(folder, name):
             found = image_folders.labelled(folder, name, report=check.report)
             lack = f"{root} does not have"
-            sets[name] = image_folders.remap_labels(found, sets["train"].classes, folder / name, lack=lack)
+            sets[name] = image_folders.remap_labels(found, classes, folder / name, lack=lack)
     if "val" not in sets and not 0 < val_fraction < 1:
         raise UsageError(
             f"expected a validation fraction between 0 and 1, found {val_fraction}", argument="val_fraction"

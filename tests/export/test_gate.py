@@ -246,3 +246,22 @@ def test_one_class_for_all_that_share_a_picture_is_caught(
         for run in (runner, first_only)
     )
     assert right.passed and {"heatmap_error", "base_max_abs"} == failed(wrong)
+
+
+@pytest.mark.parametrize(
+    ("classes", "rows", "reason"),
+    [
+        (1, 1.0, "the model has one class"),
+        (3, 0.0, "the range of its logits is 0"),
+        (3, None, "the model's heatmap is the same in every patch"),
+    ],
+)
+def test_a_constant_model_is_refused_for_what_it_is(
+    random_model: Callable[..., Any], small_pictures: np.ndarray, classes: int, rows: float | None, reason: str
+) -> None:
+    model, card = random_model("timm/test_vit", classes=classes)
+    with torch.no_grad():
+        model.head.weight.mul_(0.0 if rows is None else rows)
+        model.head.bias.mul_(1.0 if rows is None else 0.0)
+    with pytest.raises(GateError, match=reason):
+        reference(model, card.preprocessing, small_pictures)

@@ -14,7 +14,7 @@ import torch
 from libraries import CLASSES, assert_same_logits, pictures, saved, shaken
 from torch import nn
 
-from edgex.errors import ArtefactError, MismatchError, UsageError
+from edgex.errors import ArtefactError, MismatchError, UnsupportedError, UsageError
 from edgex.files import model_file
 from edgex.importers.assembly import import_model
 from edgex.importers.base_weights import load_base
@@ -102,13 +102,38 @@ class TestTimm:
     def test_classes_must_match_the_head(self, timm_vit: Any, tmp_path: Path) -> None:
         file = saved(tmp_path / "vit.safetensors", timm_vit.state_dict())
         arch = architecture("timm/test_vit")
-        with pytest.raises(MismatchError, match=r"shape \[3, 64\], expected \[2, 64\] for 2 classes"):
+        with pytest.raises(MismatchError, match=r"one row for each of 3 classes, found 2 class names: give all names"):
             import_model(file, arch, ("a", "b"), name="mine")
         assert import_model(file, arch, ("a", "\ufeffb ", "a"), name="mine")[1].classes == ("a", "b", "a")
-        with pytest.raises(UsageError, match="at least one class"):
+        with pytest.raises(UsageError, match="at least two classes"):
             import_model(file, arch, (), name="mine")
-        with pytest.raises(UsageError, match="at least one class"):
+        with pytest.raises(UsageError, match="at least two classes"):
             import_model(file, arch, ("a", " ", "b"), name="mine")
+
+    def test_one_output_is_refused_and_its_two_class_form_gives_the_sigmoid(self, tmp_path: Path) -> None:
+        import timm
+
+        torch.manual_seed(0)
+        module = shaken(timm.create_model("test_vit", num_classes=1))
+        file = saved(tmp_path / "one.safetensors", module.state_dict())
+        arch = architecture("timm/test_vit")
+        with pytest.raises(UnsupportedError, match="the head has one output, as for a sigmoid"):
+            import_model(file, arch, ("good", "defect"), name="mine")
+        rows = {
+            "weight": torch.cat([torch.zeros(1, 64), module.head.weight.detach()]),
+            "bias": torch.cat([torch.zeros(1), module.head.bias.detach()]),
+        }
+        head = saved(tmp_path / "head.safetensors", rows)
+        model, _ = import_model(file, arch, ("good", "defect"), name="mine", head=head)
+        images = pictures(160)
+        with torch.no_grad():
+            assert (model(images).logits.softmax(-1)[:, 1] - module(images).sigmoid()[:, 0]).abs().max() < 1e-6
+
+    def test_a_head_without_a_difference_between_classes_is_refused(self, timm_vit: Any, tmp_path: Path) -> None:
+        for weight in (torch.zeros(3, 64), torch.ones(3, 64)):
+            file = saved(tmp_path / "vit.safetensors", {**timm_vit.state_dict(), "head.weight": weight})
+            with pytest.raises(UnsupportedError, match="the same weights for every class"):
+                import_model(file, architecture("timm/test_vit"), CLASSES, name="mine")
 
     def test_a_linear_head_takes_no_templates(self, timm_vit: Any, tmp_path: Path) -> None:
         file = saved(tmp_path / "vit.safetensors", timm_vit.state_dict())

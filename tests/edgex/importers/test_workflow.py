@@ -248,6 +248,17 @@ class TestTimm:
             import_weights(weights=folder / "model.safetensors", out=tmp_path / "m.safetensors")
         assert "\n" not in str(caught.value)
 
+    def test_a_single_class_is_refused_before_the_weights_are_read(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match="found 'defect' alone: the score of a single class is 100%"):
+            import_weights("timm/test_vit", "defect", tmp_path / "absent.safetensors")
+
+    def test_names_that_a_configuration_gives_twice_can_be_replaced(self, tmp_path: Path) -> None:
+        file = timm_folder(tmp_path / "timm", names=["crane", "cow", "crane"]) / "model.safetensors"
+        stated = import_weights(weights=file, out=tmp_path / "stated.safetensors").card
+        assert stated.classes == ("crane", "cow", "crane"), "as ImageNet's, asked for by number"
+        names = ("crane (bird)", "cow", "crane (machine)")
+        assert import_weights(None, ",".join(names), file, out=tmp_path / "m.safetensors").card.classes == names
+
     def test_another_programs_file_is_passed_over(self, timm_vit: Any, tmp_path: Path) -> None:
         file = saved(tmp_path / "w.safetensors", timm_vit.state_dict())
         for content in ("[1]", '{"lr": 0.1}'):

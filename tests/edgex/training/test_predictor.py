@@ -111,6 +111,15 @@ def test_bad_options_are_refused(folder: Path, base: Path, tmp_path: Path) -> No
         run(folder, base, tmp_path / "x.safetensors", device="toaster")
 
 
+def test_a_single_class_is_refused_before_the_training(folder: Path, base: Path, tmp_path: Path) -> None:
+    one = tmp_path / "data" / "train"
+    one.mkdir(parents=True)
+    first = next(path for path in sorted((folder / "train").iterdir()) if path.is_dir())
+    (one / first.name).symlink_to(first)
+    with pytest.raises(DataError, match=f"found '{first.name}' alone: the score of a single class is 100%"):
+        run(tmp_path / "data", base, tmp_path / "out.safetensors")
+
+
 def test_a_test_class_that_train_lacks_is_refused_before_the_training(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
