@@ -25,20 +25,22 @@ from torch import Tensor
 from edgex.data import image_folders
 from edgex.errors import UsageError
 from edgex.evaluation.faithfulness import embed_filled, hide
-from edgex.files import torch_file
+from edgex.files import cache_file
 from edgex.files.model_file import LoadedModel
 from edgex.models.self_explaining import SelfExplainingViT, normalise
 from edgex.runtime.preprocessing import Preprocessing
 from edgex.shapley.solver import FEWEST_PASSES, kernel_shap, players_of_patches
 from edgex.utils import devices
 from edgex.utils.progress import Progress
+from edgex.utils.text import Report, silent
 
 LARGEST_SIDE = 7
 """Superpixels per side unless a method says otherwise: 49 players, or the next number that divides the grid."""
 BATCH = {"cpu": 16, "cuda": 256}
 """Masked pictures per forward pass; on a CPU as many as stay near its caches."""
 _GRAMMAR = re.compile(r"kernel-shap:(\d{1,9})(?:@(patches|\d{1,4}))?(?:\+(blur|drop))?")
-_FORMAT = 1
+_FORMAT = 2
+_KIND = f"heatmap {_FORMAT}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +111,7 @@ def cached_heatmaps(
     *,
     device: str = "auto",
     precision: str = "auto",
+    report: Report = silent,
 ) -> Explanations:
     """Heatmaps of each picture's predicted class, from the cache folder where they are there already.
 
@@ -127,9 +130,9 @@ def cached_heatmaps(
             image = torch.from_numpy(image_folders.load_batch([path], preprocessing))
             digest = hashlib.sha256(image.numpy().tobytes()).hexdigest()
             stored = folder / f"{digest[:24]}.pt"
-            if not stored.is_file():
-                torch_file.save(stored, _explain(network, image, preprocessing, method, digest, where, precision))
-            content = torch_file.load(stored)
+            if (content := cache_file.find(stored, _KIND, report)) is None:
+                content = _explain(network, image, preprocessing, method, digest, where, precision)
+                cache_file.save(stored, content, _KIND)
             classes.append(content["class"])
             heatmaps.append(content["heatmap"])
             progress.advance()

@@ -25,7 +25,7 @@ from edgex.errors import UsageError
 from edgex.evaluation import baselines, classification, localisation
 from edgex.evaluation.baselines import Explanations, Method
 from edgex.evaluation.faithfulness import FILLS, STEPS, Fill, check_steps, faithfulness
-from edgex.files import torch_file
+from edgex.files import cache_file
 from edgex.files.model_file import LoadedModel, ModelCard, load_model
 from edgex.files.tensor_file import encode
 from edgex.models.self_explaining import SelfExplainingViT, normalise
@@ -37,8 +37,9 @@ from edgex.utils.text import Report, silent
 ON_ORIGINAL = "on the original model"
 SMALLEST_REFERENCE = 2 * baselines.FEWEST_PASSES
 _REFERENCE_SEEDS = (101, 102)
-_FORMAT = 1
+_FORMAT = 2
 """Counts up when the same heatmaps would get other scores, so that older caches are not read."""
+_KIND = f"scores {_FORMAT}"
 _BATCH = 16
 
 
@@ -238,11 +239,11 @@ def compare(
     references: dict[str, Tensor] = {}
     for measured in reversed(models if plan.reference else []):
         known = references.get(models[-1].name) if unchanged else None
-        references[measured.name] = _reference(measured, paths, plan, cache) if known is None else known
+        references[measured.name] = _reference(measured, paths, plan, cache, report) if known is None else known
 
     def row(name: str, on: MeasuredModel, made: tuple[Explanations, np.ndarray | None]) -> MeasuredHeatmaps:
         explanations, sum_error = made
-        values = cached_scores(on, images, explanations, plan, name, cache)
+        values = cached_scores(on, images, explanations, plan, name, cache, report)
         if sum_error is not None:
             values["sum_error"] = sum_error
         if plan.reference is not None:
@@ -260,7 +261,7 @@ def compare(
         rows.append(row(f"{model[0]} {ON_ORIGINAL}", owner, (own_heatmaps(models[0], images, classes)[0], None)))
     for method in plan.methods:
         found = baselines.cached_heatmaps(
-            owner.loaded, paths, method, cache, device=plan.device, precision=plan.precision
+            owner.loaded, paths, method, cache, device=plan.device, precision=plan.precision, report=report
         )
         rows.append(row(str(method), owner, (found, None)))
     reliability = (
@@ -318,7 +319,13 @@ def scores(
 
 
 def cached_scores(
-    measured: MeasuredModel, images: Tensor, explanations: Explanations, plan: Plan, title: str, cache: Path
+    measured: MeasuredModel,
+    images: Tensor,
+    explanations: Explanations,
+    plan: Plan,
+    title: str,
+    cache: Path,
+    report: Report = silent,
 ) -> dict[str, np.ndarray]:
     """`scores`, from the cache folder where the same heatmaps were measured with the same fill and steps before."""
     where = measured.network.head.weight.device
@@ -330,10 +337,11 @@ def cached_scores(
     found: dict[str, np.ndarray] = {}
     for fill in plan.fills:
         stored = cache / f"scores-{digest.hexdigest()[:24]}-{fill}.pt"
-        if not stored.is_file():
+        if (content := cache_file.find(stored, _KIND, report)) is None:
             values = scores(measured, images, explanations, dataclasses.replace(plan, fills=(fill,)), title)
-            torch_file.save(stored, {name: torch.from_numpy(found_values) for name, found_values in values.items()})
-        found |= {name: values.numpy() for name, values in torch_file.load(stored).items()}
+            content = {name: torch.from_numpy(found_values) for name, found_values in values.items()}
+            cache_file.save(stored, content, _KIND)
+        found |= {name: values.numpy() for name, values in content.items()}
     return found
 
 
@@ -363,7 +371,7 @@ def spearman_brown(half: float) -> float:
     return 2 * half / (1 + half) if half > -1 else math.nan
 
 
-def _reference(measured: MeasuredModel, paths: Sequence[Path], plan: Plan, cache: Path) -> Tensor:
+def _reference(measured: MeasuredModel, paths: Sequence[Path], plan: Plan, cache: Path, report: Report) -> Tensor:
     """Two Kernel SHAPs [2, N, gh, gw] of half the passes each, with coalitions of their own."""
     assert plan.reference is not None
     halves = [
@@ -372,7 +380,7 @@ def _reference(measured: MeasuredModel, paths: Sequence[Path], plan: Plan, cache
     return torch.stack(
         [
             baselines.cached_heatmaps(
-                measured.loaded, paths, half, cache, device=plan.device, precision=plan.precision
+                measured.loaded, paths, half, cache, device=plan.device, precision=plan.precision, report=report
             ).heatmaps
             for half in halves
         ]

@@ -3,7 +3,7 @@
 edgex's own reader, not `torch.load`: every member of the archive is compared with its CRC-32, no tensor takes more
 memory than the file holds bytes for it, and what a pickle names is looked up in the short tables below, whose entries
 can make tensors and containers and nothing else. Which of the tensors are a model's weights is decided in
-`edgex.importers.weights`.
+`edgex.importers.weights`; edgex's own files of this form are `cache_file`.
 
 The format (torch/serialization.py): a zip archive with NAME/data.pkl, a pickle that describes the tensors, and
 NAME/data/KEY, the bytes of each storage. A TorchScript archive is laid out alike; its pickle describes a tree of
@@ -12,7 +12,6 @@ modules. Before torch 1.6 a file was a row of pickles with the storages behind t
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import pickle
@@ -26,7 +25,6 @@ import torch
 from torch import Tensor
 
 from edgex.errors import ArtefactError
-from edgex.runtime.atomic_files import atomic_output
 from edgex.runtime.errors import first_line
 
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
@@ -81,16 +79,6 @@ def load(path: str | os.PathLike[str]) -> Any:
         raise ArtefactError(
             f"{path} is not a whole torch checkpoint ({first_line(error)}): copy or download it again"
         ) from error
-
-
-def save(path: Path, content: dict[str, Any]) -> None:
-    """`torch.save` of plain tensors and containers that leaves a whole file or nothing."""
-    with atomic_output(path) as temporary:
-        try:
-            torch.save(content, temporary)
-        except RuntimeError as error:
-            # torch's own writer reports a full disk this way.
-            raise OSError(errno.ENOSPC, f"torch could not write it: {first_line(error)}") from error
 
 
 class ScriptModule:

@@ -89,7 +89,15 @@ def make_labels(
             check_writable(path)
         started = time.monotonic()
         labels = label_folders(
-            network, folders, predictor.preprocessing, options, work, group=group, precision=precision, digest=digest
+            network,
+            folders,
+            predictor.preprocessing,
+            options,
+            work,
+            group=group,
+            precision=precision,
+            digest=digest,
+            report=tell,
         )
         total = totals(network, labels, group=group, precision=precision, workers=workers)
         seconds = time.monotonic() - started
@@ -141,6 +149,7 @@ def label_folders(
     group: Processes,
     precision: str,
     digest: str,
+    report: Report = silent,
 ) -> Labels:
     """Labels for the folders' pictures, in order; neighbours with equal numbers of crops share their chunks."""
     parts = []
@@ -157,6 +166,7 @@ def label_folders(
                 group=group,
                 precision=precision,
                 model_digest=digest,
+                report=report,
             )
         )
     return joined(parts)

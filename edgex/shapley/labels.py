@@ -16,6 +16,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,15 +26,18 @@ from torch import Tensor
 from edgex.data import image_folders
 from edgex.data.crops import Crops, crops_of, joined_crops
 from edgex.errors import UsageError
-from edgex.files import torch_file
+from edgex.files import cache_file
 from edgex.models.self_explaining import SelfExplainingViT, normalise
 from edgex.runtime.preprocessing import Preprocessing
 from edgex.shapley.solver import draw_coalitions, players_of_patches, solve_pairs
 from edgex.utils import devices
 from edgex.utils.processes import Processes
 from edgex.utils.progress import Progress
+from edgex.utils.text import Report, silent
 
 CHUNK = 64
+_KIND = "labels 2"
+"""Of the cache's files: counts up when the same pictures would get other labels."""
 _PICTURES = "pictures"
 """Key of the pictures' digests in a chunk's cache file."""
 
@@ -137,12 +141,14 @@ def label(
     batch_size: int = 16,
     precision: str = "auto",
     model_digest: str,
+    report: Report = silent,
 ) -> Labels:
     """Labels for every picture; those in the cache folder are read from it.
 
     The cache holds one file per chunk of pictures, named by the model, the options and the pictures' paths: an
     interrupted run resumes with the next chunk, a run with other options makes files of its own. A chunk is computed
-    again where one of its pictures was changed. Several processes share the chunks that are missing.
+    again where one of its pictures was changed, and where its file is damaged or of an earlier edgex, which is
+    reported. Several processes share the chunks that are missing.
     """
     model = model.inference_copy(group.device)
     crops = crops_of(
@@ -155,8 +161,11 @@ def label(
         key = json.dumps([str(p.resolve()) for p in chunk]) + json.dumps(settings)
         name = hashlib.sha256(f"{model_digest}{preprocessing}{precision}{number}{key}".encode()).hexdigest()[:24]
         files.append(cache / f"labels-{name}.pt")
-    made = [_is_made(*both, _rows(options)) for both in zip(files, chunks, strict=True)]
-    missing = torch.tensor([number for number, done in enumerate(made) if not done], dtype=torch.int64)
+    faults: list[str] = []
+    parts = [_made(*both, _rows(options), faults.append) for both in zip(files, chunks, strict=True)]
+    if faults:
+        report(faults[0] + (f" (and {len(faults) - 1} more)" if faults[1:] else ""))
+    missing = torch.tensor([number for number, part in enumerate(parts) if part is None], dtype=torch.int64)
     # Every process has read the cache before any writes to it: all share the same list.
     group.wait()
     chunk_of = crops.picture // CHUNK
@@ -166,9 +175,9 @@ def label(
             inside = crops.select((chunk_of == number).nonzero()[:, 0])
             pictures = {_PICTURES: [image_folders.digest_of(path) for path in chunks[number]]}
             found = _label_chunk(model, inside, options, number, batch_size, group, precision, progress)
-            torch_file.save(files[number], pictures | found)
+            cache_file.save(files[number], pictures | found, _KIND)
     group.wait()
-    parts = [torch_file.load(path) for path in files]
+    parts = [cache_file.load(file, _KIND) if part is None else part for file, part in zip(files, parts, strict=True)]
     classes, coalitions, differences, *features = (torch.cat([part[name] for part in parts]) for name in _rows(options))
     return Labels(crops, classes, coalitions, differences, *features)
 
@@ -178,16 +187,12 @@ def _rows(options: LabelOptions) -> tuple[str, ...]:
     return ("classes", "coalitions", "differences", *(["features"] if options.features else []))
 
 
-def _is_made(file: Path, pictures: Sequence[Path], rows: Sequence[str]) -> bool:
-    """Whether a chunk's cache file is there, with all that is asked for, of the pictures as they are now."""
-    if not file.is_file():
-        return False
-    content = torch_file.load(file)
-    digests = content.get(_PICTURES)
-    return all(row in content for row in rows) and digests in (
-        None,
-        [image_folders.digest_of(picture) for picture in pictures],
-    )
+def _made(file: Path, pictures: Sequence[Path], rows: Sequence[str], report: Report) -> dict[str, Any] | None:
+    """A chunk's cache file, where it is there with all that is asked for, of the pictures as they are now."""
+    content: dict[str, Any] | None = cache_file.find(file, _KIND, report)
+    if content is None or not all(row in content for row in rows):
+        return None
+    return content if content[_PICTURES] == [image_folders.digest_of(picture) for picture in pictures] else None
 
 
 def totals(

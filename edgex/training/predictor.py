@@ -74,7 +74,7 @@ def train(
         "base": dataclasses.asdict(base),
         "options": dataclasses.asdict(options),
     }
-    checkpoint = TrainingCheckpoint(out.with_name(out.name + ".checkpoint"), identity)
+    checkpoint = TrainingCheckpoint(out.with_name(out.name + ".checkpoint"), identity, report)
     started = time.monotonic()
     fit(
         model,

@@ -146,7 +146,7 @@ def train(
         }
 
         def checkpoint(run: str) -> TrainingCheckpoint:
-            return TrainingCheckpoint(work / f"{out.name}.{run}.checkpoint", identity)
+            return TrainingCheckpoint(work / f"{out.name}.{run}.checkpoint", identity, tell)
 
         started = time.monotonic()
         explained, without = learn(
@@ -245,6 +245,7 @@ def _supervised(
         group=group,
         precision=options.precision,
         digest=digest,
+        report=report,
     )
     sample = labels.select(torch.arange(0, len(labels), max(1, len(labels) // 256)))
     stable = reliability(sample, totals(model, sample, group=group, precision=options.precision))

@@ -78,16 +78,6 @@ def test_tensors_that_share_a_storage_share_it_again(tmp_path: Path) -> None:
     assert found["b"][0] == 1
 
 
-def test_what_was_saved_is_loaded_and_a_failure_leaves_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "c.pt"
-    torch_file.save(path, tensors())
-    assert equal(torch_file.load(str(path)), tensors())
-    with pytest.raises(AttributeError):
-        torch_file.save(path, {"function": lambda: None})
-    assert equal(torch_file.load(path), tensors())
-    assert [file.name for file in tmp_path.iterdir()] == ["c.pt"]
-
-
 @pytest.mark.filterwarnings("ignore:.*torch.jit")
 @pytest.mark.parametrize("traced", [False, True])
 def test_a_torchscript_archive_is_read_without_running_it(tmp_path: Path, traced: bool) -> None:

@@ -34,9 +34,9 @@ def pictures(tmp_path: Path) -> list[Path]:
     return paths
 
 
-def labels_of(model: Any, card: Any, paths: list[Path], options: LabelOptions, cache: Path) -> Labels:
+def labels_of(model: Any, card: Any, paths: list[Path], options: LabelOptions, cache: Path, **given: Any) -> Labels:
     return labels.label(
-        model, paths, card.preprocessing, options, cache, group=ALONE, precision="fp32", model_digest="m"
+        model, paths, card.preprocessing, options, cache, group=ALONE, precision="fp32", model_digest="m", **given
     )
 
 
@@ -153,6 +153,43 @@ def test_labels_resume_from_their_cache(
     assert torch.equal(first.differences, again.differences)
     run(seed=1)
     assert len(made) == 7
+
+
+def test_damaged_labels_are_made_anew_with_one_line(
+    random_model: Callable[..., Any], pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, card = random_model("timm/test_vit", classes=4)
+    monkeypatch.setattr(labels, "CHUNK", 2)
+    options = LabelOptions(pairs=2, side=5)
+    first = labels_of(model, card, pictures, options, tmp_path / "cache")
+    torn, flipped, untouched = sorted((tmp_path / "cache").iterdir())
+    torn.write_bytes(torn.read_bytes()[:-100])
+    data = bytearray(flipped.read_bytes())
+    data[len(data) // 2] ^= 4
+    flipped.write_bytes(data)
+    kept, said = untouched.stat().st_mtime_ns, []
+    again = labels_of(model, card, pictures, options, tmp_path / "cache", report=said.append)
+    assert len(said) == 1 and said[0].startswith(str(torn)) and "made anew (and 1 more)" in said[0]
+    assert torch.equal(first.differences, again.differences)
+    assert untouched.stat().st_mtime_ns == kept
+    labels_of(model, card, pictures, options, tmp_path / "cache", report=pytest.fail)
+
+
+def test_labels_of_an_earlier_edgex_are_made_anew(
+    random_model: Callable[..., Any], pictures: list[Path], tmp_path: Path
+) -> None:
+    """They may be of pictures that were read sideways or too bright."""
+    model, card = random_model("timm/test_vit", classes=4)
+    options = LabelOptions(pairs=2, side=5)
+    right = labels_of(model, card, pictures, options, tmp_path / "cache")
+    (stored,) = (tmp_path / "cache").iterdir()
+    old = torch.load(stored, weights_only=True)
+    old["differences"] += 1
+    torch.save(old, stored)
+    said: list[str] = []
+    again = labels_of(model, card, pictures, options, tmp_path / "cache", report=said.append)
+    assert len(said) == 1 and "is made anew" in said[0]
+    assert torch.equal(right.differences, again.differences)
 
 
 def test_labels_with_features_serve_without_them(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return picture_folder(tmp_path_factory.mktemp("data"), {"train": 12, "test": 6})
 
 
-def run(folder: Path, base: Path, out: Path, **change: Any) -> ModelCard:
+def run(
+    folder: Path, base: Path, out: Path, report: Callable[[str], None] = lambda _: None, **change: Any
+) -> ModelCard:
     options = TrainOptions(
         **{"epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "precision": "fp32", "crop_scale": 0.8, **change}
     )
@@ -46,7 +49,7 @@ def run(folder: Path, base: Path, out: Path, **change: Any) -> ModelCard:
         resize=None,
         val_fraction=0.25,
         dtype=torch.float32,
-        report=lambda text: None,
+        report=report,
     )
 
 
@@ -91,6 +94,25 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(
     resumed, _ = load_model(out)
     for name, tensor in whole.backbone.tensors().items():
         assert torch.equal(tensor, resumed.backbone.tensors()[name]), name
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut off", "foreign", "of an earlier edgex"])
+def test_a_checkpoint_that_cannot_be_used_is_made_anew(folder: Path, base: Path, tmp_path: Path, damage: str) -> None:
+    out, said = tmp_path / "a.safetensors", []
+    checkpoint = tmp_path / "a.safetensors.checkpoint"
+    whole = run(folder, base, tmp_path / "whole.safetensors", epochs=1)
+    TrainingCheckpoint(checkpoint, {}).save({}, 1)
+    data = bytearray(checkpoint.read_bytes())
+    if damage == "flipped":
+        data[100] ^= 1
+    if damage == "of an earlier edgex":
+        torch.save({"identity": {}, "position": 1, "state": {}, "rng": torch.get_rng_state()}, checkpoint)
+    else:
+        checkpoint.write_bytes({"flipped": data, "cut off": data[:-30], "foreign": b"some notes"}[damage])
+    card = run(folder, base, out, report=said.append, epochs=1)
+    assert said[0].startswith(f"{checkpoint} is ") and said[0].endswith(": the training begins at its start")
+    assert card.metrics == whole.metrics
+    assert not checkpoint.exists()
 
 
 def test_warmup_rises_then_the_cosine_falls_to_zero() -> None:
