@@ -15,6 +15,7 @@ import numpy as np
 from edgex.runtime.errors import ArtefactError, ImageError, UsageError
 from edgex.runtime.frames import ColorOrder, as_frame
 from edgex.runtime.overlay import overlay, upsample
+from edgex.runtime.printable import printable_json
 from edgex.runtime.regions import Box, find_boxes
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ class Result:
 
     def to_json(self, top: int = 5) -> str:
         """`to_dict` as one line of JSON."""
-        return json.dumps(self.to_dict(top), ensure_ascii=False)
+        return printable_json(json.dumps(self.to_dict(top), ensure_ascii=False))
 
     def _check_size(self, frame: Any) -> None:
         if (frame.height, frame.width) != self.view.frame_size:

@@ -62,6 +62,9 @@ def watch(
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Number of classes per frame.")] = 3,
     opacity: Annotated[float, typer.Option(help="Opacity of the heatmap in written pictures, 0 to 1.")] = 0.6,
+    font: Annotated[
+        Path | None, typer.Option(help="Font file for captions; default: one of the system with the characters.")
+    ] = None,
     provider: Annotated[str, typer.Option(help="Execution provider: auto, cpu, cuda, ...")] = "auto",
     provider_options: ProviderOptions = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of one inference; default: one per core.")] = None,
@@ -110,8 +113,8 @@ def watch(
         )
         with _stopped_by_signals(stream), contextlib.ExitStack() as stack:
             if http is not None:
-                pages.append(_page(stack, stream, http, opacity))
-            sinks = [*pages, *_sinks(stack, video, folder, jsonl, fps, top, opacity, force)]
+                pages.append(_page(stack, stream, http, opacity, font))
+            sinks = [*pages, *_sinks(stack, video, folder, jsonl, fps, top, opacity, font, force)]
             _run(stream, session, sinks, top)
     if stream.metrics.snapshot().unusable:
         raise typer.Exit(EXIT_FAILURE)
@@ -148,11 +151,11 @@ def _check_new(path: Path | None, argument: str, force: bool) -> None:
         raise UsageError(f"{path} exists already: choose another name, or --force to replace it", argument=argument)
 
 
-def _page(stack: contextlib.ExitStack, stream: Stream, port: int, opacity: float) -> Page:
+def _page(stack: contextlib.ExitStack, stream: Stream, port: int, opacity: float, font: Path | None) -> Page:
     from edgex.runtime.watch.page import Page
 
     with _argument("http"):
-        page = Page(stream, port, opacity)
+        page = Page(stream, port, opacity, font=font)
     stack.callback(page.close)
     note(f"edgex: the page is at {page.url} until Ctrl-C")
     return page
@@ -166,6 +169,7 @@ def _sinks(
     fps: float | None,
     top: int,
     opacity: float,
+    font: Path | None,
     force: bool,
 ) -> list[Sink]:
     from edgex.runtime.watch.recording import unfinished
@@ -174,13 +178,13 @@ def _sinks(
     sinks: list[Sink] = []
     if video is not None:
         with _argument("video"):
-            sinks.append(VideoSink(video, opacity, fps or 2.0))
+            sinks.append(VideoSink(video, opacity, fps or 2.0, font=font))
         for path in unfinished(video):
             note(
                 f"edgex: {path}: a recording that was not finished, of a run that was killed or still goes on; it plays"
             )
     if folder is not None:
-        sinks.append(FolderSink(folder, opacity, replace=force))
+        sinks.append(FolderSink(folder, opacity, font=font, replace=force))
     if jsonl is not None:
         sinks.append(JsonLinesSink(sys.stdout if jsonl == "-" else Path(jsonl), top))
     for sink in sinks:
@@ -194,7 +198,7 @@ def _argument(name: str) -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        error.argument = name
+        error.argument = error.argument or name
         raise
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from edgex.data import image_folders
 from edgex.evaluation.comparison import Comparison
+from edgex.runtime.captions import fit_text
 from edgex.runtime.overlay import overlay
 from edgex.runtime.preprocessing import View
 
 _GAP = 8
 _TEXT = 18
+_FONT = 14
+"""Size of the font in pixels."""
 
 
 def comparison_sheet(found: Comparison, *, rows: int = 8) -> Image.Image:
@@ -30,8 +33,9 @@ def comparison_sheet(found: Comparison, *, rows: int = 8) -> Image.Image:
         size = (picture.shape[0], picture.shape[1])
         view = View(size, size, (0, 0), size)
         maps = [heatmaps.explanations.heatmaps[place].numpy() for heatmaps in shown]
-        best = found.models[0].card.classes[int(own.explanations.classes[place])]
-        caption = f"{path.parent.name}/{path.name}: {short_name(own.name)} says {best}"
+        best = int(own.explanations.classes[place])
+        said = f"{path.parent.name}/{path.name}: {short_name(own.name)} says "
+        caption, _ = fit_text([said + found.models[0].card.classes[best], f"{said}class {best}"], _FONT)
         lines.append((caption, [picture, *(overlay(picture, heatmap, view) for heatmap in maps)]))
     return grid(["input", *(short_name(heatmaps.name) for heatmaps in shown)], lines)
 
@@ -64,17 +68,18 @@ def grid(titles: Sequence[str], rows: Sequence[tuple[str, Sequence[np.ndarray]]]
 
     side: of every picture, in pixels. A title longer than its column is cut short.
     """
-    font = ImageFont.load_default(14)
     head = _TEXT + 4
     size = (_GAP + len(titles) * (side + _GAP), _GAP + head + len(rows) * (head + side + _GAP))
     canvas = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(canvas)
     for column, title in enumerate(titles):
+        title, font = fit_text([title], _FONT)
         while draw.textlength(title, font=font) > side:
             title = title.removesuffix("…")[:-1] + "…"
         draw.text((_GAP + column * (side + _GAP), _GAP), title, fill="black", font=font)
     for row, (caption, pictures) in enumerate(rows):
         top = _GAP + head + row * (head + side + _GAP)
+        caption, font = fit_text([caption], _FONT)
         draw.text((_GAP, top), caption, fill="dimgrey", font=font)
         for column, pixels in enumerate(pictures):
             picture = Image.fromarray(pixels).resize((side, side))
@@ -87,7 +92,7 @@ def _tile(caption: str, pictures: Sequence[np.ndarray], height: int) -> Image.Im
     for pixels in pictures:
         picture = Image.fromarray(pixels)
         scaled.append(picture.resize((max(1, round(picture.width * height / picture.height)), height)))
-    font = ImageFont.load_default(14)
+    caption, font = fit_text([caption], _FONT)
     text_width = int(ImageDraw.Draw(scaled[0]).textlength(caption, font=font))
     width = max(sum(p.width for p in scaled) + _GAP * (len(scaled) - 1), text_width)
     tile = Image.new("RGB", (width, height + _TEXT + 4), "white")

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from edgex.runtime.captions import check_font
 from edgex.runtime.errors import UsageError
 from edgex.runtime.json_text import parse_json
 from edgex.runtime.overlay import colours
@@ -52,11 +54,16 @@ class Page:
     """Serves a stream's newest result until `close`. A `Sink`.
 
     port: 0 for any free one; `url` says which. opacity: of heatmaps in /overlay.mjpg; the page has its own slider.
+    font: a font file for the captions in /overlay.mjpg, see `edgex.runtime.watch.sinks.captioned`.
 
     Raises UsageError where the port is taken or not allowed.
     """
 
-    def __init__(self, stream: Stream, port: int = 0, opacity: float = 0.6) -> None:
+    def __init__(
+        self, stream: Stream, port: int = 0, opacity: float = 0.6, *, font: str | os.PathLike[str] | None = None
+    ) -> None:
+        check_font(font)
+        self.font = font
         self.stream = stream
         self.opacity = opacity
         self._changed = threading.Condition()
@@ -174,7 +181,7 @@ class Page:
                 yield self._once("overlay", version, partial(self._part, frame))
 
     def _part(self, frame: FrameResult) -> bytes:
-        picture = encode(captioned(frame, self.opacity))
+        picture = encode(captioned(frame, self.opacity, self.font))
         head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
         return head.encode() + picture + b"\r\n"
 

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from edgex.runtime.atomic_files import atomic_output, write_error
+from edgex.runtime.captions import check_font, fit_text
+from edgex.runtime.printable import printable_json
 
 if TYPE_CHECKING:
     from edgex.runtime.watch.stream import FrameResult
@@ -63,7 +65,8 @@ class JsonLinesSink:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 self._stream = self._path.open("w", encoding="utf-8")
             if self._stream is not None:
-                self._stream.write(json.dumps(frame.to_dict(self._top), ensure_ascii=False) + "\n")
+                line = json.dumps(frame.to_dict(self._top), ensure_ascii=False)
+                self._stream.write(printable_json(line, getattr(self._stream, "encoding", None)) + "\n")
                 self._stream.flush()
         except BrokenPipeError:
             raise
@@ -81,11 +84,20 @@ class JsonLinesSink:
 class FolderSink:
     """A JPEG per picture, with heatmap and caption: 000012.red-fox.jpg.
 
+    font: a font file for the caption, see `captioned`.
     replace: when the first picture comes, remove those that an earlier `FolderSink` wrote there, and nothing else.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], opacity: float = 0.6, *, replace: bool = False) -> None:
-        self._folder, self._opacity, self._replace = Path(folder), opacity, replace
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        opacity: float = 0.6,
+        *,
+        font: str | os.PathLike[str] | None = None,
+        replace: bool = False,
+    ) -> None:
+        self._folder, self._opacity, self._font, self._replace = Path(folder), opacity, font, replace
+        check_font(font)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -102,7 +114,9 @@ class FolderSink:
             self._replace = False
         # Pillow takes no notice of a disk that fills while it writes to a file.
         encoded = io.BytesIO()
-        Image.fromarray(captioned(frame, self._opacity)).save(encoded, "JPEG", quality=_QUALITY, comment=_MARK)
+        Image.fromarray(captioned(frame, self._opacity, self._font)).save(
+            encoded, "JPEG", quality=_QUALITY, comment=_MARK
+        )
         with atomic_output(path, durable=False) as temporary:
             temporary.write_bytes(encoded.getbuffer())
 
@@ -113,14 +127,22 @@ class FolderSink:
 class VideoSink:
     """A video of the pictures with heatmap and caption, at the source's own times; needs the extra `camera`.
 
-    fps: of sources without a clock, such as folders.
+    fps: of sources without a clock, such as folders. font: a font file for the caption, see `captioned`.
     """
 
-    def __init__(self, path: str | os.PathLike[str], opacity: float = 0.6, fps: float = 2.0) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        opacity: float = 0.6,
+        fps: float = 2.0,
+        *,
+        font: str | os.PathLike[str] | None = None,
+    ) -> None:
         from edgex.runtime.watch.recording import VideoWriter
 
+        check_font(font)
         self._writer = VideoWriter(path)
-        self._opacity, self._interval = opacity, 1 / fps
+        self._opacity, self._font, self._interval = opacity, font, 1 / fps
         self._time, self._shift = -self._interval, 0.0
 
     def write(self, frame: FrameResult) -> None:
@@ -135,19 +157,19 @@ class VideoSink:
             if time + self._shift <= self._time:
                 self._shift = self._time + 0.04 - time
             self._time = time + self._shift
-        self._writer.write(captioned(frame, self._opacity), max(self._time, 0.0))
+        self._writer.write(captioned(frame, self._opacity, self._font), max(self._time, 0.0))
 
     def close(self) -> None:
         """Finishes the file; ArtefactError where that fails, what was recorded is kept then."""
         self._writer.close()
 
 
-def captioned(frame: FrameResult, opacity: float) -> np.ndarray:
-    """The picture with heatmap, and under it in the picture what the model says: uint8 [H, W, 3] RGB."""
-    result = frame.result
-    text = f"{result.label} {100 * result.score:.0f}%"
-    if result.explained_index != result.index:
-        text += f" - why {result.explained} {100 * float(result.probabilities[result.explained_index]):.0f}%"
+def captioned(frame: FrameResult, opacity: float, font: str | os.PathLike[str] | None = None) -> np.ndarray:
+    """The picture with heatmap, and under it in the picture what the model says: uint8 [H, W, 3] RGB.
+
+    font: a font file that is used where it has the characters. Defaults to a font of the system that has them. Classes
+    are called by their numbers ("class 3") where no font has the characters of their names.
+    """
     pixels = frame.overlay(opacity)
     height, width = pixels.shape[:2]
     if min(height, width) < 64:
@@ -157,10 +179,21 @@ def captioned(frame: FrameResult, opacity: float) -> np.ndarray:
     # Long names are cut where the picture ends.
     bar = (0, height - 2 * size, width, height)
     shade = Image.blend(image.crop(bar), Image.new("RGB", (width, 2 * size)), 0.6)
-    font = ImageFont.load_default(size)
-    ImageDraw.Draw(shade).text((size // 2, size), text, font=font, fill=(255, 255, 255), anchor="lm")
+    text, chosen = fit_text([_caption(frame, by_name) for by_name in (True, False)], size, font)
+    ImageDraw.Draw(shade).text((size // 2, size), text, font=chosen, fill=(255, 255, 255), anchor="lm")
     image.paste(shade, bar[:2])
     return np.asarray(image)
+
+
+def _caption(frame: FrameResult, by_name: bool) -> str:
+    """What the model says, with classes' names or with their numbers."""
+
+    def said(index: int) -> str:
+        name = frame.result.classes[index] if by_name else f"class {index}"
+        return f"{name} {100 * float(frame.result.probabilities[index]):.0f}%"
+
+    predicted, explained = frame.result.index, frame.result.explained_index
+    return said(predicted) if explained == predicted else f"{said(predicted)} - why {said(explained)}"
 
 
 def holds_results(folder: str | os.PathLike[str]) -> bool:

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fonts import write_font
 from PIL import Image
 
-from edgex.runtime import ArtefactError, Session, Stream, decode_heatmap
+from edgex.runtime import ArtefactError, Result, Session, Stream, UsageError, captions, decode_heatmap
 from edgex.runtime.watch.sinks import FolderSink, JsonLinesSink, VideoSink, captioned, holds_results
+from edgex.runtime.watch.source import SourceFrame
 from edgex.runtime.watch.stream import FrameResult
 from streams import LABELS, Script, coloured
 
@@ -172,3 +174,50 @@ def test_places_that_cannot_be_written(seen: list[FrameResult], tmp_path: Path) 
         sink.write(seen[0])
     sink.close()
     assert (tmp_path / "file").is_file()
+
+
+def test_names_of_every_kind_reach_the_log(seen: list[FrameResult], tmp_path: Path) -> None:
+    entry = _renamed(seen[0], "\x1b[2J\u202e猫\udce9")
+    sink = JsonLinesSink(tmp_path / "a.jsonl")
+    sink.write(entry)
+    with (tmp_path / "ascii.jsonl").open("w", encoding="ascii") as stream:
+        JsonLinesSink(stream).write(entry)
+    sink.close()
+    for name in ("a.jsonl", "ascii.jsonl"):
+        line = (tmp_path / name).read_text("utf-8").rstrip("\n")
+        assert line.isprintable()
+        assert json.loads(line)["label"] == "\x1b[2J\u202e猫\udce9"
+        assert json.loads(line)["name"] == "caf\udce9.jpg"
+    assert entry.result.to_json().isprintable()
+
+
+def test_captions_use_a_font_that_has_the_characters(
+    seen: list[FrameResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(captions, "font_folders", lambda: [])
+    captions._system_fonts.cache_clear()
+    captions._font_with.cache_clear()
+    number = captioned(_renamed(seen[0], "class 0"), 0.0)
+    np.testing.assert_array_equal(captioned(_renamed(seen[0], "猫"), 0.0), number)
+    font = write_font(tmp_path / "x.ttf", "猫狗0123456789% ")
+    named = captioned(_renamed(seen[0], "猫"), 0.0, font)
+    assert not np.array_equal(named, number)
+    np.testing.assert_array_equal(captioned(_renamed(seen[0], "狗"), 0.0, font), named)
+    FolderSink(tmp_path / "out", 0.0, font=font).write(_renamed(seen[0], "猫"))
+    found = np.asarray(Image.open(tmp_path / "out" / "000000.猫.jpg")).astype(int)
+    assert np.abs(found - named).mean() < np.abs(found - number).mean() / 2
+
+
+@pytest.mark.parametrize("sink", [FolderSink, VideoSink])
+def test_a_font_file_that_is_none_is_refused_before_anything_is_run(sink: type, tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    with pytest.raises(UsageError, match="expected a font file"):
+        sink(tmp_path / "out.mkv", font=tmp_path / "absent.ttf")
+
+
+def _renamed(entry: FrameResult, name: str) -> FrameResult:
+    """The same result of a model whose first class has another name, of a picture that is called café in latin-1."""
+    frame, result = entry.source_frame, entry.result
+    classes = (name, *result.classes[1:])
+    other = Result(result.logits, result.heatmap, result.base, classes=classes, view=result.view)
+    return FrameResult(entry.number, SourceFrame(frame.frame, "caf\udce9.jpg"), other, 0.1, 0.1)
