@@ -39,17 +39,12 @@ def at_image_size(
         raise UnsupportedError(f"{card.architecture.name} has no learned position embeddings to interpolate")
     grid = (image_size[0] // patch[0], image_size[1] // patch[1])
     tensors[name] = resized_positions(tensors[name], model.backbone.grid, grid)
-    preprocessing = dataclasses.replace(
-        card.preprocessing,
-        image_size=image_size,
-        resize=round(card.preprocessing.resize * min(image_size) / min(old)),
-    )
     # Without a date: an export of the same model gives the same file on any day.
     taken = provenance.step("resize", dated=False, image_size=list(image_size), **{"from": list(old)})
     resized = dataclasses.replace(
         card,
         architecture=dataclasses.replace(card.architecture, image_size=image_size),
-        preprocessing=preprocessing,
+        preprocessing=card.preprocessing.at_image_size(image_size),
         provenance=(*card.provenance, taken),
     )
     backbone = build(resized.architecture)

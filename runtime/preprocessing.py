@@ -1,13 +1,13 @@
 """From a picture of any size to the uint8 pixels the model sees, and back from there to the picture.
 
-The pixels equal torchvision's `Resize(short side, antialias=True)` + `CenterCrop` on a PIL picture to the
+The pixels equal torchvision's `Resize(resize, antialias=True)` + `CenterCrop` on a PIL picture to the
 last bit, so training, evaluation and the device see the same input. Mean and standard deviation are only
 carried here: a fused model holds them in its first layer. Reading and checking frames is in `frames`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -70,13 +70,14 @@ class Preprocessing:
     """How a picture becomes a model's input.
 
     image_size: (height, width) of the input in pixels.
-    resize: short side after resizing, in pixels.
+    resize: short side after resizing, in pixels; or (height, width) that every picture is resized to, whatever its
+        shape ("squash").
     interpolation: "bicubic" or "bilinear", both with antialiasing.
     mean, std: per channel (R, G, B), of pixels scaled to [0, 1].
     """
 
     image_size: tuple[int, int]
-    resize: int
+    resize: int | tuple[int, int]
     interpolation: Interpolation
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -85,12 +86,13 @@ class Preprocessing:
         object.__setattr__(self, "image_size", _numbers(self.image_size, "image_size", 2, int))
         object.__setattr__(self, "mean", _numbers(self.mean, "mean", 3, float))
         object.__setattr__(self, "std", _numbers(self.std, "std", 3, float))
-        if not _is_integer(self.resize) or self.resize < 1 or min(self.image_size) < 1:
+        object.__setattr__(self, "resize", _side_or_size(self.resize))
+        sides = self.resize if isinstance(self.resize, tuple) else (self.resize,)
+        if min(*sides, *self.image_size) < 1:
             raise UsageError(
                 "preprocessing: expected resize and image_size of at least 1 pixel, "
                 f"found resize {self.resize!r} and image_size {self.image_size!r}"
             )
-        object.__setattr__(self, "resize", int(self.resize))
         if self.interpolation not in INTERPOLATIONS:
             raise UsageError(
                 f"preprocessing: expected interpolation {' or '.join(map(repr, INTERPOLATIONS))}, "
@@ -108,21 +110,30 @@ class Preprocessing:
         return schema.checked(PREPROCESSING, values, "preprocessing")
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: image_size [height, width], resize, interpolation, mean [3], std [3]."""
+        """JSON-ready: image_size [height, width], resize or [height, width], interpolation, mean [3], std [3]."""
         return {
             "image_size": list(self.image_size),
-            "resize": self.resize,
+            "resize": list(self.resize) if isinstance(self.resize, tuple) else self.resize,
             "interpolation": self.interpolation,
             "mean": list(self.mean),
             "std": list(self.std),
         }
+
+    def at_image_size(self, image_size: tuple[int, int]) -> Preprocessing:
+        """The same for another input size (height, width): the crop keeps its share of the picture."""
+        if isinstance(self.resize, tuple):
+            scales = [new / old for new, old in zip(image_size, self.image_size, strict=True)]
+            resize: Any = tuple(round(side * scale) for side, scale in zip(self.resize, scales, strict=True))
+        else:
+            resize = round(self.resize * min(image_size) / min(self.image_size))
+        return replace(self, image_size=image_size, resize=resize)
 
     def view(self, height: int, width: int) -> View:
         """Where the model's pixels lie in a frame of height x width pixels."""
         return _view(height, width, self.resize, self.image_size)
 
     def crop(self, image: Image.Image) -> Image.Image:
-        """Resizes the short side to `resize`, cuts the centre: an RGB picture of `image_size`.
+        """Resizes to `resize`, cuts the centre: an RGB picture of `image_size`.
 
         image: any PIL picture; EXIF rotation is applied, modes other than RGB are converted, see
             `frames.as_frame`. Where the resized picture is smaller than `image_size`, black is added around.
@@ -156,10 +167,12 @@ class Preprocessing:
         return padded
 
 
+_SIDE = schema.whole(1, schema.MAX_SIDE)
+_SIZE = schema.listed(_SIDE, least=2, most=2)
 PREPROCESSING = schema.record(
     Preprocessing,
-    image_size=schema.listed(schema.whole(1, schema.MAX_SIDE), least=2, most=2),
-    resize=schema.whole(1, schema.MAX_SIDE),
+    image_size=_SIZE,
+    resize=lambda value: _SIZE(value) if isinstance(value, (list, tuple)) else _SIDE(value),
     interpolation=schema.one_of(*INTERPOLATIONS),
     mean=schema.listed(schema.number, least=3, most=3),
     std=schema.listed(schema.positive, least=3, most=3),
@@ -168,15 +181,25 @@ PREPROCESSING = schema.record(
 
 
 @lru_cache(maxsize=64)
-def _view(height: int, width: int, short_side: int, image_size: tuple[int, int]) -> View:
+def _view(height: int, width: int, resize: int | tuple[int, int], image_size: tuple[int, int]) -> View:
     """The size arithmetic of torchvision.transforms.functional: resize, pad and center_crop."""
-    long_side = int(short_side * max(height, width) / min(height, width))
-    resized = (short_side, long_side) if height <= width else (long_side, short_side)
+    if isinstance(resize, tuple):
+        resized = resize
+    else:
+        long_side = int(resize * max(height, width) / min(height, width))
+        resized = (resize, long_side) if height <= width else (long_side, resize)
     offset = tuple(
         int(round((size - crop) / 2.0)) if size >= crop else -((crop - size) // 2)  # noqa: RUF046
         for size, crop in zip(resized, image_size, strict=True)
     )
     return View((height, width), resized, (offset[0], offset[1]), image_size)
+
+
+def _side_or_size(value: Any) -> int | tuple[int, int]:
+    if _is_integer(value):
+        return int(value)
+    height, width = _numbers(value, "resize", 2, int)
+    return height, width
 
 
 def _is_integer(value: object) -> bool:

@@ -86,8 +86,9 @@ def _preprocessing(values: dict[str, Any] | None) -> str | None:
         return None
     height, width = values["image_size"]
     mean, std = (" ".join(f"{value:.4g}" for value in values[name]) for name in ("mean", "std"))
-    resize = f"short side {values['resize']} px ({values['interpolation']}), centre crop {height}x{width}"
-    return f"{resize}, mean {mean}, std {std}"
+    size = values["resize"]
+    resize = "{}x{}".format(*size) if isinstance(size, list) else f"short side {size}"
+    return f"{resize} px ({values['interpolation']}), centre crop {height}x{width}, mean {mean}, std {std}"
 
 
 def _evidence(values: dict[str, Any] | None) -> str | None:

@@ -41,8 +41,8 @@ class Stated:
     """What files state; a setting that they say nothing of is missing from `values`.
 
     values: "arch" (edgex's name), "image_size" (height, width), "pooling", "classes" (a tuple of names), "mean", "std",
-        "interpolation", and for the resize before the centre crop either "resize" (short side in pixels at image_size)
-        or "crop_pct" (the crop's share of it).
+        "interpolation", and for the resize before the centre crop either "resize" (as in `Preprocessing`, at
+        image_size) or "crop_pct" (the crop's share of it) and "squash" (whether both sides are resized).
     refusals: setting -> why edgex cannot do what is stated. It matters only where the caller does not set it.
     sources: setting -> name of the file that states it.
     files: the files that were read.
@@ -129,8 +129,7 @@ def read_timm(file: Source, content: Mapping[str, Any], stated: Stated) -> None:
         crop_pct=_positive(cfg.get("crop_pct"), file, "crop_pct"),
     )
     _add_interpolation(stated, file, cfg.get("interpolation"))
-    if (mode := cfg.get("crop_mode") or "center") != "center":
-        stated.refuse(file, "resize", _no_resize(f"crop_mode '{mode}'"))
+    _add_mode(stated, file, cfg.get("crop_mode") or "center", {"center": False, "squash": True})
 
 
 def _read_transformers(file: Path, content: Mapping[str, Any], stated: Stated) -> None:
@@ -190,11 +189,22 @@ def _add_resize(stated: Stated, file: Source, content: Mapping[str, Any], *, squ
         stated.add(file, resize=size["shortest_edge"])
     elif isinstance(size, int) and not square and crops:
         stated.add(file, resize=size)
+    elif isinstance(size, int) and square:
+        _add_squash(stated, file, [size, size], crops)
+    elif isinstance(size, dict) and {"height", "width"} <= size.keys():
+        _add_squash(stated, file, [size["height"], size["width"]], crops)
     elif size is not None:
         stated.refuse(file, "resize", _no_resize(f"size {size}" + (" without a centre crop" if not crops else "")))
     if crops and crop is not None:
         sides = [crop.get("height"), crop.get("width")] if isinstance(crop, dict) else [crop, crop]
         _add_size(stated, file, _numbers(sides, file, "crop_size"))
+
+
+def _add_squash(stated: Stated, file: Source, size: list[Any], crops: bool) -> None:
+    height, width = (int(side) for side in _numbers(size, file, "size"))
+    stated.add(file, resize=(height, width))
+    if not crops:
+        _add_size(stated, file, (height, width))
 
 
 def read_open_clip(file: Source, content: Mapping[str, Any], stated: Stated) -> None:
@@ -213,8 +223,7 @@ def read_open_clip(file: Source, content: Mapping[str, Any], stated: Stated) -> 
         crop_pct=1.0,
     )
     _add_interpolation(stated, file, cfg.get("interpolation"))
-    if (mode := cfg.get("resize_mode") or "shortest") != "shortest":
-        stated.refuse(file, "resize", _no_resize(f"resize_mode '{mode}'"))
+    _add_mode(stated, file, cfg.get("resize_mode") or "shortest", {"shortest": False, "squash": True})
 
 
 def _open_clip_name(model: Mapping[str, Any]) -> str | None:
@@ -238,6 +247,13 @@ def _add_size(stated: Stated, file: Source, size: tuple[float, ...]) -> None:
         stated.add(file, image_size=(height, width))
 
 
+def _add_mode(stated: Stated, file: Source, mode: Any, squashes: Mapping[str, bool]) -> None:
+    if mode in squashes:
+        stated.add(file, squash=squashes[mode])
+    else:
+        stated.refuse(file, "resize", _no_resize(f"mode '{mode}'"))
+
+
 def _add_interpolation(stated: Stated, file: Source, name: Any) -> None:
     if name is None:
         return
@@ -247,7 +263,7 @@ def _add_interpolation(stated: Stated, file: Source, name: Any) -> None:
 
 
 def _no_resize(found: str) -> str:
-    return f"edgex resizes the short side and crops the centre, found {found}: give resize or crop_pct to do so here"
+    return f"edgex resizes the short side or both and crops the centre, found {found}: give a resize to do so here"
 
 
 def _object(value: Any, file: Source, name: str = "") -> dict[str, Any]:

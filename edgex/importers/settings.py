@@ -95,23 +95,29 @@ def preprocess(
     return result, sources
 
 
-def _resize(stated: Stated, given: Mapping[str, Any], default: Preprocessing) -> int | None:
-    """Short side in pixels; None where neither argument nor file says anything of it."""
-    side = min(default.image_size)
+def _resize(stated: Stated, given: Mapping[str, Any], default: Preprocessing) -> Any:
+    """As in `Preprocessing`; None where neither argument nor file says anything of it."""
     if "crop_pct" in given:
         if "resize" in given:
             raise UsageError("resize and crop_pct say the same: leave one of them out", argument="crop_pct")
         if not 0 < given["crop_pct"] <= 1:
             raise UsageError(f"expected a share in (0, 1], found {given['crop_pct']}", argument="crop_pct")
-        return math.floor(side / given["crop_pct"])
+        return _share(given["crop_pct"], stated, default)
     if "resize" in given:
         return int(given["resize"])
     if "resize" in stated.refusals:
         raise UnsupportedError(stated.refusals["resize"])
     if "resize" in stated.values:
-        at = min(stated.values.get("image_size", default.image_size))
-        return round(stated.values["resize"] * side / at)
-    return math.floor(side / stated.values["crop_pct"]) if "crop_pct" in stated.values else None
+        size = stated.values.get("image_size", default.image_size)
+        at_size = dataclasses.replace(default, image_size=size, resize=stated.values["resize"])
+        return at_size.at_image_size(default.image_size).resize
+    return _share(stated.values["crop_pct"], stated, default) if "crop_pct" in stated.values else None
+
+
+def _share(crop_pct: float, stated: Stated, default: Preprocessing) -> Any:
+    """The resize of which the crop keeps this share, by timm's rule."""
+    size = tuple(math.floor(side / crop_pct) for side in default.image_size)
+    return size if stated.values.get("squash") else min(size)
 
 
 def _value(name: str, stated: Stated, given: Mapping[str, Any]) -> Any:

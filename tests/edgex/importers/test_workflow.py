@@ -62,9 +62,11 @@ def rewrite(file: Path, **changes: Any) -> None:
 
 
 class TestTimm:
-    def test_scores_equal_timms_own_pipeline(self, folder: Path, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("mode", ["center", "squash"])
+    def test_scores_equal_timms_own_pipeline(self, tmp_path: Path, mode: str) -> None:
         import timm
 
+        folder = timm_folder(tmp_path / "timm", crop_mode=mode)
         reference = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
         transform = timm.data.create_transform(**timm.data.resolve_model_data_config(reference))
         with torch.no_grad():
@@ -167,8 +169,8 @@ class TestTimm:
         ("cfg", "message", "argument"),
         [
             (
-                {"crop_mode": "squash"},
-                "config.json: edgex resizes the short side .* crop_mode 'squash'",
+                {"crop_mode": "border"},
+                "config.json: edgex resizes the short side .* mode 'border'",
                 {"resize": 160},
             ),
             ({"interpolation": "lanczos"}, "expected interpolation .* 'lanczos'", {"interpolation": "bicubic"}),
@@ -336,6 +338,21 @@ class TestTransformers:
         assert (ours - theirs).abs().max() < 1e-4
 
     @pytest.mark.parametrize(
+        ("changes", "resize"),
+        [
+            ({"size": 80}, 80),
+            ({"size": {"height": 72, "width": 80}}, (72, 80)),
+            ({"size": {"height": 64, "width": 64}, "do_center_crop": False}, (64, 64)),
+            ({"size": 80, "image_processor_type": "DeiTImageProcessor"}, (80, 80)),
+        ],
+    )
+    def test_every_way_to_state_a_size_is_followed(
+        self, clip_folder: Path, linear_head: Callable[[int], tuple[Path, Any]], changes: dict[str, Any], resize: Any
+    ) -> None:
+        processor(clip_folder, **changes)
+        assert self.import_(clip_folder, linear_head(32)[0]).card.preprocessing.resize == resize
+
+    @pytest.mark.parametrize(
         ("changes", "mean", "std"),
         [
             ({"do_normalize": False}, 0.0, 1.0),
@@ -363,6 +380,7 @@ class TestTransformers:
             ({"do_resize": False}, "found do_resize false"),
             ({"do_center_crop": False}, "found size .* without a centre crop"),
             ({"size": {"longest_edge": 72}}, "found size"),
+            ({"do_center_crop": False, "size": {"height": 72, "width": 72}}, "crops to 72x72 pixels"),
             ({"do_pad": True}, "no step 'do_pad'"),
             ({"do_flip_channel_order": True}, "no step 'do_flip_channel_order'"),
             ({"resample": 0}, "expected interpolation bicubic or bilinear, found 'nearest'"),
@@ -405,5 +423,5 @@ class TestOpenClip:
         assert card.preprocessing.interpolation == "bilinear"
         assert card.preprocessing.resize == 64
         rewrite(tmp_path / "open_clip_config.json", preprocess_cfg={"resize_mode": "longest"})
-        with pytest.raises(UnsupportedError, match="open_clip_config.json: .* found resize_mode 'longest'"):
+        with pytest.raises(UnsupportedError, match="open_clip_config.json: .* found mode 'longest'"):
             import_weights(classes="cat,dog", weights=file, out=tmp_path / "m2.safetensors")
