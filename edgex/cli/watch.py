@@ -54,11 +54,15 @@ def watch(
     jsonl: Annotated[str | None, typer.Option(help="Write a line of JSON per frame; - for standard output.")] = None,
     fps: Annotated[float | None, typer.Option(help="Largest frame rate, in frames per second.")] = None,
     limit: Annotated[int | None, typer.Option(help="Number of frames to stop after.")] = None,
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", help="Wait for new pictures in a folder; until Ctrl-C, or --timeout without one."),
+    ] = False,
     loop: Annotated[bool, typer.Option("--loop", help="Restart a video or folder at its end.")] = False,
     retries: Annotated[int, typer.Option(help="Attempts to open a broken live source again.")] = 10,
     timeout: Annotated[
         float | None,
-        typer.Option(help="Seconds a camera or network source may keep silent; default: 10, for playlists 30."),
+        typer.Option(help="Seconds a camera or network source may keep silent; default: 10, playlists: 30."),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Number of classes per frame.")] = 3,
     opacity: Annotated[float, typer.Option(help="Opacity of the heatmap in written pictures, 0 to 1.")] = 0.6,
@@ -84,7 +88,7 @@ def watch(
     when the source has ended. Ctrl-C ends it cleanly: files are finished, a summary is printed, the exit code is 0. It
     is 1 where the source broke or a picture could not be read.
     """
-    _check_values(model, opacity)
+    _check_values(model, opacity, follow and loop)
     _check_files(video, folder, jsonl, force)
     from edgex.runtime import Session, Stream, open_source
 
@@ -95,7 +99,9 @@ def watch(
         for page in pages:
             page.notice(text)
 
-    opened = open_source(source, timeout=timeout)
+    opened = open_source(
+        source, timeout=timeout, follow=follow, interval=1 / fps if fps and 0 < fps < float("inf") else 1.0
+    )
     options = read_provider_options(provider_options)
     with Session(model, provider, threads=threads, provider_options=options, exact_resize=not fast_resize) as session:
         stream = Stream(
@@ -120,12 +126,14 @@ def watch(
         raise typer.Exit(EXIT_FAILURE)
 
 
-def _check_values(model: str, opacity: float) -> None:
+def _check_values(model: str, opacity: float, endless_twice: bool) -> None:
     if Path(model).suffix not in (".onnx", ".engine"):
         raise UsageError(
             f"expected an exported file (.onnx, .engine), found {model!r}: make one with `edgex export`",
             argument="model",
         )
+    if endless_twice:
+        raise UsageError("expected a folder that is read once to follow it, found --loop beside it", argument="follow")
     if not 0 <= opacity <= 1:
         raise UsageError(f"expected a number from 0 to 1, found {opacity:g}", argument="opacity")
 

@@ -37,21 +37,29 @@ _WHOLE_VIDEOS = {".mp4", ".m4v", ".mkv", ".mov", ".avi", ".webm"}
 """Suffixes of URLs that name a whole video: it ends where a live stream would have broken."""
 
 
-def open_source(source: str | os.PathLike[str], *, timeout: float | None = None) -> Source:
+def open_source(
+    source: str | os.PathLike[str], *, timeout: float | None = None, follow: bool = False, interval: float = 1.0
+) -> Source:
     """The source that a name means; nothing is opened before `Source.open`.
 
     source: "camera:0" or "camera:/dev/video2" (on Windows "camera:" and the camera's name); "rtsp://...",
         "http://..." and the like, live unless they name a video file; "-" for standard input, see `pipe`; a folder of
         pictures, searched to the bottom and sorted by name; a picture; any other file is taken for a video.
     timeout: seconds that a camera, a network source or a playlist may take to answer and between two pictures.
-        Defaults to 10, for playlists to 30.
+        Defaults to 10, for playlists to 30. A folder that is followed ends after so many seconds without a new picture;
+        never by default.
+    follow: of a folder, wait for new pictures at its end.
+    interval: seconds between two requests of a camera that sends one picture per request.
 
-    Raises UsageError for a name that means nothing or a time-out that is none, SourceError where there is no such
-    file or folder.
+    Raises UsageError for a name that means nothing or a number that is none, SourceError where there is no such file
+    or folder.
     """
     name = os.fspath(source)
-    if timeout is not None and not 0 < timeout < float("inf"):
-        raise UsageError(f"expected a number of seconds above 0, found {timeout!r}", argument="timeout")
+    for argument, seconds in (("timeout", timeout), ("interval", interval)):
+        if seconds is not None and not 0 < seconds < float("inf"):
+            raise UsageError(f"expected a number of seconds above 0, found {seconds!r}", argument=argument)
+    if follow:
+        return _followed(Path(name), timeout)
     if name == "-":
         from edgex.runtime.watch.pipe import PipeSource
 
@@ -78,6 +86,15 @@ def open_source(source: str | os.PathLike[str], *, timeout: float | None = None)
 
     waits = path.suffix.lower() in _DESCRIPTIONS
     return VideoSource(str(path), name, live=False, timeout=_patience(path.suffix, timeout) if waits else None)
+
+
+def _followed(path: Path, timeout: float | None) -> Source:
+    from edgex.runtime.watch.followed_folder import FollowedFolder
+
+    if not path.is_dir():
+        found = "a file" if path.exists() else "no folder"
+        raise UsageError(f"expected a folder to follow, found {found} at {str(path)!r}", argument="follow")
+    return FollowedFolder(path, timeout=timeout)
 
 
 def _url(name: str, timeout: float | None) -> Source:

@@ -3,6 +3,7 @@
 | source | module |
 |---|---|
 | a folder of pictures, one picture | folder |
+| a folder that fills | followed_folder |
 | standard input | pipe |
 | a video, a camera, a network stream | video |
 
@@ -30,7 +31,11 @@ class SourceFrame:
 
 
 class Source(Protocol):
-    """Pictures one after the other. One thread calls `open`, `read` and `close`, and `open` again after `close`."""
+    """Pictures one after the other. One thread calls `open`, `read` and `close`, and `open` again after `close`.
+
+    A source may have two more members. `remark`: a line for people, said once. `cancel()`: makes a `read` that waits in
+    another thread end soon, by returning None.
+    """
 
     name: str
     """For people."""

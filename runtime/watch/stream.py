@@ -179,6 +179,7 @@ class Stream:
             self.stop()
             self.metrics.stop()
             self.state = "ended"
+            getattr(self.source, "cancel", lambda: None)()
             # A silent network blocks the reader until its time-out; do not wait for that.
             self._reader.join(timeout=1.0)
         if self._error is not None:
@@ -281,7 +282,7 @@ class Stream:
                 self.source.close()
 
     def _say_remark(self) -> None:
-        """Once, where a source has something to say of what it holds, such as files that a folder passes over."""
+        """Once, where a source has something to say, such as which files a folder passes over."""
         if not self._remarked and (remark := getattr(self.source, "remark", "")):
             self._remarked = True
             self._notice(f"{self.source.name}: {remark}")
@@ -299,6 +300,7 @@ class Stream:
             if source_frame is None:
                 return
             self._tried = True
+            self._say_remark()
             if self.policy == "latest" and not self.source.live and source_frame.time is not None:
                 # A video plays at its own speed, as a camera would; otherwise all but the last would be dropped.
                 begin = time.monotonic() - source_frame.time if begin is None else begin

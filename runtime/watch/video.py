@@ -137,9 +137,9 @@ class VideoSource:
                 reason = self._silence(begin) or f"broke off: {self._reason(error)}"
                 yield SourceError(f"{self.name}: {reason}")
                 return
-            if (packet is None or packet.size == 0) and (reason := self._silence(begin)):
+            if (packet is None or packet.size == 0) and (silence := self._silence(begin)):
                 # Some demuxers take the interruption for the end.
-                yield SourceError(f"{self.name}: {reason}")
+                yield SourceError(f"{self.name}: {silence}")
                 return
             if packet is None:
                 if not self.live and (missing := ending.missing(self._decoded)):

@@ -55,7 +55,8 @@ def read(path: str | Path) -> tuple[int, list[str]]:
     """How many pictures a source gives, and what it says of the others."""
     source = open_source(path)
     source.open()
-    pictures, messages = 0, []
+    pictures = 0
+    messages: list[str] = []
     while True:
         try:
             if source.read() is None:
