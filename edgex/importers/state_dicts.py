@@ -16,13 +16,14 @@ import torch
 from torch import Tensor
 
 from edgex.errors import MismatchError
+from edgex.importers.values import check_plausible
 from edgex.models.backbones import Architecture
 
 Library = Literal["timm", "open_clip", "transformers"]
 
 # Buffers and scalars that a library saves beside its weights and that carry nothing an image tower needs.
 _LEFTOVERS = re.compile(
-    r"(input_resolution|context_length|vocab_size|attn_mask"  # OpenAI's and open_clip's constants
+    r"(attn_mask"  # open_clip's and OpenAI's causal mask
     r"|((vision|text)_model\.)?embeddings\.position_ids)"  # transformers' index buffers, 0, 1, 2, ...
 )
 _OPEN_CLIP_TEXT = re.compile(
@@ -62,13 +63,21 @@ def sort_tensors(tensors: Mapping[str, Tensor], architecture: Architecture, *, s
     either: to open_clip with their projection, to timm without it. Raises MismatchError where the names are
     of another library than the architecture, or of none.
     """
-    tensors = {name: tensor for name, tensor in tensors.items() if not _LEFTOVERS.fullmatch(name)}
+    tensors = {
+        name: tensor for name, tensor in tensors.items() if not _LEFTOVERS.fullmatch(name) and not _is_count(tensor)
+    }
+    check_plausible(tensors, source)
     library = _recognise(tensors, architecture, source)
     if library == "timm":
-        return _sort_timm(tensors)
+        return _sort_timm(tensors, source)
     if library == "open_clip":
         return _sort_open_clip(tensors)
     return _sort_transformers(tensors, architecture, source)
+
+
+def _is_count(tensor: Tensor) -> bool:
+    """Whether a tensor is a single integer: steps done, models averaged, a width; no weight is."""
+    return tensor.numel() == 1 and not tensor.is_floating_point()
 
 
 def _recognise(tensors: Mapping[str, Tensor], architecture: Architecture, source: str) -> Library:
@@ -87,7 +96,12 @@ def _recognise(tensors: Mapping[str, Tensor], architecture: Architecture, source
     )
 
 
-def _sort_timm(tensors: Mapping[str, Tensor]) -> StateDict:
+def _sort_timm(tensors: Mapping[str, Tensor], source: str) -> StateDict:
+    if any(name.startswith("head_dist.") for name in tensors):
+        raise MismatchError(
+            f"{source}: a distilled DeiT, whose second class head ('head_dist.weight') edgex does not support: "
+            "import a model that was trained without a distillation token"
+        )
     head = {name.removeprefix("head."): tensors[name] for name in _TIMM_HEAD if name in tensors}
     image = {name: tensor for name, tensor in tensors.items() if name not in _TIMM_HEAD}
     return StateDict("timm", image, head, {})
