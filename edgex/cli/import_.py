@@ -26,10 +26,16 @@ def import_weights(
     ] = None,
     weights: Annotated[
         str | None,
-        typer.Argument(metavar="FILE", help="Weights: a file or hf://organisation/repository/file[@revision]."),
+        typer.Argument(
+            metavar="FILE", help="Weights: a file, its folder or hf://organisation/repository/file[@revision]."
+        ),
     ] = None,
     pretrained: Annotated[
         str | None, typer.Option(help="A pretrained tag of the library instead of FILE ('default': its own).")
+    ] = None,
+    weights_key: Annotated[
+        str | None,
+        typer.Option(help="Which weights to take of FILE, such as state_dict beside state_dict_ema; default: the EMA."),
     ] = None,
     template: Annotated[
         list[str] | None, typer.Option(help="Prompt of a zero-shot head, '{}' is the class; may be repeated.")
@@ -65,6 +71,7 @@ def import_weights(
         classes,
         weights,
         pretrained=pretrained,
+        weights_key=weights_key,
         template=template,
         head=head,
         base_weights=base_weights,

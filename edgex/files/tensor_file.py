@@ -110,7 +110,8 @@ class TensorFile:
             begin, end = entry["data_offsets"]
             if entry["dtype"] not in DTYPES:
                 raise ArtefactError(
-                    f"{self.path}: tensor '{name}' has type {entry['dtype']}, which edgex does not read"
+                    f"{self.path}: tensor '{name}' has type {entry['dtype']}, which edgex does not read: "
+                    "take the weights from before quantisation"
                 )
             self.tensors[name] = TensorSpec(DTYPES[entry["dtype"]], tuple(entry["shape"]), begin, end - begin)
 

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgex.errors import UsageError
 from edgex.files import hub, model_file
 from edgex.files.model_file import BaseWeights, ModelCard
+from edgex.importers import checkpoint_files
 from edgex.importers.base_weights import check_configuration, is_artefact, load_base
 from edgex.importers.class_heads import check_head, class_head, class_names
 from edgex.importers.pretrained import Pretrained
 from edgex.importers.settings import Settings, preprocess
 from edgex.importers.state_dicts import StateDict, sort_tensors
-from edgex.importers.weights import read_state_dict
+from edgex.importers.weight_sets import WeightSet
+from edgex.importers.weights import read_weights
 from edgex.importers.zero_shot import DEFAULT_TEMPLATES
 from edgex.models.backbones import Architecture, build
 from edgex.models.self_explaining import Evidence, Head, SelfExplainingViT
@@ -40,10 +42,13 @@ def import_model(
     base_weights: str | os.PathLike[str] | None = None,
     preprocessing: Preprocessing | None = None,
     settings: Settings | None = None,
+    weights_key: str | None = None,
+    report: Callable[[str], None] | None = None,
 ) -> tuple[SelfExplainingViT, ModelCard]:
-    """A frozen model and its card from one file of another library's weights; save it with `save_model`.
+    """A frozen model and its card from a checkpoint of another library; save it with `save_model`.
 
-    weights: safetensors, or torch.save of plain tensors: a timm VisionTransformer, an open_clip CLIP model,
+    weights: safetensors, a file of torch.save, a TorchScript archive, an index of shards, or a folder with one of them:
+        a timm VisionTransformer, an open_clip CLIP model,
         or transformers' CLIPModel or CLIPVisionModel with or without projection. transformers' tensors do not
         tell which activation they were trained with: OpenAI's weights need quick GELU
         (open_clip/<model>-quickgelu or timm/vit_*_clip_quickgelu_*), others mostly plain GELU. A config.json
@@ -56,22 +61,27 @@ def import_model(
         to `weights` themselves. Vectors fit models of the same base.
     preprocessing: how pictures become inputs, where it differs from the architecture's own.
     settings: where the architecture, the classes and the preprocessing come from, for the provenance.
+    weights_key: which weights to take where the file holds several sets, such as "state_dict" beside "state_dict_ema".
+        Defaults to the moving average (EMA), else to the model's own. The provenance records the choice.
+    report: called with a line for people on a choice among several sets.
 
     Raises MismatchError naming a missing, extra or misshapen tensor, ArtefactError for damaged weights or
     NaN, UsageError where classes, templates and head contradict each other or the file.
     """
-    weights, head = Path(weights), None if head is None else Path(head)
+    weights, head = checkpoint_files.find(weights), None if head is None else Path(head)
     if is_artefact(weights):
         raise UsageError(f"{weights} is an edgex artefact already: use it as it is")
-    state = sort_tensors(read_state_dict(weights), architecture, source=str(weights))
+    found = read_weights(weights, key=weights_key)
+    if report is not None and found.remark is not None:
+        report(found.remark)
     return _assemble(
-        state,
+        sort_tensors(found.tensors, architecture, source=str(weights)),
         architecture,
         classes,
         name=name,
         source=str(weights),
-        inputs=[_input("weights", weights)],
-        base_name=weights.stem,
+        inputs=[_input("weights", file, found) for file in checkpoint_files.parts(weights)],
+        base_name=found.name(weights),
         configuration=weights,
         templates=templates,
         head=head,
@@ -162,12 +172,14 @@ def _assemble(
     return model, card
 
 
-def _input(role: str, path: Path) -> dict[str, Any]:
-    """A file as a provenance step names it: role, name, sha256 and, from the hub, its name there."""
+def _input(role: str, path: Path, weights: WeightSet | None = None) -> dict[str, Any]:
+    """A file as a provenance step names it: role, name, sha256, from the hub its name there, and the weights' key."""
     source = hub.origin(path)
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"role": role, "name": path.name, "sha256": sha256} | ({"hub": str(source)} if source else {})
+    hub_name = {"hub": str(source)} if source else {}
+    key = {"key": weights.key} if weights is not None and weights.key else {}
+    return {"role": role, "name": path.name, "sha256": sha256, **hub_name, **key}
 
 
 def _step(

@@ -14,32 +14,33 @@ from edgex.errors import MismatchError
 from edgex.files import model_file
 from edgex.files.model_file import BaseWeights
 from edgex.files.tensor_file import TensorFile
-from edgex.importers import pretrained
+from edgex.importers import checkpoint_files, pretrained
 from edgex.importers.settings import preprocess
 from edgex.importers.state_dicts import StateDict, sort_tensors
-from edgex.importers.weights import read_state_dict
+from edgex.importers.weights import read_weights
 from edgex.models.backbones import Architecture, Backbone, build
 
 
 def load_base(architecture: Architecture, weights: str | os.PathLike[str]) -> tuple[Backbone, BaseWeights]:
     """A backbone to start training from, its head dropped, and what it is called.
 
-    weights: a state dict of timm, open_clip or transformers (see `edgex.importers.state_dicts`), or a model artefact,
+    weights: a checkpoint of timm, open_clip or transformers (see `edgex.importers.weights`), or a model artefact,
         which passes on the base that it started from itself: a vector fits all descendants of its base.
 
     Raises ArtefactError for a damaged file or NaN, MismatchError for tensors that do not fit.
     """
-    weights = Path(weights)
+    weights = checkpoint_files.find(weights)
     if is_artefact(weights):
         model, card = model_file.load_model(weights)
         if card.architecture != architecture:
             raise MismatchError(f"{weights}: expected weights of {architecture}, found a model of {card.architecture}")
         return model.backbone.requires_grad_(True), card.base
-    state = sort_tensors(read_state_dict(weights), architecture, source=str(weights))
+    found = read_weights(weights)
+    state = sort_tensors(found.tensors, architecture, source=str(weights))
     backbone = build(architecture)
     model_file.load_backbone(backbone, state.image, source=str(weights))
     check_configuration(weights, state, backbone)
-    return backbone, BaseWeights(weights.stem, model_file.fingerprint(backbone.tensors()))
+    return backbone, BaseWeights(found.name(weights), model_file.fingerprint(backbone.tensors()))
 
 
 def pretrained_backbone(architecture: Architecture, tag: str | None = None) -> tuple[Backbone, BaseWeights]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from edgex.errors import MismatchError, UnsupportedError, UsageError
 from edgex.files import model_file
 from edgex.importers.state_dicts import StateDict
-from edgex.importers.values import check_plausible
+from edgex.importers.values import check_weights
 from edgex.importers.weights import read_state_dict
 from edgex.importers.zero_shot import DEFAULT_TEMPLATES, zero_shot_head
 from edgex.models.backbones import Architecture, Backbone
@@ -111,7 +111,7 @@ def class_head(
 def _read_head(path: Path) -> dict[str, Tensor]:
     """A head file's tensors as "weight" and "bias", whatever prefix they have in common."""
     tensors = read_state_dict(path)
-    check_plausible(tensors, str(path))
+    check_weights(tensors, str(path))
     heads = {name.rpartition(".")[2]: tensor for name, tensor in tensors.items()}
     prefixes = {name.rpartition(".")[0] for name in tensors}
     if not {"weight"} <= heads.keys() <= {"weight", "bias"} or len(prefixes) > 1 or heads["weight"].ndim != 2:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from edgex.errors import MismatchError
-from edgex.importers.values import check_plausible
+from edgex.importers.values import check_weights
 from edgex.models.backbones import Architecture
 
 Library = Literal["timm", "open_clip", "transformers"]
@@ -66,7 +66,7 @@ def sort_tensors(tensors: Mapping[str, Tensor], architecture: Architecture, *, s
     tensors = {
         name: tensor for name, tensor in tensors.items() if not _LEFTOVERS.fullmatch(name) and not _is_count(tensor)
     }
-    check_plausible(tensors, source)
+    check_weights(tensors, source)
     library = _recognise(tensors, architecture, source)
     if library == "timm":
         return _sort_timm(tensors, source)

@@ -28,10 +28,9 @@ def _as_float32(tensor: Tensor, name: str, source: str) -> Tensor:
     if tensor.dtype in _COUNTS:
         return tensor
     if tensor.dtype not in _FLOATS:
-        kind = str(tensor.dtype).removeprefix("torch.")
         raise ArtefactError(
-            f"{source}: tensor '{name}' holds {kind} values, as quantised weights do; edgex imports floating point of "
-            "16 bits or more: take the weights from before quantisation"
+            f"{source}: tensor '{name}' holds {_kind(tensor)} values, as quantised weights do, and edgex imports "
+            "floating point of 16 bits or more: take the weights from before quantisation"
         )
     converted = tensor.float()
     if tensor.dtype == torch.float64 and bool((converted.isinf() & tensor.isfinite()).any()):
@@ -42,14 +41,18 @@ def _as_float32(tensor: Tensor, name: str, source: str) -> Tensor:
     return converted
 
 
-def check_plausible(tensors: Mapping[str, Tensor], source: str) -> None:
-    """Raises ArtefactError naming a tensor with a value that no trained weight has.
+def check_weights(tensors: Mapping[str, Tensor], source: str) -> None:
+    """Raises ArtefactError naming a tensor of integers, and one with a value that no trained weight has.
 
     Damage shows in this way where a file has no checksum, as safetensors and files of torch before 1.6. NaN and
     infinity are refused where the tensors are matched with a model.
     """
     for name, tensor in tensors.items():
-        if not tensor.is_floating_point() or not tensor.numel():
+        if not tensor.is_floating_point():
+            raise ArtefactError(
+                f"{source}: tensor '{name}' holds {_kind(tensor)} values, expected a weight in floating point"
+            )
+        if not tensor.numel():
             continue
         low, high = (end.item() for end in torch.aminmax(tensor))
         largest = max(-low, high)
@@ -58,3 +61,7 @@ def check_plausible(tensors: Mapping[str, Tensor], source: str) -> None:
                 f"{source}: tensor '{name}' holds a value of {largest:.2g}, which no trained weight has: the file is "
                 "damaged, copy or download it again"
             )
+
+
+def _kind(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")

@@ -48,6 +48,18 @@ class WeightSet:
     tensors: dict[str, Tensor]
     others: tuple[str, ...] = ()
 
+    @property
+    def remark(self) -> str | None:
+        """A line for people on what was chosen among several, None where there was no choice."""
+        if not self.others:
+            return None
+        others = ", ".join(f"'{key}'" for key in self.others)
+        return f"weights taken from '{self.key}'; the file also has {others}, to be chosen by key"
+
+    def name(self, path: Path) -> str:
+        """What the weights are called, from their file's name: with the key where there was a choice."""
+        return f"{path.stem}:{self.key}" if self.others else path.stem
+
 
 def choose(content: Any, path: Path, key: str | None = None) -> WeightSet:
     """The set of weights under `key`, or by default the moving average, else the model's own.
@@ -120,7 +132,7 @@ def _towers(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
         return {"": _renamed(tensors, lambda name: name.removeprefix(prefix))}
     shared = {name: tensor for name, tensor in tensors.items() if not name.startswith(tuple(prefixes - {""}))}
     found = {}
-    for prefix in prefixes - {""}:
+    for prefix in sorted(prefixes - {""}):
         own = {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
         found[prefix.removesuffix(".")] = _renamed(shared | own, lambda name, prefix=prefix: name.removeprefix(prefix))
     return found | ({"": shared} if "" in prefixes else {})

@@ -6,8 +6,8 @@ Which tensor belongs where in a model is decided in `edgex.importers.state_dicts
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from pathlib import Path
 
 from torch import Tensor
 
@@ -27,9 +27,9 @@ def read_weights(path: str | os.PathLike[str], *, key: str | None = None) -> Wei
     """
     path = checkpoint_files.find(path)
     chosen = weight_sets.choose(checkpoint_files.read(path), path, key)
-    return WeightSet(chosen.key, values.as_float32(chosen.tensors, str(path)), chosen.others)
+    return dataclasses.replace(chosen, tensors=values.as_float32(chosen.tensors, str(path)))
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The tensors of `read_weights`."""
-    return read_weights(Path(path)).tensors
+    return read_weights(path).tensors

@@ -15,7 +15,7 @@ from edgex.errors import UsageError
 from edgex.files import hub
 from edgex.files.model_file import ModelCard, save_model
 from edgex.files.vector_file import STORAGE
-from edgex.importers import assembly, configuration
+from edgex.importers import assembly, checkpoint_files, configuration
 from edgex.importers import pretrained as published
 from edgex.importers.class_heads import parse_classes
 from edgex.importers.settings import settle
@@ -41,6 +41,7 @@ def import_weights(
     weights: PathLike | None = None,
     *,
     pretrained: str | None = None,
+    weights_key: str | None = None,
     template: Sequence[str] | None = None,
     head: PathLike | None = None,
     base_weights: PathLike | None = None,
@@ -64,8 +65,10 @@ def import_weights(
 
     arch: timm/<model> or open_clip/<model>. classes: "a,b,c", or "@FILE" with a name a line or a JSON list. Both are
         needed where no configuration states them.
-    weights: a file or hf://organisation/repository/file[@revision]; pretrained: a tag of the library instead,
-        "default" is its own choice. One of the two.
+    weights: a checkpoint, the folder it lies in, or hf://organisation/repository/file[@revision]; pretrained: a tag of
+        the library instead, "default" is its own choice. One of the two.
+    weights_key: which weights to take where the checkpoint holds several sets, see
+        `edgex.importers.assembly.import_model`.
     template: prompts of a zero-shot head, "{}" is the class. head: file of a linear head, see
         `edgex.importers.assembly.import_model`. base_weights: the file that `weights` were fine-tuned from, so that
         vectors of that base fit.
@@ -86,6 +89,8 @@ def import_weights(
         raise UsageError("expected either a weights file or a pretrained tag", argument="weights")
     if pretrained is not None and base_weights is not None:
         raise UsageError("pretrained weights are their own base: leave base_weights out", argument="base_weights")
+    if pretrained is not None and weights_key is not None:
+        raise UsageError("a key chooses weights of a file: leave it out for pretrained ones", argument="weights_key")
     if dtype not in _DTYPES:
         raise UsageError(f"expected {' or '.join(_DTYPES)}, found '{dtype}'", argument="dtype")
     refuse_to_overwrite(out, force=force)
@@ -102,11 +107,15 @@ def import_weights(
     }
     own_head = template is None and head is None
     if weights is not None:
-        path = hub.weights_file(weights)
-        hub.fetch_beside(path, configuration.FILES)
+        named = hub.weights_file(weights)
+        path = checkpoint_files.find(named)
+        shards = [part.name for part in checkpoint_files.parts(path)[1:]]
+        hub.fetch_beside(path, [*configuration.FILES, *shards])
         settings = settle(configuration.beside(path), given, source=path.name, own_head=own_head)
-        make = functools.partial(assembly.import_model, path, base_weights=base_weights)
-        chosen = name or path.name.partition(".")[0]
+        make = functools.partial(
+            assembly.import_model, path, base_weights=base_weights, weights_key=weights_key, report=report
+        )
+        chosen = name or named.absolute().name.partition(".")[0]
     else:
         found = published.find(
             _architecture(arch, image_size, pooling), None if pretrained == "default" else pretrained

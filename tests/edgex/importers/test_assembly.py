@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import hashlib
+import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -209,3 +212,84 @@ class TestCard:
         wrong = dataclasses.replace(own, image_size=(96, 96))
         with pytest.raises(UsageError, match=r"expected preprocessing to \(160, 160\) px"):
             import_model(file, arch, CLASSES, name="mine", preprocessing=wrong)
+
+
+class TestCheckpoints:
+    def test_the_choice_among_several_weights_is_told_and_recorded(self, timm_vit: Any, tmp_path: Path) -> None:
+        plain = timm_vit.state_dict()
+        averaged = {name: 2 * tensor for name, tensor in plain.items()}
+        file = tmp_path / "c.pth"
+        torch.save({"state_dict": plain, "state_dict_ema": averaged, "args": argparse.Namespace(lr=0.1)}, file)
+        said: list[str] = []
+        arch = architecture("timm/test_vit")
+        model, card = import_model(file, arch, CLASSES, name="mine", report=said.append)
+        assert torch.equal(model.head.weight, averaged["head.weight"])
+        assert said == ["weights taken from 'state_dict_ema'; the file also has 'state_dict', to be chosen by key"]
+        assert card.provenance[0]["inputs"][0]["key"] == "state_dict_ema"
+        assert card.base.name == "c:state_dict_ema"
+        model, card = import_model(file, arch, CLASSES, name="mine", weights_key="state_dict")
+        assert torch.equal(model.head.weight, plain["head.weight"])
+        assert card.provenance[0]["inputs"][0]["key"] == "state_dict"
+
+    @pytest.mark.parametrize(
+        "wrapper", ["_orig_mod.", "module._orig_mod.", "_fsdp_wrapped_module.", "model.", "net.vit."]
+    )
+    def test_logits_of_wrapped_models_equal_timms(
+        self, timm_vit: Any, tmp_path: Path, record_property: Callable[[str, Any], None], wrapper: str
+    ) -> None:
+        state = {wrapper + name: tensor for name, tensor in timm_vit.state_dict().items()}
+        torch.save({"state_dict": state | {"n_averaged": torch.tensor(3)}}, tmp_path / "c.ckpt")
+        model, _ = import_model(tmp_path, architecture("timm/test_vit"), CLASSES, name="mine")
+        images = pictures(160)
+        with torch.no_grad():
+            assert_same_logits(model, images, timm_vit(images), record_property)
+
+    @pytest.mark.filterwarnings("ignore:.*torch.jit")
+    def test_logits_of_a_torchscript_archive_equal_timms(
+        self, timm_vit: Any, tmp_path: Path, record_property: Callable[[str, Any], None]
+    ) -> None:
+        # The tracer does not take timm's own forward pass. Any other one gives the archive the same names and weights.
+        traced = torch.jit.trace_module(timm_vit, {"forward_head": torch.ones(1, 5, 64)})
+        torch.jit.save(traced, tmp_path / "c.pt")
+        model, card = import_model(tmp_path / "c.pt", architecture("timm/test_vit"), CLASSES, name="mine")
+        assert "key" not in card.provenance[0]["inputs"][0]
+        images = pictures(160)
+        with torch.no_grad():
+            assert_same_logits(model, images, timm_vit(images), record_property)
+
+    def test_every_shard_is_in_the_provenance(self, timm_vit: Any, tmp_path: Path) -> None:
+        state = timm_vit.state_dict()
+        owners = {name: f"model-0000{1 + number % 2}-of-00002.safetensors" for number, name in enumerate(state)}
+        for shard in set(owners.values()):
+            saved(tmp_path / shard, {name: tensor for name, tensor in state.items() if owners[name] == shard})
+        (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": owners}), encoding="utf-8")
+        _, card = import_model(tmp_path, architecture("timm/test_vit"), CLASSES, name="mine")
+        assert [step["name"] for step in card.provenance[0]["inputs"]] == [
+            "model.safetensors.index.json",
+            "model-00001-of-00002.safetensors",
+            "model-00002-of-00002.safetensors",
+        ]
+
+    @pytest.mark.parametrize(
+        ("name", "change", "message"),
+        [
+            ("head_dist.weight", lambda _: torch.ones(2, 2), "a distilled DeiT"),
+            ("blocks.0.attn.qkv.weight", lambda tensor: tensor.to(torch.int8), "'blocks.0.attn.qkv.weight' holds int8"),
+            (
+                "blocks.0.attn.qkv.weight",
+                lambda tensor: tensor.to(torch.int64),
+                "'blocks.0.attn.qkv.weight' holds int64",
+            ),
+            ("head.weight", lambda tensor: tensor.to(torch.int64), "'head.weight' holds int64"),
+            ("head.weight", lambda tensor: tensor.double() * 1e300, "'head.weight' holds values up to"),
+            ("norm.weight", lambda tensor: tensor * 3e37, "'norm.weight' holds a value of"),
+            ("norm.weight", lambda tensor: tensor * float("nan"), "'norm.weight' holds NaN"),
+        ],
+    )
+    def test_tensors_that_are_no_weights_are_named(
+        self, timm_vit: Any, tmp_path: Path, name: str, change: Callable[[Any], Any], message: str
+    ) -> None:
+        state = timm_vit.state_dict()
+        torch.save({**state, name: change(state.get(name))}, tmp_path / "c.pth")
+        with pytest.raises(ArtefactError, match=re.escape(message)):
+            import_model(tmp_path / "c.pth", architecture("timm/test_vit"), CLASSES, name="mine")

@@ -402,7 +402,9 @@ class TestTransformers:
     @pytest.mark.parametrize("name", ["Dinov2ForImageClassification", "CLIPForImageClassification"])
     def test_other_models_are_named(self, clip_folder: Path, name: str) -> None:
         rewrite(clip_folder / "config.json", architectures=[name])
-        for weights in (clip_folder / "model.safetensors", clip_folder, clip_folder / "model.safetensors.index.json"):
+        index = clip_folder / "other.safetensors.index.json"
+        for weights in (clip_folder / "model.safetensors", clip_folder, index):
+            index.write_text('{"weight_map": {"w": "model.safetensors"}}', encoding="utf-8")
             with pytest.raises(UnsupportedError, match=rf"{name} \(transformers\) is not supported yet"):
                 import_weights("timm/test_vit", "a,b", weights, out=clip_folder / "m.safetensors")
 
