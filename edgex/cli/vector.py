@@ -109,7 +109,7 @@ def train(
     name: Annotated[str | None, typer.Option(help="Name of the vector; default: the file's.")] = None,
     source: Annotated[str | None, typer.Option(help="Name of the source domain; default: the first folder's.")] = None,
     cache_dir: Annotated[Path | None, typer.Option(help=_CACHE)] = None,
-    pairs: Annotated[int | None, typer.Option(help=f"{_PAIRS} Default: 24.")] = None,
+    pairs: Annotated[int | None, typer.Option(help=f"{_PAIRS} Default: 24; 4 fresh ones a step.")] = None,
     players: Annotated[int | None, typer.Option(help=f"{_PLAYERS} Default: 49.")] = None,
     crops: Annotated[list[int] | None, typer.Option(help=f"{_CROPS} Default: 1.")] = None,
     classes: Annotated[int | None, typer.Option(help=f"{_CLASSES} Default: 3.")] = None,
@@ -124,11 +124,31 @@ def train(
     blocks: Annotated[
         int | None, typer.Option(help="With --learn weights: how many of the last blocks to train. Default: 6.")
     ] = None,
-    evidence_blocks: Annotated[int, typer.Option(help="How many of the last blocks the heatmap is made of.")] = 4,
-    steps: Annotated[int, typer.Option(help="Most training steps; the best on held-out pictures is kept.")] = 600,
-    batch_size: Annotated[int, typer.Option(help="Pictures per step, over all processes.")] = 32,
-    learning_rate: Annotated[float, typer.Option(help="Peak learning rate.")] = 1e-4,
-    explain_weight: Annotated[float, typer.Option(help="Weight of the explanation term.")] = 1.0,
+    coalitions: Annotated[
+        str,
+        typer.Option(
+            help="fresh (played at every step), kept (labels made before), or auto: fresh on a GPU or with --minutes."
+        ),
+    ] = "auto",
+    minutes: Annotated[
+        float | None, typer.Option(help="With fresh coalitions: time to train for. Default: 10.")
+    ] = None,
+    evidence_blocks: Annotated[
+        int | None,
+        typer.Option(help="How many of the last blocks the heatmap is made of. Default: 4; all with fresh coalitions."),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Most training steps, the best is kept (600); with fresh coalitions all of them.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Pictures per step, over all processes. Default: 32; 256 with fresh coalitions.")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Peak learning rate. Default: 1e-4; 4e-4 with fresh coalitions.")
+    ] = None,
+    explain_weight: Annotated[
+        float | None, typer.Option(help="With kept labels: weight of the explanation term. Default: 1.")
+    ] = None,
     class_weight: Annotated[
         float | None, typer.Option(help="With --learn weights: weight of the class term. Default: 2.")
     ] = None,
@@ -144,10 +164,11 @@ def train(
     force: Annotated[bool, typer.Option(help="Overwrite existing files.")] = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help=_SKIP)] = False,
 ) -> None:
-    """Learn a vector: label pictures with the predictor itself, then train with and without explanations.
+    """Learn a vector: the predictor's answers to parts of its own pictures supervise the heatmap.
 
-    No human labels are needed. An interrupted run resumes from its label cache and its last checkpoint
-    when the same command is given again. Several processes share the work: accelerate launch -m edgex vector train ...
+    On a GPU coalitions of patches are played at every step; on a CPU pictures are labelled first. No human labels are
+    needed. An interrupted run resumes from its label cache and its last checkpoint when the same command is given
+    again. Several processes share the work: accelerate launch -m edgex vector train ...
     """
     from edgex.training import workflow
 
@@ -169,6 +190,8 @@ def train(
         limit=limit,
         learn=learn,
         blocks=blocks,
+        coalitions=coalitions,
+        minutes=minutes,
         evidence_blocks=evidence_blocks,
         steps=steps,
         batch_size=batch_size,

@@ -91,7 +91,7 @@ class Learned:
     history: list[dict[str, float]]
 
 
-class _Trained(nn.Module):
+class Trained(nn.Module):
     """The trained part of a model and the learned evidence scale, as one module with one state."""
 
     def __init__(self, model: SelfExplainingViT, blocks: int, scale: float) -> None:
@@ -163,14 +163,14 @@ def learn(
     start = {name: p.detach().clone() for name, p in trained_parameters(model, options.blocks).items()}
 
     def run(name: str, explain_weight: float, last: int) -> Learned:
-        _restore(model, start)
+        restore(model, start)
         weighted = dataclasses.replace(options, explain_weight=explain_weight)
         return _run(model, cached, split, truth, weighted, last, group, checkpoint(name), lambda row: report(name, row))
 
     explained = run("with", options.explain_weight, options.steps)
     # A twin that learned the classes for longer would leave that in the difference, beside the explanation.
     without = run("without", 0.0, explained.step) if options.class_loss == "labels" else None
-    _restore(model, {n: explained.tensors[n] for n in start})
+    restore(model, {n: explained.tensors[n] for n in start})
     model.cpu()
     return explained, without
 
@@ -190,7 +190,7 @@ def _run(
     training, held = split
     with torch.no_grad():
         scale, cached.null = _best_scale(model, cached, training[:512], options, group)
-    trained = _Trained(model, options.blocks, scale)
+    trained = Trained(model, options.blocks, scale)
     trained.requires_grad_(True)
     groups: list[dict[str, Any]] = [
         {"params": list(trained.parts.values())},
@@ -198,13 +198,14 @@ def _run(
     ]
     optimizer = torch.optim.AdamW(groups, lr=options.learning_rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(options.steps, warmup_share=0.1))
-    best = _Best()
+    best = Best()
     parts: dict[str, Any] = {"trained": trained, "optimizer": optimizer, "schedule": schedule, "best": best}
     first = checkpoint.restore(parts)
     # Everybody has read the checkpoint before anybody writes the next one.
     group.wait()
     if first == 0:
-        best.look(0, trained, _measure(model, trained.scale, cached, held, options, group), float("nan"), report)
+        measured = _measure(model, trained.scale, cached, held, options, group)
+        best.look(0, trained, {"train": float("nan"), **measured}, report)
     recent: list[float] = []
     with Progress("learning", total=last, done=first, shown=group.is_main) as progress:
         for step in range(first, last):
@@ -227,15 +228,20 @@ def _run(
             if (step + 1) % options.look_every == 0 or step + 1 == last:
                 measured = _measure(model, trained.scale, cached, held, options, group)
                 (error,) = group.sum([float(np.mean(recent)) / group.count])
-                best.look(step + 1, trained, measured, error, report)
+                best.look(step + 1, trained, {"train": error, **measured}, report)
                 recent.clear()
                 if group.is_main:
                     checkpoint.save(parts, step + 1)
     trained.requires_grad_(False)
     # Without the explanation term there is nothing to choose a step by: the last one counts.
     state = best.state if options.explain_weight > 0 else trained.state_dict()
+    return learned_from(model, options.blocks, state, best)
+
+
+def learned_from(model: SelfExplainingViT, blocks: int, state: dict[str, Tensor], best: Best) -> Learned:
+    """The backbone's tensors with those that were trained, from the state of a `Trained`."""
     tensors = dict(model.backbone.tensors())
-    for name in trained_parameters(model, options.blocks):
+    for name in trained_parameters(model, blocks):
         tensors[name] = state[f"parts.{name.replace('.', '/')}"].clone()
     return Learned(
         {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()},
@@ -245,7 +251,7 @@ def _run(
     )
 
 
-class _Best:
+class Best:
     """The state with the lowest held-out error so far, and the history of all looks."""
 
     def __init__(self) -> None:
@@ -258,14 +264,16 @@ class _Best:
     def look(
         self,
         step: int,
-        trained: _Trained,
-        measured: tuple[float, float],
-        training_error: float,
+        trained: Trained,
+        measured: dict[str, float],
         report: Callable[[dict[str, float]], None],
     ) -> None:
-        """Records one look at the held-out pictures and keeps the state if it is the best."""
-        error, divergence = measured
-        row = {"step": float(step), "train": training_error, "held_out": error, "kl": divergence}
+        """Records one look at the held-out pictures and keeps the state if it is the best.
+
+        measured: "held_out", the error there, and whatever else the history is to hold.
+        """
+        row = {"step": float(step), **measured}
+        error = row["held_out"]
         self.history.append(row)
         report({**row, "scale": float(trained.scale.detach())})
         self.looks_since += 1
@@ -331,7 +339,7 @@ def _measure(
     crops: Tensor,
     options: LearnOptions,
     group: Processes,
-) -> tuple[float, float]:
+) -> dict[str, float]:
     """Held-out error relative to uniform heatmaps of the same totals, and divergence from the start's outputs."""
     error, null, divergence = 0.0, 0.0, 0.0
     with torch.no_grad():
@@ -343,7 +351,7 @@ def _measure(
             null += float(nulls.sum())
             divergence += float(F.kl_div(logits.log_softmax(-1), batch.outputs, log_target=True, reduction="sum"))
     error, null, divergence = group.sum([error, null, divergence])
-    return error / null, divergence / len(crops)
+    return {"held_out": error / null, "kl": divergence / len(crops)}
 
 
 def _best_scale(
@@ -365,7 +373,8 @@ def _best_scale(
     return (product / square if square > 0 else model.evidence.scale), null / len(crops)
 
 
-def _restore(model: SelfExplainingViT, tensors: dict[str, Tensor]) -> None:
+def restore(model: SelfExplainingViT, tensors: dict[str, Tensor]) -> None:
+    """Gives the readout, or the backbone where there is none, these values in place."""
     with torch.no_grad():
         parameters = (
             dict(model.backbone.module.named_parameters()) if model.readout is None else model.readout.tensors()

@@ -11,7 +11,8 @@ cosine between heatmap and mask, the mean of both removed, so that neither size 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterable
 from typing import Protocol
 
 import torch
@@ -98,15 +99,52 @@ class PairTerm:
         return float((slope * (differences - offset)).sum()), float(slope.square().sum())
 
 
-class FeatureTerm(PairTerm):
-    """Coalition differences of the features, measured in the classes' logits.
+class FeatureError:
+    """How far a heatmap of the features is from pairs' differences, measured in the classes' logits.
 
     The error is the mean square over all classes, and OWN_SHARE times the square of the predicted class's, each
-    relative to the mean square of the labels. Little of the predicted class, which few labels overfit.
+    relative to the mean square of the differences in `sample`. Little of the predicted class, which few pairs overfit.
     """
 
-    of_features = True
     OWN_SHARE = 0.15
+
+    def __init__(self, centred: Tensor, sample: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """centred: class weights less their mean, [C, D].
+
+        sample: parts of differences [N, M, D] with the predicted classes int64 [N].
+        """
+        self.centred = centred.detach().float()
+        # |root x|^2 is the mean square of x in all classes' logits: D numbers a pair instead of C.
+        values, vectors = torch.linalg.eigh(self.centred.double().T @ self.centred.double() / len(self.centred))
+        self.root = (vectors * values.clamp(min=0).sqrt()).float()
+        squares = [self._squares(part.float(), self.own(classes)) for part, classes in sample]
+        self.sizes = torch.cat(squares, dim=1).mean(dim=1)
+
+    def own(self, classes: Tensor) -> Tensor:
+        """Weights [N, D] of the predicted classes int64 [N]."""
+        return self.centred[classes]
+
+    def to(self, device: torch.device) -> FeatureError:
+        """The same on another device."""
+        moved = copy.copy(self)
+        moved.centred, moved.root, moved.sizes = (t.to(device) for t in (self.centred, self.root, self.sizes))
+        return moved
+
+    def __call__(self, wrong: Tensor, own: Tensor) -> Tensor:
+        """Error [N] of heatmaps that are off by `wrong` [N, M, D]. own: see there, [N, D]."""
+        shares = torch.tensor([1.0, self.OWN_SHARE], device=own.device) / self.sizes.to(own.device)
+        return shares @ self._squares(wrong, own)
+
+    def _squares(self, differences: Tensor, own: Tensor) -> Tensor:
+        """Mean square [2, N] of differences [N, M, D] in all classes' logits, and in the predicted class's."""
+        every = (differences @ self.root.to(differences.device)).square().sum(dim=2).mean(dim=1)
+        return torch.stack([every, (differences @ own[:, :, None]).square().mean(dim=(1, 2))])
+
+
+class FeatureTerm(PairTerm):
+    """Coalition differences of the features, measured in the classes' logits: see `FeatureError`."""
+
+    of_features = True
 
     def __init__(self, labels: Labels, grid: tuple[int, int], centred: Tensor) -> None:
         """centred: class weights less their mean, [C, D]."""
@@ -120,14 +158,13 @@ class FeatureTerm(PairTerm):
             )
         self.features = labels.features
         # Kept where the labels are; batches are brought to the device.
-        self.centred = centred.detach().cpu().clone()
-        squares = [self._squares(part.float(), own) for part, own in self._parts(256)]
-        self.sizes = torch.cat(squares, dim=1).mean(dim=1)
+        parts = zip(self.features.split(256), labels.classes[:, 0].split(256), strict=True)
+        self.error = FeatureError(centred.cpu(), parts)
 
     def targets(self, crops: Tensor, mirrored: Tensor) -> tuple[Tensor, ...]:
         """Signs [N, M, Q], differences of the features [N, M, D], weights of the predicted class [N, D]."""
         signs, _ = super().targets(crops, mirrored)
-        return signs, self.features[crops].float(), self.centred[self.labels.classes[crops, 0]]
+        return signs, self.features[crops].float(), self.error.own(self.labels.classes[crops, 0])
 
     def errors(
         self, scale: Tensor, evidence: Tensor, total: Tensor, targets: tuple[Tensor, ...]
@@ -135,28 +172,14 @@ class FeatureTerm(PairTerm):
         """See `Term`."""
         signs, differences, own = targets
         slope, offset = self.slope_and_offset(evidence, total, signs)
-        found = [self._squares(rest, own) for rest in (scale * slope + offset - differences, offset - differences)]
-        shares = torch.tensor([1.0, self.OWN_SHARE], device=own.device) / self.sizes.to(own.device)
-        return shares @ found[0], shares @ found[1]
+        return self.error(scale * slope + offset - differences, own), self.error(offset - differences, own)
 
     def scale_sums(self, evidence: Tensor, total: Tensor, targets: tuple[Tensor, ...]) -> tuple[float, float]:
         """See `Term`."""
         signs, differences, _ = targets
-        slope, offset = (
-            part @ self.centred.to(signs.device).T for part in self.slope_and_offset(evidence, total, signs)
-        )
-        wanted = differences @ self.centred.to(signs.device).T - offset
-        return float((slope * wanted).sum()), float(slope.square().sum())
-
-    def _squares(self, differences: Tensor, own: Tensor) -> Tensor:
-        """Mean square [2, N] of differences [N, M, D] in all classes' logits, and in the predicted class's."""
-        every = (differences @ self.centred.to(differences.device).T).square().mean(dim=(1, 2))
-        return torch.stack([every, (differences @ own[:, :, None]).square().mean(dim=(1, 2))])
-
-    def _parts(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        classes = self.labels.classes[:, 0]
-        for part, best in zip(self.features.split(size), classes.split(size), strict=True):
-            yield part, self.centred[best]
+        root = self.error.root.to(signs.device)
+        slope, offset = (part @ root for part in self.slope_and_offset(evidence, total, signs))
+        return float((slope * (differences @ root - offset)).sum()), float(slope.square().sum())
 
 
 class ShapeTerm:

@@ -1,7 +1,7 @@
-"""Making a vector artefact: predictor + pictures + supervision -> twin runs -> vector and self-explaining model.
+"""Making a vector artefact: predictor + pictures + supervision -> training -> vector and self-explaining model.
 
-Labels are `edgex.shapley.labelling`, masks `edgex.data.masks`, the optimisation is `edgex.training.learning`; this is
-the recipe around them.
+Labels are `edgex.shapley.labelling`, masks `edgex.data.masks`; the optimisation is `edgex.training.learning` from what
+was made before, `edgex.training.online` from coalitions that are played meanwhile; this is the recipe around them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from edgex.shapley.labelling import describe, label_folders, load_predictor
 from edgex.shapley.labels import LabelOptions, Labels, reliability, totals
 from edgex.training.learning import Learned, LearnOptions, learn
 from edgex.training.losses import FeatureTerm, PairTerm, ShapeTerm, Term
+from edgex.training.online import OnlineOptions, learn_online
 from edgex.training.resume import TrainingCheckpoint
 from edgex.utils import devices, processes, provenance
 from edgex.utils.processes import Processes
@@ -40,6 +41,8 @@ from edgex.utils.text import Report, silent
 SUPERVISIONS = ("shapley", "masks")
 PARTS = ("readout", "weights")
 """What a vector can change: copies that only heatmaps are read with, or the weights that produce class scores."""
+KEPT_BLOCKS = 4
+"""Blocks that the heatmap is made of by default where labels are made before: their tokens are kept in memory."""
 _FOR_WEIGHTS = ("blocks", "class_weight", "class_loss")
 """Options that mean nothing to a readout."""
 
@@ -86,8 +89,8 @@ def train(
     *,
     name: str,
     source_name: str | None,
-    options: LearnOptions,
-    evidence_blocks: int,
+    options: LearnOptions | OnlineOptions,
+    evidence_blocks: int | None,
     part: str | None,
     alpha: float,
     work: Path,
@@ -99,11 +102,12 @@ def train(
 ) -> VectorCard:
     """Learns a vector from `source` with the predictor at `model_path`; returns its card.
 
-    source_name: of the domain; defaults to the first folder's. evidence_blocks: of how many last blocks the heatmap
-    is made. part: what is learned, one of PARTS; by default a readout where the model can have one. alpha: recommended
-    factor, recorded. work: folder for label caches and checkpoints; an interrupted run resumes from there.
-    model_out: also write the self-explaining source model. dtype: how the vector is stored. skip_bad: go on without
-    the pictures that cannot be read. workers: see `edgex.data.loading.loaded`.
+    source_name: of the domain; defaults to the first folder's. options: `LearnOptions` for labels and masks that are
+    made before, `OnlineOptions` for fresh coalitions. evidence_blocks: of how many last blocks the heatmap is made; by
+    default KEPT_BLOCKS, with fresh coalitions all. part: what is learned, one of PARTS; by default a readout where the
+    model can have one. alpha: recommended factor, recorded. work: folder for label caches and checkpoints; an
+    interrupted run resumes from there. model_out: also write the self-explaining source model. dtype: how the vector
+    is stored. skip_bad: go on without the pictures that cannot be read. workers: see `edgex.data.loading.loaded`.
     Several processes work together where a launcher started them; the first one writes and reports.
     """
     if not math.isfinite(alpha):
@@ -118,64 +122,41 @@ def train(
         loaded = load_predictor(model_path)
         model, card, digest = loaded.network, loaded.card, loaded.sha256
         readout = part == "readout" or (part is None and has_readout(model.backbone))
-        if readout and options.class_loss == "labels":
-            raise UsageError(
-                "class loss 'labels' is for learning weights: a readout leaves class scores as they are",
-                argument="class_loss",
-            )
-        model = with_evidence(model, evidence_blocks, readout=readout)
+        fresh = isinstance(options, OnlineOptions)
+        blocks = evidence_blocks or (len(model.backbone.blocks) if fresh else KEPT_BLOCKS)
+        model = with_evidence(model, blocks, readout=readout)
+        before = {key: tensor.detach().cpu().clone() for key, tensor in model.backbone.tensors().items()}
         tell = report if group.is_main else silent
         check = ReadCheck(skip_bad, tell, workers, group)
-
-        started = time.monotonic()
-        supervised = _supervised(model, card, model_path, digest, source, options, work, check, group)
-        supervising = time.monotonic() - started
-
-        term, folders = supervised.term, supervised.folders
-        truth = _truth(folders, term.crops.picture, card) if options.class_loss == "labels" else None
-        before = {key: tensor.detach().cpu().clone() for key, tensor in model.backbone.tensors().items()}
-        paths = "\n".join(str(path.resolve()) for path in term.crops.paths)
         identity = {
             "model": digest,
-            "views": len(term.crops.picture),
-            "pictures": hashlib.sha256(os.fsencode(paths)).hexdigest(),
-            "supervision": supervised.described,
             "options": dataclasses.asdict(options),
-            "evidence_blocks": evidence_blocks,
+            "evidence_blocks": blocks,
             "readout": readout,
         }
 
-        def checkpoint(run: str) -> TrainingCheckpoint:
-            return TrainingCheckpoint(work / f"{out.name}.{run}.checkpoint", identity, tell)
+        def checkpoint(run: str, details: dict[str, Any]) -> TrainingCheckpoint:
+            return TrainingCheckpoint(work / f"{out.name}.{run}.checkpoint", identity | details, tell)
 
-        started = time.monotonic()
-        explained, without = learn(
-            model,
-            term,
-            options,
-            truth=truth,
-            checkpoint=checkpoint,
-            report=lambda run, row: tell(_history_line(run, row)),
-            group=group,
-            workers=workers,
-        )
-        learning = time.monotonic() - started
-
+        if isinstance(options, OnlineOptions):
+            lesson = _play(model, card, source, options, checkpoint, check, group)
+        else:
+            loaded_from = (model_path, digest)
+            lesson = _study(model, card, loaded_from, source, options, work, checkpoint, check, group)
+        explained, without = lesson.explained, lesson.without
         deltas, unchanged = difference(explained.tensors, without.tensors if without else before)
-        seconds = {"supervision": round(supervising, 1), "learning": round(learning, 1)}
-        part = "readout" if readout else "weights"
-        step = _step(card, digest, source, supervised, options, seconds, part, trained_twin=without is not None)
+        step = _step(card, digest, source, lesson, options, "readout" if readout else "weights")
         vector = VectorCard(
             name=name,
             architecture=card.architecture,
             base=card.base,
-            source=source_name or folders[0].root.resolve().name,
+            source=source_name or lesson.folders[0].root.resolve().name,
             supervision=source.supervision,
             evidence=dataclasses.replace(model.evidence, scale=explained.scale),
             alpha=alpha,
             unchanged=unchanged,
             provenance=(*card.provenance, step),
-            metrics={**supervised.metrics, "best_step": explained.step, "history": explained.history},
+            metrics={**lesson.metrics, "best_step": explained.step, "history": explained.history},
         )
         if explained.step == 0:
             tell(
@@ -186,8 +167,109 @@ def train(
             if model_out is not None:
                 _save_self_explaining(model_out, model, card, vector, explained, dtype)
             for run in ("with", "without"):
-                checkpoint(run).remove()
+                checkpoint(run, {}).remove()
     return vector
+
+
+@dataclasses.dataclass(frozen=True)
+class _Lesson:
+    """What was learned, with the folders and its part of the vector's provenance and metrics.
+
+    without: the twin, where one was trained. pictures: how many were learned from.
+    """
+
+    explained: Learned
+    without: Learned | None
+    folders: tuple[Folder, ...]
+    pictures: int
+    described: dict[str, Any]
+    inputs: list[dict[str, Any]]
+    metrics: dict[str, Any]
+    seconds: dict[str, float]
+
+
+def _study(
+    model: SelfExplainingViT,
+    card: ModelCard,
+    loaded_from: tuple[Path, str],
+    source: VectorData,
+    options: LearnOptions,
+    work: Path,
+    checkpoint: Callable[[str, dict[str, Any]], TrainingCheckpoint],
+    check: ReadCheck,
+    group: Processes,
+) -> _Lesson:
+    """Makes labels or masks, then learns from them. loaded_from: the predictor's file and its digest."""
+    if model.readout is not None and options.class_loss == "labels":
+        raise UsageError(
+            "class loss 'labels' is for learning weights: a readout leaves class scores as they are",
+            argument="class_loss",
+        )
+    started = time.monotonic()
+    supervised = _supervised(model, card, *loaded_from, source, options, work, check, group)
+    supervising = time.monotonic() - started
+    term, folders = supervised.term, supervised.folders
+    details = {
+        "views": len(term.crops.picture),
+        "pictures": _digest(term.crops.paths),
+        "supervision": supervised.described,
+    }
+    started = time.monotonic()
+    explained, without = learn(
+        model,
+        term,
+        options,
+        truth=_truth(folders, term.crops.picture, card) if options.class_loss == "labels" else None,
+        checkpoint=lambda run: checkpoint(run, details),
+        report=lambda run, row: check.report(_history_line(row, run)),
+        group=group,
+        workers=check.workers,
+    )
+    return _Lesson(
+        explained,
+        without,
+        folders,
+        len(term.crops.picture.unique()),
+        supervised.described,
+        supervised.inputs,
+        supervised.metrics,
+        {"supervision": round(supervising, 1), "learning": round(time.monotonic() - started, 1)},
+    )
+
+
+def _play(
+    model: SelfExplainingViT,
+    card: ModelCard,
+    source: VectorData,
+    options: OnlineOptions,
+    checkpoint: Callable[[str, dict[str, Any]], TrainingCheckpoint],
+    check: ReadCheck,
+    group: Processes,
+) -> _Lesson:
+    """Learns from coalitions that are played meanwhile."""
+    if source.roots is None or source.label_file is not None or source.supervision != "shapley":
+        raise UsageError("fresh coalitions are played on folders of pictures", argument="coalitions")
+    folders = gather(source.roots, crops=source.crops, limit=source.limit, check=check)
+    paths = [path for folder in folders for path in folder.paths]
+    started = time.monotonic()
+    explained = learn_online(
+        model,
+        paths,
+        card.preprocessing,
+        options,
+        checkpoint=checkpoint("with", {"pictures": _digest(paths)}),
+        report=lambda row: check.report(_history_line(row)),
+        group=group,
+        workers=check.workers,
+    )
+    played = explained.history[-1]["pairs"]
+    seconds = {"learning": round(time.monotonic() - started, 1)}
+    return _Lesson(explained, None, folders, len(paths), {"coalitions": "fresh"}, [], {"pairs": played}, seconds)
+
+
+def _digest(paths: Sequence[Path]) -> str:
+    """Of the pictures' places, for the checkpoint."""
+    return hashlib.sha256(os.fsencode("\n".join(str(path.resolve()) for path in paths))).hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,30 +346,27 @@ def _step(
     card: ModelCard,
     digest: str,
     source: VectorData,
-    supervised: _Supervised,
-    options: LearnOptions,
-    seconds: dict[str, float],
+    lesson: _Lesson,
+    options: LearnOptions | OnlineOptions,
     part: str,
-    *,
-    trained_twin: bool,
 ) -> dict[str, Any]:
     used = dataclasses.asdict(options)
     if part == "readout":
         used = {name: value for name, value in used.items() if name not in _FOR_WEIGHTS}
     return provenance.step(
         "vector",
-        inputs=[{"role": "predictor", "name": card.name, "sha256": digest}, *supervised.inputs],
+        inputs=[{"role": "predictor", "name": card.name, "sha256": digest}, *lesson.inputs],
         data={
-            "folders": [folder.root.resolve().name for folder in supervised.folders],
-            "crops": [folder.crops_per_picture for folder in supervised.folders],
-            "pictures": len(supervised.term.crops.picture.unique()),
+            "folders": [folder.root.resolve().name for folder in lesson.folders],
+            "crops": [folder.crops_per_picture for folder in lesson.folders],
+            "pictures": lesson.pictures,
             "limit": source.limit,
         },
-        **supervised.described,
+        **lesson.described,
         learned=part,
         options=used,
-        twin="trained on the same batches" if trained_twin else "the predictor itself (its gradient is zero)",
-        seconds=seconds,
+        twin="trained on the same batches" if lesson.without else "the predictor itself (its gradient is zero)",
+        seconds=lesson.seconds,
         machine=devices.machine(),
     )
 
@@ -334,8 +413,11 @@ def _summary(learned: Learned) -> dict[str, Any]:
     return {"held_out_error_before": first["held_out"], "held_out_error": best["held_out"], "step": learned.step}
 
 
-def _history_line(run: str, row: dict[str, float]) -> str:
+def _history_line(row: dict[str, float], run: str = "with") -> str:
+    """run: "with" or "without" explanations, of the twins."""
+    played = f", {row['pairs']:.3g} pairs" if "pairs" in row else ""
+    divergence = f", KL {row['kl']:.4f}" if "kl" in row else ""
     return (
-        f"{run} explanations, step {row['step']:.0f}: train error {row['train']:.4f}, held-out error "
-        f"{row['held_out']:.4f} of the null, KL {row['kl']:.4f}, scale {row['scale']:.3f}"
+        f"{run} explanations, step {row['step']:.0f}{played}: train error {row['train']:.4f}, held-out error "
+        f"{row['held_out']:.4f} of the null{divergence}, scale {row['scale']:.3f}"
     )

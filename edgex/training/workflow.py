@@ -17,12 +17,16 @@ from edgex.errors import UsageError
 from edgex.files import zoo
 from edgex.files.model_file import ModelCard
 from edgex.files.vector_file import STORAGE, VectorCard
+from edgex.models.evidence.readout import has_readout
+from edgex.shapley.labelling import load_predictor
 from edgex.shapley.labels import LabelOptions
 from edgex.shapley.superpixels import side_of
 from edgex.training import predictor, vector_training
 from edgex.training.fine_tuning import TrainOptions
 from edgex.training.learning import LearnOptions
+from edgex.training.online import OnlineOptions
 from edgex.training.vector_training import VectorData
+from edgex.utils.devices import device_of
 from edgex.utils.output import refuse_to_overwrite
 from edgex.utils.text import Report, silent
 
@@ -147,11 +151,13 @@ def learn_vector(
     limit: int | None = None,
     learn: str | None = None,
     blocks: int | None = None,
-    evidence_blocks: int = 4,
-    steps: int = 600,
-    batch_size: int = 32,
-    learning_rate: float = 1e-4,
-    explain_weight: float = 1.0,
+    coalitions: str = "auto",
+    minutes: float | None = None,
+    evidence_blocks: int | None = None,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    explain_weight: float | None = None,
     class_weight: float | None = None,
     class_loss: str | None = None,
     alpha: float = 1.0,
@@ -164,11 +170,12 @@ def learn_vector(
     workers: int | None = None,
     report: Report | None = None,
 ) -> LearnResult:
-    """Learns an explainability vector: labels pictures, then trains with and without explanation supervision.
+    """Learns an explainability vector: the predictor's answers to parts of its pictures supervise the heatmap.
 
-    No human labels are needed. An interrupted run resumes from its label cache and its last checkpoint when it is
-    called again with the same arguments. Where a launcher (accelerate, torchrun) started several processes, they share
-    the work; the first one writes and reports.
+    On a GPU coalitions of patches are played anew at every step. On a CPU each picture is labelled once, and a model
+    learns from the labels, with and without explanation supervision. No human labels are needed. An interrupted run
+    resumes from its label cache and its last checkpoint when it is called again with the same arguments. Where a
+    launcher (accelerate, torchrun) started several processes, they share the work; the first one writes and reports.
 
     model: predictor to learn from, a file or a name of the zoo. out: file to write (.safetensors).
     data: folders of pictures of the source domain; with `labels`, the present folders of the labelled pictures.
@@ -178,16 +185,22 @@ def learn_vector(
     model_out: file to write the self-explaining source model to. name: of the vector. Defaults to the file's.
         source: name of the source domain. Defaults to the first folder's.
     cache_dir: folder of label caches and checkpoints. Defaults to `<out>.work`.
-    pairs: paired coalitions per crop (24). players: superpixels per crop, a square number (49). crops: crops per
-        picture, one number or one for each folder (1). classes: highest-scoring classes that are labelled per
-        crop (3). limit: pictures per folder, evenly spaced. Defaults to all.
+    coalitions: "fresh" (played at every step), "kept" (labels made before training), or "auto": fresh where a readout
+        is learned on a GPU, or where `minutes` are given.
+    minutes: with fresh coalitions, the time to train for (10), to which the learning rate is fitted.
+    pairs: coalitions per crop, each with its complement (24; of fresh ones 4 at every step). limit: pictures per
+        folder, evenly spaced. Defaults to all.
+    players: with kept labels, superpixels per crop, a square number (49). crops: crops per picture, one number or one
+        for each folder (1). classes: highest-scoring classes that are labelled per crop (3). explain_weight: factor of
+        the explanation loss (1).
     learn: "readout" (copies of attention weights that only heatmaps are read with; class scores stay as they are) or
         "weights". Defaults to a readout, or to weights where a model can have none.
     blocks: with weights, how many of the last blocks are trained (6). class_weight: with weights, factor of the class
         loss (2). class_loss: with weights, "hold" (the predictor's own outputs, the default) or "labels".
-    evidence_blocks: how many of the last blocks the heatmap is made of. steps: most training steps; the best state on
-        held-out pictures is kept. batch_size: crops per step, over all processes. explain_weight: factor of the
-        explanation loss. alpha: the one that the vector recommends.
+    evidence_blocks: how many of the last blocks the heatmap is made of (4; with fresh coalitions all).
+    steps: most training steps (600); with fresh coalitions their number, in place of minutes. The best state on
+        held-out pictures is kept. batch_size: crops per step, over all processes (32; with fresh coalitions 256).
+        learning_rate: at its peak (1e-4; with fresh coalitions 4e-4). alpha: the one that the vector recommends.
     device: "auto", "cpu", "cuda" or "cuda:<n>". precision: of the computation, "auto", "fp32" or "bf16". dtype: of
         the stored vector, "fp32", "fp16" or "int8".
     force: replace existing files. skip_bad: go on without the pictures that cannot be read.
@@ -200,16 +213,38 @@ def learn_vector(
     refuse_to_overwrite(model_out, force=force, argument="model_out")
     if dtype not in STORAGE:
         raise UsageError(f"expected {', '.join(STORAGE)}, found '{dtype}'", argument="dtype")
-    for_labels = _given(pairs=pairs, players=players, classes=classes)
     for_weights = _given(blocks=blocks, class_weight=class_weight, class_loss=class_loss)
+    for_kept = _given(players=players, crops=crops, classes=classes, explain_weight=explain_weight)
+    predictor = zoo.resolve(os.fspath(model), "model")
+    possible = supervision == "shapley" and labels is None and learn != "weights"
+    fresh = _plays_fresh(coalitions, minutes, device, predictor, possible=possible)
     _check_arguments(
-        supervision, labels, learn, for_labels, _given(crops=crops, limit=limit, skip_bad=skip_bad or None), for_weights
+        supervision,
+        labels,
+        learn,
+        _given(pairs=pairs, players=players, classes=classes),
+        _given(crops=crops, limit=limit, skip_bad=skip_bad or None),
+        for_weights,
     )
+    if fresh:
+        for name in for_kept | for_weights:
+            raise UsageError(f"{name} is for labels that are kept: leave it out, or keep coalitions", argument=name)
+    elif minutes is not None:
+        raise UsageError("minutes are the budget of fresh coalitions: kept ones take steps", argument="minutes")
     check_workers(workers)
-    label_options = _given(pairs=pairs, side=None if players is None else side_of(players), classes=classes)
+    label_options = _given(
+        pairs=None if fresh else pairs, side=None if players is None else side_of(players), classes=classes
+    )
+    common = _given(batch_size=batch_size, learning_rate=learning_rate, seed=seed, device=device, precision=precision)
+    options: LearnOptions | OnlineOptions
+    if fresh:
+        budget = {"minutes": minutes or (None if steps else OnlineOptions.minutes), "steps": steps}
+        options = OnlineOptions(**common, **budget, **_given(pairs=pairs))
+    else:
+        options = LearnOptions(**common, **for_weights, **_given(steps=steps, explain_weight=explain_weight))
     path = Path(out)
     card = vector_training.train(
-        zoo.resolve(os.fspath(model), "model"),
+        predictor,
         VectorData(
             _paths(data) or None,
             supervision=supervision,
@@ -222,16 +257,7 @@ def learn_vector(
         path,
         name=name or _name_of(path),
         source_name=source,
-        options=LearnOptions(
-            **for_weights,
-            steps=steps,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            explain_weight=explain_weight,
-            seed=seed,
-            device=device,
-            precision=precision,
-        ),
+        options=options,
         evidence_blocks=evidence_blocks,
         part=learn,
         alpha=alpha,
@@ -243,6 +269,21 @@ def learn_vector(
         report=report or silent,
     )
     return LearnResult(path, card, None if model_out is None else Path(model_out))
+
+
+def _plays_fresh(coalitions: str, minutes: float | None, device: str, predictor: Path, *, possible: bool) -> bool:
+    """Whether coalitions are played at every step. possible: whether a readout may be learned from Shapley values."""
+    if coalitions not in ("auto", "fresh", "kept"):
+        raise UsageError(f"expected auto, fresh or kept coalitions, found '{coalitions}'", argument="coalitions")
+    if coalitions == "fresh" and not possible:
+        raise UsageError(
+            "fresh coalitions teach a readout, without labels or masks: leave those out, or keep coalitions",
+            argument="coalitions",
+        )
+    if coalitions == "auto" and minutes is None:
+        on_gpu = possible and device_of(device).type == "cuda"
+        return on_gpu and has_readout(load_predictor(predictor).network.backbone)
+    return coalitions != "kept" and possible
 
 
 def _check_arguments(

@@ -97,7 +97,7 @@ def test_without_explanations_holding_the_outputs_has_no_gradient(
     model, _ = random_model("timm/test_vit", classes=4)
     options = LearnOptions(blocks=2, precision="fp32")
     cached = TokenCache(model, PairTerm(labels, model.backbone.grid), blocks=2, precision="fp32", group=ALONE)
-    trained = learning._Trained(model, 2, 1.0).requires_grad_(True)
+    trained = learning.Trained(model, 2, 1.0).requires_grad_(True)
     crops = torch.arange(8)
     losses = learning._losses(model, trained.scale, cached, crops, crops % 2 == 0, None, options, torch.device("cpu"))
     held = torch.autograd.grad(losses["class"], list(trained.parts.values()), retain_graph=True)

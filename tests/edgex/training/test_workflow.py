@@ -112,10 +112,42 @@ def test_training_takes_strings_and_depends_on_no_worker(home: Path) -> None:
     assert said[:2] == said[2:]
 
 
+def test_minutes_ask_for_fresh_coalitions_and_steps_may_stand_for_them(home: Path) -> None:
+    said: list[str] = []
+    learned = workflow.learn_vector(
+        "shapes", home / "a.safetensors", data=home / "pictures", minutes=0.01, batch_size=4, device="cpu",
+        precision="fp32", report=said.append,
+    )  # fmt: skip
+    card = load_vector(learned.path).card
+    assert card.evidence.readout
+    assert card.evidence.blocks == 6, "all of them"
+    step = card.provenance[-1]
+    assert step["coalitions"] == "fresh"
+    assert step["options"]["minutes"] == 0.01
+    assert step["data"]["pictures"] == 15
+    assert card.metrics["pairs"] == 4 * 4 * card.metrics["history"][-1]["step"]
+    assert said[0].startswith("with explanations, step 0, 0 pairs")
+    assert not (home / "a.safetensors.work" / "a.safetensors.with.checkpoint").exists()
+    again = workflow.learn_vector(
+        "shapes", home / "b.safetensors", data=home / "pictures", coalitions="fresh", steps=2, pairs=2, batch_size=4,
+        evidence_blocks=2, device="cpu", precision="fp32",
+    )  # fmt: skip
+    assert again.card.metrics["pairs"] == 2 * 2 * 4
+    assert again.card.evidence.blocks == 2
+
+
 @pytest.mark.parametrize(
     ("change", "argument"),
     [
         ({"labels": "labels", "pairs": 3}, "pairs"),
+        ({"coalitions": "new"}, "coalitions"),
+        ({"coalitions": "fresh", "supervision": "masks"}, "coalitions"),
+        ({"coalitions": "fresh", "learn": "weights"}, "coalitions"),
+        ({"coalitions": "fresh", "players": 49}, "players"),
+        ({"coalitions": "fresh", "explain_weight": 2.0}, "explain_weight"),
+        ({"coalitions": "kept", "minutes": 1.0}, "minutes"),
+        ({"learn": "weights", "minutes": 1.0}, "minutes"),
+        ({"coalitions": "fresh", "minutes": 1.0}, "minutes"),
         ({"labels": "labels", "limit": 3}, "limit"),
         ({"supervision": "masks", "players": 49}, "players"),
         ({"blocks": 2}, "blocks"),
