@@ -1,7 +1,7 @@
 """Making a vector artefact: predictor + pictures + supervision -> training -> vector and self-explaining model.
 
-Labels are `edgex.shapley.labelling`, masks `edgex.data.masks`; the optimisation is `edgex.training.learning` from what
-was made before, `edgex.training.online` from coalitions that are played meanwhile; this is the recipe around them.
+Labels and masks are `edgex.training.supervision`; the optimisation is `edgex.training.learning` from those, or
+`edgex.training.online` from coalitions that are played meanwhile; this is the recipe around them.
 """
 
 from __future__ import annotations
@@ -17,9 +17,7 @@ from typing import Any
 
 import torch
 
-from edgex.data import image_folders
 from edgex.data.crops import Folder, gather
-from edgex.data.masks import masked_crops
 from edgex.data.readable import ReadCheck
 from edgex.errors import UsageError
 from edgex.files.model_file import ModelCard, save_model
@@ -27,59 +25,21 @@ from edgex.files.tensor_file import check_writable
 from edgex.files.vector_file import VectorCard, difference, save_vector
 from edgex.models.evidence.readout import has_readout
 from edgex.models.self_explaining import SelfExplainingViT
-from edgex.shapley.label_file import check_predictor, load_labels
-from edgex.shapley.labelling import describe, label_folders, load_predictor
-from edgex.shapley.labels import LabelOptions, Labels, reliability, totals
+from edgex.shapley.labelling import load_predictor
 from edgex.training.learning import Learned, LearnOptions, learn
-from edgex.training.losses import FeatureTerm, PairTerm, ShapeTerm, Term
 from edgex.training.online import OnlineOptions, learn_online
 from edgex.training.resume import TrainingCheckpoint
+from edgex.training.supervision import VectorData, supervised, truth
 from edgex.utils import devices, processes, provenance
 from edgex.utils.processes import Processes
 from edgex.utils.text import Report, silent
 
-SUPERVISIONS = ("shapley", "masks")
 PARTS = ("readout", "weights")
 """What a vector can change: copies that only heatmaps are read with, or the weights that produce class scores."""
 KEPT_BLOCKS = 4
 """Blocks that the heatmap is made of by default where labels are made before: their tokens are kept in memory."""
 _FOR_WEIGHTS = ("blocks", "class_weight", "class_loss")
 """Options that mean nothing to a readout."""
-
-
-@dataclasses.dataclass(frozen=True)
-class VectorData:
-    """The pictures that a vector is learned from, and what supervises it.
-
-    roots: folders of pictures. supervision: "shapley" or "masks". labels: how Shapley labels are made.
-    label_file: labels that were made before; roots are then the present folders of their pictures, None if unchanged.
-    masks: a parallel folder of masks for each root, see `edgex.data.masks`. crops: how many of each picture, one number
-    or one for each root. limit: pictures per root, evenly spread.
-    """
-
-    roots: tuple[Path, ...] | None
-    supervision: str = "shapley"
-    labels: LabelOptions = dataclasses.field(default_factory=LabelOptions)
-    label_file: Path | None = None
-    masks: tuple[Path, ...] = ()
-    crops: tuple[int, ...] = (1,)
-    limit: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.supervision not in SUPERVISIONS:
-            raise UsageError(
-                f"expected supervision {' or '.join(SUPERVISIONS)}, found '{self.supervision}'", argument="supervision"
-            )
-        if self.roots is None and (self.label_file is None or self.supervision == "masks"):
-            raise UsageError("expected a folder of pictures, found none", argument="data")
-        if self.label_file is not None and self.supervision != "shapley":
-            raise UsageError("labels supervise with Shapley values: leave them out beside masks", argument="labels")
-        if self.masks and self.supervision != "masks":
-            raise UsageError("expected no masks where Shapley values supervise: leave them out", argument="masks")
-        if self.masks and len(self.masks) != len(self.roots or ()):
-            raise UsageError(
-                f"expected one masks folder for each of {len(self.roots or ())} folders of pictures", argument="masks"
-            )
 
 
 def train(
@@ -206,20 +166,20 @@ def _study(
             argument="class_loss",
         )
     started = time.monotonic()
-    supervised = _supervised(model, card, *loaded_from, source, options, work, check, group)
+    found = supervised(model, card, *loaded_from, source, work, options.precision, check, group)
     supervising = time.monotonic() - started
-    term, folders = supervised.term, supervised.folders
+    term, folders = found.term, found.folders
     details = {
         "views": len(term.crops.picture),
         "pictures": _digest(term.crops.paths),
-        "supervision": supervised.described,
+        "supervision": found.described,
     }
     started = time.monotonic()
     explained, without = learn(
         model,
         term,
         options,
-        truth=_truth(folders, term.crops.picture, card) if options.class_loss == "labels" else None,
+        truth=truth(folders, term.crops.picture, card) if options.class_loss == "labels" else None,
         checkpoint=lambda run: checkpoint(run, details),
         report=lambda run, row: check.report(_history_line(row, run)),
         group=group,
@@ -230,9 +190,9 @@ def _study(
         without,
         folders,
         len(term.crops.picture.unique()),
-        supervised.described,
-        supervised.inputs,
-        supervised.metrics,
+        found.described,
+        found.inputs,
+        found.metrics,
         {"supervision": round(supervising, 1), "learning": round(time.monotonic() - started, 1)},
     )
 
@@ -270,76 +230,6 @@ def _play(
 def _digest(paths: Sequence[Path]) -> str:
     """Of the pictures' places, for the checkpoint."""
     return hashlib.sha256(os.fsencode("\n".join(str(path.resolve()) for path in paths))).hexdigest()
-
-
-@dataclasses.dataclass(frozen=True)
-class _Supervised:
-    """The supervision, the folders that it came from, and its part of the vector's provenance."""
-
-    term: Term
-    folders: tuple[Folder, ...]
-    described: dict[str, Any]
-    inputs: list[dict[str, Any]]
-    metrics: dict[str, Any]
-
-
-def _supervised(
-    model: SelfExplainingViT,
-    card: ModelCard,
-    model_path: Path,
-    digest: str,
-    source: VectorData,
-    options: LearnOptions,
-    work: Path,
-    check: ReadCheck,
-    group: Processes,
-) -> _Supervised:
-    grid, report = model.backbone.grid, check.report
-    if source.label_file is not None:
-        loaded = load_labels(source.label_file, source.roots)
-        check_predictor(loaded.card, digest, source.label_file, model_path)
-        stable = loaded.card.metrics["split_half_cosine"]
-        report(describe(loaded.labels, stable))
-        return _Supervised(
-            _pair_term(model, loaded.labels),
-            loaded.folders,
-            {"labels": dataclasses.asdict(loaded.card.options)},
-            [{"role": "labels", "name": loaded.card.name, "sha256": loaded.sha256}],
-            {"label_split_half_cosine": stable},
-        )
-    assert source.roots is not None
-    folders = gather(source.roots, crops=source.crops, limit=source.limit, check=check)
-    if source.supervision == "masks":
-        parallel = source.masks or (None,) * len(folders)
-        crop_scale, seed = source.labels.crop_scale, source.labels.seed
-        masks = masked_crops(folders, parallel, card.preprocessing, grid, crop_scale=crop_scale, seed=seed)
-        pictures, every = len(masks.crops.picture.unique()), sum(len(folder.paths) for folder in folders)
-        report(f"masks: {len(masks)} crops of {pictures} pictures, {every - pictures} pictures without a mask left out")
-        described = {"masks": {"crop_scale": crop_scale, "seed": seed}}
-        return _Supervised(ShapeTerm(masks, grid), folders, described, [], {"masked_views": len(masks)})
-    chosen = dataclasses.replace(source.labels, features=model.readout is not None)
-    labels = label_folders(
-        model,
-        folders,
-        card.preprocessing,
-        chosen,
-        work,
-        group=group,
-        precision=options.precision,
-        digest=digest,
-        report=report,
-    )
-    sample = labels.select(torch.arange(0, len(labels), max(1, len(labels) // 256)))
-    stable = reliability(sample, totals(model, sample, group=group, precision=options.precision))
-    report(describe(labels, stable))
-    described = {"labels": dataclasses.asdict(chosen)}
-    return _Supervised(_pair_term(model, labels), folders, described, [], {"label_split_half_cosine": stable})
-
-
-def _pair_term(model: SelfExplainingViT, labels: Labels) -> PairTerm:
-    """Of the features for a readout, which is to serve other heads; of the best classes for weights."""
-    grid = model.backbone.grid
-    return PairTerm(labels, grid) if model.readout is None else FeatureTerm(labels, grid, model.head.centred())
 
 
 def _step(
@@ -392,20 +282,6 @@ def with_evidence(model: SelfExplainingViT, blocks: int, *, readout: bool = Fals
     blocks = 0 if model.backbone.pooling == "avg" else blocks
     evidence = dataclasses.replace(model.evidence, blocks=blocks, readout=readout)
     return SelfExplainingViT(model.backbone, model.head, evidence).freeze()
-
-
-def _truth(folders: Sequence[Folder], crops: torch.Tensor, card: ModelCard) -> torch.Tensor:
-    """The class of each crop, from the class folders that the pictures lie in."""
-    labels: dict[Path, int] = {}
-    for folder in folders:
-        pictures = image_folders.remap_labels(image_folders.labelled(folder.root), card.classes, folder.root)
-        labels |= dict(zip(pictures.paths, pictures.labels, strict=True))
-    paths = [path for folder in folders for path in folder.paths]
-    if stray := [path for path in paths if path not in labels]:
-        raise UsageError(
-            f"class loss 'labels' needs pictures in class folders, found {stray[0]}: use 'hold'", argument="class_loss"
-        )
-    return torch.tensor([labels[path] for path in paths])[crops]
 
 
 def _summary(learned: Learned) -> dict[str, Any]:

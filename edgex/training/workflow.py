@@ -25,7 +25,7 @@ from edgex.training import predictor, vector_training
 from edgex.training.fine_tuning import TrainOptions
 from edgex.training.learning import LearnOptions
 from edgex.training.online import OnlineOptions
-from edgex.training.vector_training import VectorData
+from edgex.training.supervision import VectorData
 from edgex.utils.devices import device_of
 from edgex.utils.output import refuse_to_overwrite
 from edgex.utils.text import Report, silent

@@ -21,7 +21,7 @@ from edgex.shapley import label_file, labelling
 from edgex.shapley.labels import LabelOptions
 from edgex.training import vector_training
 from edgex.training.learning import LearnOptions
-from edgex.training.vector_training import VectorData
+from edgex.training.supervision import VectorData
 from pictures import draw
 
 LABELS: dict[str, Any] = {"pairs": 3, "side": 2, "classes": 2, "features": True}

@@ -53,7 +53,7 @@ def learn(
         paths,
         model[1],
         OnlineOptions(**SMALL | change),
-        checkpoint=TrainingCheckpoint(folder / "checkpoint", {}),
+        checkpoint=TrainingCheckpoint(folder / "checkpoint", {}, print),
         report=report,
         group=Processes(0, 1, CPU),
     )

@@ -19,7 +19,7 @@ from edgex.utils.processes import Processes, joined
 SCRIPT = """
 import sys
 import torch
-from edgex.training import vector_training
+from edgex.training import supervision, vector_training
 from edgex.training.learning import LearnOptions
 from edgex.shapley.labels import LabelOptions
 from pathlib import Path
@@ -27,7 +27,7 @@ from pathlib import Path
 folder, out = Path(sys.argv[1]), Path(sys.argv[2])
 vector_training.train(
     folder / "model.safetensors",
-    vector_training.VectorData((folder / "pictures",), labels=LabelOptions(pairs=4, side=5, classes=2), crops=(1,)),
+    supervision.VectorData((folder / "pictures",), labels=LabelOptions(pairs=4, side=5, classes=2), crops=(1,)),
     out,
     name="v",
     source_name=None,
