@@ -238,7 +238,7 @@ def learn_vector(
     common = _given(batch_size=batch_size, learning_rate=learning_rate, seed=seed, device=device, precision=precision)
     options: LearnOptions | OnlineOptions
     if fresh:
-        budget = {"minutes": minutes or (None if steps else OnlineOptions.minutes), "steps": steps}
+        budget: dict[str, Any] = {"minutes": minutes or (None if steps else OnlineOptions.minutes), "steps": steps}
         options = OnlineOptions(**common, **budget, **_given(pairs=pairs))
     else:
         options = LearnOptions(**common, **for_weights, **_given(steps=steps, explain_weight=explain_weight))

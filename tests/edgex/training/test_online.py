@@ -72,6 +72,7 @@ def test_the_held_out_error_falls_and_the_best_state_is_kept(
     after = model[0](pixels)
     assert torch.equal(before.logits, after.logits)
     assert not torch.allclose(before.heatmap, after.heatmap)
+    assert model[0].readout is not None
     tensors = model[0].readout.tensors()
     assert all(torch.equal(tensor, learned.tensors[name]) for name, tensor in tensors.items())
 
