@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgex._version import __version__
-from edgex.files.home import home
+from edgex.files.home import home_or_none
 from edgex.runtime.errors import install_hint
 
 
@@ -58,15 +58,15 @@ PACKAGES = tuple(
 class Diagnosis:
     """What `diagnose` found. packages: distribution -> version, None where it is not installed. providers: execution
     providers of onnxruntime. gpus: names of the GPUs that torch sees. home: the folder of the user's own models
-    ($EDGEX_HOME), newest_bake: what `edgex export` takes in this directory when no model is named, None where nothing
-    was baked from it.
+    ($EDGEX_HOME), None where there is no place for it. newest_bake: what `edgex export` takes in this directory when no
+    model is named, None where nothing was baked from it.
     """
 
     packages: dict[str, str | None]
     providers: list[str]
     gpus: list[str]
     advice: list[str]
-    home: Path
+    home: Path | None
     newest_bake: Path | None
 
     @property
@@ -85,7 +85,7 @@ class Diagnosis:
             "gpus": self.gpus,
             "advice": self.advice,
             "onnxruntime_telemetry": "off" if telemetry_is_off() else "on",
-            "home": str(self.home),
+            "home": None if self.home is None else str(self.home),
             "newest_bake": None if self.newest_bake is None else str(self.newest_bake),
         }
 
@@ -93,7 +93,7 @@ class Diagnosis:
 def diagnose() -> Diagnosis:
     """Looks at this installation and this machine."""
     packages = {package.distribution: _version(package.distribution) for package in PACKAGES}
-    return Diagnosis(packages, _providers(), _gpus(), _advice(packages), home(), _newest_bake())
+    return Diagnosis(packages, _providers(), _gpus(), _advice(packages), home_or_none(), _newest_bake())
 
 
 def telemetry_is_off() -> bool:
@@ -161,4 +161,6 @@ def _advice(packages: dict[str, str | None]) -> list[str]:
         )
     if packages["torch"] is None:
         advice.append(f"this is a device installation; to train, bake and export: {install_hint('bake')}")
+    if home_or_none() is None:
+        advice.append("this user has no home folder: set EDGEX_HOME to a folder for edgex's own files")
     return advice

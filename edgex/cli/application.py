@@ -41,7 +41,10 @@ for _command in (bake, export, predict, watch, bench, evaluate, train, vector, i
 
 
 def run() -> None:
-    """Runs the command line; exit code 0 on success, 1 on a failure, 2 on wrong usage."""
+    """Runs the command line; exit code 0 on success, 1 on a failure, 2 on wrong usage.
+
+    What ends any program, such as signals and a full disk, is in `ending`.
+    """
     try:
         app()
     except EdgexError as error:
@@ -53,5 +56,3 @@ def run() -> None:
             raise
         print_error(MissingExtraError(f"this command needs the package {error.name}: {install_hint(extra)}"))
         sys.exit(EXIT_FAILURE)
-    except KeyboardInterrupt:
-        sys.exit(130)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import contextlib
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
@@ -26,16 +26,6 @@ ProviderOptions = Annotated[
 """What `read_provider_options` reads, the same in every command that opens exported files."""
 
 
-def prepare_streams() -> None:
-    """Lets standard output and error take any text: what their encoding does not have becomes a backslash escape.
-
-    Names of files may be no UTF-8, and a terminal or redirection may know ASCII or a code page only.
-    """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-
-
 def say(text: str) -> None:
     """A line for people on standard output, made safe by `printable`; the only way to print in a command."""
     print(printable(text), flush=True)
@@ -43,7 +33,9 @@ def say(text: str) -> None:
 
 def note(text: str) -> None:
     """A line for people on standard error, made safe by `printable`."""
-    print(printable(text), file=sys.stderr, flush=True)
+    # Where nobody can read it, the work goes on.
+    with contextlib.suppress(OSError):
+        print(printable(text), file=sys.stderr, flush=True)
 
 
 def print_error(error: BaseException) -> None:

@@ -32,7 +32,7 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = F
     say(f"execution providers: {', '.join(found.providers) or 'none'}")
     say(f"GPUs that torch sees: {', '.join(found.gpus) or 'none'}")
     say(f"onnxruntime's telemetry: {described['onnxruntime_telemetry']}")
-    say(f"folder of your own models ($EDGEX_HOME): {found.home}")
+    say(f"folder of your own models ($EDGEX_HOME): {found.home or 'none'}")
     say(f"newest bake, which `edgex export` takes by default: {found.newest_bake or 'none'}")
     for line in found.advice:
         say(f"advice: {line}")

@@ -33,6 +33,8 @@ from edgex.runtime.json_text import read_json
 _KEPT_SECONDS = 7 * 24 * 3600
 """How long the records of a directory stay, its newest one apart."""
 
+_RECORD = "[0-9]*.json"
+
 
 @dataclasses.dataclass(frozen=True)
 class Bake:
@@ -62,19 +64,35 @@ _BAKE = schema.record(
 
 
 def home() -> Path:
-    """The folder of the user's own files: $EDGEX_HOME, or ~/.edgex."""
-    return Path(os.environ.get("EDGEX_HOME") or Path.home() / ".edgex")
+    """The folder of the user's own files: $EDGEX_HOME, or ~/.edgex. It need not exist.
+
+    Raises ArtefactError where nothing says where that is, as for a user that the system does not know.
+    """
+    try:
+        return Path(os.environ.get("EDGEX_HOME") or "~/.edgex").expanduser()
+    except RuntimeError as error:
+        raise ArtefactError(
+            "expected a folder for edgex's own files, found no home folder of this user: set EDGEX_HOME to one"
+        ) from error
+
+
+def home_or_none() -> Path | None:
+    """The same for what only reads it: None where there is no such folder to be."""
+    try:
+        return home()
+    except ArtefactError:
+        return None
 
 
 def record_bake(path: str | os.PathLike[str], sha256: str) -> None:
     """Makes a model the newest bake of this working directory.
 
     Every bake writes a file of its own, so that processes at work at the same time lose no record. Old records of this
-    directory are removed. Raises ArtefactError where $EDGEX_HOME cannot be written.
+    directory are removed. Raises ArtefactError where $EDGEX_HOME is unknown or cannot be written.
     """
     now = time.time_ns()
     bake = Bake(Path(path).resolve(), sha256, _directory(), _identity(os.getpid()), _identity(os.getppid()), now)
-    for earlier in _records(_folder()):
+    for earlier in files_in(_folder(), _RECORD):
         with contextlib.suppress(OSError):
             if now - earlier.stat().st_mtime_ns > _KEPT_SECONDS * 1e9:
                 earlier.unlink()
@@ -84,6 +102,8 @@ def record_bake(path: str | os.PathLike[str], sha256: str) -> None:
 
 def newest_record() -> Bake | None:
     """The newest bake of this process, else of its shell, else of any; None where none was made in this directory."""
+    if home_or_none() is None:
+        return None
     process, shell = _identity(os.getpid()), _identity(os.getppid())
     bakes = _bakes(_folder())
     of_process = [bake for bake in bakes if bake.process == process]
@@ -93,7 +113,9 @@ def newest_record() -> Bake | None:
 
 def newest_record_anywhere() -> Bake | None:
     """The newest bake of all working directories."""
-    bakes = [bake for folder in (home() / "bakes").glob("*") for bake in _bakes(folder)]
+    own = home_or_none()
+    folders = [] if own is None else files_in(own / "bakes", "*")
+    bakes = [bake for folder in folders for bake in _bakes(folder)]
     return max(bakes, key=lambda bake: bake.nanoseconds, default=None)
 
 
@@ -109,14 +131,18 @@ def _directory() -> str:
         return ""
 
 
-def _records(folder: Path) -> list[Path]:
-    return sorted(folder.glob("[0-9]*.json"))
+def files_in(folder: Path, pattern: str) -> list[Path]:
+    """What a folder of $EDGEX_HOME holds, sorted; nothing where there is no such folder or it cannot be read."""
+    try:
+        return sorted(folder.glob(pattern))
+    except OSError:  # such as a name that is too long for the file system
+        return []
 
 
 def _bakes(folder: Path) -> list[Bake]:
     """The records in a folder, newest first; files that are none are passed over."""
     bakes = []
-    for record in _records(folder):
+    for record in files_in(folder, _RECORD):
         with contextlib.suppress(ArtefactError):
             bakes.append(schema.checked(_BAKE, read_json(record), str(record)))
     return sorted(bakes, key=lambda bake: bake.nanoseconds, reverse=True)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from edgex.errors import ArtefactError, UsageError
 from edgex.files import hub
-from edgex.files.home import Bake, home, newest_record, newest_record_anywhere
+from edgex.files.home import Bake, files_in, home, home_or_none, newest_record, newest_record_anywhere
 from edgex.files.model_file import LoadedModel, card_of, load_card, load_model
 from edgex.files.tensor_file import TensorFile
 from edgex.files.vector_file import VectorCard
@@ -46,8 +46,10 @@ def local_path(name: str) -> Path:
 def entries() -> list[Entry]:
     """Every artefact that can be named, local ones first; files that are no model and no vector are left out."""
     found = []
-    for origin, folder in (("local", home() / "zoo"), ("built in", BUILT_IN)):
-        for path in sorted(folder.glob(f"*{SUFFIX}")):
+    own = home_or_none()
+    local = () if own is None else (("local", own / "zoo"),)
+    for origin, folder in (*local, ("built in", BUILT_IN)):
+        for path in files_in(folder, f"*{SUFFIX}"):
             with contextlib.suppress(ArtefactError), TensorFile(path) as file:
                 kind = file.metadata.get("kind")
                 if kind == "model":

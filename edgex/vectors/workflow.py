@@ -14,7 +14,7 @@ from typing import Any, Literal
 from edgex.data import image_folders
 from edgex.data.image_folders import Pictures
 from edgex.data.readable import ReadCheck
-from edgex.errors import UsageError
+from edgex.errors import ArtefactError, UsageError
 from edgex.files import home, zoo
 from edgex.files.model_file import ModelCard, load_card
 from edgex.files.vector_file import VectorCard, load_vector_card
@@ -120,7 +120,10 @@ def bake(
     elif alpha is not None:
         result = dataclasses.replace(result, alpha=float(alpha))
     card, sha256 = add_vector(target_path, vector_path, path, alpha=result.alpha, force=force, metrics=metrics)
-    home.record_bake(path, sha256)
+    try:
+        home.record_bake(path, sha256)
+    except ArtefactError as error:
+        say(f"warning: exporting needs this model's name, since the bake was not recorded: {error}")
     return dataclasses.replace(result, card=card)
 
 

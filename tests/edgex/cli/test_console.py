@@ -16,7 +16,7 @@ NAMES = ["Käfer", "猫 🚗", "caf\udce9", "\x1b[2J\x1b]0;title\x07", "a\u202eb
 
 def run(code: str, encoding: str) -> subprocess.CompletedProcess[bytes]:
     """Code in an interpreter whose standard streams have this encoding, with `names` defined."""
-    code = f"from edgex.cli import console; console.prepare_streams(); names = {NAMES!a}; {code}"
+    code = f"from edgex.cli import console, ending; ending.prepare_streams(); names = {NAMES!a}; {code}"
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
     return subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=False)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from edgex.errors import ArtefactError
 from edgex.files import home
 
 BAKE = "import sys; from edgex.files import home; home.record_bake(sys.argv[1], 'of ' + sys.argv[1])"
@@ -117,3 +119,93 @@ def test_the_home_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch,
 def test_it_needs_nothing_heavy() -> None:
     code = "import sys, edgex.files.home; sys.exit(bool({'numpy', 'torch', 'safetensors'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+UNKNOWN_USER = ["unshare", "--user", "--map-user=54321", "env", "-i", "PYTHONDONTWRITEBYTECODE=1"]
+"""Runs a command without any environment, as a user that the system does not know."""
+
+
+def as_unknown_user(code: str, folder: Path, **environment: str) -> str:
+    variables = [f"{name}={value}" for name, value in environment.items()]
+    command = [*UNKNOWN_USER, *variables, sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def unknown_user() -> None:
+    if shutil.which("unshare") is None or subprocess.run([*UNKNOWN_USER, "true"], check=False).returncode != 0:
+        pytest.skip("no user namespaces here")
+
+
+@pytest.mark.usefixtures("unknown_user")
+def test_a_user_without_a_home(tmp_path: Path) -> None:
+    """What only reads goes on without; what has to write says what to set."""
+    code = """
+from edgex.errors import ArtefactError
+from edgex.errors import ArtefactError
+from edgex.files import home
+assert (home.home_or_none(), home.newest_record(), home.newest_record_anywhere()) == (None, None, None)
+try:
+    home.record_bake("a", "0")
+except ArtefactError as error:
+    print(error)
+"""
+    said = as_unknown_user(code, tmp_path)
+    assert said == "expected a folder for edgex's own files, found no home folder of this user: set EDGEX_HOME to one"
+    assert list(tmp_path.iterdir()) == []
+    code = "from edgex.files import home; home.record_bake('a', '0'); print(home.newest_record().path)"
+    assert as_unknown_user(code, tmp_path, EDGEX_HOME=str(tmp_path / "home")) == str(tmp_path / "a")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["home"]
+
+
+@pytest.mark.usefixtures("unknown_user")
+def test_the_command_line_of_a_user_without_a_home(tmp_path: Path) -> None:
+    code = "import sys; sys.argv = ['edgex', 'doctor', '--json']; from edgex.cli import main; main()"
+    found = json.loads(as_unknown_user(code, tmp_path))
+    assert (found["home"], found["newest_bake"]) == (None, None)
+    assert "this user has no home folder: set EDGEX_HOME to a folder for edgex's own files" in found["advice"]
+    assert list(tmp_path.iterdir()) == [], "no library makes a folder named ~"
+
+
+def test_homes_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    for value, words in (("file", "Not a directory"), ("file/deep", "Not a directory"), ("x" * 300, "name too long")):
+        monkeypatch.setenv("EDGEX_HOME", str(tmp_path / value))
+        assert home.newest_record() is None
+        with pytest.raises(ArtefactError, match=words):
+            home.record_bake("a", "0")
+
+
+def test_a_tilde_that_no_shell_has_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As in a service's or container's file of settings."""
+    monkeypatch.setenv("HOME", str(tmp_path / "someone"))
+    monkeypatch.setenv("EDGEX_HOME", "~/models")
+    assert home.home() == tmp_path / "someone" / "models"
+    home.record_bake("a", "0")
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["someone"]
+
+
+def test_many_processes_that_record_and_read_at_once(tmp_path: Path, own_home: Path) -> None:
+    """Old records are removed meanwhile, and some are damaged."""
+    code = """
+import sys
+from edgex.errors import ArtefactError
+from edgex.files import home
+for number in range(40):
+    home.record_bake(f"{sys.argv[1]}-{number}", sys.argv[1])
+    found = home.newest_record()
+    assert found.sha256 == sys.argv[1], found
+    assert home.newest_record_anywhere() is not None
+"""
+    home.record_bake("a", "0")
+    folder = next(own_home.rglob("*.json")).parent
+    for number in range(50):
+        (folder / f"{number}.json").write_text("{")
+        os.utime(folder / f"{number}.json", (0, 0))
+    processes = [subprocess.Popen([sys.executable, "-c", code, name]) for name in NAMES]
+    assert [process.wait(120) for process in processes] == [0, 0, 0]
+    records = [json.loads(path.read_text()) for path in own_home.rglob("*.json")]
+    assert len(records) == 1 + 3 * 40
+    assert [entry for entry in folder.iterdir() if entry.suffix == ".part"] == []
