@@ -21,7 +21,8 @@ class ExportedModule(nn.Module):
     """A `SelfExplainingViT` behind the fused model contract; holds the network's weights and leaves it as it is.
 
     forward: image uint8 [N, H, W, 3] RGB, explain_class int64 [N] (-1 for the predicted class) -> logits
-    float32 [N, C], heatmap float32 [N, gh, gw], base float32 [N], all in logit units.
+    float32 [N, C], heatmap float32 [N, gh, gw], base float32 [N], all in logit units. A class that there is not has a
+    heatmap and a base of NaN, so that no runtime reads outside of a tensor for it.
     """
 
     def __init__(self, model: SelfExplainingViT, preprocessing: Preprocessing) -> None:

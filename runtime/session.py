@@ -163,7 +163,7 @@ class Session:
             predicted class; M is N, or anything for one picture where `shares_classes`.
 
         Returns logits float32 [N, C], heatmap float32 [M, rows, columns] and base float32 [M]. Raises UsageError for
-        other inputs.
+        other inputs, also for a class that there is not: the file itself would give it a heatmap of NaN.
         """
         self._check_inputs(image, explain_class)
         logits, heatmap, base = outputs = self._backend.run(image, explain_class)
@@ -203,6 +203,11 @@ class Session:
             raise UsageError(
                 f"expected explain_class of int64 [{len(image)}], found {explain_class.dtype} "
                 f"{list(explain_class.shape)}"
+            )
+        if explain_class.min() < _PREDICTED or explain_class.max() >= len(self.classes):
+            raise UsageError(
+                f"expected explain_class from 0 to {len(self.classes) - 1}, or -1 for the predicted class, found "
+                f"{explain_class.min()} to {explain_class.max()}"
             )
 
     def _pixels(self, frame: Frame) -> np.ndarray:

@@ -16,6 +16,7 @@ attributions (Lundberg and Lee, 2017, arXiv 1705.07874, section 3) in one forwar
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -65,7 +66,8 @@ class SelfExplainingViT(nn.Module):
         """One pass over normalised pictures.
 
         image: float [N, 3, H, W], normalised by the preprocessing's mean and std.
-        explain_class: int64 [N], the class to explain; -1 or None means the predicted one.
+        explain_class: int64 [N], the class to explain; -1 or None means the predicted one. Any other number than a
+            class's gives that picture a heatmap and a base of NaN; its logits are as they would be.
         """
         return self.explain(self.backbone.embed(image), explain_class)
 
@@ -73,12 +75,16 @@ class SelfExplainingViT(nn.Module):
         """Like `forward`, from the first block's input [N, prefix + P, D]; all P patches are present."""
         encoded = self.strategy.encode(tokens, keep=True)
         logits = self.head(encoded.features)
-        explained = logits.argmax(dim=-1)
+        wanted = explained = logits.argmax(dim=-1)
         if explain_class is not None:
-            explained = torch.where(explain_class < 0, explained, explain_class)
+            wanted = torch.where(explain_class == -1, explained, explain_class)
+            explained = wanted.clamp(0, logits.shape[-1] - 1)
         evidence = self.evidence.scale * self.strategy.evidence(encoded, self.head, explained)
         centred = logits.gather(1, explained[:, None]).squeeze(1) - logits.mean(dim=-1)
         base = self.empty_logits().index_select(0, explained)
+        if explain_class is not None:
+            # A class that there is not has no base, and with it no heatmap: the correction takes the NaN on.
+            base = torch.where(wanted == explained, base, math.nan)
         correction = (centred - base - evidence.sum(dim=-1)) / self.backbone.patches
         heatmap = evidence + correction[:, None]
         return Explained(logits, heatmap.unflatten(1, self.backbone.grid), base)

@@ -94,6 +94,37 @@ def test_openvino(
     assert "or it does not take these provider_options" in found["unusable option"]["error"]
 
 
+BEYOND = """
+import sys
+import numpy as np
+from edgex.runtime.backends.onnxruntime import open_session
+session = open_session(sys.argv[1], "openvino", threads=1)
+images = np.load(sys.argv[2])
+expected = session.run(None, {"image": images, "explain_class": np.full(len(images), -1)})
+assert all(np.isfinite(output).all() for output in expected)
+for number in (-2, 7, 10**9, -(2**31), 2**31 - 1):  # OpenVINO keeps the lower 32 bits
+    logits, heatmap, base = session.run(None, {"image": images, "explain_class": np.array([-1, number, -1])})
+    np.testing.assert_allclose(logits, expected[0], atol=1e-5)
+    assert np.isnan(heatmap[1]).all() and np.isnan(base[1]), number
+    np.testing.assert_allclose(heatmap[[0, 2]], expected[1][[0, 2]], atol=1e-5)
+"""
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_class_that_there_is_not_has_a_heatmap_of_nan(
+    python: Path, random_model: Callable[..., Any], natural_pictures: Callable[..., Any], tmp_path: Path, precision: Any
+) -> None:
+    """As on onnxruntime's CPU, see tests/export/test_exported_module.py."""
+    from edgex.export.onnx import write_onnx
+
+    model, card = random_model("timm/test_vit", classes=7)
+    pictures = natural_pictures(3, (160, 160))
+    path = tmp_path / "m.onnx"
+    write_onnx(model, card, path, pictures=pictures, model_sha256="0" * 64, precision=precision, max_batch=3)
+    np.save(tmp_path / "images.npy", pictures)
+    run(python, "-c", BEYOND, path, tmp_path / "images.npy")
+
+
 def test_the_library_that_is_missing_is_named(model_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     if "OpenVINOExecutionProvider" in onnxruntime.get_available_providers():
