@@ -30,6 +30,7 @@ from targets import Setting, baked_file, bracketed, described, folder_of, parser
 from edgex.bench.timing import machine
 from edgex.data import image_folders
 from edgex.evaluation import comparison, localisation
+from edgex.evaluation.localisation import METRICS
 from edgex.files import zoo
 from edgex.files.model_file import load_model
 from edgex.files.vector_file import load_vector_card
@@ -38,15 +39,13 @@ from edgex.utils.statistics import Estimate
 
 HELD = slice(5, None, 10)
 """The pictures of tinyimagenet/train, sorted, whose boxes no vector saw."""
-CENTRED = "centred_mass"
-METRICS = (*localisation.METRICS, CENTRED)
 
 
 def main() -> None:
     arguments = _arguments()
     vectors = {name: zoo.resolve(name, "vector") for name in arguments.vector}
     report: dict[str, Any] = {
-        "metrics": [*localisation.METRICS, f"{CENTRED}: relevance mass of the heatmap less its mean"],
+        "metrics": list(METRICS),
         "vectors": {path.stem: described(path) for path in vectors.values()},
         "machine": machine(("torch", "timm")),
         "sets": {},
@@ -79,9 +78,7 @@ def measured(name: str, vectors: Sequence[Path], arguments: argparse.Namespace) 
             model.evidence = dataclasses.replace(model.evidence, scale=scale)
         model.to(devices.device_of("auto")).freeze()
         measured = comparison.MeasuredModel(file.stem, loaded, np.zeros(0))
-        heatmaps = comparison.own_heatmaps(measured, images)[0].heatmaps.flatten(1).numpy()
-        centred = localisation.relevance_mass(heatmaps - heatmaps.mean(axis=1, keepdims=True), coverage)
-        return {**localisation.localise(heatmaps, coverage), CENTRED: centred}
+        return localisation.localise(comparison.own_heatmaps(measured, images)[0].heatmaps.numpy(), coverage)
 
     unbaked = metrics(path)
     rows: dict[str, Any] = {"unbaked": {key: {"value": Estimate.of(unbaked[key]).to_dict()} for key in METRICS}}

@@ -104,6 +104,8 @@ def _print(found: Comparison) -> None:
     if found.area is not None:
         title = f"on the objects of {len(found.area)} pictures, which cover {100 * found.area.mean():.0f}% of them"
         _print_table(found, title, ["iou", "pointing_game", "relevance_mass"])
+        title = "relevance mass of heatmaps less their means, and share of strongest patches at the border"
+        _print_table(found, title, ["centred_mass", "border"])
     for row in found.heatmaps:
         if "sum_error" in row.values:
             say(f"{row.name}: heatmap, base and logit differ by at most {row.values['sum_error'].max():.1e}")

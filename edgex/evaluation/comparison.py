@@ -251,7 +251,7 @@ def compare(
             values["reference_correlation"] = correlation(explanations.heatmaps, halves.mean(dim=0), plan.reference)
         if marked is not None:
             places, coverage = marked
-            values |= localisation.localise(explanations.heatmaps.flatten(1).numpy()[places], coverage)
+            values |= localisation.localise(explanations.heatmaps.numpy()[places], coverage)
         return MeasuredHeatmaps(name, on.name, explanations, values)
 
     rows = [row(measured.name, measured, own_heatmaps(measured, images)) for measured in models]

@@ -19,7 +19,7 @@ from edgex.data.crops import Folder
 from edgex.errors import DataError
 from edgex.runtime.preprocessing import Preprocessing
 
-METRICS = ("relevance_mass", "pointing_game", "iou")
+METRICS = ("relevance_mass", "centred_mass", "pointing_game", "iou", "border")
 
 
 def objects(
@@ -53,6 +53,21 @@ def relevance_mass(heatmaps: np.ndarray, coverage: np.ndarray) -> np.ndarray:
     return np.divide(inside, total, out=np.zeros_like(inside), where=total > 0)
 
 
+def centred_mass(heatmaps: np.ndarray, coverage: np.ndarray) -> np.ndarray:
+    """Relevance mass of heatmaps less their own means, [N] in [0, 1]: the same amount on every patch is no evidence.
+
+    heatmaps, coverage: [N, P].
+    """
+    return relevance_mass(heatmaps - heatmaps.mean(axis=1, keepdims=True), coverage)
+
+
+def strongest_at_border(heatmaps: np.ndarray) -> np.ndarray:
+    """1 where the strongest patch of a heatmap lies at the picture's border, else 0: [N]. heatmaps: [N, gh, gw]."""
+    rows, columns = heatmaps.shape[1:]
+    row, column = np.divmod(heatmaps.reshape(len(heatmaps), -1).argmax(axis=1), columns)
+    return ((row % (rows - 1) == 0) | (column % (columns - 1) == 0)).astype(np.float64)
+
+
 def pointing_game(heatmaps: np.ndarray, coverage: np.ndarray) -> np.ndarray:
     """1 where the object covers at least half of the strongest patch, else 0: [N]. heatmaps, coverage: [N, P]."""
     strongest = heatmaps.argmax(axis=1)
@@ -73,6 +88,7 @@ def matched_iou(heatmaps: np.ndarray, coverage: np.ndarray) -> np.ndarray:
 
 
 def localise(heatmaps: np.ndarray, coverage: np.ndarray) -> dict[str, np.ndarray]:
-    """Every metric [N] of heatmaps [N, P] by its name, see METRICS."""
-    values = (f(heatmaps, coverage) for f in (relevance_mass, pointing_game, matched_iou))
-    return dict(zip(METRICS, values, strict=True))
+    """Every metric [N] of heatmaps [N, gh, gw] by its name, see METRICS. coverage: [N, P]."""
+    flat = heatmaps.reshape(len(heatmaps), -1)
+    values = [f(flat, coverage) for f in (relevance_mass, centred_mass, pointing_game, matched_iou)]
+    return dict(zip(METRICS, [*values, strongest_at_border(heatmaps)], strict=True))

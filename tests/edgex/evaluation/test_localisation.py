@@ -60,9 +60,11 @@ def asked(metric: Any, heatmaps: np.ndarray, coverage: np.ndarray) -> np.ndarray
 
 def test_metrics_equal_quantus(quantus: Any, heatmaps: np.ndarray, coverage: np.ndarray) -> None:
     plain = {"abs": False, "normalise": False, "disable_warnings": True}
-    found = localisation.localise(heatmaps, coverage)
+    found = localisation.localise(heatmaps.reshape(6, *GRID), coverage)
     mass = quantus.RelevanceMassAccuracy(**plain)
     assert np.allclose(found["relevance_mass"], asked(mass, np.maximum(heatmaps, 0), coverage))
+    centred = heatmaps - heatmaps.mean(axis=1, keepdims=True)
+    assert np.allclose(found["centred_mass"], asked(mass, np.maximum(centred, 0), coverage))
     pointing = asked(quantus.PointingGame(**plain), heatmaps, coverage)
     assert found["pointing_game"].tolist() == pointing.tolist()
     rank = asked(quantus.RelevanceRankAccuracy(**plain), heatmaps, coverage)
@@ -106,12 +108,28 @@ def test_deletion_equals_quantus_pixel_flipping(quantus: Any, random_model: Any,
 def test_a_flat_heatmap_gets_the_objects_share_and_the_object_itself_gets_everything(coverage: np.ndarray) -> None:
     share = coverage.mean(axis=1)
     assert np.allclose(localisation.relevance_mass(np.ones((6, 100)), coverage), share)
-    perfect = localisation.localise(coverage, coverage)
-    assert all((values == 1).all() for values in perfect.values())
-    opposite = localisation.localise(-coverage, coverage)
+    perfect = localisation.localise(coverage.reshape(6, *GRID), coverage)
+    assert all((values == 1).all() for name, values in perfect.items() if name != "border")
+    opposite = localisation.localise(-coverage.reshape(6, *GRID), coverage)
     assert (opposite["relevance_mass"] == 0).all()
     assert (opposite["pointing_game"] == 0).all()
     assert (opposite["iou"] < 0.2).all()
+
+
+def test_the_border_is_the_outermost_ring_of_patches() -> None:
+    places = [(0, 4), (9, 4), (4, 0), (4, 9), (0, 0), (1, 1), (8, 5), (5, 5)]
+    heatmaps = np.zeros((len(places), *GRID))
+    for heatmap, place in zip(heatmaps, places, strict=True):
+        heatmap[place] = 1
+    assert localisation.strongest_at_border(heatmaps).tolist() == [1, 1, 1, 1, 1, 0, 0, 0]
+
+
+def test_the_same_amount_on_every_patch_does_not_count_in_the_centred_mass(
+    heatmaps: np.ndarray, coverage: np.ndarray
+) -> None:
+    moved = localisation.centred_mass(heatmaps + 3, coverage)
+    assert np.allclose(moved, localisation.centred_mass(heatmaps, coverage))
+    assert not np.allclose(localisation.relevance_mass(heatmaps + 3, coverage), moved)
 
 
 def test_patches_that_an_object_covers_in_part_count_in_part() -> None:
@@ -119,7 +137,7 @@ def test_patches_that_an_object_covers_in_part_count_in_part() -> None:
     coverage[0, :2] = (0.4, 0.6)
     heatmap = np.zeros((1, 100))
     heatmap[0, :2] = (3, 1)
-    found = localisation.localise(heatmap, coverage)
+    found = localisation.localise(heatmap.reshape(1, *GRID), coverage)
     assert np.isclose(found["relevance_mass"][0], (3 * 0.4 + 0.6) / 4)
     assert found["pointing_game"][0] == 0
     assert np.isclose(found["iou"][0], 0.4 / (1 + 1 - 0.4))
