@@ -80,11 +80,17 @@ def check_configuration(weights: Path, state: StateDict, backbone: Backbone) -> 
         "layer_norm_eps": backbone.norm.eps,
     }
     for key, value in own.items():
-        if key in vision and vision[key] != value:
+        if key in vision and not _same(vision[key], value):
             raise MismatchError(
                 f"{path} says {key} {vision[key]}, {backbone.architecture.name} has {value}: choose the "
                 "architecture that the weights were trained with (quick_gelu: names with 'quickgelu')"
             )
+
+
+def _same(stated: Any, value: Any) -> bool:
+    """Equal; an epsilon of 1e-12 counts as timm's 1e-6, see `edgex.importers.transformers_vit`."""
+    numbers = isinstance(stated, float) and isinstance(value, float)
+    return abs(stated - value) <= 1e-6 if numbers else bool(stated == value)
 
 
 def _is_quick(module: nn.Module) -> bool:

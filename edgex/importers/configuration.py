@@ -13,11 +13,13 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from edgex.errors import ArtefactError, UnsupportedError
+from edgex.importers import transformers_vit
 from edgex.runtime.json_text import read_json
 from edgex.runtime.preprocessing import INTERPOLATIONS
 
@@ -45,13 +47,14 @@ class Stated:
         image_size) or "crop_pct" (the crop's share of it) and "squash" (whether both sides are resized).
     refusals: setting -> why edgex cannot do what is stated. It matters only where the caller does not set it.
     sources: setting -> name of the file that states it.
-    files: the files that were read.
+    files: the files that were read. notes: lines for people on what is taken otherwise than stated.
     """
 
     values: dict[str, Any] = dataclasses.field(default_factory=dict)
     refusals: dict[str, str] = dataclasses.field(default_factory=dict)
     sources: dict[str, str] = dataclasses.field(default_factory=dict)
     files: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def add(self, file: Source, **values: Any) -> None:
         """Takes settings from a file or a library's own list; None is no statement."""
@@ -70,7 +73,7 @@ class Stated:
             {name: value for name, value in said.items() if name not in settings}
             for said in (self.values, self.refusals, self.sources)
         )
-        return Stated(values, refusals, sources, self.files)
+        return Stated(values, refusals, sources, self.files, self.notes)
 
     def _note(self, file: Source, settings: Iterable[str]) -> None:
         self.sources |= dict.fromkeys(settings, file.name if isinstance(file, Path) else file)
@@ -135,11 +138,24 @@ def read_timm(file: Source, content: Mapping[str, Any], stated: Stated) -> None:
 def _read_transformers(file: Path, content: Mapping[str, Any], stated: Stated) -> None:
     architectures = content.get("architectures")
     named = architectures[0] if isinstance(architectures, list) and architectures else content.get("model_type")
-    if named not in (*_TRANSFORMERS, "clip", "clip_vision_model"):
+    if named == transformers_vit.NAME:
+        stated.add(
+            file,
+            arch=transformers_vit.timm_architecture(content),
+            pooling="token",
+            classes=_labels(content.get("id2label"), file),
+        )
+        if content.get("layer_norm_eps") not in (None, 1e-6):
+            stated.notes += (
+                f"layer_norm_eps {content['layer_norm_eps']} of {file.name} is taken as timm's 1e-06, which moves "
+                "probabilities by less than 0.00001",
+            )
+    elif named not in (*_TRANSFORMERS, "clip", "clip_vision_model"):
+        known = f"{', '.join(_TRANSFORMERS)} or {transformers_vit.NAME}"
         raise UnsupportedError(
-            f"{file}: {named} (transformers) is not supported yet: expected {', '.join(_TRANSFORMERS)} of "
-            "transformers, a VisionTransformer of timm or a CLIP model of open_clip; such a model of timm can be "
-            "fine-tuned on the same pictures with edgex train"
+            f"{file}: {named} (transformers) is not supported yet: expected {known} of transformers, a "
+            "VisionTransformer of timm or a CLIP model of open_clip; such a model of timm can be fine-tuned on "
+            "the same pictures with edgex train"
         )
     vision = _object(content.get("vision_config") or content, file, "vision_config")
     size = vision.get("image_size")
@@ -317,6 +333,12 @@ def _names(value: Any, file: Source, name: str) -> tuple[str, ...] | None:
     if not isinstance(value, (list, tuple)) or not all(isinstance(one, str) for one in value):
         raise _mistyped(value, file, name, "a list of names")
     return tuple(value)
+
+
+def _labels(value: Any, file: Source) -> tuple[str, ...] | None:
+    """The names of "id2label", unless they are the numbers that transformers puts where none were given."""
+    names = _names(value, file, "id2label")
+    return None if names and all(re.fullmatch(r"LABEL_\d+", name) for name in names) else names
 
 
 def _mistyped(value: Any, file: Source, name: str, expected: str) -> ArtefactError:

@@ -176,7 +176,7 @@ def _remarks(
             lines.append(f"warning: {name} {_shown(used[name])} as given replaces what {source} states")
         elif said is not None and name in used and used[name] != said:
             lines.append(f"warning: {name} {_shown(used[name])} as given replaces {_shown(said)} of {source}")
-    return tuple(lines)
+    return (*lines, *stated.notes)
 
 
 def _shown(value: Any) -> str:

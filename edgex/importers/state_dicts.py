@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from edgex.errors import MismatchError
+from edgex.importers import transformers_vit
 from edgex.importers.values import check_weights
 from edgex.models.backbones import Architecture
 
@@ -36,7 +37,11 @@ _TIMM_HEAD = ("head.weight", "head.bias")
 _MARKS: dict[Library, tuple[str, ...]] = {
     "timm": ("patch_embed.proj.weight",),
     "open_clip": ("visual.conv1.weight", "conv1.weight"),
-    "transformers": ("vision_model.embeddings.patch_embedding.weight", "embeddings.patch_embedding.weight"),
+    "transformers": (
+        "vision_model.embeddings.patch_embedding.weight",
+        "embeddings.patch_embedding.weight",
+        transformers_vit.MARK,
+    ),
 }
 
 
@@ -59,9 +64,9 @@ class StateDict:
 def sort_tensors(tensors: Mapping[str, Tensor], architecture: Architecture, *, source: str) -> StateDict:
     """Recognises a state dict and renames its tensors for an architecture.
 
-    timm names go to timm architectures, open_clip names to open_clip ones, transformers' CLIP names to
-    either: to open_clip with their projection, to timm without it. Raises MismatchError where the names are
-    of another library than the architecture, or of none.
+    timm names go to timm architectures, open_clip names to open_clip ones, transformers' CLIP names to either: to
+    open_clip with their projection, to timm without it; its ViTForImageClassification to timm. Raises MismatchError
+    where the names are of another library than the architecture, or of none.
     """
     tensors = {
         name: tensor for name, tensor in tensors.items() if not _LEFTOVERS.fullmatch(name) and not _is_count(tensor)
@@ -122,6 +127,8 @@ def _sort_open_clip(tensors: Mapping[str, Tensor]) -> StateDict:
 
 
 def _sort_transformers(tensors: Mapping[str, Tensor], architecture: Architecture, source: str) -> StateDict:
+    if transformers_vit.MARK in tensors:
+        return dataclasses.replace(_sort_timm(transformers_vit.timm_tensors(tensors), source), library="transformers")
     # A bare CLIPVisionModel may be saved with or without the prefix of its only part.
     if not any(name.startswith("vision_model.") for name in tensors):
         tensors = {f"vision_model.{name}": tensor for name, tensor in tensors.items()}

@@ -14,7 +14,7 @@ from libraries import CLASSES, saved, shaken
 from PIL import Image
 
 from edgex import samples
-from edgex.errors import ArtefactError, UnsupportedError, UsageError
+from edgex.errors import ArtefactError, MismatchError, UnsupportedError, UsageError
 from edgex.files.model_file import load_model
 from edgex.importers.workflow import import_weights
 from edgex.models.self_explaining import normalise
@@ -398,6 +398,49 @@ class TestTransformers:
         processor(clip_folder, **changes)
         with pytest.raises(UnsupportedError, match=message):
             self.import_(clip_folder, linear_head(32)[0])
+
+    def test_scores_of_its_vit_equal_its_own_pipeline(self, tmp_path: Path) -> None:
+        from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
+
+        folder = tmp_path / "hf"
+        config = ViTConfig(
+            hidden_size=64,
+            num_hidden_layers=6,
+            num_attention_heads=2,
+            intermediate_size=192,
+            image_size=160,
+            id2label=dict(enumerate(CLASSES)),
+        )
+        torch.manual_seed(0)
+        reference = shaken(ViTForImageClassification(config))
+        reference.save_pretrained(folder)
+        process = ViTImageProcessorPil(size={"height": 160, "width": 160}, resample=2)
+        process.save_pretrained(folder)
+        file = folder / "model.safetensors"
+        said: list[str] = []
+        card = import_weights("timm/test_vit", weights=file, out=tmp_path / "m.safetensors", report=said.append).card
+        assert said[-1].startswith("layer_norm_eps 1e-12 of config.json is taken as timm's 1e-06")
+        with torch.no_grad():
+            expected = reference(**process(picture(), return_tensors="pt")).logits.softmax(-1)[0]
+        assert (scores(tmp_path / "m.safetensors") - expected).abs().max() < 1e-5
+        assert (card.classes, card.preprocessing.resize) == (CLASSES, (160, 160))
+        with pytest.raises(UsageError, match=r"no file beside model.safetensors states the architecture"):
+            import_weights(weights=file)  # timm has no model of this shape
+        rewrite(folder / "config.json", num_attention_heads=4)
+        with pytest.raises(MismatchError, match="says num_attention_heads 4, timm/test_vit has 2"):
+            import_weights("timm/test_vit", weights=file)
+
+    def test_the_architecture_of_its_vit_follows_from_its_shape(self, tmp_path: Path) -> None:
+        from transformers import ViTConfig, ViTForImageClassification
+
+        config = ViTConfig(hidden_size=192, num_attention_heads=3, intermediate_size=768, num_labels=2)
+        torch.manual_seed(0)
+        ViTForImageClassification(config).save_pretrained(tmp_path)
+        file = tmp_path / "model.safetensors"
+        with pytest.raises(UsageError, match=r"no file beside model.safetensors states the classes"):
+            import_weights(weights=file)  # LABEL_0 and LABEL_1 are no names
+        card = import_weights(classes="a,b", weights=file, out=tmp_path / "m.safetensors").card
+        assert card.architecture.name == "timm/vit_tiny_patch16_224"
 
     @pytest.mark.parametrize("name", ["Dinov2ForImageClassification", "CLIPForImageClassification"])
     def test_other_models_are_named(self, clip_folder: Path, name: str) -> None:
