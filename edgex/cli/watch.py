@@ -162,7 +162,7 @@ def _check_new(path: Path | None, argument: str, force: bool) -> None:
 def _page(stack: contextlib.ExitStack, stream: Stream, port: int, opacity: float, font: Path | None) -> Page:
     from edgex.runtime.watch.page import Page
 
-    with _argument("http"):
+    with _argument("http", "port"):
         page = Page(stream, port, opacity, font=font)
     stack.callback(page.close)
     note(f"edgex: the page is at {page.url} until Ctrl-C")
@@ -185,7 +185,7 @@ def _sinks(
 
     sinks: list[Sink] = []
     if video is not None:
-        with _argument("video"):
+        with _argument("video", "path"):
             sinks.append(VideoSink(video, opacity, fps or 2.0, font=font))
         for path in unfinished(video):
             note(
@@ -201,12 +201,13 @@ def _sinks(
 
 
 @contextlib.contextmanager
-def _argument(name: str) -> Iterator[None]:
-    """Errors about what an option stands for are about the option."""
+def _argument(name: str, stands_for: str) -> Iterator[None]:
+    """Errors about the parameter that an option stands for, or about none, are about the option."""
     try:
         yield
     except UsageError as error:
-        error.argument = error.argument or name
+        if error.argument in (None, stands_for):
+            error.argument = name
         raise
 
 

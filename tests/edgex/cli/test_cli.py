@@ -195,6 +195,13 @@ def test_files_that_are_no_artefacts_exit_with_1(run: Run, tmp_path: Path) -> No
     assert not (tmp_path / "out.safetensors").exists()
 
 
+def test_a_bake_that_cannot_be_recorded_is_made(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "home").touch()
+    done = run("bake", "--target", "cars", "--vector", "imagenet", "--out", "out.safetensors")
+    assert "warning: exporting needs this model's name, since the bake was not recorded: cannot write" in done.stderr
+    assert run("inspect", "out.safetensors").stdout
+
+
 def test_one_bad_picture_does_not_cost_the_others(run: Run, tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"no picture")
     good = samples.paths("imagenet-1k")[0]
