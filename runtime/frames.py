@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from edgex.runtime.errors import ImageError, UsageError, first_line
-from edgex.runtime.picture_files import PICTURE_FORMATS, load_heif_plugin
+from edgex.runtime.picture_files import PICTURE_FORMATS, is_sequence, load_heif_plugin
 
 ColorOrder = Literal["rgb", "bgr"]
 
@@ -151,7 +151,8 @@ def _from_pil(image: Image.Image, name: str) -> Frame:
 
 def _from_file(path: Path) -> Frame:
     if not path.is_file():
-        found = "a folder" if path.is_dir() else "nothing"
+        absent = "the pattern of an image sequence" if is_sequence(path) else "nothing"
+        found = "a folder" if path.is_dir() else absent
         raise ImageError(f"{path}: expected a picture file, found {found}")
     return _from_encoded(path, str(path))
 

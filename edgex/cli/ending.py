@@ -8,10 +8,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import logging
 import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from typing import Any, TextIO
 
@@ -44,7 +46,7 @@ def ends_in_words() -> Iterator[None]:
     """
     prepare_streams()
     try:
-        with _signals_raise(), _output_is_whole():
+        with _signals_raise(), _libraries_are_quiet(), _output_is_whole():
             yield
     except KeyboardInterrupt:
         _say_stopped(128 + signal.SIGINT)
@@ -96,6 +98,24 @@ def _signals_raise() -> Iterator[None]:
     finally:
         for number in taken:
             signal.signal(number, before[number])
+
+
+@contextlib.contextmanager
+def _libraries_are_quiet() -> Iterator[None]:
+    """Shows no warning of a library: they speak to who wrote the program, with its source lines.
+
+    Python's own -W and PYTHONWARNINGS bring them back. A filter that makes errors of warnings, as in tests, goes on
+    doing so.
+    """
+    shown, level = warnings.showwarning, logging.root.manager.disable
+    if not sys.warnoptions:
+        warnings.showwarning = lambda *_, **__: None
+        logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        warnings.showwarning = shown
+        logging.disable(level)
 
 
 @contextlib.contextmanager

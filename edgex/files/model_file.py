@@ -163,8 +163,8 @@ def save_model(
     tensors |= {HEAD_PREFIX + name: tensor for name, tensor in model.head.state_dict().items()}
     if model.readout is not None:
         tensors |= {READOUT_PREFIX + name: tensor.detach() for name, tensor in model.readout.tensors().items()}
-    stored = {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
-    check_tensors(stored, source=f"{path}, to be stored as {dtype}")
+    check_tensors(tensors, source=str(path))
+    stored = {name: converted(tensor, dtype, name) for name, tensor in tensors.items()}
     return tensor_file.write_tensors(path, card.to_metadata(), stored)
 
 
@@ -283,12 +283,26 @@ def check_tensors(tensors: Mapping[str, Tensor], *, source: str, prefix: str = "
         check_finite(tensor, f"{prefix}{name}", source=source)
 
 
+def is_finite(tensor: Tensor) -> bool:
+    """Whether a tensor holds neither NaN nor infinity."""
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    # One pass without a mask or a copy in memory; NaN makes both ends NaN, and nothing overflows on the way.
+    return all(math.isfinite(end) for end in torch.aminmax(tensor))
+
+
+def converted(tensor: Tensor, dtype: torch.dtype, name: str) -> Tensor:
+    """A floating-point tensor in another type; UsageError where its finite values are too large for that type."""
+    stored = tensor.to(dtype) if tensor.is_floating_point() else tensor
+    if is_finite(tensor) and not is_finite(stored):
+        kind = str(dtype).removeprefix("torch.")
+        raise UsageError(f"tensor '{name}' holds values that {kind} cannot: store it in float32", argument="dtype")
+    return stored
+
+
 def check_finite(tensor: Tensor, name: str, *, source: str) -> None:
     """Raises ArtefactError where a tensor holds a NaN or an infinity."""
-    if not tensor.is_floating_point() or not tensor.numel():
-        return
-    # One pass without a mask or a copy in memory; NaN makes both ends NaN, and nothing overflows on the way.
-    if not all(math.isfinite(end) for end in torch.aminmax(tensor)):
+    if not is_finite(tensor):
         raise ArtefactError(f"{source}: tensor '{name}' holds NaN or infinite values: the weights are damaged")
 
 

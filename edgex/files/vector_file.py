@@ -22,7 +22,7 @@ from torch import Tensor
 
 from edgex.errors import ArtefactError
 from edgex.files import tensor_file
-from edgex.files.model_file import BASE, MAKE_AGAIN, BaseWeights, check_finite, check_kind
+from edgex.files.model_file import BASE, MAKE_AGAIN, BaseWeights, check_finite, check_kind, converted
 from edgex.files.tensor_file import TensorFile
 from edgex.models.backbones import Architecture
 from edgex.models.backbones.architectures import ARCHITECTURE
@@ -128,9 +128,10 @@ def save_vector(
 ) -> str:
     """Writes a vector artefact, deltas stored as `dtype` (a value of STORAGE); returns its sha256."""
     for name, delta in deltas.items():
-        # Half precision can overflow; int8 follows the largest magnitude and only has to be given finite numbers.
-        stored = delta if dtype == torch.int8 else delta.to(dtype)
-        check_finite(stored, name, source=f"{path}, to be stored as {dtype}")
+        check_finite(delta, name, source=str(path))
+        # Half precision can overflow; int8 follows the largest magnitude.
+        if dtype != torch.int8:
+            converted(delta, dtype, name)
     return tensor_file.write_tensors(path, card.to_metadata(), stored_as(deltas, dtype))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgex.errors import UsageError
-from edgex.runtime.atomic_files import atomic_output
+from edgex.runtime.atomic_files import atomic_output, write_error
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,9 +17,16 @@ if TYPE_CHECKING:
 def refuse_to_overwrite(path: str | os.PathLike[str] | None, *, force: bool, argument: str = "out") -> None:
     """UsageError where a file to be written exists already, unless `force`; None stands for no file.
 
-    argument: the parameter of the public function that names the file.
+    argument: the parameter of the public function that names the file. Raises ArtefactError where the operating system
+    allows no such name.
     """
-    if path is not None and Path(path).exists() and not force:
+    if path is None:
+        return
+    try:
+        there = Path(path).exists()
+    except OSError as error:
+        raise write_error(path, error) from error
+    if there and not force:
         raise UsageError(f"{path} exists already: choose another name, or replace it with force", argument=argument)
 
 

@@ -26,6 +26,7 @@ from edgex.files.model_file import (
     backbone_shapes,
     card_of,
     check_finite,
+    is_finite,
     match_shapes,
 )
 from edgex.files.tensor_file import TensorFile
@@ -157,7 +158,13 @@ def _sums(
             continue
         # Product and sum are rounded one after the other: fused, they would differ between processors.
         total = tensor.float().add_(delta.mul_(alpha)).to(spec.dtype)
-        check_finite(total, own, source=f"{model_file.path} plus {alpha} times {vector_file.path}")
+        if not is_finite(total):
+            kind = str(spec.dtype).removeprefix("torch.")
+            raise UsageError(
+                f"expected an alpha that keeps the weights within {kind}, found {alpha:g}, which takes tensor '{own}' "
+                "beyond it: choose a smaller one",
+                argument="alpha",
+            )
         yield tensor_file.encode(total)
     model_file.verify()
     vector_file.verify()

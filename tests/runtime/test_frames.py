@@ -170,6 +170,8 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
         as_frame(tmp_path / "none.png")
     with pytest.raises(ImageError, match="found a folder"):
         as_frame(tmp_path)
+    with pytest.raises(ImageError, match="found the pattern of an image sequence"):
+        as_frame(tmp_path / "frame_%04d.png")
 
 
 def test_a_file_that_is_no_picture(tmp_path: Path) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edgex.cli.ending import ends_in_words
 from edgex.files import model_file
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="streams and signals of POSIX")
@@ -146,3 +149,46 @@ with ends_in_words():
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "went on\n", "")
+
+
+WARNS = (
+    "import logging, warnings\n"
+    "from edgex.cli.ending import ends_in_words\n"
+    "with ends_in_words():\n"
+    "    warnings.warn('of a library', stacklevel=1)\n"
+    "    logging.getLogger('library').warning('also of a library')\n"
+)
+
+
+def test_warnings_of_libraries_are_not_shown() -> None:
+    done = subprocess.run([sys.executable, "-c", WARNS], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    done = subprocess.run([sys.executable, "-W", "default", "-c", WARNS], capture_output=True, text=True, check=True)
+    assert "UserWarning: of a library" in done.stderr and "also of a library" in done.stderr
+
+
+def test_warnings_stay_errors_where_they_are_made_errors(caplog: pytest.LogCaptureFixture) -> None:
+    with ends_in_words(), pytest.raises(UserWarning, match="of a library"):
+        warnings.warn("of a library", stacklevel=1)
+    logging.getLogger("library").warning("afterwards")
+    assert caplog.messages == ["afterwards"]
+
+
+def test_an_import_of_parameters_prints_its_result_alone(tmp_path: Path) -> None:
+    """torch warns of a Parameter that is made a number."""
+    import timm
+    import torch
+
+    model = timm.create_model("test_vit", num_classes=2)
+    torch.save(dict(model.named_parameters()), tmp_path / "c.pth")
+    weights = ("c.pth", "--arch", "timm/test_vit", "--classes", "a,b", "--out", "m.safetensors")
+    done = subprocess.run(
+        [sys.executable, "-m", "edgex", "import", *weights],
+        cwd=tmp_path,
+        env={**os.environ, "EDGEX_HOME": str(tmp_path / "home")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "Warning" not in done.stderr and ".py" not in done.stderr
+    assert done.stdout.startswith("m.safetensors: timm/test_vit")
