@@ -36,6 +36,9 @@ class Session:
         result = session(frame)
         result.label, result.score, result.heatmap
 
+    Copied or pickled, it is opened again from its file with the same arguments, also in another process.
+    That takes as long as opening it did: give each process of a pool its own, with the pool's initializer.
+
     path: a fused ONNX file or a TensorRT engine file of edgex.
     provider: what it runs on: "auto", or for ONNX files "cpu", "cuda", "tensorrt", "nv_tensorrt_rtx",
         "openvino", ...; one that is not available raises ProviderError, and no other is used instead. "auto" takes the
@@ -75,9 +78,37 @@ class Session:
         options = BackendOptions(provider, threads, provider_options, io_binding)
         if warmup < 0:
             raise UsageError(f"warmup: expected a number of inferences of at least 0, found {warmup!r}")
-        self.path = Path(path)
+        self._open(Path(path), options, warmup=warmup, verify=verify, exact_resize=exact_resize)
+
+    def _open(
+        self,
+        path: Path,
+        options: BackendOptions,
+        *,
+        warmup: int,
+        verify: bool,
+        exact_resize: bool,
+        file_sha256: str | None = None,
+    ) -> None:
+        """file_sha256: of the file that it has to be, None for any."""
+        self.path = path
         self._exact_resize = exact_resize
-        self.metadata, plan = contract.load(self.path, verify)
+        self.metadata, plan = contract.load(path, verify)
+        if file_sha256 not in (None, self.metadata.file_sha256):
+            raise ArtefactError(
+                f"{path}: expected the file that the session was opened from, with sha256 {file_sha256:.12}..., found "
+                f"another, with {self.metadata.file_sha256:.12}...; open a new session"
+            )
+        self._again = {
+            # The working directory may be another one later.
+            "path": path.absolute(),
+            "options": options,
+            "warmup": warmup,
+            "verify": verify,
+            "exact_resize": exact_resize,
+            "file_sha256": self.metadata.file_sha256,
+        }
+        self._closed = False
         self._backend = open_backend(FusedFile(self.path, self.metadata, plan), options)
         self.provider = self._backend.provider
         self._index = ClassIndex(self.metadata.classes)
@@ -179,8 +210,19 @@ class Session:
             )
         return outputs
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What opens it again; UsageError once it is closed."""
+        if self._closed:
+            raise UsageError(f"expected an open session to copy, found one that was closed ({self.path})")
+        return self._again
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Opens the file again; ArtefactError where another lies in its place."""
+        self._open(**state)
+
     def close(self) -> None:
         """Releases the model. Calls already running in other threads finish; later ones raise UsageError."""
+        self._closed = True
         self._backend.close()
 
     def __enter__(self) -> Session:

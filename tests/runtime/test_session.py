@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import copy
+import multiprocessing
 import os
+import pickle
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -379,3 +382,38 @@ def test_run_refuses_other_pictures(session: Session, image: np.ndarray, explain
 def test_run_refuses_other_classes(session: Session, explain: np.ndarray) -> None:
     with pytest.raises(UsageError, match=r"expected explain_class (of int64 \[1\]|from 0 to 3, or -1 .*), found"):
         session.run(np.zeros((1, 32, 48, 3), np.uint8), explain)
+
+
+def test_a_session_and_its_results_travel_to_another_process(
+    make_model: Callable[..., Path], frame: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_model()
+    monkeypatch.chdir(path.parent)
+    session = Session(path.name, "cpu", threads=1, warmup=0, exact_resize=False, io_binding=True)
+    monkeypatch.chdir("/")
+    expected = session(frame, explain="nothing")
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        found = pool.submit(session, frame, "nothing").result()
+    for result in (found, pickle.loads(pickle.dumps(expected)), copy.deepcopy(expected)):
+        assert np.array_equal(result.heatmap, expected.heatmap) and np.array_equal(result.logits, expected.logits)
+        assert (result.explained, result.base, result.view) == ("nothing", expected.base, expected.view)
+        assert np.array_equal(result.overlay(frame), expected.overlay(frame))
+    for again in (pickle.loads(pickle.dumps(session)), copy.deepcopy(session), copy.copy(session)):
+        assert again.path == path and again._again == session._again and again._backend is not session._backend
+        assert again._backend._binding is not None
+        again.close()
+    assert np.array_equal(session(frame, explain="nothing").heatmap, expected.heatmap)
+
+
+def test_a_session_is_copied_from_its_own_file_only(make_model: Callable[..., Path]) -> None:
+    session = Session(make_model(), "cpu", threads=1)
+    kept = pickle.dumps(session)
+    make_model(alpha=0.5)
+    with pytest.raises(ArtefactError, match=r"expected the file that the session was opened from, with sha256 \w{12}"):
+        pickle.loads(kept)
+    session.path.unlink()
+    with pytest.raises(ArtefactError, match="found No such file"):
+        copy.deepcopy(session)
+    session.close()
+    with pytest.raises(UsageError, match="expected an open session to copy, found one that was closed"):
+        pickle.dumps(session)
