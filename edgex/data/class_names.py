@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgex.errors import DataError
+from edgex.runtime import schema
 from edgex.runtime.classes import ClassIndex, class_key, class_name, describe_twins, find_twins
 from edgex.runtime.json_text import read_json
 from edgex.utils.text import nearest
@@ -39,9 +40,9 @@ def display_names(root: Path) -> dict[str, str]:
     """Folder name -> display name from `<root>/names.json`, or from the folder above; {} without one."""
     for place in (root / "names.json", root.parent / "names.json"):
         if place.is_file():
+            advice = "map folder names to class names"
             parsed = read_json(place, error=DataError)
-            if not isinstance(parsed, dict) or not all(isinstance(v, str) for v in parsed.values()):
-                raise DataError(f"{place}: expected an object of folder names mapped to names")
+            parsed = schema.checked(schema.keyed(schema.text), parsed, str(place), advice=advice, error=DataError)
             folders = list(parsed)
             if twins := find_twins(folders):
                 described = describe_twins(*(folders[position] for position in twins))

@@ -19,12 +19,14 @@ from typing import NamedTuple
 
 from edgex.errors import ArtefactError, MismatchError, MissingExtraError, UsageError
 from edgex.files.home import home
+from edgex.runtime import schema
 from edgex.runtime.atomic_files import atomic_output
 from edgex.runtime.errors import first_line, install_hint
 from edgex.runtime.json_text import read_json
 
 SCHEME = "hf://"
 _ANSWER_SECONDS = 10.0
+_RECORD = schema.object_with(sha256=schema.digest, commit=schema.Default(schema.optional(schema.text), None))
 
 
 class HubFile(NamedTuple):
@@ -139,9 +141,7 @@ def _checked(wanted: HubFile, path: Path) -> Path:
                 json.dumps({"name": str(wanted), "commit": commit, "sha256": sha256}), encoding="utf-8"
             )
         return path
-    earlier = read_json(record)
-    if not isinstance(earlier, dict) or not isinstance(earlier.get("sha256"), str):
-        raise ArtefactError(f"{record}: expected the record of a hub file, found something else: delete it")
+    earlier = schema.checked(_RECORD, read_json(record), str(record), advice="delete this record")
     if earlier["sha256"] == sha256:
         return path
     changed = f"expected {wanted} with sha256 {earlier['sha256']} as when it was first used, found {sha256}"

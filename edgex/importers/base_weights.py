@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from edgex.errors import MismatchError
+from edgex.errors import ArtefactError, MismatchError
 from edgex.files import model_file
 from edgex.files.model_file import BaseWeights
 from edgex.files.tensor_file import TensorFile
@@ -19,6 +17,8 @@ from edgex.importers.settings import preprocess
 from edgex.importers.state_dicts import StateDict, sort_tensors
 from edgex.importers.weights import read_weights
 from edgex.models.backbones import Architecture, Backbone, build
+from edgex.runtime import schema
+from edgex.runtime.json_text import read_json
 
 
 def load_base(architecture: Architecture, weights: str | os.PathLike[str]) -> tuple[Backbone, BaseWeights]:
@@ -70,9 +70,9 @@ def check_configuration(weights: Path, state: StateDict, backbone: Backbone) -> 
     if state.library != "transformers" or not path.is_file():
         return
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        vision: Mapping[str, Any] = content.get("vision_config", content)
-    except (ValueError, AttributeError, OSError):
+        content = schema.checked(schema.mapping, read_json(path), str(path))
+        vision = schema.checked(schema.mapping, content.get("vision_config", content), str(path))
+    except ArtefactError:
         return  # some other program's file
     own = {
         "hidden_act": "quick_gelu" if _is_quick(backbone.module) else "gelu",

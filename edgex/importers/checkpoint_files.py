@@ -17,6 +17,7 @@ from torch import Tensor
 from edgex.errors import ArtefactError
 from edgex.files import torch_file
 from edgex.files.tensor_file import TensorFile
+from edgex.runtime import schema
 from edgex.runtime.json_text import read_json
 
 INDEX = ".index.json"
@@ -111,12 +112,12 @@ def _shards(index: Path) -> list[Path]:
 
 
 def _weight_map(index: Path) -> dict[str, str]:
-    content = read_json(index)
-    owners = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(owners, dict) or not owners:
+    check = schema.object_with(weight_map=schema.keyed(schema.text))
+    owners: dict[str, str] = schema.checked(check, read_json(index), str(index))["weight_map"]
+    if not owners:
         raise ArtefactError(f"{index}: expected an index with a 'weight_map' of tensor names to files")
     for name in owners.values():
-        if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name:
+        if name in ("", ".", "..") or Path(name).name != name:
             raise ArtefactError(f"{index}: expected names of files in its own folder in 'weight_map', found {name!r}")
     return owners
 

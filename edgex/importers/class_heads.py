@@ -21,6 +21,7 @@ from edgex.importers.weights import read_state_dict
 from edgex.importers.zero_shot import DEFAULT_TEMPLATES, zero_shot_head
 from edgex.models.backbones import Architecture, Backbone
 from edgex.models.self_explaining import Head
+from edgex.runtime import schema
 from edgex.runtime.classes import class_name, describe_twins, find_twins
 from edgex.runtime.json_text import read_json, read_text
 
@@ -36,10 +37,7 @@ def read_classes(path: str | os.PathLike[str]) -> list[str]:
     """The class names of a UTF-8 file: one a line, a JSON list (.json) or a table of one column (.csv)."""
     path = Path(path)
     if path.suffix.lower() == ".json":
-        names = read_json(path)
-        if not isinstance(names, list) or not all(isinstance(entry, str) for entry in names):
-            raise UsageError(f"expected a JSON list of class names in {path}, found another structure")
-        return names
+        return list(schema.checked(schema.listed(schema.text), read_json(path), str(path), error=UsageError))
     lines = [line for line in _LINE_END.split(read_text(path)) if class_name(line)]
     if path.suffix.lower() != ".csv":
         return lines

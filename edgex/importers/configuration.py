@@ -20,6 +20,7 @@ from typing import Any
 
 from edgex.errors import ArtefactError, UnsupportedError
 from edgex.importers import transformers_vit
+from edgex.runtime import schema
 from edgex.runtime.json_text import read_json
 from edgex.runtime.preprocessing import INTERPOLATIONS
 
@@ -283,30 +284,19 @@ def _no_resize(found: str) -> str:
 
 
 def _object(value: Any, file: Source, name: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise _mistyped(value, file, name, "an object")
-    return value
+    return schema.checked(schema.mapping, value, _where(file, name))
 
 
 def _text(value: Any, file: Source, name: str) -> str:
-    if not isinstance(value, str):
-        raise _mistyped(value, file, name, "a string")
-    return value
+    return schema.checked(schema.text, value, _where(file, name))
 
 
 def _positive(value: Any, file: Source, name: str) -> float | None:
-    if value is None:
-        return None
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or value <= 0:
-        raise _mistyped(value, file, name, "a number above 0")
-    return float(value)
+    return schema.checked(schema.optional(schema.positive), value, _where(file, name))
 
 
 def _numbers(value: Any, file: Source, name: str) -> tuple[float, ...]:
-    usable = isinstance(value, (list, tuple)) and len(value) in (1, 2, 3)
-    if not usable or not all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in value):
-        raise _mistyped(value, file, name, "a list of numbers")
-    return tuple(value)
+    return schema.checked(schema.listed(schema.number, least=1, most=3), value, _where(file, name))
 
 
 def _channels(value: Any, file: Source, name: str) -> tuple[float, ...] | None:
@@ -330,9 +320,7 @@ def _names(value: Any, file: Source, name: str) -> tuple[str, ...] | None:
             value = [numbered[index] for index in range(len(value))]
         except (KeyError, ValueError):
             raise _mistyped(value, file, name, "names numbered from 0 without gaps") from None
-    if not isinstance(value, (list, tuple)) or not all(isinstance(one, str) for one in value):
-        raise _mistyped(value, file, name, "a list of names")
-    return tuple(value)
+    return schema.checked(schema.listed(schema.text), value, _where(file, name))
 
 
 def _labels(value: Any, file: Source) -> tuple[str, ...] | None:
@@ -342,5 +330,8 @@ def _labels(value: Any, file: Source) -> tuple[str, ...] | None:
 
 
 def _mistyped(value: Any, file: Source, name: str, expected: str) -> ArtefactError:
-    where = f"{file}: {name}" if name else f"{file}"
-    return ArtefactError(f"{where}: expected {expected}, found {repr(value)[:80]}")
+    return ArtefactError(f"{_where(file, name)}: expected {expected}, found {repr(value)[:80]}")
+
+
+def _where(file: Source, name: str) -> str:
+    return f"{file}: {name}" if name else f"{file}"

@@ -62,8 +62,8 @@ def test_names_json_that_makes_one_class_of_two_folders_is_refused(names: dict[s
     ("content", "words"),
     [
         ('{"caf\u00e9": "x", "cafe\u0301": "y"}', r"names one class folder twice: 'caf\\xe9' and 'cafe\\u0301'"),
-        ('{"a": 1}', "expected an object of folder names mapped to names"),
-        ('["a"]', "expected an object of folder names mapped to names"),
+        ('{"a": 1}', "map folder names to class names"),
+        ('["a"]', "map folder names to class names"),
         ('{"a"', "expected JSON"),
         ('{"a": " "}', "no name that can be seen"),
     ],

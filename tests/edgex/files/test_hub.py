@@ -137,7 +137,7 @@ def test_a_damaged_record_is_named(hub: SmallHub, tmp_path: Path) -> None:
     weights_file("hf://org/repo/model.bin")
     (record,) = (tmp_path / "home" / "hub").iterdir()
     record.write_text("[]")
-    with pytest.raises(ArtefactError, match="expected the record of a hub file"):
+    with pytest.raises(ArtefactError, match="expected an object, found a list of 0; delete this record"):
         weights_file("hf://org/repo/model.bin")
 
 

@@ -69,7 +69,7 @@ def test_missing_shards_and_tensors_are_named(tmp_path: Path) -> None:
 def test_an_index_names_files_of_its_own_folder(tmp_path: Path, weight_map: Any) -> None:
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": weight_map}), encoding="utf-8")
-    with pytest.raises(ArtefactError, match="index.json: expected"):
+    with pytest.raises(ArtefactError, match="index.json: (weight_map|expected)"):
         read_weights(index)
 
 
