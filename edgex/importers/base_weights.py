@@ -12,7 +12,7 @@ from edgex.errors import ArtefactError, MismatchError
 from edgex.files import model_file
 from edgex.files.model_file import BaseWeights
 from edgex.files.tensor_file import TensorFile
-from edgex.importers import checkpoint_files, pretrained
+from edgex.importers import checkpoint_files, configuration, pretrained
 from edgex.importers.settings import preprocess
 from edgex.importers.state_dicts import StateDict, sort_tensors
 from edgex.importers.weights import read_weights
@@ -25,7 +25,8 @@ def load_base(architecture: Architecture, weights: str | os.PathLike[str]) -> tu
     """A backbone to start training from, its head dropped, and what it is called.
 
     weights: a checkpoint of timm, open_clip or transformers (see `edgex.importers.weights`), or a model artefact,
-        which passes on the base that it started from itself: a vector fits all descendants of its base.
+        which passes on the base that it started from itself: a vector fits all descendants of its base. The
+        backbone's preprocessing is the artefact's, or as far as edgex has it the one stated beside the weights.
 
     Raises ArtefactError for a damaged file or NaN, MismatchError for tensors that do not fit.
     """
@@ -34,12 +35,15 @@ def load_base(architecture: Architecture, weights: str | os.PathLike[str]) -> tu
         model, card = model_file.load_model(weights)
         if card.architecture != architecture:
             raise MismatchError(f"{weights}: expected weights of {architecture}, found a model of {card.architecture}")
+        model.backbone.preprocessing = card.preprocessing
         return model.backbone.requires_grad_(True), card.base
     found = read_weights(weights)
     state = sort_tensors(found.tensors, architecture, source=str(weights))
     backbone = build(architecture)
     model_file.load_backbone(backbone, state.image, source=str(weights))
     check_configuration(weights, state, backbone)
+    stated = configuration.beside(weights)
+    backbone.preprocessing = preprocess(stated.without(*stated.refusals), {}, backbone.preprocessing)[0]
     return backbone, BaseWeights(found.name(weights), model_file.fingerprint(backbone.tensors()))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,21 @@ def test_an_artefact_passes_its_base_on(random_model: Callable[..., Any], tmp_pa
     assert all(p.requires_grad for p in backbone.parameters())
     for name, tensor in model.backbone.tensors().items():
         assert torch.equal(backbone.tensors()[name], tensor)
+
+
+def test_the_preprocessing_is_the_one_stated_as_far_as_edgex_has_it(
+    timm_vit: Any, random_model: Callable[..., Any], tmp_path: Path
+) -> None:
+    file = saved(tmp_path / "some_vit.safetensors", timm_vit.state_dict())
+    cfg = {"mean": [0.1, 0.2, 0.3], "crop_pct": 0.5, "crop_mode": "border", "interpolation": "bilinear"}
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "test_vit", "pretrained_cfg": cfg}))
+    found = load_base(architecture("timm/test_vit"), file)[0].preprocessing
+    assert (found.mean, found.interpolation, found.resize) == ((0.1, 0.2, 0.3), "bilinear", 320)
+
+    model, card = random_model("timm/test_vit")
+    own = dataclasses.replace(card.preprocessing, mean=(0.4, 0.5, 0.6))
+    model_file.save_model(tmp_path / "m.safetensors", model, dataclasses.replace(card, preprocessing=own))
+    assert load_base(card.architecture, tmp_path / "m.safetensors")[0].preprocessing == own
 
 
 def test_an_artefact_of_another_architecture_is_refused(random_model: Callable[..., Any], tmp_path: Path) -> None:
