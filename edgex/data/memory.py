@@ -28,7 +28,8 @@ _CHUNK = 32
 class PicturesInMemory:
     """V pictures on one device.
 
-    pixels: uint8 [V, S, S, 3], each whole picture squeezed to a square of the side that its short side is resized to.
+    pixels: uint8 [V, S, S, 3], each whole picture squeezed to a square of the longest side that it is resized to,
+        its own long side apart.
     aspects: width over height of each picture, float32 [V].
     """
 
@@ -46,7 +47,8 @@ class PicturesInMemory:
         workers: int | None = None,
     ) -> PicturesInMemory:
         """Decodes pictures once; workers: see `edgex.data.loading.loaded`. ImageError for one that cannot be read."""
-        side = max(preprocessing.resize, *preprocessing.image_size)
+        resize = preprocessing.resize
+        side = max(*(resize if isinstance(resize, tuple) else (resize,)), *preprocessing.image_size)
         load = _Squeezer(side, Image.Resampling[preprocessing.interpolation.upper()])
         chunks = [list(paths[first : first + _CHUNK]) for first in range(0, len(paths), _CHUNK)]
         pixels = torch.empty(len(paths), side, side, 3, dtype=torch.uint8, device=device)
@@ -70,8 +72,11 @@ class PicturesInMemory:
         aspects = self.aspects[chosen]
         rows, columns = self.preprocessing.image_size
         resize = self.preprocessing.resize
-        height = rows / resize * aspects.clamp(max=1)
-        width = columns / resize / aspects.clamp(min=1)
+        if isinstance(resize, tuple):
+            height, width = (torch.full_like(aspects, share) for share in (rows / resize[0], columns / resize[1]))
+        else:
+            height = rows / resize * aspects.clamp(max=1)
+            width = columns / resize / aspects.clamp(min=1)
         return self._sampled(chosen, width, height, torch.zeros_like(width), torch.zeros_like(height))
 
     def random_views(self, chosen: Tensor, generator: torch.Generator, *, crop_scale: float) -> Tensor:

@@ -137,10 +137,11 @@ def _source(name: str, stated: Stated, given: Mapping[str, Any]) -> str:
 
 def _classes(stated: Stated, given: Mapping[str, Any], source: str) -> tuple[str, ...]:
     found, wanted = stated.values.get("classes"), given.get("classes")
-    if found is None and wanted is None:
+    names = wanted if wanted is not None else found
+    if names is None:
         raise UsageError(f"no file beside {source} states the classes: give their names", argument="classes")
     # A published configuration may hold two classes of one name, such as ImageNet's cranes.
-    classes = class_names(wanted or found, twins=wanted is None)
+    classes = class_names(names, twins=wanted is None)
     if found is None or wanted is None or find_twins(found):
         return classes
     where = stated.sources["classes"]

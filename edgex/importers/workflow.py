@@ -123,8 +123,9 @@ def import_weights(
         settings = settle(found.stated, given, source=found.name, own_head=own_head)
         make = functools.partial(assembly.import_pretrained, found)
         chosen = name or settings.architecture.model
-    for remark in settings.remarks if report is not None else ():
-        report(remark)
+    for remark in settings.remarks:
+        if report is not None:
+            report(remark)
     model, card = make(
         settings.architecture,
         settings.classes,

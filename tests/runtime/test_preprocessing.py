@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 SIZES = [(1, 1), (1, 7), (2, 3), (3, 200), (97, 211), (224, 224), (223, 257), (256, 300), (300, 256)]
 SIZES += [(333, 517), (641, 479), (255, 255), (4, 300), (300, 3), (700, 201)]
 TARGETS = [(256, (224, 224)), (224, (224, 224)), (248, (224, 224)), (200, (224, 224)), (256, (224, 192))]
-SQUASHED = [((224, 224), (224, 224)), ((182, 200), (160, 160)), ((30, 90), (48, 64))]
+SQUASHED: list[tuple[int | tuple[int, int], tuple[int, int]]] = [
+    ((224, 224), (224, 224)),
+    ((182, 200), (160, 160)),
+    ((30, 90), (48, 64)),
+]
 TARGETS += [(255, (225, 225)), (64, (63, 64)), (40, (32, 48)), (518, (518, 518))]
 
 
@@ -52,7 +56,7 @@ def torchvision_crop(image: Image.Image, preprocessing: Preprocessing) -> np.nda
     return np.asarray(transforms.CenterCrop(preprocessing.image_size)(resize(image)))
 
 
-@pytest.mark.parametrize("resize, image_size", TARGETS + SQUASHED)
+@pytest.mark.parametrize("resize, image_size", [*TARGETS, *SQUASHED])
 @pytest.mark.parametrize("how", ["bicubic", "bilinear"])
 def test_equals_torchvision_to_the_last_bit(
     resize: int | tuple[int, int], image_size: tuple[int, int], how: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -28,13 +29,15 @@ def paths(tmp_path: Path) -> list[Path]:
     return found
 
 
-def test_centre_views_show_what_the_model_sees(paths: list[Path]) -> None:
-    pictures = PicturesInMemory.load(paths, PREPROCESSING, torch.device("cpu"))
+@pytest.mark.parametrize("resize", [72, (72, 80), (64, 64)])
+def test_centre_views_show_what_the_model_sees(paths: list[Path], resize: int | tuple[int, int]) -> None:
+    preprocessing = dataclasses.replace(PREPROCESSING, resize=resize)
+    pictures = PicturesInMemory.load(paths, preprocessing, torch.device("cpu"))
     views = pictures.centre_views(torch.tensor([2, 0, 1]))
     assert views.shape == (3, 64, 64, 3)
     for view, path in zip(views, [paths[2], paths[0], paths[1]], strict=True):
         with Image.open(path) as image:
-            wanted = PREPROCESSING.array(image.convert("RGB"))
+            wanted = preprocessing.array(image.convert("RGB"))
         assert np.abs(view.numpy() - wanted).max() < 3
 
 

@@ -93,6 +93,7 @@ def test_the_preprocessing_is_that_of_the_tag(cache: Path, monkeypatch: pytest.M
     module: Any = timm.create_model("test_vit", num_classes=1000)
     cached(cache, "timm/test_vit.other", "model.safetensors", module.state_dict())
     own = timm.get_pretrained_cfg("test_vit")
+    assert own is not None
     other = dataclasses.replace(own, tag="other", hf_hub_id="timm/test_vit.other", crop_pct=0.5, mean=(0.1, 0.2, 0.3))
     monkeypatch.setitem(_registry._model_pretrained_cfgs, "test_vit.other", other)
     monkeypatch.setitem(_registry._model_with_tags, "test_vit", ["test_vit.r160_in1k", "test_vit.other"])

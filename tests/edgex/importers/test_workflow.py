@@ -19,7 +19,7 @@ from edgex.files.model_file import load_model
 from edgex.importers.workflow import import_weights
 from edgex.models.self_explaining import normalise
 
-OWN = {
+OWN: dict[str, Any] = {
     "mean": (0.485, 0.456, 0.406),
     "std": (0.229, 0.224, 0.225),
     "crop_pct": 0.875,
@@ -40,7 +40,7 @@ def timm_folder(folder: Path, names: Any = CLASSES, **cfg: Any) -> Path:
     torch.manual_seed(0)
     module = shaken(timm.create_model("test_vit", num_classes=len(CLASSES)))
     module.pretrained_cfg = {**module.pretrained_cfg, **OWN, **cfg}
-    save_for_hf(module, folder, model_config={"label_names": names} if names else {}, safe_serialization=True)
+    save_for_hf(module, str(folder), model_config={"label_names": names} if names else {}, safe_serialization=True)
     return folder
 
 
@@ -158,7 +158,7 @@ class TestTimm:
 
         module = shaken(timm.create_model("test_vit", num_classes=3, img_size=192, global_pool="avg"))
         module.pretrained_cfg = {**module.pretrained_cfg, **OWN}
-        save_for_hf(module, tmp_path / "t", safe_serialization=True)
+        save_for_hf(module, str(tmp_path / "t"), safe_serialization=True)
         result = import_weights(
             weights=tmp_path / "t" / "model.safetensors", classes="a,b,c", out=tmp_path / "m.safetensors"
         )
@@ -433,7 +433,7 @@ class TestTransformers:
     def test_the_architecture_of_its_vit_follows_from_its_shape(self, tmp_path: Path) -> None:
         from transformers import ViTConfig, ViTForImageClassification
 
-        config = ViTConfig(hidden_size=192, num_attention_heads=3, intermediate_size=768, num_labels=2)
+        config = ViTConfig(hidden_size=192, num_attention_heads=3, intermediate_size=768)
         torch.manual_seed(0)
         ViTForImageClassification(config).save_pretrained(tmp_path)
         file = tmp_path / "model.safetensors"
