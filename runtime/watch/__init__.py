@@ -5,7 +5,7 @@
 | stream | `Stream`: which picture is next, which are dropped, when a broken source is opened again |
 | metrics | `StreamMetrics`: frame rate, latency, drops |
 | source, open_source | what a source is; which one a name means |
-| folder, followed_folder, pipe, video | the sources |
+| folder, followed_folder, pipe, video, http_source | the sources |
 | ending | whether a recording ends where its header says |
 | url | what may be said of a URL that may hold a password |
 | recording | `VideoWriter` |

@@ -67,7 +67,7 @@ def open_source(
     if name.startswith("camera:"):
         return _camera(name, timeout)
     if _URL.match(name):
-        return _url(name, timeout)
+        return _url(name, timeout, interval)
     path = Path(name)
     if is_sequence(path):
         raise SourceError(
@@ -97,7 +97,8 @@ def _followed(path: Path, timeout: float | None) -> Source:
     return FollowedFolder(path, timeout=timeout)
 
 
-def _url(name: str, timeout: float | None) -> Source:
+def _url(name: str, timeout: float | None, interval: float) -> Source:
+    from edgex.runtime.watch.http_source import HttpSource
     from edgex.runtime.watch.video import VideoSource
 
     try:
@@ -109,9 +110,13 @@ def _url(name: str, timeout: float | None) -> Source:
     if parts.scheme == "file":
         return VideoSource(name, name, live=False)
     suffix = PurePosixPath(parts.path).suffix.lower()
-    whole = parts.scheme.startswith("http") and suffix in _WHOLE_VIDEOS
+    patience = _patience(suffix, timeout)
+    if parts.scheme in ("http", "https"):
+        if suffix in _WHOLE_VIDEOS:
+            return VideoSource(name, public_name(name), live=False, timeout=patience)
+        return HttpSource(name, public_name(name), timeout=patience, interval=interval)
     options = {"rtsp_transport": "tcp"} if parts.scheme.startswith("rtsp") else {}
-    return VideoSource(name, public_name(name), live=not whole, timeout=_patience(suffix, timeout), options=options)
+    return VideoSource(name, public_name(name), live=True, timeout=patience, options=options)
 
 
 def _patience(suffix: str, timeout: float | None) -> float:

@@ -6,6 +6,7 @@
 | a folder that fills | followed_folder |
 | standard input | pipe |
 | a video, a camera, a network stream | video |
+| an HTTP camera or playlist | http_source |
 
 `open_source` chooses among them by name. When a source is read, and when it is opened again, is decided in `stream`.
 """

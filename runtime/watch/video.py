@@ -76,8 +76,8 @@ class VideoSource:
             raise SourceError(f"{self.name}: expected a video, found: {self._cut() or found}")
         # Decoding several frames at once is faster, and late by as many frames.
         streams[0].thread_type = "SLICE" if self.live else "AUTO"
-        if streams[0].codec_context.name == "mjpeg" and not self.live:
-            # A damaged JPEG is an error instead of a picture that is partly grey. Cameras send too many of them.
+        if streams[0].codec_context.name == "mjpeg" and (not self.live or is_one_picture(self._container)):
+            # A damaged JPEG is an error instead of a picture that is partly grey. Cameras' MJPEG is too often damaged.
             streams[0].codec_context.options = {"err_detect": "explode"}
         self._frames = self._decode(av, streams[0])
         self._first: float | None = None
@@ -97,10 +97,10 @@ class VideoSource:
         name = f"{self.name}, picture {self._number}"
         if isinstance(found, Exception):
             raise ImageError(f"{name}: cannot be decoded: {self._reason(found)}") from found
-        time = found.time
+        moment = found.time
         if self._first is None:
-            self._first = time
-        seconds = None if time is None or self._first is None else time - self._first
+            self._first = moment
+        seconds = None if moment is None or self._first is None else moment - self._first
         return SourceFrame(as_frame(upright(found)), name, seconds)
 
     def close(self) -> None:
@@ -176,6 +176,12 @@ class VideoSource:
             damaged = 0 if frames else damaged
             self._decoded += len(frames)
             yield from frames
+
+
+def is_one_picture(container: Any) -> bool:
+    """Whether FFmpeg reads a picture file, by its demuxer: jpeg_pipe, png_pipe, ..., or image2, which goes by names."""
+    name = container.format.name
+    return name.endswith("_pipe") or name == "image2"
 
 
 def upright(frame: Any) -> np.ndarray:

@@ -12,29 +12,11 @@ from edgex.runtime import Session, SourceError, Stream, open_source
 from edgex.runtime.watch import stream as stream_module
 from edgex.runtime.watch.open_source import PLAYLIST_TIMEOUT, TIMEOUT
 from edgex.runtime.watch.video import VideoSource
+from playlists import write_playlist
 from servers import MULTIPART, Behaviour, Server, answer, drip, multipart, silent
-from streams import LABELS, coloured, jpeg, write_video
+from streams import LABELS, jpeg, write_video
 
 av = pytest.importorskip("av")
-
-
-def write_playlist(folder: Path, segments: range, *, ended: bool = True) -> Path:
-    """HLS (RFC 8216) of MPEG-TS segments with ten pictures and one second each."""
-    lines = ["#EXTM3U", "#EXT-X-VERSION:3", "#EXT-X-TARGETDURATION:1", f"#EXT-X-MEDIA-SEQUENCE:{segments.start}"]
-    for segment in segments:
-        name = f"{segment}.ts"
-        with av.open(str(folder / name), "w", format="mpegts") as container:
-            stream = container.add_stream("mpeg2video", rate=10)
-            stream.width, stream.height, stream.pix_fmt, stream.gop_size = 96, 64, "yuv420p", 1
-            for number in range(10 * segment, 10 * segment + 10):
-                frame = av.VideoFrame.from_ndarray(coloured(number), format="rgb24")
-                frame.pts = number
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode(None))
-        lines += ["#EXTINF:1.0,", name]
-    path = folder / "live.m3u8"
-    path.write_text("\n".join([*lines, *["#EXT-X-ENDLIST"][: int(ended)], ""]))
-    return path
 
 
 @pytest.mark.parametrize("behaviour", [silent, drip])
