@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from edgex.errors import EdgexError, ImageError, UsageError
 from edgex.runtime import Result, Session
+from edgex.runtime.file_names import class_components, shortened
 from edgex.runtime.picture_files import describe, find_pictures, none_found
 from edgex.utils.output import save_picture
 
 EXPORTED = (".onnx", ".engine")
 """Suffixes of exported files."""
+_MOST_STEM_BYTES = 150
+"""Of a picture's name that its overlay's repeats; file systems allow 255 bytes in all."""
 
 
 class Predictor(Protocol):
@@ -34,14 +39,17 @@ class Predictions:
 
     def write_overlays(self, folder: str | os.PathLike[str]) -> list[Path]:
         """Writes each picture with its heatmap as <picture>.<explained class>.png; equal names are numbered."""
-        stems = [path.stem for path, _ in self.results]
-        written = []
+        stems = Counter(path.stem for path, _ in self.results)
+        written: dict[Path, None] = {}
         for number, (path, result) in enumerate(self.results):
-            stem = path.stem if stems.count(path.stem) == 1 else f"{path.stem}.{number}"
-            target = Path(folder) / f"{stem}.{_slug(result.explained)}.png"
+            label = class_components(result.classes)[result.explained_index]
+            stem = shortened(path.stem, _MOST_STEM_BYTES)
+            plain = [f"{stem}.{label}.png"] if stems[path.stem] == 1 else []
+            names = itertools.chain(plain, (f"{stem}.{n}.{label}.png" for n in itertools.count(number)))
+            target = next(target for name in names if (target := Path(folder) / name) not in written)
             save_picture(result.overlay(path), target)
-            written.append(target)
-        return written
+            written[target] = None
+        return list(written)
 
 
 def predict(
@@ -105,7 +113,3 @@ def open_predictor(
     from edgex.files import zoo
 
     return TorchSession(zoo.resolve(os.fspath(model), "model"))
-
-
-def _slug(text: str) -> str:
-    return "".join(c if c.isalnum() else "-" for c in text.lower())

@@ -24,6 +24,7 @@ from edgex.export.tensorrt import write_engine
 from edgex.files import zoo
 from edgex.files.model_file import LoadedModel, ModelCard, load_model
 from edgex.models.self_explaining import SelfExplainingViT
+from edgex.runtime.file_names import check_name
 
 Format = Literal["onnx", "tensorrt"]
 FORMATS: tuple[Format, ...] = ("onnx", "tensorrt")
@@ -238,4 +239,7 @@ def _prepare(
 
 
 def _target(out: str | os.PathLike[str] | None, card: ModelCard, suffix: str) -> Path:
-    return Path(f"{card.name}.{suffix}") if out is None else Path(out)
+    if out is not None:
+        return Path(out)
+    name = check_name(card.name, argument="out", what="a model's name")
+    return Path(f"{name}.{suffix}")

@@ -249,12 +249,13 @@ def combine(
     if scope is not None and keep is None:
         raise UsageError("the scope says where the kept share counts: add --keep, or leave it out", argument="scope")
     from edgex.files import zoo
+    from edgex.runtime.file_names import name_of
     from edgex.vectors import arithmetic
 
     card = arithmetic.combine(
         [zoo.resolve(vector, "vector") for vector in vectors],
         out,
-        name=name or out.name.removesuffix(".safetensors"),
+        name=name_of(out, name),
         weights=weights,
         options=arithmetic.CombineOptions(
             method=method,

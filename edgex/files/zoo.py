@@ -18,6 +18,7 @@ from edgex.files.home import Bake, files_in, home, home_or_none, newest_record, 
 from edgex.files.model_file import LoadedModel, card_of, load_card, load_model
 from edgex.files.tensor_file import TensorFile
 from edgex.files.vector_file import VectorCard
+from edgex.runtime.file_names import check_name
 from edgex.utils.text import nearest
 
 BUILT_IN = Path(__file__).parents[1] / "built_in"
@@ -39,8 +40,8 @@ class Entry:
 
 
 def local_path(name: str) -> Path:
-    """Where a local artefact of this name lies or would lie."""
-    return home() / "zoo" / f"{name}{SUFFIX}"
+    """Where a local artefact of this name lies or would lie; UsageError for a name that cannot be that of a file."""
+    return home() / "zoo" / f"{check_name(name)}{SUFFIX}"
 
 
 def entries() -> list[Entry]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from edgex.errors import ArtefactError, UsageError
 from edgex.importers.checkpoint_files import DEEPSPEED
+from edgex.runtime.printable import printable
 from edgex.utils.text import nearest
 
 # What holds an optimizer's state, a schedule's or a loop's, and no weights.
@@ -58,7 +59,7 @@ class WeightSet:
 
     def name(self, path: Path) -> str:
         """What the weights are called, from their file's name: with the key where there was a choice."""
-        return f"{path.stem}:{self.key}" if self.others else path.stem
+        return printable(f"{path.stem}:{self.key}" if self.others else path.stem)
 
 
 def choose(content: Any, path: Path, key: str | None = None) -> WeightSet:

@@ -20,6 +20,7 @@ from edgex.importers import pretrained as published
 from edgex.importers.class_heads import parse_classes
 from edgex.importers.settings import settle
 from edgex.models import backbones
+from edgex.runtime.file_names import check_name
 from edgex.utils.output import refuse_to_overwrite
 
 PathLike = str | os.PathLike[str]
@@ -115,14 +116,14 @@ def import_weights(
         make = functools.partial(
             assembly.import_model, path, base_weights=base_weights, weights_key=weights_key, report=report
         )
-        chosen = name or named.absolute().name.partition(".")[0]
+        chosen = check_name(named.absolute().name.partition(".")[0] if name is None else name)
     else:
         found = published.find(
             _architecture(arch, image_size, pooling), None if pretrained == "default" else pretrained
         )
         settings = settle(found.stated, given, source=found.name, own_head=own_head)
         make = functools.partial(assembly.import_pretrained, found)
-        chosen = name or settings.architecture.model
+        chosen = check_name(settings.architecture.model if name is None else name)
     for remark in settings.remarks:
         if report is not None:
             report(remark)

@@ -21,6 +21,7 @@ from edgex.files import zoo
 from edgex.files.model_file import LoadedModel, load_model
 from edgex.files.tensor_file import check_writable
 from edgex.models.self_explaining import SelfExplainingViT
+from edgex.runtime.file_names import name_of
 from edgex.runtime.preprocessing import Preprocessing
 from edgex.shapley.label_file import LabelsCard, save_labels
 from edgex.shapley.labels import LabelOptions, Labels, joined, label, reliability, totals
@@ -77,6 +78,7 @@ def make_labels(
     check_workers(workers)
     options = LabelOptions(pairs=pairs, side=side_of(players), classes=classes, seed=seed, features=features)
     model_path, path = zoo.resolve(os.fspath(model), "model"), Path(out)
+    chosen = name_of(path, name)
     roots = [Path(data)] if isinstance(data, (str, os.PathLike)) else [Path(root) for root in data]
     work = path.with_name(path.name + ".work") if cache_dir is None else Path(cache_dir)
     with processes.joined(device) as group:
@@ -103,7 +105,7 @@ def make_labels(
         seconds = time.monotonic() - started
         stable = reliability(labels, total)
         card = LabelsCard(
-            name=name or path.name.removesuffix(".safetensors"),
+            name=chosen,
             architecture=predictor.architecture,
             predictor={"name": predictor.name, "sha256": digest},
             preprocessing=predictor.preprocessing,

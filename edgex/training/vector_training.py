@@ -25,6 +25,7 @@ from edgex.files.tensor_file import check_writable
 from edgex.files.vector_file import VectorCard, difference, save_vector
 from edgex.models.evidence.readout import has_readout
 from edgex.models.self_explaining import SelfExplainingViT
+from edgex.runtime.printable import printable
 from edgex.shapley.labelling import load_predictor
 from edgex.training.learning import Learned, LearnOptions, learn
 from edgex.training.online import OnlineOptions, learn_online
@@ -110,7 +111,7 @@ def train(
             name=name,
             architecture=card.architecture,
             base=card.base,
-            source=source_name or lesson.folders[0].root.resolve().name,
+            source=source_name or printable(lesson.folders[0].root.resolve().name),
             supervision=source.supervision,
             evidence=dataclasses.replace(model.evidence, scale=explained.scale),
             alpha=alpha,

@@ -18,6 +18,7 @@ from edgex.files import zoo
 from edgex.files.model_file import ModelCard
 from edgex.files.vector_file import STORAGE, VectorCard
 from edgex.models.evidence.readout import has_readout
+from edgex.runtime.file_names import name_of
 from edgex.shapley.labelling import load_predictor
 from edgex.shapley.labels import LabelOptions
 from edgex.shapley.superpixels import side_of
@@ -121,7 +122,7 @@ def train(
         None if weights is None else Path(weights),
         path,
         options,
-        name=name or _name_of(path),
+        name=name_of(path, name),
         resize=resize,
         val_fraction=val_fraction,
         dtype=STORAGE[dtype],
@@ -255,7 +256,7 @@ def learn_vector(
             limit=limit,
         ),
         path,
-        name=name or _name_of(path),
+        name=name_of(path, name),
         source_name=source,
         options=options,
         evidence_blocks=evidence_blocks,
@@ -314,7 +315,3 @@ def _paths(given: PathLike | Sequence[PathLike] | None) -> tuple[Path, ...]:
 
 def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
-
-
-def _name_of(path: Path) -> str:
-    return path.name.removesuffix(".safetensors")

@@ -10,12 +10,24 @@ import datetime
 from typing import Any
 
 from edgex._version import __version__
+from edgex.runtime.printable import printable
 
 
 def step(name: str, /, *, dated: bool = True, **fields: Any) -> dict[str, Any]:
     """One JSON-ready provenance step: "step", the fields in their order, "edgex" (the version) and "date" (UTC).
 
+    Text in it, such as the names of files, is made `printable`.
+
     dated: False leaves the date out, where the same inputs are to give the same file on any day.
     """
-    taken = {"step": name, **fields, "edgex": __version__}
+    taken = {"step": name, **{key: _printable(value) for key, value in fields.items()}, "edgex": __version__}
     return taken | {"date": datetime.datetime.now(datetime.UTC).date().isoformat()} if dated else taken
+
+
+def _printable(value: Any) -> Any:
+    """The same value with every text in it, however deep, made printable."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {key: _printable(entry) for key, entry in value.items()}
+    return type(value)(map(_printable, value)) if isinstance(value, (list, tuple)) else value

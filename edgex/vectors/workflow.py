@@ -18,6 +18,7 @@ from edgex.errors import ArtefactError, UsageError
 from edgex.files import home, zoo
 from edgex.files.model_file import ModelCard, load_card
 from edgex.files.vector_file import VectorCard, load_vector_card
+from edgex.runtime.file_names import check_name
 from edgex.utils.output import refuse_to_overwrite
 from edgex.utils.text import Report, silent
 from edgex.vectors.alpha import accuracies, choose
@@ -100,7 +101,7 @@ def bake(
     warnings = warnings_for(records_of(tau.metrics), before)
     for warning in warnings:
         say(f"warning: {warning}")
-    path = Path(out) if out is not None else zoo.local_path(f"{before.name}-baked")
+    path = Path(out) if out is not None else _zoo_path(before)
     result = BakeResult(path, before, before.name, tau.name, tau.alpha, warnings=tuple(warnings))
     metrics: dict[str, Any] = {}
     if val is not None:
@@ -125,6 +126,11 @@ def bake(
     except ArtefactError as error:
         say(f"warning: exporting needs this model's name, since the bake was not recorded: {error}")
     return dataclasses.replace(result, card=card)
+
+
+def _zoo_path(target: ModelCard) -> Path:
+    """Where a bake goes that is given no place; UsageError where the target's name cannot be that of a file."""
+    return zoo.local_path(check_name(target.name, argument="out", what="a target's name") + "-baked")
 
 
 def _check_arguments(

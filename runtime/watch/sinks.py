@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw
 
 from edgex.runtime.atomic_files import atomic_output, write_error
 from edgex.runtime.captions import check_font, fit_text
+from edgex.runtime.file_names import class_components
 from edgex.runtime.printable import printable_json
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class FolderSink:
         """See `Sink`."""
         if frame.is_rerun:
             return
-        label = re.sub(r"\W+", "-", frame.result.explained.lower()).strip("-")[:60]
+        label = class_components(frame.result.classes)[frame.result.explained_index]
         path = self._folder / f"{frame.number:06d}.{label}.jpg"
         if self._replace:
             _remove_earlier(self._folder)

@@ -26,3 +26,9 @@ def test_a_step_without_a_date_is_the_same_on_any_day() -> None:
         "size": [32, 32],
         "edgex": edgex.__version__,
     }
+
+
+def test_names_of_files_in_a_step_are_printable() -> None:
+    taken = provenance.step("x", inputs=[{"name": "caf\udce9\x1b[2J", "sizes": (1, 2)}], data={"name": "a\u202e"})
+    assert taken["inputs"] == [{"name": r"caf\udce9\x1b[2J", "sizes": (1, 2)}]
+    assert taken["data"] == {"name": r"a\u202e"}
