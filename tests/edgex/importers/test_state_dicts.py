@@ -12,7 +12,7 @@ import torch
 from libraries import CLASSES, TINY, TINY_QUICK, assert_same_logits, pictures, saved, shaken
 from torch import nn
 
-from edgex.errors import MismatchError
+from edgex.errors import ArtefactError, MismatchError
 from edgex.importers.assembly import import_model
 from edgex.importers.base_weights import load_base
 from edgex.models.backbones import architecture
@@ -108,8 +108,11 @@ class TestTransformers:
             path.write_text(json.dumps({**own, key: value}))
             with pytest.raises(MismatchError, match=f"config.json says {key} {value}, open_clip/tiny-quickgelu has"):
                 load_base(TINY_QUICK, tmp_path / "model.safetensors")
-        path.write_text("not JSON")
+        path.write_text('["of another program"]')
         load_base(TINY_QUICK, tmp_path / "model.safetensors")
+        path.write_text(json.dumps(own)[:-9])
+        with pytest.raises(ArtefactError, match=r"config\.json: expected JSON"):
+            load_base(TINY_QUICK, tmp_path / "model.safetensors")
 
     def test_an_incomplete_triple_is_named(self, hf_config: Any, tmp_path: Path) -> None:
         from transformers import CLIPVisionModelWithProjection
