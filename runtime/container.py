@@ -1,7 +1,8 @@
 """Takes the bytes of a fused model file apart: an ONNX file's protobuf, or an engine file's header.
 
 Only what the checks before loading need: the `edgex` metadata entry, the declared inputs and outputs, whether the file
-is whole, and whether any tensor lies outside of the file. What the metadata means is in `metadata`.
+is whole, and whether every tensor lies in the file with as many values as it declares. What the metadata means is in
+`metadata`.
 Field numbers are those of onnx/onnx.proto; the encoding is https://protobuf.dev/programming-guides/encoding.
 """
 
@@ -22,8 +23,19 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 # ModelProto
 _MODEL_GRAPH, _MODEL_METADATA, _MODEL_FUNCTIONS = 7, 14, 25
 _MODEL_FIELDS = {1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26}
-# TensorProto
-_TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION = 13, 14
+# TensorProto and SparseTensorProto
+_TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_RAW, _TENSOR_EXTERNAL_DATA, _TENSOR_DATA_LOCATION = 1, 2, 9, 13, 14
+_SPARSE_DIMS = 3
+_BITS = {
+    **dict.fromkeys((2, 3, 9, 17, 18, 19, 20, 24), 8),
+    **dict.fromkeys((4, 5, 10, 16), 16),
+    **dict.fromkeys((1, 6, 12), 32),
+    **dict.fromkeys((7, 11, 13, 14), 64),
+    15: 128,
+    **dict.fromkeys((21, 22, 23), 4),
+    **dict.fromkeys((25, 26), 2),
+}
+"""Of a value in raw_data, by the numbers of TensorProto.DataType."""
 
 _NESTED: dict[str, dict[int, str]] = {
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
@@ -31,6 +43,7 @@ _NESTED: dict[str, dict[int, str]] = {
     "node": {5: "attribute"},
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
     "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {},
 }
 """Which fields of a message lead to tensors, and what they hold."""
 _DEEPEST = 64
@@ -72,12 +85,13 @@ class _MalformedError(Exception):
 def read_onnx(data: bytes, path: Path) -> OnnxContent:
     """The `edgex` metadata entry of an ONNX file, and what its graph declares.
 
-    Raises ArtefactError for anything but a whole ONNX file with that entry and with all its weights inside.
+    Raises ArtefactError for anything but a whole ONNX file with that entry and with all its weights inside, which would
+    take more memory than the file's size.
     """
     texts: list[str] = []
     inputs: dict[str, Declared] = {}
     outputs: dict[str, Declared] = {}
-    external, graph = False, False
+    external, hollow, graph = False, None, False
     position = 0
     try:
         for field, value, end in _fields(memoryview(data)):
@@ -87,7 +101,9 @@ def read_onnx(data: bytes, path: Path) -> OnnxContent:
                 key, text = _entry(value)
                 texts += [text] if key == METADATA_KEY else []
             elif field in (_MODEL_GRAPH, _MODEL_FUNCTIONS):
-                external = external or _external(value, "graph" if field == _MODEL_GRAPH else "function")
+                for kind, tensor in _tensors(value, "graph" if field == _MODEL_GRAPH else "function"):
+                    external = external or _external(tensor, kind)
+                    hollow = hollow or _hollow(tensor, kind)
                 if field == _MODEL_GRAPH:
                     graph = True
                     _declared(value, inputs, outputs)
@@ -109,6 +125,8 @@ def read_onnx(data: bytes, path: Path) -> OnnxContent:
             f"{path}: expected all weights inside the ONNX file, found some in another file; "
             "export it again as one file"
         )
+    if hollow:
+        raise ArtefactError(f"{path}: {hollow}: the file is damaged, copy or export it again")
     if len(texts) != 1:
         raise ArtefactError(
             f"{path}: expected a fused model of edgex with a metadata entry {METADATA_KEY!r}, found "
@@ -224,18 +242,52 @@ def _text(value: memoryview | int | None) -> str:
         raise _MalformedError from None
 
 
-def _external(message: memoryview | int, kind: str, depth: int = 0) -> bool:
-    """Whether a tensor anywhere in the message lies in another file."""
-    nested = _NESTED.get(kind)
+def _tensors(message: memoryview | int, kind: str, depth: int = 0) -> Iterator[tuple[str, memoryview]]:
+    """("tensor" or "sparse", its message) of every tensor anywhere in a message."""
+    message = _message(message)
     if depth > _DEEPEST:
         raise _MalformedError
-    for field, value, _ in _fields(_message(message)):
-        if nested is None:
-            if field == _TENSOR_EXTERNAL_DATA or (field == _TENSOR_DATA_LOCATION and value == 1):
-                return True
-        elif field in nested and _external(value, nested[field], depth + 1):
-            return True
-    return False
+    if kind in ("tensor", "sparse"):
+        yield kind, message
+    nested = _NESTED[kind]
+    for field, value, _ in _fields(message):
+        if field in nested:
+            yield from _tensors(value, nested[field], depth + 1)
+
+
+def _external(tensor: memoryview, kind: str) -> bool:
+    """Whether a tensor lies in another file."""
+    return kind == "tensor" and any(
+        field == _TENSOR_EXTERNAL_DATA or (field == _TENSOR_DATA_LOCATION and value == 1)
+        for field, value, _ in _fields(tensor)
+    )
+
+
+def _hollow(tensor: memoryview, kind: str) -> str | None:
+    """What a tensor declares and does not hold, None where it holds all its values."""
+    count, element, raw, name = 1, 0, None, "of a sparse weight"
+    dims = _TENSOR_DIMS if kind == "tensor" else _SPARSE_DIMS
+    for field, value, _ in _fields(tensor):
+        if field == dims:
+            for size in [value] if isinstance(value, int) else _packed(value):
+                count *= size
+        elif kind == "tensor" and field == _TENSOR_TYPE and isinstance(value, int):
+            element = value
+        elif kind == "tensor" and field == _TENSOR_RAW:
+            raw = _message(value)
+        elif kind == "tensor" and field == _TENSOR_NAME:
+            name = f"'{_text(value)}'"
+    # Values that are not raw take a byte or more each, two to a byte at the most.
+    room = 2 * len(tensor) if raw is None else 8 * len(raw) // _BITS.get(element, 2)
+    return f"tensor {name} declares {count} values and holds at most {room}" if count > room else None
+
+
+def _packed(message: memoryview) -> Iterator[int]:
+    """The integers of a packed field."""
+    position = 0
+    while position < len(message):
+        value, position = _varint(message, position)
+        yield value
 
 
 def _message(value: memoryview | int) -> memoryview:

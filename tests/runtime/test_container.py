@@ -80,28 +80,77 @@ def test_random_damage_never_gets_past_as_another_error(make_graph: Callable[...
             continue
 
 
-@pytest.mark.parametrize("place", ["initializer", "constant", "branch", "list", "sparse", "function"])
+def hide(model: onnx.ModelProto, tensor: onnx.TensorProto, place: str) -> None:
+    """Puts a tensor where a graph may hold one."""
+    if place == "initializer":
+        model.graph.initializer.append(tensor)
+    elif place == "constant":
+        model.graph.node.append(constant(tensor))
+    elif place == "branch":
+        output = helper.make_tensor_value_info("c", TensorProto.FLOAT, [3])
+        branch = helper.make_graph([constant(tensor)], "branch", [], [output])
+        model.graph.node.append(helper.make_node("If", ["x"], ["y"], then_branch=branch, else_branch=branch))
+    elif place == "list":
+        model.graph.node.append(helper.make_node("Anything", [], ["y"], tensors=[tensor]))
+    elif place == "sparse":
+        indices = numpy_helper.from_array(np.arange(3))
+        model.graph.sparse_initializer.append(helper.make_sparse_tensor(tensor, indices, [9]))
+    else:
+        opset = [helper.make_opsetid("", 18)]
+        model.functions.append(helper.make_function("own", "f", [], ["c"], [constant(tensor)], opset))
+
+
+PLACES = ["initializer", "constant", "branch", "list", "sparse", "function"]
+
+
+@pytest.mark.parametrize("place", PLACES)
 def test_weights_in_other_files_are_found_wherever_they_hide(
     make_graph: Callable[..., onnx.ModelProto], place: str
 ) -> None:
     model = make_graph()
-    if place == "initializer":
-        model.graph.initializer.append(external())
-    elif place == "constant":
-        model.graph.node.append(constant(external()))
-    elif place == "branch":
-        output = helper.make_tensor_value_info("c", TensorProto.FLOAT, [3])
-        branch = helper.make_graph([constant(external())], "branch", [], [output])
-        model.graph.node.append(helper.make_node("If", ["x"], ["y"], then_branch=branch, else_branch=branch))
-    elif place == "list":
-        model.graph.node.append(helper.make_node("Anything", [], ["y"], tensors=[external()]))
-    elif place == "sparse":
-        indices = numpy_helper.from_array(np.arange(3))
-        model.graph.sparse_initializer.append(helper.make_sparse_tensor(external(), indices, [9]))
-    else:
-        opset = [helper.make_opsetid("", 18)]
-        model.functions.append(helper.make_function("own", "f", [], ["c"], [constant(external())], opset))
+    hide(model, external(), place)
     with pytest.raises(ArtefactError, match="expected all weights inside the ONNX file"):
+        read_onnx(serialise(model, edgex="{}"), PATH)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("raw", [False, True])
+def test_weights_that_declare_more_than_they_hold_are_found(
+    make_graph: Callable[..., onnx.ModelProto], place: str, raw: bool
+) -> None:
+    model = make_graph()
+    tensor = helper.make_tensor("w", TensorProto.FLOAT, [3], [1.0, 2.0, 3.0])
+    if raw:
+        tensor = numpy_helper.from_array(np.ones(3, np.float32), "w")
+    hide(model, tensor, place)
+    assert read_onnx(serialise(model, edgex="{}"), PATH).text == "{}"
+    tensor.dims[:] = [1 << 20, 1 << 20]
+    model = make_graph()
+    hide(model, tensor, place)
+    with pytest.raises(ArtefactError, match="tensor 'w' declares 1099511627776 values and holds at most "):
+        read_onnx(serialise(model, edgex="{}"), PATH)
+
+
+@pytest.mark.parametrize("kind", [k for k in TensorProto.DataType.values() if k not in (0, 8, 27, 28)])
+def test_one_value_more_than_the_bytes_hold_is_too_many(make_graph: Callable[..., onnx.ModelProto], kind: int) -> None:
+    packed = {TensorProto.UINT4: 4, TensorProto.INT4: 4, TensorProto.FLOAT4E2M1: 4, 25: 2, 26: 2}
+    bits = packed.get(kind) or 8 * helper.tensor_dtype_to_np_dtype(kind).itemsize
+    for count, fits in ((16, True), (16 + 8, False)):
+        model = make_graph()
+        tensor = TensorProto(name="w", data_type=kind, dims=[count], raw_data=bytes(16 * bits // 8))
+        model.graph.initializer.append(tensor)
+        if fits:
+            read_onnx(serialise(model, edgex="{}"), PATH)
+            continue
+        with pytest.raises(ArtefactError, match="declares 24 values and holds at most 16"):
+            read_onnx(serialise(model, edgex="{}"), PATH)
+
+
+def test_a_sparse_weight_is_no_larger_than_its_values(make_graph: Callable[..., onnx.ModelProto]) -> None:
+    model = make_graph()
+    values, indices = (numpy_helper.from_array(np.ones(3, kind), "w") for kind in (np.float32, np.int64))
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, [1 << 40]))
+    with pytest.raises(ArtefactError, match="tensor of a sparse weight declares 1099511627776 values"):
         read_onnx(serialise(model, edgex="{}"), PATH)
 
 
