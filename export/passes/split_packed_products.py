@@ -55,10 +55,11 @@ def _replacement(op: Any, x: ir.Value, weight: ir.Value, bias: ir.Value, part_0:
     made = []
     weights = np.split(graph.array_of(weight), len(outputs), axis=1)
     biases = np.split(graph.array_of(bias), len(outputs))
-    for index, (old, matrix, offset) in enumerate(zip(outputs, weights, biases, strict=True)):
-        # The bias names its layer; the packed weight has lost its name when it was transposed.
-        name = f"{bias.name}_weight" + "_" * index
-        product = op.MatMul(x, op.initializer(ir.tensor(matrix.copy(), name=name)))
+    for old, matrix, offset in zip(outputs, weights, biases, strict=True):
+        # The bias names its layer; the packed weight has lost its name when it was transposed. Layers whose biases are
+        # equal, as zeros are, share one, so that only the name of the output is each part's own.
+        name = f"{bias.name}_{old.name}"
+        product = op.MatMul(x, op.initializer(ir.tensor(matrix.copy(), name=f"{name}_weight")))
         graph.typed(product, old, old.shape or ())
-        made.append(op.Add(product, op.initializer(ir.tensor(offset.copy(), name=f"{bias.name}_part" + "_" * index))))
+        made.append(op.Add(product, op.initializer(ir.tensor(offset.copy(), name=f"{name}_part"))))
     return made

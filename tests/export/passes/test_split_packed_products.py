@@ -21,6 +21,22 @@ def test_query_key_and_value_get_products_of_their_own(
     assert_same_outputs(expected, outputs_of(model, small_pictures, explained))
 
 
+def test_layers_that_share_a_bias(
+    plain: Callable[[], ir.Model], small_pictures: np.ndarray, explained: np.ndarray
+) -> None:
+    """Equal weights become one when constants are folded: zeros of a model that was hardly trained."""
+    model = plain()
+    packed = [node.inputs[0] for node in model.graph if node.op_type == "Split" and len(node.outputs) == 3]
+    additions = [value.producer() for value in packed if value is not None]
+    for addition in additions:
+        assert addition is not None and additions[0] is not None
+        addition.replace_input_with(1, additions[0].inputs[1])
+    assert len(additions) == 5
+    expected = outputs_of(model, small_pictures, explained)
+    assert split_packed_products(model) == 6
+    assert_same_outputs(expected, outputs_of(model, small_pictures, explained))
+
+
 def test_parts_of_different_lengths_stay_packed(plain: Callable[[], ir.Model]) -> None:
     model = plain()
     changed = 0
