@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgex.runtime.errors import ImageError, MissingExtraError, SourceError, install_hint
-from edgex.runtime.frames import as_frame
+from edgex.runtime.frames import MAX_FILE_MEMORY, as_frame
 from edgex.runtime.watch.ending import Ending, cut_short
 from edgex.runtime.watch.source import SourceFrame
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import ModuleType
 
+_MAX_PIXELS = MAX_FILE_MEMORY // 8
+"""Largest picture that is decoded: it is there in the video's colours and in RGB."""
 _MAX_DAMAGED = 100
 """Undecodable packets in a row that make a video unreadable."""
 
@@ -74,14 +76,25 @@ class VideoSource:
             self.close()
             found = "a format that FFmpeg cannot decode" if streams else "a file without pictures in it"
             raise SourceError(f"{self.name}: expected a video, found: {self._cut() or found}")
-        # Decoding several frames at once is faster, and late by as many frames.
-        streams[0].thread_type = "SLICE" if self.live else "AUTO"
-        if streams[0].codec_context.name == "mjpeg" and (not self.live or is_one_picture(self._container)):
-            # A damaged JPEG is an error instead of a picture that is partly grey. Cameras' MJPEG is too often damaged.
-            streams[0].codec_context.options = {"err_detect": "explode"}
+        self._prepare(streams[0])
         self._frames = self._decode(av, streams[0])
         self._first: float | None = None
         self._number = self._decoded = 0
+
+    def _prepare(self, stream: Any) -> None:
+        """Sets the decoder up. Raises SourceError for pictures that would take too much memory."""
+        if stream.width * stream.height > _MAX_PIXELS:
+            self.close()
+            found = f"{stream.width}x{stream.height}"
+            raise SourceError(f"{self.name}: expected pictures of at most {_MAX_PIXELS} pixels, found {found}")
+        # Decoding several frames at once is faster, and late by as many frames.
+        stream.thread_type = "SLICE" if self.live else "AUTO"
+        # The size may change on the way; decoders add margins to it.
+        options = {"max_pixels": str(2 * _MAX_PIXELS)}
+        if stream.codec_context.name == "mjpeg" and (not self.live or is_one_picture(self._container)):
+            # A damaged JPEG is an error instead of a picture that is partly grey. Cameras' MJPEG is too often damaged.
+            options["err_detect"] = "explode"
+        stream.codec_context.options = options
 
     def read(self) -> SourceFrame | None:
         """See `Source`."""

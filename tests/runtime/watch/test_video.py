@@ -17,6 +17,7 @@ import pytest
 
 from edgex.runtime import MissingExtraError, Session, SourceError, Stream, open_source
 from edgex.runtime.watch import stream as stream_module
+from edgex.runtime.watch import video as module
 from edgex.runtime.watch.recording import VideoWriter
 from edgex.runtime.watch.video import VideoSource, displayed
 from streams import COLOURS, LABELS, coloured, read_all, write_video
@@ -277,6 +278,15 @@ def test_without_pyav_the_error_names_the_extra(tmp_path: Path, monkeypatch: pyt
         open_source(str(path)).open()
     with pytest.raises(MissingExtraError, match=r"pip install '\.\[camera\]'"):
         VideoWriter(tmp_path / "b.mp4")
+
+
+def test_pictures_that_would_take_too_much_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_video(tmp_path / "a.mp4")
+    monkeypatch.setattr(module, "_MAX_PIXELS", 64 * 96)
+    assert len(read_all(open_source(path))[0]) == 9
+    monkeypatch.setattr(module, "_MAX_PIXELS", 64 * 96 - 1)
+    with pytest.raises(SourceError, match=r"a\.mp4: expected pictures of at most 6143 pixels, found 96x64$"):
+        open_source(path).open()
 
 
 def test_files_are_closed(tmp_path: Path) -> None:
