@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgex.errors import ArtefactError
+from edgex.runtime import schema
 from edgex.runtime.json_text import parse_json
 
 
@@ -57,13 +58,21 @@ def _artefact(path: Path) -> dict[str, Any]:
         }
 
 
+_DESCRIBED = schema.object_with(
+    metrics=schema.Default(schema.mapping, None),
+    base=schema.Default(schema.optional(schema.object_with(name=schema.text, fingerprint=schema.text)), None),
+)
+"""What people may be shown of a fused file beyond `edgex.runtime.metadata`."""
+
+
 def _fused(path: Path) -> dict[str, Any]:
     from edgex.runtime import container, metadata
 
     _, plan = metadata.load(path)
     data = path.read_bytes()
     text = container.read_engine(data, path)[0] if plan is not None else container.read_onnx(data, path).text
-    return {"file_kind": "onnx" if plan is None else "engine", "metadata": parse_json(text, str(path))}
+    described = schema.checked(_DESCRIBED, parse_json(text, str(path)), str(path), advice="export it again")
+    return {"file_kind": "onnx" if plan is None else "engine", "metadata": described}
 
 
 def _sha256(path: Path) -> str:

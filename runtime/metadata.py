@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgex.runtime import schema
-from edgex.runtime.container import Declared, read_engine, read_onnx
+from edgex.runtime.container import Declared, OnnxContent, read_engine, read_onnx
 from edgex.runtime.errors import ArtefactError
 from edgex.runtime.json_text import parse_json
 from edgex.runtime.preprocessing import PREPROCESSING, Preprocessing
@@ -126,13 +126,13 @@ def load(path: str | os.PathLike[str], verify: bool = True) -> tuple[Metadata, b
     except OSError as error:
         raise ArtefactError(f"{path}: expected a fused model file, found {error.strerror or error}") from None
     plan: bytes | None = None
+    content: OnnxContent | None = None
     if data[4:5] == b"{":
         text, plan = read_engine(data, path)
     else:
-        text, *declared = read_onnx(data, path)
+        content = read_onnx(data, path)
+        text = content.text
     metadata = Metadata.from_dict(parse_json(text, f"{path}: metadata"), str(path))
-    if plan is None:
-        _check_graph(*declared, metadata, path)
     if plan is not None and metadata.tensorrt is None:
         raise ArtefactError(f"{path}: expected the key tensorrt in the metadata of an engine, found none")
     if verify and file_digest(data, metadata.file_sha256) != metadata.file_sha256:
@@ -140,6 +140,8 @@ def load(path: str | os.PathLike[str], verify: bool = True) -> tuple[Metadata, b
             f"{path}: expected sha256 {metadata.file_sha256[:12]}..., found another: the file was changed or "
             "damaged after export; export or copy it again"
         )
+    if content is not None:
+        _check_graph(content, metadata, path)
     return metadata, plan
 
 
@@ -163,9 +165,7 @@ def file_digest(data: bytes, recorded: str) -> str:
     return digest.hexdigest()
 
 
-def _check_graph(
-    inputs: Mapping[str, Declared], outputs: Mapping[str, Declared], metadata: Metadata, path: Path
-) -> None:
+def _check_graph(content: OnnxContent, metadata: Metadata, path: Path) -> None:
     """Raises ArtefactError unless inputs and outputs are those of the fused model contract."""
     expected_inputs = {
         "image": Declared("tensor(uint8)", ("N", *metadata.preprocessing.image_size, 3)),
@@ -176,7 +176,10 @@ def _check_graph(
         "heatmap": Declared("tensor(float)", ("M", *metadata.grid)),
         "base": Declared("tensor(float)", ("M",)),
     }
-    for kind, found, expected in (("inputs", inputs, expected_inputs), ("outputs", outputs, expected_outputs)):
+    for kind, found, expected in (
+        ("inputs", content.inputs, expected_inputs),
+        ("outputs", content.outputs, expected_outputs),
+    ):
         if not found.keys() >= expected.keys() or (kind == "inputs" and found.keys() != expected.keys()):
             names = ", ".join(found)[:200] or "none"
             raise ArtefactError(

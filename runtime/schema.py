@@ -204,7 +204,7 @@ def record(into: Callable[..., T], /, **checks: Check[Any] | Default) -> Check[T
 
 def object_with(**checks: Check[Any] | Default) -> Check[dict[str, Any]]:
     """An object with these keys, given back as it is, with its other keys."""
-    check = record(dict, **checks)
+    check: Check[dict[str, Any]] = record(dict, **checks)
 
     def check_object(value: Any) -> dict[str, Any]:
         check(value)

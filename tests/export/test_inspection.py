@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from wrong_values import with_wrong_values
 
+from edgex.cli.inspect import show
 from edgex.errors import ArtefactError
 from edgex.export import metadata
 from edgex.inspection import inspect
@@ -77,3 +79,21 @@ def test_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("no model")
     with pytest.raises(ArtefactError, match="text.onnx"):
         inspect(tmp_path / "text.onnx")
+
+
+def test_wrong_values_in_a_fused_file_are_shown_or_refused_in_one_line(
+    exported: Callable[[str], Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = {"metrics": {"a": 1}, "base": {"name": "n", "fingerprint": "f"}, "source": "s", "name": "n", "extra": {}}
+    described = inspect(exported("fp32")[0])["metadata"]
+    path = tmp_path / "m.engine"
+    for what, changed in with_wrong_values(more):
+        built = {"package": "tensorrt_rtx", "version": "1", "compute_capabilities": []}
+        header = metadata.encode({**described, "tensorrt": built, **changed}).encode(errors="replace")
+        path.write_bytes(len(header).to_bytes(4, "little") + header + b"plan")
+        metadata.seal(path)
+        try:
+            show(path, as_json=False)
+        except ArtefactError as error:
+            assert str(path) in str(error) and "\n" not in str(error), what
+    assert "fingerprint f" in capsys.readouterr().out

@@ -12,7 +12,7 @@ from edgex.runtime import ArtefactError, Preprocessing, Session, schema
 from edgex.runtime.metadata import Metadata
 from small_model import describe, write
 
-POINT = schema.record(dict, x=schema.number, name=schema.Default(schema.text, "none"))
+POINT: schema.Check[dict[str, Any]] = schema.record(dict, x=schema.number, name=schema.Default(schema.text, "none"))
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from PIL import Image
 
 from edgex.runtime import ArtefactError, EdgexError, ImageError, Result, Session, UsageError
 from edgex.runtime.backends.binding import HostBinding
+from edgex.runtime.backends.onnxruntime import OnnxRuntimeBackend
 
 Reference = Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]]
 
@@ -400,7 +401,7 @@ def test_a_session_and_its_results_travel_to_another_process(
         assert np.array_equal(result.overlay(frame), expected.overlay(frame))
     for again in (pickle.loads(pickle.dumps(session)), copy.deepcopy(session), copy.copy(session)):
         assert again.path == path and again._again == session._again and again._backend is not session._backend
-        assert again._backend._binding is not None
+        assert isinstance(again._backend, OnnxRuntimeBackend) and again._backend._binding is not None
         again.close()
     assert np.array_equal(session(frame, explain="nothing").heatmap, expected.heatmap)
 
