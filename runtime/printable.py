@@ -7,6 +7,7 @@ Everything that edgex prints, draws, logs or stores for people goes through `pri
 from __future__ import annotations
 
 import re
+from typing import Any
 
 # C1 controls and delete; soft hyphen; marks, overrides and isolates of the writing direction (Unicode UAX 9); line and
 # paragraph separator; characters without a width, except the joiners U+200C and U+200D that Persian and emoji are
@@ -27,6 +28,15 @@ def printable(text: object) -> str:
     encoded as UTF-8. Text that is printable already is returned as it is.
     """
     return _IN_TEXT.sub(_escape, str(text))
+
+
+def printable_values(value: Any) -> Any:
+    """JSON-ready values with every text in them, however deep, made `printable`; keys stay."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {key: printable_values(entry) for key, entry in value.items()}
+    return type(value)(map(printable_values, value)) if isinstance(value, (list, tuple)) else value
 
 
 def printable_json(text: str, encoding: str | None = "utf-8") -> str:

@@ -10,7 +10,7 @@ import datetime
 from typing import Any
 
 from edgex._version import __version__
-from edgex.runtime.printable import printable
+from edgex.runtime.printable import printable_values
 
 
 def step(name: str, /, *, dated: bool = True, **fields: Any) -> dict[str, Any]:
@@ -20,14 +20,5 @@ def step(name: str, /, *, dated: bool = True, **fields: Any) -> dict[str, Any]:
 
     dated: False leaves the date out, where the same inputs are to give the same file on any day.
     """
-    taken = {"step": name, **{key: _printable(value) for key, value in fields.items()}, "edgex": __version__}
+    taken = {"step": name, **printable_values(fields), "edgex": __version__}
     return taken | {"date": datetime.datetime.now(datetime.UTC).date().isoformat()} if dated else taken
-
-
-def _printable(value: Any) -> Any:
-    """The same value with every text in it, however deep, made printable."""
-    if isinstance(value, str):
-        return printable(value)
-    if isinstance(value, dict):
-        return {key: _printable(entry) for key, entry in value.items()}
-    return type(value)(map(_printable, value)) if isinstance(value, (list, tuple)) else value

@@ -27,9 +27,11 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from edgex.runtime.captions import check_font
+from edgex.runtime.classes import class_name
 from edgex.runtime.errors import UsageError
 from edgex.runtime.json_text import parse_json
 from edgex.runtime.overlay import colours
+from edgex.runtime.printable import printable, printable_values
 from edgex.runtime.watch.page_server import HOST, Answer, RefusedError, Request, Routes, Server
 from edgex.runtime.watch.sinks import captioned
 
@@ -115,11 +117,11 @@ class Page:
         """What does not change while the stream runs."""
         session = self.stream.session
         return {
-            "model": session.path.name,
+            "model": printable(session.path.name),
             "provider": session.provider,
-            "source": self.stream.source.name,
+            "source": printable(self.stream.source.name),
             "policy": self.stream.policy,
-            "classes": list(session.classes),
+            "classes": list(map(class_name, session.classes)),
             "colours": {name: colours(name).round().astype(int).tolist() for name in ("turbo", "for", "against")},
         }
 
@@ -143,7 +145,7 @@ class Page:
                 "heatmap": result.heatmap.round(5).tolist(),
                 "latency_ms": 1000 * frame.latency,
             }
-        return state
+        return printable_values(state)
 
     def _routes(self) -> Routes:
         files = {path: {"GET": partial(_file, *file)} for path, file in _FILES.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from edgex.runtime.captions import fit_text, font_folders
 
 
 @pytest.fixture(autouse=True)
-def system_fonts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def system_fonts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """The folder of the system's fonts, empty."""
     folder = tmp_path / "system" / "fonts"
     folder.mkdir(parents=True)

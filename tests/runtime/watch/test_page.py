@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import http.client
 import io
 import json
@@ -24,7 +25,9 @@ from PIL import Image
 from reverse_proxy import reverse_proxy
 
 from edgex.runtime import Session, Stream, UsageError
+from edgex.runtime.classes import ClassIndex
 from edgex.runtime.watch.page import _PATIENCE, LARGEST, Page, encode
+from edgex.runtime.watch.source import SourceFrame
 from streams import Script, coloured
 
 
@@ -97,6 +100,22 @@ def test_the_newest_state(running: Running, session: Session) -> None:
     assert state["meter"]["frames"] == 3
     # The bare picture: the heatmap is the browser's to draw.
     assert np.abs(picture.astype(int) - coloured(2)).max() <= 4
+
+
+def test_names_are_safe_to_read(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    classes = ("\x1b[2J", "\ufeffred\u202e", *session.classes[2:])
+    monkeypatch.setattr(session, "metadata", dataclasses.replace(session.metadata, classes=classes))
+    stream = Stream(session, Script(["bad", 0]))
+    page = Page(stream)
+    (frame,) = stream
+    named = dataclasses.replace(frame, source_frame=SourceFrame(frame.source_frame.frame, "caf\udce9\x9b.jpg"))
+    shown = json.dumps([page.about(), page.state(1, named, "a\x1bnote")], ensure_ascii=False)
+    page.close()
+    assert shown.isprintable()
+    assert page.about()["classes"][:2] == [r"\x1b[2J", r"red\u202e"]
+    assert page.state(1, named, "")["name"] == r"caf\udce9\x9b.jpg"
+    index = ClassIndex(classes)
+    assert [index.number(name) for name in page.about()["classes"]] == list(range(len(classes)))
 
 
 def explains(number: int) -> Callable[[dict[str, Any]], bool]:
