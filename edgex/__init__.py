@@ -29,6 +29,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+import edgex.runtime  # noqa: F401  it switches off the telemetry of libraries that a program imports after edgex
 from edgex._version import __version__
 
 if TYPE_CHECKING:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import importlib.util
-import os
 import platform
 from pathlib import Path
 from typing import Any
 
 from edgex._version import __version__
 from edgex.files.home import home_or_none
+from edgex.runtime import telemetry
 from edgex.runtime.errors import install_hint
 
 
@@ -84,7 +84,8 @@ class Diagnosis:
             "providers": self.providers,
             "gpus": self.gpus,
             "advice": self.advice,
-            "onnxruntime_telemetry": "off" if telemetry_is_off() else "on",
+            "onnxruntime_telemetry": telemetry.states()["onnxruntime"],
+            "telemetry": telemetry.states() | dict.fromkeys(telemetry.WITHOUT, "none"),
             "home": None if self.home is None else str(self.home),
             "newest_bake": None if self.newest_bake is None else str(self.newest_bake),
         }
@@ -94,11 +95,6 @@ def diagnose() -> Diagnosis:
     """Looks at this installation and this machine."""
     packages = {package.distribution: _version(package.distribution) for package in PACKAGES}
     return Diagnosis(packages, _providers(), _gpus(), _advice(packages), home_or_none(), _newest_bake())
-
-
-def telemetry_is_off() -> bool:
-    """Whether onnxruntime's telemetry is off; edgex.runtime switches it off unless ORT_DISABLE_TELEMETRY is set."""
-    return os.environ.get("ORT_DISABLE_TELEMETRY") == "1"
 
 
 def extra_of(module: str) -> str | None:

@@ -33,15 +33,16 @@ one environment overwrite each other, so install one.
 | watch/ | `Stream`, `open_source`: a session over cameras, videos and folders; results as pictures, JSON, a page |
 | json_text | reading text and JSON that came from elsewhere, of bounded size and depth |
 | atomic_files | writing a file whole or not at all |
+| telemetry | switching off that of libraries |
 | errors | every error raised on purpose |
 """
 
 from __future__ import annotations
 
 import importlib
-import os
 from typing import TYPE_CHECKING, Any
 
+from edgex.runtime import telemetry
 from edgex.runtime.errors import (
     ArtefactError,
     EdgexError,
@@ -63,9 +64,8 @@ if TYPE_CHECKING:
     from edgex.runtime.watch.open_source import open_source
     from edgex.runtime.watch.stream import Stream
 
-# onnxruntime writes an identifier of the device into the user's cache and looks up a telemetry host unless this is set
-# before its first import. Every module of edgex that imports it lies behind this one; a user's own value is kept.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+# Before the first import of any of the libraries; every module of edgex that imports one lies behind this one.
+telemetry.switch_off()
 
 __all__ = [
     "ArtefactError",

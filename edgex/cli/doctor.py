@@ -31,7 +31,7 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = F
         say(f"  {package.distribution:<22}{state:<44}{package.purpose}")
     say(f"execution providers: {', '.join(found.providers) or 'none'}")
     say(f"GPUs that torch sees: {', '.join(found.gpus) or 'none'}")
-    say(f"onnxruntime's telemetry: {described['onnxruntime_telemetry']}")
+    say(f"telemetry: {', '.join(f'{library} {state}' for library, state in described['telemetry'].items())}")
     say(f"folder of your own models ($EDGEX_HOME): {found.home or 'none'}")
     say(f"newest bake, which `edgex export` takes by default: {found.newest_bake or 'none'}")
     for line in found.advice:

@@ -120,6 +120,8 @@ def test_zoo_doctor_and_version(run: Run) -> None:
     assert "did you mean cars" in error_line(run("zoo", "path", "carz", code=2))
     found = json.loads(run("doctor", "--json").stdout)
     assert found["onnxruntime_telemetry"] == "off"
+    states = {"onnxruntime": "off", "huggingface_hub": "off"}
+    assert found["telemetry"] == states | dict.fromkeys(("torch", "timm", "open_clip", "OpenVINO's provider"), "none")
     assert "CPUExecutionProvider" in found["providers"]
     assert "torch" in run("doctor").stdout
     assert run("--version").stdout.startswith("edgex ")
