@@ -97,7 +97,7 @@ def test_the_runtime_imports_no_library_of_the_workstation(name: str) -> None:
 
 @pytest.mark.parametrize("name", [n for n in MODULES if n != "edgex.cli.console"])
 def test_only_the_console_prints(name: str) -> None:
-    """It escapes what would steer a terminal. The package's first lines may run without rich, so they print a text."""
+    """It escapes what would steer a terminal. What runs without typer and rich prints a text of its own."""
     calls = [node for node in ast.walk(ast.parse(MODULES[name].read_text("utf-8"))) if isinstance(node, ast.Call)]
     printing = [ast.unparse(node.func) for node in calls if ast.unparse(node.func) in ("print", "typer.echo")]
     assert printing in ([], *([["print"]] if name == "edgex.cli" else []))
