@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
 import sys
 import types
 import warnings
@@ -87,6 +88,7 @@ def _by_processes(load: Callable[[Request], Result], requests: Iterable[Request]
             sampler=requests,
             num_workers=count,
             collate_fn=_unchanged,
+            worker_init_fn=_leave_signals,
             multiprocessing_context=_context(),
             # The loader draws a seed for its workers: not from the generator that training draws from.
             generator=torch.Generator(),
@@ -119,6 +121,15 @@ class _Requests(Dataset[Any], Generic[Request, Result]):
         except EdgexError as error:
             # Raised in a worker, it would come back with a traceback for a message.
             return error
+
+
+def _leave_signals(_: int) -> None:
+    """Ctrl-C and a service manager's SIGTERM reach all processes; what they end is this program's own decision.
+
+    A worker that SIGTERM killed would look as if it had died of itself; it ends quietly, as the loader also asks.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 
 
 def _unchanged(result: Result) -> Result:
