@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from typer.core import TyperCommand
 
 from edgex.cli.console import note
+from edgex.cli.ending import offer_to_go_on
 from edgex.errors import EdgexError
 
 
@@ -47,6 +48,7 @@ class Command(TyperCommand):
     """A command that puts the flag before an error about one of its parameters, and knows earlier names of options."""
 
     renamed: ClassVar[tuple[Renamed, ...]] = ()
+    resumes: ClassVar[bool] = False
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parses the command line after giving every option its present name."""
@@ -54,6 +56,8 @@ class Command(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Runs the command."""
+        if self.resumes:
+            offer_to_go_on()
         try:
             return super().invoke(ctx)
         except EdgexError as error:
@@ -70,9 +74,12 @@ class Command(TyperCommand):
         return None
 
 
-def command(*renamed: Renamed) -> type[Command]:
-    """The class of a command some of whose options were renamed, for typer's `cls`."""
-    return type("Command", (Command,), {"renamed": renamed})
+def command(*renamed: Renamed, resumes: bool = False) -> type[Command]:
+    """The class of a command, for typer's `cls`.
+
+    renamed: its options that have new names. resumes: whether it goes on where it was stopped when it is given again.
+    """
+    return type("Command", (Command,), {"renamed": renamed, "resumes": resumes})
 
 
 def present_names(arguments: list[str], renamed: tuple[Renamed, ...]) -> list[str]:

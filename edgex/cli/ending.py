@@ -10,6 +10,7 @@ import errno
 import io
 import logging
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -29,6 +30,9 @@ _STOPPED = {
     if hasattr(signal, name)
 }
 """Exit codes of a command that a signal ended, and what it says."""
+
+_ADVICE = ["give the same command again to go on"]
+"""What to do after a signal; the last one counts."""
 
 _WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
@@ -144,6 +148,11 @@ def _output_is_whole() -> Iterator[None]:
         raise ending
 
 
+def offer_to_go_on() -> None:
+    """Says, for a command that goes on where it was stopped, that its line about a signal is to repeat the command."""
+    _ADVICE.append(f"to go on from there: {shlex.join(['edgex', *sys.argv[1:]])}")
+
+
 def _flushed(stream: TextIO) -> OSError | None:
     """None where all that is left for a stream could be written; else why not, and the rest is thrown away."""
     try:
@@ -158,7 +167,7 @@ def _flushed(stream: TextIO) -> OSError | None:
 
 def _say_stopped(code: object) -> None:
     if isinstance(code, int) and code in _STOPPED:
-        _say(f"edgex: {_STOPPED[code]}; no file is half-written; give the same command again to go on")
+        _say(f"edgex: {_STOPPED[code]}; no file is half-written; {_ADVICE[-1]}")
 
 
 def _say(text: str) -> None:

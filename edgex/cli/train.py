@@ -13,7 +13,7 @@ from edgex.cli.console import note, say
 
 def register(app: typer.Typer) -> None:
     """Adds the command."""
-    app.command("train", cls=command(HALF))(train)
+    app.command("train", cls=command(HALF, resumes=True))(train)
 
 
 def train(

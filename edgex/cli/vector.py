@@ -27,8 +27,8 @@ _SIDE = Renamed("--side", "--players", convert=lambda side: str(int(side) ** 2) 
 def register(app: typer.Typer) -> None:
     """Adds the commands."""
     group = typer.Typer(help="Learn and inspect explainability vectors.", no_args_is_help=True)
-    group.command("label", cls=command(_WORK, _SIDE))(label)
-    group.command("train", cls=command(_WORK, _SIDE, HALF))(train)
+    group.command("label", cls=command(_WORK, _SIDE, resumes=True))(label)
+    group.command("train", cls=command(_WORK, _SIDE, HALF, resumes=True))(train)
     group.command("combine", cls=command(Renamed("--store", "--dtype")))(combine)
     group.command("info", cls=Command)(info)
     app.add_typer(group, name="vector")

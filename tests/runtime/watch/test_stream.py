@@ -10,7 +10,8 @@ import pytest
 
 from edgex.runtime import Session, SourceError, Stream, UsageError
 from edgex.runtime.watch import stream as module
-from streams import LABELS, Script, coloured
+from edgex.runtime.watch.folder import FolderSource
+from streams import LABELS, Script, coloured, jpeg
 
 
 def labels(stream: Stream) -> list[str]:
@@ -129,6 +130,16 @@ def test_limit_and_loop(session: Session) -> None:
     assert labels(Stream(session, source, limit=5, loop=True)) == [LABELS[i] for i in (0, 1, 0, 1, 0)]
     assert labels(Stream(session, Script(range(9)), limit=2)) == ["red thing", "green thing"]
     assert labels(Stream(session, Script(["bad"]), loop=True)) == []
+
+
+def test_what_a_folder_passes_over_is_said_once(session: Session, tmp_path: Path) -> None:
+    for number in range(2):
+        (tmp_path / f"{number}.JFIF").write_bytes(jpeg(number))
+    (tmp_path / "notes.txt").touch()
+    notices: list[str] = []
+    stream = Stream(session, FolderSource(tmp_path), limit=5, loop=True, notice=notices.append)
+    assert labels(stream) == [LABELS[i] for i in (0, 1, 0, 1, 0)]
+    assert notices == [f"{tmp_path}: 1 file or folder passed over (.txt: 1)"]
 
 
 @pytest.mark.parametrize("entry", ["bad", "broken"])
