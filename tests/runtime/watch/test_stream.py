@@ -133,13 +133,15 @@ def test_limit_and_loop(session: Session) -> None:
 
 
 def test_what_a_folder_passes_over_is_said_once(session: Session, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
     for number in range(2):
-        (tmp_path / f"{number}.JFIF").write_bytes(jpeg(number))
-    (tmp_path / "notes.txt").touch()
+        (folder / f"{number}.JFIF").write_bytes(jpeg(number))
+    (folder / "notes.txt").touch()
     notices: list[str] = []
-    stream = Stream(session, FolderSource(tmp_path), limit=5, loop=True, notice=notices.append)
+    stream = Stream(session, FolderSource(folder), limit=5, loop=True, notice=notices.append)
     assert labels(stream) == [LABELS[i] for i in (0, 1, 0, 1, 0)]
-    assert notices == [f"{tmp_path}: 1 file or folder passed over (.txt: 1)"]
+    assert notices == [f"{folder}: 1 file or folder passed over (.txt: 1)"]
 
 
 @pytest.mark.parametrize("entry", ["bad", "broken"])
