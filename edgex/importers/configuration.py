@@ -16,7 +16,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from edgex.errors import ArtefactError, UnsupportedError
 from edgex.importers import transformers_vit
@@ -27,6 +27,7 @@ from edgex.runtime.preprocessing import INTERPOLATIONS
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
 OPEN_CLIP = "open_clip_config.json"
+T = TypeVar("T")
 FILES = (CONFIG, PREPROCESSOR, OPEN_CLIP)
 Source = Path | str
 """What states something: a file, or the name of an entry in a library's own list of published weights."""
@@ -35,6 +36,7 @@ Source = Path | str
 _TRANSFORMERS = ("CLIPModel", "CLIPVisionModel", "CLIPVisionModelWithProjection")
 # Arguments of timm's models that leave the structure and the result of inference as they are, and those read here.
 _TIMM_ARGUMENTS = ("num_classes", "in_chans", "img_size", "global_pool", "pretrained", "checkpoint_path")
+_SIDE = schema.whole(1, schema.MAX_SIDE)
 # PIL's filters by the numbers that transformers stores.
 _FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 
@@ -117,10 +119,7 @@ def read_timm(file: Source, content: Mapping[str, Any], stated: Stated) -> None:
                 f"{file}: the model was made with {name}={value!r}; edgex builds a model of timm by its name alone: "
                 "expected a model that has a name of its own"
             )
-    size = arguments.get("img_size") or cfg.get("input_size")
-    size = [size, size] if isinstance(size, int) else size
-    if size is not None:
-        _add_size(stated, file, _numbers(size, file, "img_size" if "img_size" in arguments else "input_size")[-2:])
+    _add_size(stated, file, "img_size", arguments.get("img_size") or cfg.get("input_size"))
     pooling = content.get("global_pool") or arguments.get("global_pool")
     architecture = content.get("architecture") or cfg.get("architecture")
     stated.add(
@@ -130,7 +129,7 @@ def read_timm(file: Source, content: Mapping[str, Any], stated: Stated) -> None:
         classes=_names(content.get("label_names") or cfg.get("label_names"), file, "label_names"),
         mean=_channels(cfg.get("mean"), file, "mean"),
         std=_channels(cfg.get("std"), file, "std"),
-        crop_pct=_positive(cfg.get("crop_pct"), file, "crop_pct"),
+        crop_pct=_checked(_share, cfg.get("crop_pct"), file, "crop_pct"),
     )
     _add_interpolation(stated, file, cfg.get("interpolation"))
     _add_mode(stated, file, cfg.get("crop_mode") or "center", {"center": False, "squash": True})
@@ -159,9 +158,7 @@ def _read_transformers(file: Path, content: Mapping[str, Any], stated: Stated) -
             "the same pictures with edgex train"
         )
     vision = _object(content.get("vision_config") or content, file, "vision_config")
-    size = vision.get("image_size")
-    if size is not None:
-        _add_size(stated, file, _numbers([size, size] if isinstance(size, int) else size, file, "image_size"))
+    _add_size(stated, file, "image_size", vision.get("image_size"))
 
 
 def _read_processor(file: Path, content: Mapping[str, Any], stated: Stated) -> None:
@@ -170,7 +167,7 @@ def _read_processor(file: Path, content: Mapping[str, Any], stated: Stated) -> N
     if kind is None and "image_mean" not in content:
         return  # of sound or text
     for step in ("do_flip_channel_order", "do_pad", "do_thumbnail", "do_align_long_axis"):
-        if content.get(step):
+        if _flag(content, step, file, default=False):
             stated.refuse(file, "resize", f"edgex has no step '{step}'")
     _add_scale(stated, file, content)
     number = content.get("resample")
@@ -182,10 +179,10 @@ def _read_processor(file: Path, content: Mapping[str, Any], stated: Stated) -> N
 
 def _add_scale(stated: Stated, file: Source, content: Mapping[str, Any]) -> None:
     """mean and std for pixels in [0, 1], whichever factor the file multiplies pixels in [0, 255] by."""
-    factor = _positive(content.get("rescale_factor", 1 / 255), file, "rescale_factor") or 1 / 255
-    unit = 255.0 * factor if content.get("do_rescale", True) else 255.0
+    factor = _checked(schema.positive, content.get("rescale_factor"), file, "rescale_factor") or 1 / 255
+    unit = 255.0 * factor if _flag(content, "do_rescale", file) else 255.0
     unit = 1.0 if math.isclose(unit, 1.0, rel_tol=1e-6) else unit
-    if content.get("do_normalize", True):
+    if _flag(content, "do_normalize", file):
         mean, std = (_channels(content.get(name), file, name) for name in ("image_mean", "image_std"))
     else:
         mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -199,29 +196,19 @@ def _add_scale(stated: Stated, file: Source, content: Mapping[str, Any]) -> None
 def _add_resize(stated: Stated, file: Source, content: Mapping[str, Any], *, square: bool) -> None:
     """The resize and the centre crop. square: a plain number under "size" stands for both sides."""
     size, crop = content.get("size"), content.get("crop_size")
-    crops = content.get("do_center_crop", crop is not None)
-    if not content.get("do_resize", True):
+    crops = _flag(content, "do_center_crop", file, default=crop is not None)
+    short_side = size.get("shortest_edge") if isinstance(size, dict) else None if square else size
+    both = size if square or (isinstance(size, dict) and {"height", "width"} <= size.keys()) else None
+    if not _flag(content, "do_resize", file):
         stated.refuse(file, "resize", _no_resize("do_resize false"))
-    elif isinstance(size, dict) and isinstance(size.get("shortest_edge"), int) and crops:
-        stated.add(file, resize=size["shortest_edge"])
-    elif isinstance(size, int) and not square and crops:
-        stated.add(file, resize=size)
-    elif isinstance(size, int) and square:
-        _add_squash(stated, file, [size, size], crops)
-    elif isinstance(size, dict) and {"height", "width"} <= size.keys():
-        _add_squash(stated, file, [size["height"], size["width"]], crops)
+    elif short_side is not None and crops:
+        stated.add(file, resize=_checked(_SIDE, short_side, file, "size"))
+    elif both is not None and short_side is None:
+        stated.add(file, resize=_checked(_sides, both, file, "size"))
+        _add_size(stated, file, "size", None if crops else both)
     elif size is not None:
         stated.refuse(file, "resize", _no_resize(f"size {size}" + (" without a centre crop" if not crops else "")))
-    if crops and crop is not None:
-        sides = [crop.get("height"), crop.get("width")] if isinstance(crop, dict) else [crop, crop]
-        _add_size(stated, file, _numbers(sides, file, "crop_size"))
-
-
-def _add_squash(stated: Stated, file: Source, size: list[Any], crops: bool) -> None:
-    height, width = (int(side) for side in _numbers(size, file, "size"))
-    stated.add(file, resize=(height, width))
-    if not crops:
-        _add_size(stated, file, (height, width))
+    _add_size(stated, file, "crop_size", crop if crops else None)
 
 
 def read_open_clip(file: Source, content: Mapping[str, Any], stated: Stated) -> None:
@@ -229,9 +216,7 @@ def read_open_clip(file: Source, content: Mapping[str, Any], stated: Stated) -> 
     model = _object(content.get("model_cfg") or {}, file, "model_cfg")
     vision = _object(model.get("vision_cfg") or {}, file, "vision_cfg")
     cfg = _object(content.get("preprocess_cfg") or {}, file, "preprocess_cfg")
-    size = cfg.get("size") or vision.get("image_size")
-    if size is not None:
-        _add_size(stated, file, _numbers([size, size] if isinstance(size, int) else size, file, "size"))
+    _add_size(stated, file, "size", cfg.get("size") or vision.get("image_size"))
     stated.add(
         file,
         arch=_open_clip_name(model),
@@ -247,13 +232,17 @@ def _open_clip_name(model: Mapping[str, Any]) -> str | None:
     """The name under which open_clip knows a configuration, if it does."""
     import open_clip
 
+    if not {"embed_dim", "vision_cfg", "text_cfg"} <= model.keys():
+        return None
     known = (name for name in open_clip.list_models() if open_clip.get_model_config(name) == model)
     name = next(known, None)
     return f"open_clip/{name}" if name else None
 
 
-def _add_size(stated: Stated, file: Source, size: tuple[float, ...]) -> None:
-    height, width = (int(side) for side in size)
+def _add_size(stated: Stated, file: Source, name: str, size: Any) -> None:
+    if size is None:
+        return
+    height, width = _checked(_sides, size, file, name) or (0, 0)
     earlier = stated.values.get("image_size")
     if height != width:
         stated.refuse(file, "image_size", f"expected square pictures, found {height}x{width}")
@@ -265,7 +254,7 @@ def _add_size(stated: Stated, file: Source, size: tuple[float, ...]) -> None:
 
 
 def _add_mode(stated: Stated, file: Source, mode: Any, squashes: Mapping[str, bool]) -> None:
-    if mode in squashes:
+    if _text(mode, file, "mode") in squashes:
         stated.add(file, squash=squashes[mode])
     else:
         stated.refuse(file, "resize", _no_resize(f"mode '{mode}'"))
@@ -291,23 +280,40 @@ def _text(value: Any, file: Source, name: str) -> str:
     return schema.checked(schema.text, value, _where(file, name))
 
 
-def _positive(value: Any, file: Source, name: str) -> float | None:
-    return schema.checked(schema.optional(schema.positive), value, _where(file, name))
+def _flag(content: Mapping[str, Any], name: str, file: Source, *, default: bool = True) -> bool:
+    value = content.get(name)
+    return default if value is None else schema.checked(schema.flag, value, _where(file, name))
 
 
-def _numbers(value: Any, file: Source, name: str) -> tuple[float, ...]:
-    return schema.checked(schema.listed(schema.number, least=1, most=3), value, _where(file, name))
+def _checked(check: schema.Check[T], value: Any, file: Source, name: str) -> T | None:
+    return schema.checked(schema.optional(check), value, _where(file, name))
+
+
+def _share(value: Any) -> float:
+    """A crop's share of a side; a smaller one than a hundredth would only take the memory."""
+    if schema.positive(value) < 0.01:
+        raise schema.MisfitError(f"expected a number of at least 0.01, found {value}")
+    return float(value)
+
+
+def _sides(value: Any) -> tuple[int, int]:
+    """Height and width: of a list, whose first of three is the channels, of an object, or one number for both."""
+    if isinstance(value, dict):
+        value = schema.object_with(height=_SIDE, width=_SIDE)(value)
+        return value["height"], value["width"]
+    if isinstance(value, (list, tuple)):
+        height, width = schema.row(_SIDE, _SIDE)(value[1:] if len(value) == 3 else value)
+        return height, width
+    return _SIDE(value), _SIDE(value)
 
 
 def _channels(value: Any, file: Source, name: str) -> tuple[float, ...] | None:
     """Three numbers; one stands for all channels."""
     if value is None:
         return None
-    numbers = _numbers([value] if isinstance(value, (int, float)) else value, file, name)
+    numbers = value if isinstance(value, (list, tuple)) else [value]
     numbers = numbers * 3 if len(numbers) == 1 else numbers
-    if len(numbers) != 3:
-        raise _mistyped(value, file, name, "three numbers")
-    return tuple(float(number) for number in numbers)
+    return schema.checked(schema.row(*[schema.number] * 3), numbers, _where(file, name))
 
 
 def _names(value: Any, file: Source, name: str) -> tuple[str, ...] | None:

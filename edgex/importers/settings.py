@@ -100,8 +100,8 @@ def _resize(stated: Stated, given: Mapping[str, Any], default: Preprocessing) ->
     if "crop_pct" in given:
         if "resize" in given:
             raise UsageError("resize and crop_pct say the same: leave one of them out", argument="crop_pct")
-        if not 0 < given["crop_pct"] <= 1:
-            raise UsageError(f"expected a share in (0, 1], found {given['crop_pct']}", argument="crop_pct")
+        if not 0.01 <= given["crop_pct"] <= 1:
+            raise UsageError(f"expected a share from 0.01 to 1, found {given['crop_pct']}", argument="crop_pct")
         return _share(given["crop_pct"], stated, default)
     if "resize" in given:
         return int(given["resize"])

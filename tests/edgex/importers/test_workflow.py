@@ -273,7 +273,7 @@ class TestTimm:
     @pytest.mark.parametrize(
         ("given", "message", "argument"),
         [
-            ({"crop_pct": 1.5}, r"expected a share in \(0, 1\], found 1.5", "crop_pct"),
+            ({"crop_pct": 1.5}, "expected a share from 0.01 to 1, found 1.5", "crop_pct"),
             ({"crop_pct": 0.9, "resize": 200}, "leave one of them out", "crop_pct"),
             ({"std": (1, 1, 0)}, "expected std above 0", "std"),
             ({"mean": (1, 2)}, "expected mean of 3 floats", "mean"),
