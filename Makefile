@@ -5,7 +5,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types unit browser docs format clean
+.PHONY: demo test lint types unit fuzz browser docs format clean
 
 demo: $(VENV)/bake.installed
 	$(BIN)/edgex demo --out demo-output
@@ -36,6 +36,12 @@ browser:
 # together, so that what they share, such as an environment or an exported model, is made once.
 unit: $(VENV)/dev.installed browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --cov --cov-report=term:skip-covered
+
+# Mutated inputs for every parser and commands killed at random moments, for an hour or more. A run that was stopped is
+# continued; FUZZ holds options, such as FUZZ='--parser picture --cases 1000'. Failing inputs are kept in
+# tests/fuzz/cases, which `make unit` tries again ever after.
+fuzz: $(VENV)/dev.installed
+	PYTHONPATH=tests/support $(BIN)/python -m fuzzing $(FUZZ)
 
 # The documentation at http://127.0.0.1:8000, built again at every change; the tests build it strictly.
 docs: $(VENV)/dev.installed

@@ -150,9 +150,12 @@ def _from_pil(image: Image.Image, name: str) -> Frame:
 
 
 def _from_file(path: Path) -> Frame:
-    if not path.is_file():
+    try:
         absent = "the pattern of an image sequence" if is_sequence(path) else "nothing"
-        found = "a folder" if path.is_dir() else absent
+        found = None if path.is_file() else "a folder" if path.is_dir() else absent
+    except OSError as error:  # such as a name that is too long
+        found = error.strerror
+    if found is not None:
         raise ImageError(f"{path}: expected a picture file, found {found}")
     return _from_encoded(path, str(path))
 

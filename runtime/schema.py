@@ -24,6 +24,8 @@ MAX_SIDE = 1 << 14
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LARGEST = 2**63 - 1
+_SHOWN = 80
+"""Characters of a key that a message repeats."""
 
 
 class MisfitError(Exception):
@@ -221,7 +223,7 @@ def _at(key: str | int, check: Check[T], value: Any) -> T:
 
 
 def _step(key: str) -> str:
-    return f".{key}" if _IDENTIFIER.fullmatch(key) else f"[{ascii(key)[:80]}]"
+    return f".{key[:_SHOWN]}" if _IDENTIFIER.fullmatch(key) else f"[{ascii(key)[:_SHOWN]}]"
 
 
 def _misfit(expected: str, value: Any) -> MisfitError:

@@ -24,7 +24,8 @@ def names_of(class_folders: Sequence[Path], root: Path) -> tuple[str, ...]:
     names = [displayed.get(class_key(folder.name), folder.name) for folder in class_folders]
     for folder, name in zip(class_folders, names, strict=True):
         if not class_key(name):
-            raise DataError(f"the class folder {str(folder)!r} has no name that can be seen: rename it")
+            remedy = ": rename it" if name == folder.name else " in names.json: give it one there"
+            raise DataError(f"the class folder {str(folder)!r} has no name that can be seen{remedy}")
     if twins := find_twins(names):
         first, second = (class_folders[position] for position in twins)
         folders = describe_twins(first.name, second.name)

@@ -225,6 +225,14 @@ def assemble_model(
     """
     built = build(card.architecture)
     load_backbone(built, backbone, source=source, prefix=BACKBONE_PREFIX)
+    count = len(card.classes)
+    expected = {"weight": (count, built.output_width), **({"bias": (count,)} if "bias" in head else {})}
+    match_shapes(
+        {HEAD_PREFIX + name: tuple(tensor.shape) for name, tensor in head.items()},
+        {HEAD_PREFIX + name: shape for name, shape in expected.items()},
+        source=source,
+        target=f"a head of {count} classes on {card.architecture}",
+    )
     check_tensors(head, source=source, prefix=HEAD_PREFIX)
     classes = Head(head["weight"], head.get("bias"), kind=card.head_kind, scale=card.head_scale)
     model = SelfExplainingViT(built, classes, card.evidence)

@@ -29,7 +29,7 @@ from edgex.data import image_folders
 from edgex.data.crops import Crops, Folder
 from edgex.errors import ArtefactError, DataError, MismatchError, UsageError
 from edgex.files import tensor_file
-from edgex.files.model_file import check_kind
+from edgex.files.model_file import check_finite, check_kind
 from edgex.files.tensor_file import TensorFile
 from edgex.models.backbones import Architecture
 from edgex.models.backbones.architectures import ARCHITECTURE
@@ -150,6 +150,7 @@ def load_labels(path: Path, roots: Sequence[Path] | None = None) -> LoadedLabels
         _check_shapes(file, card)
         file.verify()
         tensors = {name: file.read(name) for name in file.tensors}
+    _check_values(tensors, card, path)
     places = [Path(folder) for folder, _ in card.folders] if roots is None else list(roots)
     if len(places) != len(card.folders):
         raise UsageError(
@@ -180,6 +181,19 @@ def check_predictor(card: LabelsCard, sha256: str, path: Path, model: Path) -> N
             f"{path} holds labels of {card.predictor['name']} [{card.predictor['sha256'][:12]}], {model} is "
             f"[{sha256[:12]}]: learn with the model that made the labels, or label again"
         )
+
+
+def _check_values(tensors: Mapping[str, Tensor], card: LabelsCard, path: Path) -> None:
+    """Positions must be those of pictures and of classes, and numbers finite."""
+    for name, count in (("picture", len(card.pictures)), ("classes", None)):
+        found = tensors[name]
+        if found.numel() and (int(found.min()) < 0 or (count is not None and int(found.max()) >= count)):
+            raise ArtefactError(
+                f"{path}: expected positions from 0{f' to {count - 1}' if count else ''} in the tensor '{name}', found "
+                f"{int(found.min())} to {int(found.max())}: label again"
+            )
+    for name, found in tensors.items():
+        check_finite(found, name, source=str(path))
 
 
 def _check_shapes(file: TensorFile, card: LabelsCard) -> None:

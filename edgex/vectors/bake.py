@@ -162,7 +162,7 @@ def _sums(
             kind = str(spec.dtype).removeprefix("torch.")
             raise UsageError(
                 f"expected an alpha that keeps the weights within {kind}, found {alpha:g}, which takes tensor '{own}' "
-                "beyond it: choose a smaller one",
+                f"beyond it with {vector_file.path}: choose a smaller one",
                 argument="alpha",
             )
         yield tensor_file.encode(total)

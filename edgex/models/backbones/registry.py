@@ -49,6 +49,8 @@ def architecture(name: str, *, image_size: int | None = None, pooling: str | Non
     """
     family = _family_of(name)
     own_size, own_pooling = family.describe(name.partition("/")[2])
+    if image_size is not None and image_size < 1:
+        raise UsageError(f"expected an image size of at least 1 pixel, found {image_size}", argument="image_size")
     chosen = pooling or own_pooling
     if chosen not in family.poolings:
         known = " or ".join(f"'{one}'" for one in family.poolings)

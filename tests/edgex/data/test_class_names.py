@@ -65,7 +65,7 @@ def test_names_json_that_makes_one_class_of_two_folders_is_refused(names: dict[s
         ('{"a": 1}', "map folder names to class names"),
         ('["a"]', "map folder names to class names"),
         ('{"a"', "expected JSON"),
-        ('{"a": " "}', "no name that can be seen"),
+        ('{"a": " "}', "no name that can be seen in names.json: give it one there"),
     ],
 )
 def test_unusable_names_json_is_refused(content: str, words: str, tmp_path: Path) -> None:

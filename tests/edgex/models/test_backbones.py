@@ -168,6 +168,13 @@ def test_models_that_cannot_be_explained_are_refused(name: str, message: str) ->
     assert str(caught.value).startswith(name)
 
 
+@pytest.mark.parametrize("image_size", [0, -1])
+def test_image_sizes_that_are_none_are_refused(image_size: int) -> None:
+    with pytest.raises(UsageError, match=f"image size of at least 1 pixel, found {image_size}") as caught:
+        architecture("timm/test_vit", image_size=image_size)
+    assert caught.value.argument == "image_size"
+
+
 def test_poolings_that_cannot_be_explained_are_refused() -> None:
     with pytest.raises(UnsupportedError, match="pools with 'max'"):
         architecture("timm/test_vit", pooling="max")

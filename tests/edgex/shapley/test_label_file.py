@@ -190,3 +190,24 @@ def test_what_cannot_be_labelled_is_refused(made: Path, random_model: Callable[.
 def test_sources_that_contradict_themselves_are_refused(source: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         VectorData(**source)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("picture", 7, "positions from 0 to 6 in the tensor 'picture', found 7 to 7"),
+        ("picture", -1, "positions from 0 to 6 in the tensor 'picture', found -1 to -1"),
+        ("classes", -1, "positions from 0 in the tensor 'classes', found -1 to -1"),
+        ("differences", float("nan"), "tensor 'differences' holds NaN"),
+    ],
+)
+def test_values_beyond_their_range_are_refused(
+    made: Path, tmp_path: Path, name: str, value: float, message: str
+) -> None:
+    with TensorFile(made / "labels.safetensors") as file:
+        tensors = {tensor: file.read(tensor) for tensor in file.tensors}
+        metadata = file.metadata
+    tensors[name].fill_(value)
+    tensor_file.write_tensors(tmp_path / "changed.safetensors", metadata, tensors)
+    with pytest.raises(ArtefactError, match=message):
+        label_file.load_labels(tmp_path / "changed.safetensors")
