@@ -36,13 +36,13 @@ def predict(
     found = prediction.predict(model, images, explain=explain, provider=provider, provider_options=options, report=note)
     for error in found.errors:
         print_error(error)
-    for path in found.write_overlays(overlay) if overlay is not None else []:
-        note(f"wrote {path}")
     if json:
         print_json([{"picture": str(path), **result.to_dict(top=top)} for path, result in found.results])
     else:
         for path, result in found.results:
             best = ", ".join(f"{label} {100 * score:.1f}%" for label, score in result.top(top))
             say(f"{path}: {best}" + (f" (explained: {result.explained})" if explain else ""))
+    for path in found.write_overlays(overlay) if overlay is not None else []:
+        note(f"wrote {path}")
     if found.errors:
         raise typer.Exit(EXIT_FAILURE)

@@ -7,6 +7,7 @@ that a log can be followed.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -69,10 +70,12 @@ class JsonLinesSink:
                 line = json.dumps(frame.to_dict(self._top), ensure_ascii=False)
                 self._stream.write(printable_json(line, getattr(self._stream, "encoding", None)) + "\n")
                 self._stream.flush()
+            if self._path is not None and self._stream is not None and not os.fstat(self._stream.fileno()).st_nlink:
+                raise FileNotFoundError(errno.ENOENT, "the file or its folder was removed meanwhile")
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise write_error(self._path or "the stream", error) from error
+            raise write_error(self._path or "standard output", error) from error
 
     def close(self) -> None:
         """Closes a file, leaves a stream that was given open."""

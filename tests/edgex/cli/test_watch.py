@@ -344,6 +344,19 @@ def test_a_disk_that_fills_ends_the_run_with_one_line(start: Start, tmp_path: Pa
         assert [json.loads(line)["frame"] for line in whole] == list(range(len(whole)))
 
 
+@pytest.mark.parametrize("arguments", [("--jsonl", "-"), ("--jsonl", "/dev/full", "--force"), ()])
+def test_a_full_device_is_one_line(start: Start, arguments: tuple[str, ...]) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full")
+    with Path("/dev/full").open("w") as full:
+        process = start(*arguments, "--limit", "100", stdout=full)
+        assert process.wait(60) == 1
+    assert process.stderr is not None
+    summary, error = process.stderr.read().splitlines()
+    assert " frames in " in summary
+    assert re.match(r"edgex: error: cannot write .*(standard output|/dev/full).*No space left on device", error)
+
+
 def test_the_page_stays_until_ctrl_c(watch: Watch, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found: dict[str, object] = {}
 

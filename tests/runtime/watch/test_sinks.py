@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,29 @@ def test_a_full_disk_is_one_error(seen: list[FrameResult]) -> None:
     with pytest.raises(ArtefactError, match=r"cannot write /dev/full \(No space left on device\)"):
         sink.write(seen[0])
     sink.close()
+
+
+def test_a_log_that_is_removed_meanwhile(seen: list[FrameResult], tmp_path: Path) -> None:
+    sink = JsonLinesSink(tmp_path / "out" / "a.jsonl")
+    sink.write(seen[0])
+    # As log rotation does it: the lines go on into the file that was renamed.
+    (tmp_path / "out" / "a.jsonl").rename(tmp_path / "old.jsonl")
+    sink.write(seen[1])
+    assert len((tmp_path / "old.jsonl").read_text().splitlines()) == 2
+    (tmp_path / "old.jsonl").unlink()
+    with pytest.raises(
+        ArtefactError, match=r"cannot write .*a\.jsonl \(the file or its folder was removed meanwhile\)"
+    ):
+        sink.write(seen[2])
+    sink.close()
+
+
+def test_a_folder_that_is_removed_meanwhile_is_made_again(seen: list[FrameResult], tmp_path: Path) -> None:
+    sink = FolderSink(tmp_path / "out")
+    sink.write(seen[0])
+    shutil.rmtree(tmp_path / "out")
+    sink.write(seen[1])
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["000001.green-thing.jpg"]
 
 
 def test_a_folder_of_pictures(seen: list[FrameResult], tmp_path: Path) -> None:
