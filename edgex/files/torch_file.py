@@ -1,9 +1,9 @@
 """Reads the files of torch.save and torch.jit.save as data: tensors, containers and plain values, never code.
 
 edgex's own reader, not `torch.load`: every member of the archive is compared with its CRC-32, no tensor takes more
-memory than the file holds bytes for it, and what a pickle names is looked up in the short tables below, whose entries
-can make tensors and containers and nothing else. Which of the tensors are a model's weights is decided in
-`edgex.importers.weights`; edgex's own files of this form are `cache_file`.
+memory than the file holds bytes for it, and its pickle is read by `torch_pickle`, which can make tensors and containers
+and nothing else. Which of the tensors are a model's weights is decided in `edgex.importers.weights`; edgex's own files
+of this form are `cache_file`.
 
 The format (torch/serialization.py): a zip archive with NAME/data.pkl, a pickle that describes the tensors, and
 NAME/data/KEY, the bytes of each storage. A TorchScript archive is laid out alike; its pickle describes a tree of
@@ -17,14 +17,13 @@ import os
 import pickle
 import struct
 import zipfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from edgex.errors import ArtefactError
+from edgex.files.torch_pickle import ForeignError, ScriptModule, Storage, Unpickler, way_out
 from edgex.runtime.errors import first_line
 
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
@@ -44,10 +43,6 @@ _DAMAGE = (
     RuntimeError,  # also torch's own, NotImplementedError and RecursionError
 )
 """What reading bytes that are none of torch's can raise."""
-
-
-class _ForeignError(pickle.UnpicklingError):
-    """A pickle names something that is neither a tensor nor a container."""
 
 
 def load(path: str | os.PathLike[str]) -> Any:
@@ -70,10 +65,10 @@ def load(path: str | os.PathLike[str]) -> Any:
                     return _read_archive(archive, path)
             file.seek(0)
             return _read_pickles(file, path)
-    except _ForeignError as error:
+    except ForeignError as error:
         raise ArtefactError(
             f"{path} is not a checkpoint of plain tensors: edgex loads no pickled code, and it holds {error}; "
-            "save the model's state_dict() with torch.save or as safetensors"
+            f"{way_out(str(error))}"
         ) from error
     except _DAMAGE as error:
         raise ArtefactError(
@@ -81,211 +76,8 @@ def load(path: str | os.PathLike[str]) -> Any:
         ) from error
 
 
-class ScriptModule:
-    """A module of a TorchScript archive: its attributes by name, without its code."""
-
-    def __init__(self) -> None:
-        self.attributes: dict[str, Any] = {}
-
-    def tensors(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-        """Every tensor of this module and those below, with its dotted name."""
-        for name, value in self.attributes.items():
-            if isinstance(value, Tensor):
-                yield prefix + name, value
-            elif isinstance(value, ScriptModule):
-                yield from value.tensors(f"{prefix}{name}.")
-
-
-class Placeholder:
-    """Stands for a value of a type that holds settings; takes whatever the pickle gives it and keeps nothing."""
-
-    def __init__(self, *_: Any) -> None:
-        pass
-
-    def __setitem__(self, _: Any, __: Any) -> None:
-        pass
-
-    def append(self, _: Any) -> None:
-        """Keeps nothing."""
-
-    def extend(self, _: Any) -> None:
-        """Keeps nothing."""
-
-
-class _Storage:
-    """The values of one storage, flat."""
-
-    __slots__ = ("values",)
-
-    def __init__(self, values: Tensor) -> None:
-        self.values = values
-
-
-def _tensor(storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
-    count = torch.Size(size).numel()
-    if count > storage.values.numel():
-        raise ValueError(f"a tensor of shape {list(size)} has {storage.values.numel()} values in the file")
-    return storage.values.as_strided(size, stride, offset)
-
-
-def _tensor_of_dtype(
-    storage: _Storage,
-    offset: int,
-    size: tuple[int, ...],
-    stride: tuple[int, ...],
-    requires_grad: bool,
-    hooks: Any,
-    dtype: torch.dtype,
-    *_: Any,
-) -> Tensor:
-    del requires_grad, hooks
-    return _tensor(_Storage(storage.values.view(dtype)), offset, size, stride)
-
-
-def _first(value: Any, *_: Any) -> Any:
-    return value
-
-
-def _encoded(text: str, *_: Any) -> bytes:
-    return text.encode("latin-1")
-
-
-def _called(function: Callable[..., Any], _: Any, arguments: tuple[Any, ...], *__: Any) -> Any:
-    return function(*arguments)
-
-
-_GLOBALS: dict[str, Any] = {
-    "collections.OrderedDict": dict,
-    "builtins.dict": dict,
-    "builtins.set": set,
-    "builtins.frozenset": frozenset,
-    "builtins.complex": complex,
-    "_codecs.encode": _encoded,
-    "torch.Size": tuple,
-    "torch.device": Placeholder,
-    "torch.serialization._get_layout": Placeholder,
-    "torch.Tensor": Placeholder,
-    "torch.nn.parameter.Parameter": Placeholder,
-    "torch._utils._rebuild_tensor": _tensor,
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_tensor_v3": _tensor_of_dtype,
-    "torch._utils._rebuild_parameter": _first,
-    "torch._utils._rebuild_parameter_with_state": _first,
-    "torch._tensor._rebuild_from_type_v2": _called,
-    **{f"torch.jit._pickle.build_{kind}list": _first for kind in ("int", "double", "bool", "tensor")},
-    "torch.jit._pickle.restore_type_tag": _first,
-    # Settings and numbers that training scripts keep beside the tensors.
-    "argparse.Namespace": Placeholder,
-    "types.SimpleNamespace": Placeholder,
-    **{
-        f"{module}.{name}": Placeholder
-        for module in ("pathlib", "pathlib._local")
-        for name in ("Path", "PurePath", "PosixPath", "PurePosixPath", "WindowsPath", "PureWindowsPath")
-    },
-    **{
-        f"{module}.multiarray.{name}": Placeholder
-        for module in ("numpy.core", "numpy._core")
-        for name in ("scalar", "_reconstruct")
-    },
-    "numpy.dtype": Placeholder,
-    "numpy.ndarray": Placeholder,
-    "lightning_fabric.utilities.data.AttributeDict": Placeholder,
-    "lightning.fabric.utilities.data.AttributeDict": Placeholder,
-    "pytorch_lightning.utilities.parsing.AttributeDict": Placeholder,
-}
-"""What a pickle may name, and what it gets: nothing here runs code, opens files or takes memory by itself."""
-
-_STORAGES: dict[str, torch.dtype] = {
-    "DoubleStorage": torch.float64,
-    "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
-    "ComplexFloatStorage": torch.complex64,
-    "ComplexDoubleStorage": torch.complex128,
-    "UntypedStorage": torch.uint8,
-}
-
-
-def _lookup(module: str, name: str) -> Any:
-    """What a name in a pickle stands for; _ForeignError where that is neither a tensor nor a container."""
-    if module == "__builtin__":  # Python 2's, which protocols up to 2 write
-        module = "builtins"
-    full = f"{module}.{name}"
-    if full in _GLOBALS:
-        return _GLOBALS[full]
-    if module in ("torch", "torch.storage") and name in _STORAGES:
-        return _STORAGES[name]
-    if module == "torch" and isinstance(dtype := getattr(torch, name, None), torch.dtype):
-        return dtype
-    if module.split(".")[0] == "__torch__":
-        return ScriptModule
-    if module == "numpy.dtypes":
-        return Placeholder
-    raise _ForeignError(full)
-
-
-class _Dispatch(dict[int, Callable[..., None]]):
-    """An unpickler's methods by opcode."""
-
-    def __missing__(self, opcode: int) -> Callable[..., None]:
-        raise pickle.UnpicklingError(f"an opcode that torch.save never writes: {opcode}")
-
-
-class _Unpickler(pickle._Unpickler):
-    """Python's unpickler, reduced to the opcodes that torch.save writes and to the names of `_lookup`.
-
-    storage: makes the storage of (dtype, key, number of values).
-    """
-
-    _OPCODES = (
-        *(pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.MARK, pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE),
-        *(pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.LONG1, pickle.BINFLOAT),
-        *(pickle.BINUNICODE, pickle.SHORT_BINUNICODE, pickle.BINSTRING, pickle.SHORT_BINSTRING),
-        *(pickle.BINBYTES, pickle.SHORT_BINBYTES, pickle.EMPTY_TUPLE, pickle.EMPTY_LIST, pickle.EMPTY_DICT),
-        *(pickle.EMPTY_SET, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3, pickle.FROZENSET),
-        *(pickle.APPEND, pickle.APPENDS, pickle.SETITEM, pickle.SETITEMS, pickle.ADDITEMS),
-        *(pickle.BINPUT, pickle.LONG_BINPUT, pickle.MEMOIZE, pickle.BINGET, pickle.LONG_BINGET),
-        *(pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.REDUCE, pickle.NEWOBJ, pickle.BINPERSID),
-    )
-
-    def _set_state(self) -> None:
-        """BUILD gives a module its attributes; all other objects are whole without their state."""
-        state = self.stack.pop()
-        made = self.stack[-1]
-        if isinstance(made, ScriptModule) and isinstance(state, dict):
-            made.attributes = {str(name): value for name, value in state.items()}
-
-    dispatch: ClassVar[dict[int, Callable[..., None]]] = _Dispatch(
-        {code[0]: pickle._Unpickler.dispatch[code[0]] for code in _OPCODES} | {pickle.BUILD[0]: _set_state}
-    )
-
-    def __init__(self, file: IO[bytes], storage: Callable[[torch.dtype, str, int], _Storage]) -> None:
-        super().__init__(file, encoding="utf-8", errors="surrogateescape")
-        self._storage = storage
-        self._storages: dict[str, _Storage] = {}
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Called for every name in the pickle."""
-        return _lookup(module, name)
-
-    def persistent_load(self, described: Any) -> _Storage:
-        """The storage that a tensor refers to."""
-        kind, dtype, key, _, count, *_ = described
-        if kind != "storage" or not isinstance(dtype, torch.dtype):
-            raise pickle.UnpicklingError(f"a reference to {kind!r}, which is no storage")
-        if key not in self._storages:
-            self._storages[key] = self._storage(dtype, str(key), int(count))
-        return self._storages[key]
-
-
-def _flat(data: bytearray, dtype: torch.dtype) -> _Storage:
-    return _Storage(torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype))
+def _flat(data: bytearray, dtype: torch.dtype) -> Storage:
+    return Storage(torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype))
 
 
 def _read_archive(archive: zipfile.ZipFile, path: Path) -> Any:
@@ -310,7 +102,7 @@ def _read_archive(archive: zipfile.ZipFile, path: Path) -> Any:
     if f"{root}byteorder" in members and member(f"{root}byteorder") != b"little":
         raise ArtefactError(f"{path} was saved on a big-endian machine: save it again on a little-endian one")
 
-    def storage(dtype: torch.dtype, key: str, count: int) -> _Storage:
+    def storage(dtype: torch.dtype, key: str, count: int) -> Storage:
         name = f"{root}data/{key}"
         if name not in members:
             raise ValueError(f"its member {name} is missing")
@@ -318,7 +110,7 @@ def _read_archive(archive: zipfile.ZipFile, path: Path) -> Any:
             raise ValueError(f"{count} values of {dtype} declared for {name}, which has {held} bytes")
         return _flat(member(name), dtype)
 
-    content = _Unpickler(io.BytesIO(member(described)), storage).load()
+    content = Unpickler(io.BytesIO(member(described)), storage).load()
     return dict(content.tensors()) if isinstance(content, ScriptModule) else content
 
 
@@ -334,7 +126,7 @@ def _read_pickles(file: io.BufferedReader, path: Path) -> Any:
     room = path.stat().st_size
     buffers: dict[str, tuple[int, bytearray]] = {}
 
-    def storage(dtype: torch.dtype, key: str, count: int) -> _Storage:
+    def storage(dtype: torch.dtype, key: str, count: int) -> Storage:
         nonlocal room
         room -= count * dtype.itemsize
         if count < 0 or room < 0:
@@ -343,7 +135,7 @@ def _read_pickles(file: io.BufferedReader, path: Path) -> Any:
         return _flat(buffers[key][1], dtype)
 
     def read() -> Any:
-        return _Unpickler(file, storage).load()
+        return Unpickler(file, storage).load()
 
     if read() != _MAGIC_NUMBER:
         raise ArtefactError(

@@ -130,13 +130,17 @@ def _towers(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     }
     if len(prefixes) < 2:
         prefix = next(iter(prefixes), "")
-        return {"": _renamed(tensors, lambda name: name.removeprefix(prefix))}
+        return {"": _without(prefix, tensors)}
     shared = {name: tensor for name, tensor in tensors.items() if not name.startswith(tuple(prefixes - {""}))}
     found = {}
     for prefix in sorted(prefixes - {""}):
         own = {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-        found[prefix.removesuffix(".")] = _renamed(shared | own, lambda name, prefix=prefix: name.removeprefix(prefix))
+        found[prefix.removesuffix(".")] = _without(prefix, shared | own)
     return found | ({"": shared} if "" in prefixes else {})
+
+
+def _without(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return _renamed(tensors, lambda name: name.removeprefix(prefix))
 
 
 def _renamed(tensors: Mapping[str, Tensor], rename: Callable[[str], str]) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ import os
 import pathlib
 import pickle
 import random
+import re
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ import torch
 
 from edgex.errors import ArtefactError
 from edgex.files import torch_file
+from edgex.files.torch_pickle import Placeholder
 
 MEMBERS = ("data.pkl", "data/0", "data/1")
 
@@ -56,7 +58,7 @@ def contents() -> Iterator[Any]:
         yield {"w": base.to(dtype)}
     yield {"w": torch.arange(6).to(torch.uint16), "z": torch.zeros(2, dtype=torch.complex64)}
     yield {"shared": base, "row": base[1:3, ::2], "turned": base.T, "empty": torch.empty(0, 3), "scalar": base.sum()}
-    yield {"p": torch.nn.Parameter(base), "text": "ä\u4e2d", "bytes": b"\x00\xff", "none": None, "set": {1, 2}}
+    yield {"p": torch.nn.Parameter(base), "text": "ä\u4e2d", "bytes": b"\x00\xff", "none": None, (1, "a"): 2}
     yield collections.OrderedDict(a=base, n=[1, 2.5, True, -(2**40), (1, (2,), ())])
     model = torch.nn.Linear(2, 3)
     optimizer = torch.optim.AdamW(model.parameters())
@@ -117,7 +119,7 @@ def test_settings_beside_tensors_are_passed_over(tmp_path: Path, setting: Any, o
     path = saved(tmp_path / "c.pth", {"args": setting, "model": tensors()}, **options)
     found = torch_file.load(path)
     assert equal(found["model"], tensors())
-    assert isinstance(found["args"], torch_file.Placeholder)
+    assert isinstance(found["args"], Placeholder)
 
 
 class Calling:
@@ -170,6 +172,63 @@ def test_a_pickle_runs_nothing(
 def test_state_changes_no_object_of_this_process(tmp_path: Path) -> None:
     path = saved(tmp_path / "c.pth", {"w": Settled(collections.OrderedDict, (), {"items": 1}), "v": torch.ones(2)})
     assert next(iter(torch_file.load(path).items())) == ("w", {})
+
+
+def test_sets_come_back(tmp_path: Path) -> None:
+    assert torch_file.load(saved(tmp_path / "c.pth", {"set": {1, 2}, "frozen": frozenset("ab")})) == {
+        "set": {1, 2},
+        "frozen": {"a", "b"},
+    }
+
+
+SET = pickle.GLOBAL + b"__builtin__\nset\n"
+DEEP = pickle.NONE + pickle.TUPLE1 * 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (pickle.EMPTY_DICT + DEEP + pickle.NONE + pickle.SETITEM, "a key of type tuple"),
+        (pickle.EMPTY_DICT + pickle.MARK + DEEP + pickle.NONE + pickle.SETITEMS, "a key of type tuple"),
+        (
+            pickle.GLOBAL
+            + b"__builtin__\nset\n"
+            + pickle.EMPTY_LIST
+            + DEEP
+            + pickle.APPEND
+            + pickle.TUPLE1
+            + pickle.REDUCE,
+            "a key of type tuple",
+        ),
+        (pickle.NONE + pickle.INST + b"os\nsystem\n", "an opcode that torch.save never writes"),
+        (pickle.BYTEARRAY8 + struct.pack("<Q", 1 << 40), "an opcode that torch.save never writes"),
+        (pickle.LONG_BINPUT + struct.pack("<I", (1 << 32) - 1), "list index out of range"),
+        (b"", "pop from empty list"),
+    ],
+    ids=["item", "items", "set", "inst", "bytearray", "memo", "nothing"],
+)
+def test_a_hostile_pickle_takes_neither_stack_nor_memory(tmp_path: Path, code: bytes, message: str) -> None:
+    path = tmp_path / "c.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("c/data.pkl", pickle.PROTO + b"\x02" + code + pickle.STOP)
+    with pytest.raises(ArtefactError, match=message):
+        torch_file.load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("torch._utils\n_rebuild_qtensor", "those are quantised tensors"),
+        ("torch.distributed.tensor\nDTensor", "those are shards of tensors"),
+        ("timm.models.vision_transformer\nVisionTransformer", "save the model's state_dict()"),
+    ],
+)
+def test_what_is_refused_names_its_way_out(tmp_path: Path, name: str, message: str) -> None:
+    path = tmp_path / "c.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("c/data.pkl", pickle.PROTO + b"\x02" + pickle.GLOBAL + name.encode() + b"\n" + pickle.STOP)
+    with pytest.raises(ArtefactError, match=re.escape(message)):
+        torch_file.load(path)
 
 
 def test_plain_pickles_are_refused(tmp_path: Path) -> None:
