@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from edgex.errors import MismatchError, UsageError
+from edgex.errors import MismatchError, UnsupportedError, UsageError
 from edgex.files import tensor_file
 from edgex.files.model_file import (
     BACKBONE_PREFIX,
@@ -32,7 +32,7 @@ from edgex.files.model_file import (
 from edgex.files.tensor_file import TensorFile
 from edgex.files.vector_file import VectorCard, delta_shapes, read_delta
 from edgex.models.backbones import build
-from edgex.models.evidence.readout import Readout
+from edgex.models.evidence.selection import strategy_of
 from edgex.utils import provenance
 
 
@@ -100,7 +100,7 @@ def _checked(model_file: TensorFile, vector_file: TensorFile, *, force: bool) ->
             f"target {target} is {card.architecture}, vector {vector} explains by {tau.evidence.kind}: "
             "take a vector of the same pooling"
         )
-    copies = _copied(tau)
+    copies = _copied(card, tau, target, vector)
     if card.evidence.readout and (not copies or card.evidence.blocks != tau.evidence.blocks):
         raise MismatchError(
             f"target {target} has a readout of its last {card.evidence.blocks} blocks from an earlier bake, vector "
@@ -114,12 +114,17 @@ def _checked(model_file: TensorFile, vector_file: TensorFile, *, force: bool) ->
     return _Checked(card, tau, copies)
 
 
-def _copied(tau: VectorCard) -> tuple[str, ...]:
-    """Names of the tensors that a vector's readout consists of, none without a readout."""
-    if not tau.evidence.readout:
-        return ()
-    with torch.device("meta"):
-        return tuple(Readout(build(tau.architecture), tau.evidence.blocks).tensors())
+def _copied(card: ModelCard, tau: VectorCard, target: Path, vector: Path) -> tuple[str, ...]:
+    """Names of the tensors that the baked model's readout consists of, none without a readout.
+
+    Raises MismatchError where the target could not be built with the vector's evidence.
+    """
+    try:
+        with torch.device("meta"):
+            weights = strategy_of(build(card.architecture), tau.evidence).weights
+    except (UsageError, UnsupportedError) as error:
+        raise MismatchError(f"vector {vector} does not fit target {target}: {error}") from error
+    return () if weights is None else tuple(weights.tensors())
 
 
 def _summands(

@@ -359,3 +359,18 @@ def test_the_order_of_the_vectors_tensors_does_not_matter(pair: Pair) -> None:
     pair.rewrite_vector(deltas=dict(reversed(pair.deltas.items())))
     pair.bake()
     assert stored(pair.out) == first
+
+
+@pytest.mark.parametrize(
+    ("evidence", "message"),
+    [
+        (Evidence("class-attention", 99, 1.0), "does not fit target .*: evidence of 99 blocks, but the model has"),
+        (
+            Evidence("guess", 2, 1.0),
+            "does not fit target .*: token pooling is explained by class-attention, not by guess",
+        ),
+    ],
+)
+def test_evidence_that_the_target_cannot_give_is_refused(pair: Pair, evidence: Evidence, message: str) -> None:
+    pair.rewrite_vector(evidence=evidence)
+    pair.assert_refused(MismatchError, message)
