@@ -33,21 +33,24 @@ class Ending:
         self._interval = float(1 / rate) if rate else 0.04
         alone = len(container.streams) == 1
         self._tolerance = _TOLERANCE * self._interval if alone else max(self._interval, _SOUND_TOLERANCE)
-        self._packets, self._end = 0, 0.0
+        self._packets, self._begin, self._end = 0, 0.0, 0.0
         self._cut = False
 
     def saw(self, packet: Any) -> None:
         """Takes note of a packet of any stream."""
         if not packet.size:
             return
+        begin = None if packet.pts is None else float(packet.pts * packet.time_base)
+        duration = float((packet.duration or 0) * packet.time_base)
         if packet.stream is self._stream:
             self._packets += 1
             self._cut = packet.is_corrupt
-        if packet.pts is not None and packet.time_base:
-            duration = float((packet.duration or 0) * packet.time_base)
-            if not duration and packet.stream is self._stream:
-                duration = self._interval
-            self._end = max(self._end, float(packet.pts * packet.time_base) + duration)
+            if begin is not None and (not duration or self._format == _AVI):
+                # As long as the one before it. AVI states one length for all, a tick where pictures are left out.
+                duration = max(duration, self._interval, begin - self._begin)
+            self._begin = self._begin if begin is None else begin
+        if begin is not None:
+            self._end = max(self._end, begin + duration)
 
     def missing(self, pictures: int) -> str | None:
         """What a reader of so many pictures is told, such as "2 of 3 pictures"; None where nothing is missing."""
@@ -56,6 +59,9 @@ class Ending:
         if not (short or self._cut):
             return None
         count = self._stream.frames
+        if self._format == _AVI and self._packets * self._interval < self._end - 2 * self._interval:
+            # It counts left-out pictures, too.
+            count = 0
         if pictures < count:
             return f"{pictures} of {count} pictures"
         if short:
@@ -65,8 +71,8 @@ class Ending:
     def _declared(self) -> float | None:
         """Seconds that the header states."""
         if self._format == _AVI:
-            # FFmpeg's duration follows the size of the file.
-            return self._stream.frames * self._interval or None
+            # FFmpeg's duration follows the size of the file. The header counts pictures and left-out ones alike.
+            return float(self._stream.frames * self._stream.time_base) or None
         # Edits may show less than the whole length, but then every picture of the index is there.
         if self._format not in _DECLARE_DURATION or 0 < self._stream.frames <= self._packets:
             return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +30,11 @@ FORMATS: dict[str, tuple[str, str, dict[str, str], dict[str, str]]] = {
 }
 
 
-def record(path: Path, *, sound: float = 0.0, count: int = COUNT) -> Path:
-    """A video of noise, ten pictures a second, each large enough to be cut in two; sound: seconds of silence."""
+def record(path: Path, *, sound: float = 0.0, count: int = COUNT, times: np.ndarray | None = None) -> Path:
+    """A video of noise, each picture large enough to be cut in two.
+
+    sound: seconds of silence beside it. times: when pictures begin, in seconds; defaults to ten a second.
+    """
     name, codec, options, codec_options = FORMATS[path.name]
     rng = np.random.default_rng(0)
     with av.open(str(path), "w", format=name, options=options) as container:
@@ -38,9 +42,14 @@ def record(path: Path, *, sound: float = 0.0, count: int = COUNT) -> Path:
         stream.width, stream.height = 96, 64
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         silence = container.add_stream("aac", rate=8000, layout="mono") if sound else None
-        for _ in range(count):
+        if times is not None:
+            stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
+        for number in range(count):
             pixels = rng.integers(0, 256, (8, 12, 3), np.uint8).repeat(8, 0).repeat(8, 1)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            if times is not None:
+                frame.pts = round(1000 * times[number])
+            container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
         if silence is not None:
             for _ in range(int(8 * sound)):
@@ -74,6 +83,13 @@ def test_a_whole_recording_ends_without_a_word(tmp_path: Path, name: str) -> Non
 @pytest.mark.parametrize("name", ["index first.mp4", "a.mkv", "fragments.mp4"])
 def test_sound_that_is_longer_than_the_pictures(tmp_path: Path, name: str) -> None:
     assert read(record(tmp_path / name, sound=6.0)) == (COUNT, [])
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "index first.mp4", "fragments.mp4", "a.mkv", "a.avi", "jpegs.avi"])
+@pytest.mark.parametrize("first", [0.0, 10.0])
+def test_pictures_that_last_unequally_long(tmp_path: Path, name: str, first: float) -> None:
+    times = first + np.cumsum(np.random.default_rng(0).uniform(0.02, 3, COUNT))
+    assert read(record(tmp_path / name, times=times)) == (COUNT, [])
 
 
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.9])
