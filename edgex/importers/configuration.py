@@ -230,10 +230,10 @@ def read_open_clip(file: Source, content: Mapping[str, Any], stated: Stated) -> 
 
 def _open_clip_name(model: Mapping[str, Any]) -> str | None:
     """The name under which open_clip knows a configuration, if it does."""
-    import open_clip
-
     if not {"embed_dim", "vision_cfg", "text_cfg"} <= model.keys():
         return None
+    import open_clip
+
     known = (name for name in open_clip.list_models() if open_clip.get_model_config(name) == model)
     name = next(known, None)
     return f"open_clip/{name}" if name else None
