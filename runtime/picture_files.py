@@ -163,7 +163,7 @@ def load_heif_plugin() -> bool:
     if "HEIF" in Image.OPEN:
         return True
     try:
-        import pillow_heif  # type: ignore[import-not-found]  # no package of edgex depends on it
+        import pillow_heif
     except ImportError:
         return False
     pillow_heif.register_heif_opener()

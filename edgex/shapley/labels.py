@@ -177,8 +177,10 @@ def label(
             found = _label_chunk(model, inside, options, number, batch_size, group, precision, progress)
             cache_file.save(files[number], pictures | found, _KIND)
     group.wait()
-    parts = [cache_file.load(file, _KIND) if part is None else part for file, part in zip(files, parts, strict=True)]
-    classes, coalitions, differences, *features = (torch.cat([part[name] for part in parts]) for name in _rows(options))
+    stored = [part or cache_file.load(file, _KIND) for file, part in zip(files, parts, strict=True)]
+    classes, coalitions, differences, *features = (
+        torch.cat([part[name] for part in stored]) for name in _rows(options)
+    )
     return Labels(crops, classes, coalitions, differences, *features)
 
 

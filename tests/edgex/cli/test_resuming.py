@@ -51,7 +51,7 @@ def stopped(arguments: tuple[str, ...], folder: Path, number: signal.Signals, pa
     """Exit code and standard error of a command whose processes all get a signal once it has stored something."""
     environment = os.environ | {"EDGEX_HOME": str(folder / "home")}
     command = [sys.executable, "-m", "edgex", *arguments]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, cwd=folder, env=environment, text=True, start_new_session=True, **pipes) as process:
         end = time.monotonic() + 240
         while not [*folder.glob(pattern)]:

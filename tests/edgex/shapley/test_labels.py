@@ -167,7 +167,8 @@ def test_damaged_labels_are_made_anew_with_one_line(
     data = bytearray(flipped.read_bytes())
     data[len(data) // 2] ^= 4
     flipped.write_bytes(data)
-    kept, said = untouched.stat().st_mtime_ns, []
+    kept = untouched.stat().st_mtime_ns
+    said: list[str] = []
     again = labels_of(model, card, pictures, options, tmp_path / "cache", report=said.append)
     assert len(said) == 1 and said[0].startswith((str(torn), str(flipped))) and "made anew (and 1 more)" in said[0]
     assert torch.equal(first.differences, again.differences)

@@ -98,7 +98,8 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(
 
 @pytest.mark.parametrize("damage", ["flipped", "cut off", "foreign", "of an earlier edgex"])
 def test_a_checkpoint_that_cannot_be_used_is_made_anew(folder: Path, base: Path, tmp_path: Path, damage: str) -> None:
-    out, said = tmp_path / "a.safetensors", []
+    out = tmp_path / "a.safetensors"
+    said: list[str] = []
     checkpoint = tmp_path / "a.safetensors.checkpoint"
     whole = run(folder, base, tmp_path / "whole.safetensors", epochs=1)
     TrainingCheckpoint(checkpoint, {}).save({}, 1)
@@ -108,7 +109,8 @@ def test_a_checkpoint_that_cannot_be_used_is_made_anew(folder: Path, base: Path,
     if damage == "of an earlier edgex":
         torch.save({"identity": {}, "position": 1, "state": {}, "rng": torch.get_rng_state()}, checkpoint)
     else:
-        checkpoint.write_bytes({"flipped": data, "cut off": data[:-30], "foreign": b"some notes"}[damage])
+        contents: dict[str, bytes] = {"flipped": bytes(data), "cut off": bytes(data[:-30]), "foreign": b"some notes"}
+        checkpoint.write_bytes(contents[damage])
     card = run(folder, base, out, report=said.append, epochs=1)
     assert said[0].startswith(f"{checkpoint} is ") and said[0].endswith(": the training begins at its start")
     assert card.metrics == whole.metrics
