@@ -111,7 +111,7 @@ _CARD = schema.record(
     folders=schema.listed(schema.record(_folder, path=schema.any_text, crops=schema.whole(1))),
     pictures=schema.listed(schema.row(schema.whole(), schema.any_text, schema.text)),
     provenance=PROVENANCE,
-    metrics=schema.mapping,
+    metrics=schema.object_with(split_half_cosine=schema.optional(schema.number)),
 )
 
 
