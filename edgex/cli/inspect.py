@@ -143,5 +143,6 @@ def _print_steps(steps: list[dict[str, Any]], indent: int) -> None:
             say(f"{' ' * (indent + 2)}settings: {_compact(taken)}")
         for source in inputs:
             digest = source.get("sha256") or source.get("fingerprint") or "unknown"
-            say(f"{' ' * (indent + 2)}{source['role']} {source.get('hub', source['name'])} {digest}")
+            key = f" ({source['key']})" if source.get("key") else ""
+            say(f"{' ' * (indent + 2)}{source['role']} {source.get('hub', source['name'])}{key} {digest}")
             _print_steps(source.get("provenance", []), indent + 4)

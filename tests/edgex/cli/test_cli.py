@@ -437,6 +437,22 @@ def test_the_demo_draws_every_sample(run: Run, tmp_path: Path) -> None:
     assert "150 passes" in done.stdout
 
 
+def test_an_import_says_which_weights_it_took(run: Run, tmp_path: Path) -> None:
+    import timm
+    import torch
+
+    plain = timm.create_model("test_vit", num_classes=2).state_dict()
+    averaged = {name: 2 * tensor for name, tensor in plain.items()}
+    torch.save({"state_dict": plain, "state_dict_ema": averaged, "epoch": 3}, tmp_path / "c.pth.tar")
+    arguments = ("import", "c.pth.tar", "--arch", "timm/test_vit", "--classes", "a,b", "--out", "m.safetensors")
+    assert "weights taken from 'state_dict_ema'; the file also has 'state_dict'" in run(*arguments).stderr
+    assert "weights c.pth.tar (state_dict_ema) " in run("inspect", "m.safetensors").stdout
+    run(*arguments, "--weights-key", "state_dict", "--force")
+    assert "weights c.pth.tar (state_dict) " in run("inspect", "m.safetensors").stdout
+    refused = run(*arguments, "--weights-key", "ema", "--force", code=2)
+    assert error_line(refused).startswith("edgex: error: --weights-key: c.pth.tar has no weights under 'ema', it has ")
+
+
 def test_an_import_may_name_the_base_it_started_from(run: Run, tmp_path: Path) -> None:
     import timm
     import torch
