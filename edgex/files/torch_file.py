@@ -28,6 +28,8 @@ from edgex.runtime.errors import first_line
 
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 """The first pickle of a file of torch before 1.6."""
+_PART = 1 << 20
+"""Bytes that are copied at once: a storage is in memory once, not twice."""
 _DAMAGE = (
     pickle.UnpicklingError,
     zipfile.BadZipFile,
@@ -95,9 +97,14 @@ def _read_archive(archive: zipfile.ZipFile, path: Path) -> Any:
     def member(name: str) -> bytearray:
         """A member's bytes; zipfile compares them with the member's CRC."""
         info = members[name]
-        if info.compress_type != zipfile.ZIP_STORED:
+        if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
             raise ValueError(f"its member {name} is compressed, which torch.save never does")
-        return bytearray(archive.read(info))
+        data, position = bytearray(info.file_size), 0
+        with archive.open(info) as stream:
+            while part := stream.read(_PART):
+                data[position : position + len(part)] = part
+                position += len(part)
+        return data
 
     if f"{root}byteorder" in members and member(f"{root}byteorder") != b"little":
         raise ArtefactError(f"{path} was saved on a big-endian machine: save it again on a little-endian one")
