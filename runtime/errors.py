@@ -61,12 +61,20 @@ class GateError(EdgexError):
     """An exported file failed its parity gate against the source model; nothing was written."""
 
 
+_LONGEST_REASON = 300
+"""Characters of another library's message that one of edgex repeats."""
+
+
 def install_hint(extra: str) -> str:
     """The command that installs one of the optional parts of edgex, such as "cpu" or "bake"."""
     return f"pip install '.[{extra}]' in a clone of edgex"
 
 
 def first_line(error: BaseException) -> str:
-    """The first line that an exception says, or its type where it says nothing."""
+    """The first line that an exception says, or its type where it says nothing.
+
+    Some libraries repeat what they found in a file; what is longer than a message for people is cut off.
+    """
     lines = (line.strip() for line in str(error).splitlines())
-    return next((line for line in lines if line), type(error).__name__)
+    line = next((line for line in lines if line), type(error).__name__)
+    return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]}..."

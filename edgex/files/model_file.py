@@ -201,7 +201,7 @@ def load_model(path: str | os.PathLike[str]) -> LoadedModel:
         {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
         for prefix in prefixes
     )
-    if stray := _first(name for name in sorted(tensors) if not name.startswith(prefixes)):
+    if (stray := _first(name for name in sorted(tensors) if not name.startswith(prefixes))) is not None:
         raise MismatchError(f"{path}: extra tensor '{stray}' belongs to none of backbone, head and readout")
     try:
         network = assemble_model(card, backbone, head, readout, source=str(path)).freeze()
@@ -273,13 +273,13 @@ def match_shapes(
     found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], *, source: str, target: str
 ) -> None:
     """Raises MismatchError naming a tensor that `source` misses, has too many or has in another shape."""
-    if missing := _first(name for name in expected if name not in found):
+    if (missing := _first(name for name in expected if name not in found)) is not None:
         more = sum(name not in found for name in expected) - 1
         raise MismatchError(f"{source}: missing tensor '{missing}'{_more(more)} that {target} needs")
-    if extra := _first(name for name in found if name not in expected):
+    if (extra := _first(name for name in found if name not in expected)) is not None:
         more = sum(name not in expected for name in found) - 1
         raise MismatchError(f"{source}: extra tensor '{extra}'{_more(more)} that {target} does not have")
-    if wrong := _first(name for name in expected if found[name] != expected[name]):
+    if (wrong := _first(name for name in expected if found[name] != expected[name])) is not None:
         raise MismatchError(
             f"{source}: tensor '{wrong}' has shape {list(found[wrong])}, {target} expects {list(expected[wrong])}"
         )

@@ -181,7 +181,7 @@ def _lookup(module: str, name: str) -> Any:
         return ScriptModule
     if module == "numpy.dtypes":
         return Placeholder
-    raise ForeignError(full)
+    raise ForeignError(full[:100])
 
 
 def way_out(name: str) -> str:

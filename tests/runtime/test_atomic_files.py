@@ -240,6 +240,7 @@ def test_an_error_about_another_file_stays_what_it_is(tmp_path: Path) -> None:
         (ValueError("\n  one \n"), "one"),
         (ValueError(), "ValueError"),
         (RuntimeError(" "), "RuntimeError"),
+        (ValueError("x" * 301), "x" * 300 + "..."),
     ],
 )
 def test_the_first_line_of_an_error(error: Exception, line: str) -> None:

@@ -96,6 +96,8 @@ def test_card_metadata_round_trip(random_model: Callable[..., Any]) -> None:
         (lambda t: t.pop("backbone.norm.bias"), "missing tensor 'backbone.norm.bias' that timm/test_vit"),
         (lambda t: [t.pop("backbone.norm.bias"), t.pop("backbone.norm.weight")], r"\(and 1 more\)"),
         (lambda t: t.update({"backbone.extra": torch.zeros(1)}), "extra tensor 'backbone.extra'"),
+        (lambda t: t.update({"": torch.zeros(1)}), "extra tensor '' belongs to none of"),
+        (lambda t: t.update({"backbone.": torch.zeros(1)}), "extra tensor 'backbone.'"),
         (lambda t: t.update({"stray": torch.zeros(1)}), "extra tensor 'stray' belongs to none of"),
         (
             lambda t: t.update({"backbone.cls_token": torch.zeros(64)}),

@@ -1,20 +1,24 @@
 """The long run: `python -m fuzzing [--cases 20000] [--kills 20] [--parser NAME]`, behind `make fuzz`.
 
-It goes on where it was stopped, prints a table, and ends with 1 where anything failed. Failing inputs are kept in
-tests/fuzz/cases, and `make test` tries them again ever after.
+Inputs for all parsers, then kills of every command of `fuzzing.crashes`. It goes on where it was stopped, prints a
+table, and ends with 1 where anything failed. Failing inputs are kept in tests/fuzz/cases, and `make test` tries them
+again ever after.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
 
 from fuzzing.campaign import Failure, Report
+from fuzzing.crashes import COMMANDS, crash
 from fuzzing.parsers import PARSERS
 from fuzzing.worker import WORK, Worker
 
@@ -64,6 +68,15 @@ class Progress:
             temporary.replace(self._path)
 
 
+@contextlib.contextmanager
+def noted(broken: list[str]) -> Iterator[None]:
+    """What keeps one parser from being tried does not keep the others."""
+    try:
+        yield
+    except AssertionError as error:
+        broken.append(str(error))
+
+
 def table(reports: list[Report]) -> str:
     """One line a parser."""
     kinds = ("refused", "accepted", "traceback", "wrong", "unclear", "memory", "slow", "crash")
@@ -98,6 +111,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m fuzzing", description=__doc__.partition("\n")[0])
     parser.add_argument("--cases", type=int, default=20_000, help="inputs of all parsers together")
     parser.add_argument("--parser", action="append", choices=sorted(PARSERS), help="only this one; may be repeated")
+    parser.add_argument("--kills", type=int, default=20, help="of each command")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--again", action="store_true", help="begin at the first seed instead of going on")
     arguments = parser.parse_args()
@@ -105,11 +119,12 @@ def main() -> None:
         _PROGRESS.unlink(missing_ok=True)
     progress = Progress(_PROGRESS)
     chosen = arguments.parser or list(PARSERS)
+    broken: list[str] = []
     wanted = -(-arguments.cases // len(chosen))
 
     def run(name: str) -> None:
         done = progress.reports[name].cases if name in progress.reports else 0
-        with Worker() as worker:
+        with Worker() as worker, noted(broken):
             while done < wanted:
                 found = worker.run(name, progress.seed(name), min(_CHUNK, wanted - done))
                 done += found.cases
@@ -120,12 +135,18 @@ def main() -> None:
 
     with ThreadPoolExecutor(arguments.processes) as pool:
         list(pool.map(run, chosen))
-    reports = [progress.reports[name] for name in chosen]
+    reports = [progress.reports[name] for name in chosen if name in progress.reports]
     print(table(reports))
+    for command in COMMANDS if arguments.kills else ():
+        found = crash(command, arguments.kills)
+        print(f"{command}: {found.kills} kills left {found.old} old and {found.new} new outputs", flush=True)
+        broken += [f"{command}: {problem}" for problem in found.problems]
+    for problem in broken:
+        print(f"\n{problem}")
     failures = [failure for report in reports for failure in report.failures]
     for failure in failures:
         print(f"\n{failure.parser}: {failure.kind}: {failure.file}\n{failure.message}")
-    sys.exit(1 if failures else 0)
+    sys.exit(1 if failures or broken else 0)
 
 
 if __name__ == "__main__":
