@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from edgex.runtime import picture_files
+from edgex.runtime import ImageError, picture_files
 from edgex.runtime.frames import read_picture
 from edgex.runtime.picture_files import (
     BROKEN,
@@ -137,11 +138,19 @@ def test_other_files_are_counted_by_their_suffix(tmp_path: Path) -> None:
 
 
 def test_a_pillow_without_a_format_passes_its_files_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    touch(tmp_path, "a.jpg", "b.avif")
+    touch(tmp_path, "a.jpg", "b.avif", "c.HEIC")
     monkeypatch.setattr(features, "check", lambda name: name != "avif")
+    monkeypatch.setattr(Image, "OPEN", {name: opener for name, opener in Image.OPEN.items() if name != "HEIF"})
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
     found = find_pictures(tmp_path)
     assert [path.name for path in found.pictures] == ["a.jpg"]
-    assert describe(found.passed_over) == "1 file or folder passed over (.avif, which this Pillow cannot read: 1)"
+    assert describe(found.passed_over) == (
+        "2 files or folders passed over (.avif, which this Pillow cannot read: 1, .heic, for which Pillow needs the "
+        "package pillow-heif: 1)"
+    )
+    (tmp_path / "c.HEIC").write_bytes(b"no picture")
+    with pytest.raises(ImageError, match="; HEIC pictures need the package pillow-heif"):
+        read_picture(tmp_path / "c.HEIC")
 
 
 def test_a_folder_that_may_not_be_read_is_said(tmp_path: Path) -> None:

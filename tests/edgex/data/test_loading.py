@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,6 +35,11 @@ def die(request: int) -> int:
     if request == 2:
         os._exit(1)
     return request
+
+
+def own_number(request: int) -> int:
+    time.sleep(0.02)
+    return os.getpid()
 
 
 def test_crops_do_not_depend_on_the_workers(tmp_path: Path) -> None:
@@ -79,6 +86,18 @@ def test_an_interruption_comes_through_and_ends_the_workers(tmp_path: Path, work
 def test_a_worker_that_dies_is_one_error() -> None:
     with pytest.raises(DataError, match="a process that decodes pictures died"):
         list(loaded(die, range(6), pictures=6, workers=1))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_signals_that_reach_all_processes_are_left_to_the_program(capfd: pytest.CaptureFixture[str]) -> None:
+    numbers = loaded(own_number, range(40), pictures=40, workers=1)
+    worker = next(numbers)
+    os.kill(worker, signal.SIGINT)
+    assert [next(numbers) for _ in range(20)] == [worker] * 20, "Ctrl-C does not end it"
+    os.kill(worker, signal.SIGTERM)
+    with pytest.raises(DataError, match="a process that decodes pictures died"):
+        list(numbers)
+    assert capfd.readouterr().err == ""
 
 
 def test_few_pictures_start_no_processes(monkeypatch: pytest.MonkeyPatch) -> None:
