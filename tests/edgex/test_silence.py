@@ -32,11 +32,11 @@ def test_the_main_jobs_are_silent(tmp_path: Path) -> None:
         folder.mkdir()
     trace = tmp_path / "trace"
     traced = [*TRACE, str(trace)] if works([*NO_NETWORK, *TRACE, os.devnull]) else []
-    environment = {
-        "HOME": folders["home"],
-        "TMPDIR": folders["temporary"],
-        "EDGEX_HOME": folders["own"],
-        "PYTHONPATH": SUPPORT,
+    environment: dict[str, str] = {
+        "HOME": str(folders["home"]),
+        "TMPDIR": str(folders["temporary"]),
+        "EDGEX_HOME": str(folders["own"]),
+        "PYTHONPATH": str(SUPPORT),
         "PYTHONDONTWRITEBYTECODE": "1",
         "PATH": os.environ["PATH"],
         "OMP_NUM_THREADS": "1",
