@@ -79,16 +79,17 @@ class ClassIndex:
         if isinstance(name, (int, np.integer)) and not isinstance(name, bool):
             if 0 <= name < len(self.names):
                 return int(name)
-            raise UsageError(f"explain: expected a class from 0 to {len(self.names) - 1}, found {name}")
+            raise UsageError(f"expected a class from 0 to {len(self.names) - 1}, found {name}", argument="explain")
         if not isinstance(name, str):
-            raise UsageError(f"explain: expected a class name, its number or None, found {name!r}")
+            raise UsageError(f"expected a class name, its number or None, found {name!r}", argument="explain")
         numbers = self.numbers(name)
         if not numbers:
             known = f"one of the model's {len(self.names)} classes"
-            raise UsageError(f"explain: expected {known}, found {name!r}{self._hint(name)}")
+            raise UsageError(f"expected {known}, found {name!r}{self._hint(name)}", argument="explain")
         if len(numbers) > 1:
             raise UsageError(
-                f"explain: expected a unique class name, found {name!r} at the numbers {numbers}; use one of them"
+                f"expected a unique class name, found {name!r} at the numbers {numbers}; use one of them",
+                argument="explain",
             )
         return numbers[0]
 
@@ -105,7 +106,9 @@ class ClassIndex:
 
         near = difflib.get_close_matches(_folded(name), list(self._by_folded), n=3, cutoff=0.5)
         names = [repr(self.names[self._by_folded[key][0]]) for key in near]
-        return f"; did you mean {' or '.join(names)}?" if names else "; see session.classes"
+        if names:
+            return f"; did you mean {' or '.join(names)}?"
+        return f"; their names begin with {', '.join(repr(first) for first in self.names[:3])}"
 
 
 def _folded(name: str) -> str:

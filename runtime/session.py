@@ -180,7 +180,8 @@ class Session:
             wanted = self._numbers(explain if several else [explain] * len(frame))
             if len(wanted) != len(frame):
                 raise UsageError(
-                    f"explain: expected one class for all or one each for {len(frame)} pictures, found {len(wanted)}"
+                    f"expected one class for all or one each for {len(frame)} pictures, found {len(wanted)}",
+                    argument="explain",
                 )
             return self._run_frames(frame, wanted, color)
         wanted = self._numbers(explain if several else [explain])

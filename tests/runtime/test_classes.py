@@ -93,7 +93,7 @@ def test_a_model_that_was_made_with_an_unclean_name_finds_it_by_the_clean_one() 
     "name, words",
     [
         ("gray heron", "5 classes, found 'gray heron'; did you mean 'Grey Heron'"),
-        ("zzz", "found 'zzz'; see session.classes"),
+        ("zzz", "found 'zzz'; their names begin with 'crane', 'crane', 'Stork'"),
         ("crane", r"unique class name, found 'crane' at the numbers \[0, 1\]"),
         ("STORK", r"found 'STORK' at the numbers \[2, 3\]"),
         (5, "from 0 to 4, found 5"),

@@ -142,6 +142,7 @@ def test_a_question_about_no_class(running: Running, value: Any, words: str) -> 
     status, text = running.explain(value)
     assert status == 400
     assert words in text.decode()
+    assert not any(word in text.decode() for word in ("session", "explain", "UsageError"))
 
 
 def test_a_version_that_is_no_number(running: Running, capfd: pytest.CaptureFixture[str]) -> None:
