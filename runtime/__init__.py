@@ -31,7 +31,7 @@ one environment overwrite each other, so install one.
 | metadata, container | reading and checking a fused model file |
 | backends/ | what runs it: onnxruntime, TensorRT |
 | watch/ | `Stream`, `open_source`: a session over cameras, videos and folders; results as pictures, JSON, a page |
-| json_text | reading text and JSON that came from elsewhere, of bounded size and depth |
+| json_text, schema | reading text and JSON that came from elsewhere, and checking what it holds |
 | atomic_files | writing a file whole or not at all |
 | telemetry | switching off that of libraries |
 | errors | every error raised on purpose |

@@ -162,9 +162,12 @@ def _draw(boxes: Boxes, size: tuple[int, int]) -> Image.Image:
     mask = Image.new("L", size)
     shape = ImageDraw.Draw(mask)
     for left, top, right, bottom in boxes:
+        # Cut to the picture, since Pillow knows no larger numbers than 32 bits.
+        left, right = (round(min(max(x, 0.0), size[0])) for x in (left, right))
+        top, bottom = (round(min(max(y, 0.0), size[1])) for y in (top, bottom))
         if right > left and bottom > top:
             # Pillow paints the last row and column that are named.
-            shape.rectangle((round(left), round(top), round(right) - 1, round(bottom) - 1), fill=255)
+            shape.rectangle((left, top, right - 1, bottom - 1), fill=255)
     return mask
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
+from wrong_values import with_wrong_values
 
 from edgex.data.crops import Folder
 from edgex.data.image_folders import list_images
@@ -159,6 +160,25 @@ def test_crops_without_a_shape_are_left_out(tmp_path: Path) -> None:
     (tmp_path / "boxes.json").write_text(json.dumps(boxes))
     found = masked(tmp_path)
     assert [found.crops.paths[i].name for i in found.crops.picture.tolist()] == ["some.png"]
+
+
+def test_every_wrong_value_in_boxes_json_is_refused_or_drawn(tmp_path: Path) -> None:
+    path = picture(tmp_path / "1.png")
+    for what, changed in with_wrong_values({"1.png": [[-30, 20, 1000, 100.5], [1, 2, 3, 4]]}):
+        try:
+            (tmp_path / "boxes.json").write_text(json.dumps(changed))
+            mask = annotations_of(tmp_path).mask(path)
+        except DataError as error:
+            assert str(tmp_path / "boxes.json") in str(error) and str(error).isprintable(), what
+            continue
+        assert mask is None or mask.size == (140, 120), what
+        assert (mask is None) == ("1.png" not in changed), what
+    (tmp_path / "boxes.json").write_text('{"1.png": [[-1e300, 20, 1e300, 100], [0.1, 0.1, 0.2, 0.2]]}')
+    mask = annotations_of(tmp_path).mask(path)
+    assert mask is not None
+    expected = np.zeros((120, 140), np.uint8)
+    expected[20:100] = 255
+    assert np.array_equal(np.asarray(mask), expected)
 
 
 def test_bad_annotations_are_refused(tmp_path: Path) -> None:

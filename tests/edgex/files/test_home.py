@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from wrong_values import with_wrong_values
 
 from edgex.errors import ArtefactError
 from edgex.files import home
@@ -209,3 +210,13 @@ for number in range(40):
     records = [json.loads(path.read_text()) for path in own_home.rglob("*.json")]
     assert len(records) == 1 + 3 * 40
     assert [entry for entry in folder.iterdir() if entry.suffix == ".part"] == []
+
+
+def test_a_record_with_wrong_values_is_passed_over_or_taken_as_it_is(tmp_path: Path, own_home: Path) -> None:
+    home.record_bake(tmp_path / "model", "0" * 64)
+    (record,) = own_home.rglob("*.json")
+    for what, changed in with_wrong_values(json.loads(record.read_text())):
+        record.write_text(json.dumps(changed))
+        found = home.newest_record()
+        assert found is None or vars(found).items() <= {**changed, "path": Path(changed["path"])}.items(), what
+        assert (found is None) == (home.newest_record_anywhere() is None), what
