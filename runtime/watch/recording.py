@@ -117,7 +117,7 @@ class VideoWriter:
         cause = OSError(getattr(error, "errno", None) or 0, ffmpeg_reason(error))
         if self._container is None:
             raise write_error(self._path, cause) from error
-        self._file.stopped = True
+        # FFmpeg writes nothing more to a file that refused once, so what is there stays as it is.
         with contextlib.suppress(Exception):
             self._container.close()
         self._container = None
@@ -129,15 +129,12 @@ class VideoWriter:
 
 
 class _File:
-    """A recording that is being written. Once it is stopped it takes no more, so that what was written stays."""
+    """A recording that is being written, as PyAV writes to it; OSError where it cannot be, or was removed."""
 
     def __init__(self, path: Path) -> None:
         self._file: BinaryIO = path.open("r+b", buffering=0)
-        self.stopped = False
 
     def write(self, data: bytes) -> int:
-        if self.stopped:
-            return len(data)
         if not os.fstat(self._file.fileno()).st_nlink:
             raise FileNotFoundError(errno.ENOENT, "the file or its folder was removed meanwhile")
         written = 0

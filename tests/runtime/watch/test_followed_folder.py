@@ -56,7 +56,11 @@ def later(action: Callable[[], None], seconds: float = 0.1) -> threading.Thread:
     return thread
 
 
-def test_what_is_there_and_then_what_comes_in_order_of_arrival(folder: Path) -> None:
+@pytest.mark.parametrize("interval", [0.02, 0.5])
+def test_what_is_there_and_then_what_comes_in_order_of_arrival(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, interval: float
+) -> None:
+    monkeypatch.setattr(module, "INTERVAL", interval)
     found = reader(folder)
     assert [next(found), next(found)] == ["0.jpg", "1.jpg"]
     for name in ("z.jpg", "a.jpg", "new/m.jpg"):
@@ -100,6 +104,16 @@ def test_a_file_that_grows_slowly(folder: Path) -> None:
     thread = later(grow, 0)
     assert next(found) == "2.jpg"
     thread.join()
+
+
+def test_a_file_that_changes_is_not_read_before_it_has_settled(folder: Path, session: Session) -> None:
+    source = open_source(folder, follow=True)
+    source.open()
+    assert source.read() and source.read()
+    thread = later(lambda: [(write(folder / "2.jpg", jpeg(number)), time.sleep(0.05)) for number in (0, 1, 0, 1, 2)], 0)
+    assert (shot := source.read()) is not None
+    thread.join()
+    assert session(shot.frame).label == "blue thing"
 
 
 def test_a_file_that_grows_does_not_hold_up_the_others(folder: Path) -> None:
