@@ -79,8 +79,10 @@ class PicturesInMemory:
             width = columns / resize / aspects.clamp(min=1)
         return self._sampled(chosen, width, height, torch.zeros_like(width), torch.zeros_like(height))
 
-    def random_views(self, chosen: Tensor, generator: torch.Generator, *, crop_scale: float) -> Tensor:
-        """A random crop of each picture, mirrored half of the time: float32 [N, H, W, 3] in [0, 255].
+    def random_views(
+        self, chosen: Tensor, generator: torch.Generator, *, crop_scale: float, mirror: bool = True
+    ) -> Tensor:
+        """A random crop of each picture, with `mirror` turned over half of the time: float32 [N, H, W, 3] in [0, 255].
 
         chosen: int64 [N], positions of pictures. generator: of the pictures' device. crop_scale: smallest share of a
             picture's area that is kept. The crop is Inception's, as `edgex.data.augmentation.augment` draws it.
@@ -91,7 +93,7 @@ class PicturesInMemory:
         ratio = torch.exp((2 * drawn[1] - 1) * math.log(4 / 3)) / self.aspects[chosen]
         width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
         x, y = (2 * drawn[2] - 1) * (1 - width), (2 * drawn[3] - 1) * (1 - height)
-        return self._sampled(chosen, torch.where(drawn[4] < 0.5, width, -width), height, x, y)
+        return self._sampled(chosen, torch.where((drawn[4] < 0.5) & mirror, -width, width), height, x, y)
 
     def _sampled(self, chosen: Tensor, width: Tensor, height: Tensor, x: Tensor, y: Tensor) -> Tensor:
         """Crops of these sizes around these centres; all [N], in halves of the picture's sides."""

@@ -102,21 +102,29 @@ class Table:
         self.empty = self.model.head.scaled(self.model.strategy.empty_features())[0].float()
 
     @torch.no_grad()
-    def play(self, pixels: Tensor, pairs: int, sizes: np.random.Generator, generator: torch.Generator) -> Round:
+    def play(
+        self,
+        pixels: Tensor,
+        pairs: int,
+        sizes: np.random.Generator,
+        generator: torch.Generator,
+        players: Sequence[Tensor] | None = None,
+    ) -> Round:
         """Plays `pairs` coalitions on each picture, shared evenly among the kinds of players.
 
         pixels: normalised float32 [N, 3, H, W]. sizes: draws the coalitions' sizes; generator: their members.
+        players: kinds to play with, see `edgex.shapley.play.players_of`; defaults to the grid's.
         """
         model = self.model
         tokens = model.backbone.embed(pixels.to(self.dtype))
         encoded = model.strategy.encode(tokens, keep=True)
         features = model.head.scaled(encoded.features)
         classes = model.head(encoded.features).argmax(dim=1)
-        kinds = len(self.players)
+        players = players or self.players
         games = [
-            play(model, tokens, players, size, generator)
-            for kind, players in enumerate(self.players)
-            for size in draw_sizes(players, (pairs + kinds - 1 - kind) // kinds, sizes)
+            play(model, tokens, those, size, generator)
+            for kind, those in enumerate(players)
+            for size in draw_sizes(those, (pairs + len(players) - 1 - kind) // len(players), sizes)
         ]
         signs, differences = (torch.stack(part, dim=1) for part in zip(*games, strict=True))
         encoded = Encoded(encoded.features.float(), encoded.tokens.float(), encoded.kept)
@@ -142,11 +150,13 @@ def learn_online(
     report: Callable[[dict[str, float]], None],
     group: Processes,
     workers: int | None = None,
+    recipe: type[OnlineRun] | None = None,
 ) -> Learned:
     """Learns the readout of a model; the model is left with the weights of the best look at held-out pictures.
 
     paths: pictures, decoded once. group: the processes that share the work. workers: see
-    `edgex.data.loading.loaded`. Raises UsageError for a model without a readout, or too few pictures.
+    `edgex.data.loading.loaded`. recipe: a subclass of `OnlineRun` that learns by another loss, for experiments.
+    Raises UsageError for a model without a readout, or too few pictures.
     """
     if model.readout is None:
         raise UsageError("fresh coalitions teach a readout: learn changed weights from kept labels", argument="learn")
@@ -161,15 +171,17 @@ def learn_online(
     pictures = PicturesInMemory.load(paths, preprocessing, group.device, workers=workers)
     shuffled = torch.randperm(len(paths), generator=torch.Generator().manual_seed(options.seed)).to(group.device)
     count = min(_MOST_HELD_OUT, max(1, round(len(paths) * options.held_out)))
-    run = _Run(model.to(group.device).requires_grad_(False).train(), pictures, shuffled[count:], options, group)
+    run = (recipe or OnlineRun)(
+        model.to(group.device).requires_grad_(False).train(), pictures, shuffled[count:], options, group
+    )
     learned = run.train(run.held_out(shuffled[:count]), checkpoint, report)
     restore(model, {name: learned.tensors[name] for name in model.readout.tensors()})
     model.cpu()
     return learned
 
 
-class _Run:
-    """One run over `training` pictures, int64 positions."""
+class OnlineRun:
+    """One run over `training` pictures, int64 positions; `players` are the kinds that it plays with."""
 
     def __init__(
         self,
@@ -182,6 +194,7 @@ class _Run:
         self.model, self.pictures, self.training = model, pictures, training
         self.options, self.group = options, group
         self.table = Table(model, group.device, options.precision)
+        self.players = self.table.players
         sample = list(self._rounds(training[:_MOST_HELD_OUT], seed=1))
         self.error = FeatureError(model.head.centred(), [(round_.differences, round_.classes) for round_ in sample]).to(
             group.device
@@ -246,32 +259,43 @@ class _Run:
         places = torch.from_numpy(shared.integers(len(self.training), size=options.batch_size))
         chosen = self.training[group.share(places).to(group.device)]
         views = self.pictures.random_views(chosen, generator, crop_scale=options.crop_scale)
-        played = self.table.play(self._normalised(views), options.pairs, shared, generator)
-        error = self._errors(trained.scale, played)[0].mean() / self.null
+        played = self.table.play(self.normalised(views), options.pairs, shared, generator, self.players)
+        evidence = self.evidence(played.encoded)
+        error = self._errors(trained.scale, played, evidence)[0].mean() / self.null
         optimizer.zero_grad()
-        error.backward()
+        self.loss(error, played, evidence, generator).backward()
         group.average_gradients(trained.parameters())
         nn.utils.clip_grad_norm_(trained.parameters(), 1.0)
         optimizer.step()
         return error.detach()
 
-    def _errors(self, scale: Tensor, played: Round) -> tuple[Tensor, Tensor]:
+    def loss(self, error: Tensor, played: Round, evidence: Tensor, generator: torch.Generator) -> Tensor:  # noqa: ARG002
+        """What a step lowers: here the error itself, relative to that of uniform heatmaps.
+
+        evidence: unscaled, of each feature, [N, D', P]. generator: of the device, for whatever is drawn besides.
+        """
+        return error
+
+    def evidence(self, encoded: Encoded[Tensor]) -> Tensor:
+        """Unscaled evidence of each feature through the readout, float32 [N, D', P]."""
+        with devices.mixed_precision(self.group.device, self.options.precision):
+            return self.model.strategy.feature_evidence(encoded, self.model.head).float()
+
+    def _errors(self, scale: Tensor, played: Round, evidence: Tensor) -> tuple[Tensor, Tensor]:
         """Error of each picture's heatmap and that of a uniform one, both [N]."""
-        slope, offset = slope_and_offset(self._evidence(played), played.total, played.signs)
+        slope, offset = slope_and_offset(evidence, played.total, played.signs)
         own = self.error.own(played.classes)
         return self.error(scale * slope + offset - played.differences, own), self.error(
             offset - played.differences, own
         )
 
-    def _evidence(self, played: Round) -> Tensor:
-        """Unscaled evidence of each feature through the readout, float32 [N, D', P]."""
-        with devices.mixed_precision(self.group.device, self.options.precision):
-            return self.model.strategy.feature_evidence(played.encoded, self.model.head).float()
-
     @torch.no_grad()
     def _look(self, scale: Tensor, held_out: list[Round], error: float, steps: int) -> dict[str, float]:
         """One row of the history. error: of training since the last look."""
-        sums = [[float(part.sum()) for part in self._errors(scale, played)] for played in held_out]
+        sums = [
+            [float(part.sum()) for part in self._errors(scale, played, self.evidence(played.encoded))]
+            for played in held_out
+        ]
         found, null = self.group.sum(np.sum(sums, axis=0).tolist() if sums else [0.0, 0.0])
         pairs = float(steps * self.options.batch_size * self.options.pairs)
         return {"train": error, "held_out": found / null, "pairs": pairs}
@@ -281,7 +305,7 @@ class _Run:
         """The scale that fits the start's evidence to the pairs best (least squares), and the uniform error."""
         product, square, null, pictures = 0.0, 0.0, 0.0, 0
         for played in sample:
-            slope, offset = slope_and_offset(self._evidence(played), played.total, played.signs)
+            slope, offset = slope_and_offset(self.evidence(played.encoded), played.total, played.signs)
             wanted = (played.differences - offset) @ self.error.root
             slope = slope @ self.error.root
             product, square = product + float((slope * wanted).sum()), square + float(slope.square().sum())
@@ -295,10 +319,11 @@ class _Run:
         generator = torch.Generator(self.group.device).manual_seed(self.options.seed * 1_000_003 + seed)
         sizes = np.random.default_rng((self.options.seed, seed))
         for part in self.group.share(chosen).split(64):
-            views = self._normalised(self.pictures.centre_views(part))
+            views = self.normalised(self.pictures.centre_views(part))
             yield self.table.play(views, _HELD_OUT_PAIRS, sizes, generator)
 
-    def _normalised(self, views: Tensor) -> Tensor:
+    def normalised(self, views: Tensor) -> Tensor:
+        """Views in [0, 255], float32 [N, H, W, 3], as the model takes them, [N, 3, H, W]."""
         return normalise(views, self.pictures.preprocessing.mean, self.pictures.preprocessing.std)
 
 
