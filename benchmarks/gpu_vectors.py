@@ -219,6 +219,8 @@ class Bench:
         self.tell("machine", device=str(self.device), gpu=_gpu_name(self.device), torch=torch.__version__)
         source_model = self.source_model()
         paths = image_folders.list_images([self.folder / "source", self.folder / "marked" / "learn"])
+        paths = image_folders.subsample_evenly(paths, self.arguments.limit)
+        pictures = PicturesInMemory.load(paths, self.base.preprocessing, self.device)
         marked = self.marked("learn", self.base.preprocessing)
         judged = [self.judged("imagenet", source_model, self.folder / "marked" / "tune", self.base.preprocessing)]
         for name in self.arguments.targets:
@@ -235,7 +237,7 @@ class Bench:
             if self.left() < seconds + judging + 10:
                 self.tell("left out", recipe=recipe.name)
                 continue
-            learned = self.learned(recipe, source_model, paths, marked, seconds)
+            learned = self.learned(recipe, source_model, pictures, marked, seconds)
             begun = time.monotonic()
             for alpha in ALPHAS:
                 for those in judged:
@@ -352,7 +354,9 @@ class Bench:
         values = [(half / players.shape[1])[:, player_of].float() for half in halves]
         return (values[0] + values[1]) / 2, float(_correlation(values[0], values[1]).mean())
 
-    def learned(self, recipe: Recipe, model: SelfExplainingViT, paths: Any, marked: Marked, seconds: float) -> Learned:
+    def learned(
+        self, recipe: Recipe, model: SelfExplainingViT, pictures: PicturesInMemory, marked: Marked, seconds: float
+    ) -> Learned:
         """One readout, saved."""
         network = with_evidence(model, recipe.blocks, readout=True)
         network.evidence = dataclasses.replace(network.evidence, scale=1.0)
@@ -362,7 +366,7 @@ class Bench:
         )
         begun = time.monotonic()
         found = learn_online(
-            network, paths, self.base.preprocessing, options,
+            network, pictures, options,
             checkpoint=TrainingCheckpoint(Path(tempfile.mkdtemp()) / "checkpoint", {}),
             report=silent, group=Processes(0, 1, self.device), recipe=run,
         )  # fmt: skip
@@ -520,6 +524,7 @@ def _arguments() -> argparse.Namespace:
     made.add_argument("--targets", nargs="+", default=list(TARGETS), choices=TARGETS)
     made.add_argument("--pictures", type=int, default=100, help="most pictures of each target that are measured on")
     made.add_argument("--coalitions", type=int, default=4096, help="of the Shapley reference")
+    made.add_argument("--limit", type=int, default=10_000, help="most source pictures")
     made.add_argument("--batch-size", type=int, default=256)
     made.add_argument("--device", default="auto")
     return made.parse_args()

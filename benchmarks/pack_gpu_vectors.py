@@ -18,10 +18,9 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import torch
 from common import log
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from targets import RENAMED, TARGETS
 
 from edgex.data import image_folders
@@ -29,7 +28,7 @@ from edgex.data.image_folders import subsample_evenly
 from edgex.runtime.atomic_files import atomic_output
 
 SIDE = 224
-QUALITY = 56
+QUALITY = 50
 BUDGET = 60e6
 BOXED = ("neu",)
 TRAIN = {"cars": 0, "gtsrb": 1720, "mnist": 1500, "cifar10": 1500}
@@ -40,7 +39,8 @@ def main() -> None:
     arguments = _arguments()
     arguments.out.mkdir(parents=True, exist_ok=True)
     with atomic_output(arguments.out / "weights.safetensors") as temporary:
-        _save_half(arguments.weights, temporary)
+        half = {name: tensor.half() for name, tensor in load_file(arguments.weights).items()}
+        temporary.write_bytes(save(half))
     with atomic_output(arguments.out / "pictures.tar") as temporary, tarfile.open(temporary, "w") as archive:
         for name in ("imagenet", "varied"):
             paths = image_folders.list_images([arguments.data / name])
@@ -53,12 +53,6 @@ def main() -> None:
     log(f"{arguments.out}: {size / 1e6:.1f} MB")
     if size > BUDGET:
         raise SystemExit(f"expected at most {BUDGET / 1e6:.0f} MB: take fewer pictures (--source, --train, --marked)")
-
-
-def _save_half(weights: Path, out: Path) -> None:
-    from safetensors.torch import save_file
-
-    save_file({name: tensor.to(torch.float16) for name, tensor in load_file(weights).items()}, out)
 
 
 def _add_target(archive: tarfile.TarFile, folder: Path, name: str, arguments: argparse.Namespace) -> None:

@@ -15,7 +15,6 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +25,6 @@ from edgex.data.memory import PicturesInMemory
 from edgex.errors import UsageError
 from edgex.models.evidence import Encoded
 from edgex.models.self_explaining import SelfExplainingViT, normalise
-from edgex.runtime.preprocessing import Preprocessing
 from edgex.shapley.play import draw_sizes, play, players_of
 from edgex.training.fine_tuning import check_numbers, warmup_cosine
 from edgex.training.learning import Best, Learned, Trained, learned_from, restore
@@ -142,21 +140,18 @@ def slope_and_offset(evidence: Tensor, total: Tensor, signs: Tensor) -> tuple[Te
 
 def learn_online(
     model: SelfExplainingViT,
-    paths: Sequence[Path],
-    preprocessing: Preprocessing,
+    pictures: PicturesInMemory,
     options: OnlineOptions,
     *,
     checkpoint: TrainingCheckpoint,
     report: Callable[[dict[str, float]], None],
     group: Processes,
-    workers: int | None = None,
     recipe: type[OnlineRun] | None = None,
 ) -> Learned:
     """Learns the readout of a model; the model is left with the weights of the best look at held-out pictures.
 
-    paths: pictures, decoded once. group: the processes that share the work. workers: see
-    `edgex.data.loading.loaded`. recipe: a subclass of `OnlineRun` that learns by another loss, for experiments.
-    Raises UsageError for a model without a readout, or too few pictures.
+    pictures: on the group's device. group: the processes that share the work. recipe: a subclass of `OnlineRun` that
+    learns by another loss, for experiments. Raises UsageError for a model without a readout, or too few pictures.
     """
     if model.readout is None:
         raise UsageError("fresh coalitions teach a readout: learn changed weights from kept labels", argument="learn")
@@ -165,12 +160,11 @@ def learn_online(
             f"expected a batch size that {group.count} processes can share, found {options.batch_size}",
             argument="batch_size",
         )
-    if len(paths) < 2:
-        raise UsageError(f"expected at least 2 pictures to learn from, found {len(paths)}", argument="data")
+    if len(pictures) < 2:
+        raise UsageError(f"expected at least 2 pictures to learn from, found {len(pictures)}", argument="data")
     devices.seed_everything(options.seed)
-    pictures = PicturesInMemory.load(paths, preprocessing, group.device, workers=workers)
-    shuffled = torch.randperm(len(paths), generator=torch.Generator().manual_seed(options.seed)).to(group.device)
-    count = min(_MOST_HELD_OUT, max(1, round(len(paths) * options.held_out)))
+    shuffled = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(options.seed)).to(group.device)
+    count = min(_MOST_HELD_OUT, max(1, round(len(pictures) * options.held_out)))
     run = (recipe or OnlineRun)(
         model.to(group.device).requires_grad_(False).train(), pictures, shuffled[count:], options, group
     )

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from edgex.data.crops import Folder, gather
+from edgex.data.memory import PicturesInMemory
 from edgex.data.readable import ReadCheck
 from edgex.errors import UsageError
 from edgex.files.model_file import ModelCard, save_model
@@ -215,13 +216,11 @@ def _play(
     started = time.monotonic()
     explained = learn_online(
         model,
-        paths,
-        card.preprocessing,
+        PicturesInMemory.load(paths, card.preprocessing, group.device, workers=check.workers),
         options,
         checkpoint=checkpoint("with", {"pictures": _digest(paths)}),
         report=lambda row: check.report(_history_line(row)),
         group=group,
-        workers=check.workers,
     )
     played = explained.history[-1]["pairs"]
     seconds = {"learning": round(time.monotonic() - started, 1)}

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from edgex.data.memory import PicturesInMemory
 from edgex.errors import UsageError
 from edgex.models.self_explaining import SelfExplainingViT
 from edgex.training import online
@@ -50,8 +51,7 @@ def learn(
 ) -> Learned:
     return learn_online(
         model[0],
-        paths,
-        model[1],
+        PicturesInMemory.load(paths, model[1], CPU),
         OnlineOptions(**SMALL | change),
         checkpoint=TrainingCheckpoint(folder / "checkpoint", {}, print),
         report=report,
