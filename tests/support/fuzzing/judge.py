@@ -22,7 +22,6 @@ MOST_MEMORY = 1 << 30
 _OWN = re.compile(r"/(edgex|export|runtime)/(?!.*site-packages)")
 _LONGEST = 2000
 """Characters of a refusal."""
-_OUT_OF_MEMORY = re.compile("allocate|out of memory", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +82,7 @@ def _refusal(error: EdgexError, name: str) -> Outcome:
         print_error(error)
     text = shown.getvalue().removesuffix("\n")
     place = _innermost(error)
-    if any(isinstance(cause, MemoryError) or _OUT_OF_MEMORY.search(str(cause)) for cause in _causes(error)):
+    if any(isinstance(cause, MemoryError) for cause in _causes(error)):
         return Outcome("memory", text, f"memory at {place}")
     reason = None
     if "\n" in str(error) or "\n" in text:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 _EXTREMES = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 2**62, 2**63 - 1, 2**64 - 1)
 _NUMBERS = (b"0", b"-1", b"1e309", b"1e38", b"NaN", b"-Infinity", b"9" * 30, b"9" * 5000, b"0.1", b"1_0", b"true")
@@ -86,7 +86,8 @@ def position(random: Random, data: bytes) -> int:
     return size - place if random.random() < 0.25 else place
 
 
-def _flip(random: Random, data: bytes, _: Sequence[bytes]) -> bytes:
+def _flip(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
+    del others
     if not data:
         return data
     changed = bytearray(data)
@@ -121,7 +122,8 @@ def _splice(random: Random, data: bytes, others: Sequence[bytes]) -> bytes:
 
 def _length(random: Random, data: bytes, _: Sequence[bytes]) -> bytes:
     """A number of some width at some place becomes an extreme one."""
-    width, order = random.choice((1, 2, 4, 8)), random.choice(("little", "big"))
+    width = random.choice((1, 2, 4, 8))
+    order: Literal["little", "big"] = random.choice(("little", "big"))
     place = position(random, data)
     value = random.choice(_EXTREMES) % (1 << 8 * width)
     return data[:place] + value.to_bytes(width, order) + data[place + width :]

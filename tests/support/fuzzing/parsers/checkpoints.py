@@ -223,7 +223,7 @@ def _changed_content(random: Random, data: bytes) -> bytes:
     content = torch.load(io.BytesIO(data), weights_only=True)
     key = random.choice(sorted(content))
     value = content[key]
-    choices = [None, 1, "text", [], torch.zeros(0), torch.zeros(1, 1)]
+    choices: list[Any] = [None, 1, "text", [], torch.zeros(0), torch.zeros(1, 1)]
     if isinstance(value, torch.Tensor):
         choices += [value[:0], value.double(), value + 1 if value.dtype != torch.bool else ~value, value[..., :1]]
     content[key] = random.choice(choices)

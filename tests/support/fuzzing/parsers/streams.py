@@ -57,7 +57,7 @@ def _frames(source: Any) -> list[np.ndarray]:
     """The frames that can be read; what cannot is that frame's own error."""
     from edgex.runtime import ImageError
 
-    found = []
+    found: list[np.ndarray] = []
     source.open()
     try:
         for _ in range(_MOST_FRAMES):
@@ -87,7 +87,7 @@ def _video_bases(folder: Path) -> Sequence[Case]:
     for suffix, codec in ((".mp4", "libx264"), (".mkv", "libx264"), (".avi", "mpeg4"), (".mkv", "mjpeg")):
         path = folder / f"base-{codec}{suffix}"
         with av.open(str(path), "w") as container:
-            stream = container.add_stream(codec, rate=10)
+            stream: Any = container.add_stream(codec, rate=10)
             stream.width, stream.height = 64, 48
             stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
             for number in range(_COUNT):
