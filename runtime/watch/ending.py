@@ -120,8 +120,11 @@ def cut_short(path: Path) -> str | None:
             head = file.read(12)
             if head[:4] == b"RIFF" and (claimed := 8 + int.from_bytes(head[4:8], "little")) > size:
                 return f"the file ends early: {size} of {claimed} bytes"
-            if head[4:8] != b"ftyp" or any(box.kind == b"moov" and box.end <= size for box in boxes(file)):
+            if head[4:8] != b"ftyp":
                 return None
+            found = list(boxes(file))
     except OSError:
         return None
-    return f'the file ends early, after {size} bytes and before the end of its index (the box "moov")'
+    if not any(box.kind == b"moov" and box.end <= size for box in found):
+        return f'the file ends early, after {size} bytes and before the end of its index (the box "moov")'
+    return f"the file ends early, after {size} bytes" if any(box.end > size for box in found) else None

@@ -143,6 +143,15 @@ def test_an_index_at_the_end_that_is_missing(tmp_path: Path, share: float) -> No
         open_source(path).open()
 
 
+def test_a_file_that_ends_in_the_head_of_a_fragment(tmp_path: Path) -> None:
+    """FFmpeg does not open it."""
+    path = record(tmp_path / "fragments.mp4")
+    size = path.read_bytes().rindex(b"moof") + 40
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(SourceError, match=f"found: the file ends early, after {size} bytes$"):
+        open_source(path).open()
+
+
 def test_an_avi_without_pictures(tmp_path: Path) -> None:
     path = record(tmp_path / "a.avi")
     whole = path.stat().st_size
