@@ -71,7 +71,7 @@ class FollowedFolder:
             while self._ready:
                 if (found := self._read(self._ready.popleft())) is not None:
                     return found
-            if self._timeout is not None and time.monotonic() - self._last >= self._timeout:
+            if self._is_idle():
                 return None
             if time.monotonic() >= self._next_look:
                 self._look()
@@ -87,6 +87,10 @@ class FollowedFolder:
         """Forgets what was listed."""
         self._ready.clear()
         self._growing.clear()
+
+    def _is_idle(self) -> bool:
+        """Whether the time-out has passed; never while a file may become a picture."""
+        return self._timeout is not None and not self._growing and time.monotonic() - self._last >= self._timeout
 
     def _read(self, candidate: _Candidate) -> SourceFrame | None:
         """The picture; None where it is waited for or gone. ImageError where waiting is of no use."""

@@ -136,6 +136,12 @@ def test_a_file_that_stays_damaged_is_reported_once(folder: Path) -> None:
     assert len(list(reader(folder, timeout=0.1))) == 3
 
 
+def test_the_time_out_waits_for_a_file_that_grows(folder: Path) -> None:
+    for number in range(2):
+        write(folder / f"{number}.jpg", jpeg(number))
+    assert list(reader(folder, timeout=0.01)) == ["0.jpg", "1.jpg"]
+
+
 def test_a_file_that_is_gone_again_is_forgotten(folder: Path) -> None:
     found = reader(folder, timeout=0.5)
     assert next(found) == "0.jpg"
