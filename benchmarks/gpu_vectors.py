@@ -53,7 +53,6 @@ from edgex.training.resume import TrainingCheckpoint
 from edgex.training.vector_training import with_evidence
 from edgex.utils import devices
 from edgex.utils.processes import Processes
-from edgex.utils.text import silent
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE = "timm/deit_tiny_patch16_224"
@@ -368,7 +367,7 @@ class Bench:
         found = learn_online(
             network, pictures, options,
             checkpoint=TrainingCheckpoint(Path(tempfile.mkdtemp()) / "checkpoint", {}),
-            report=silent, group=Processes(0, 1, self.device), recipe=run,
+            report=_unheard, group=Processes(0, 1, self.device), recipe=run,
         )  # fmt: skip
         network.to(self.device)
         assert network.readout is not None
@@ -501,6 +500,10 @@ def _peak(device: torch.device) -> float | None:
         torch.cuda.synchronize()
         times.append(time.monotonic() - begun)
     return 2 * 8192**3 / float(np.median(times[3:]))
+
+
+def _unheard(row: dict[str, float]) -> None:
+    """What a run reports of itself; its history is kept."""
 
 
 def _gpu_name(device: torch.device) -> str | None:

@@ -15,6 +15,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -34,6 +35,8 @@ from edgex.runtime.picture_files import (
 )
 from edgex.runtime.preprocessing import Preprocessing
 from edgex.utils.text import Report, listing, silent
+
+Item = TypeVar("Item")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,10 +175,10 @@ def _check_folder(folder: Path, expected: str) -> None:
     raise DataError(f"expected {expected} at {folder}, found nothing: check the path")
 
 
-def subsample_evenly(paths: Sequence[Path], count: int) -> tuple[Path, ...]:
-    """At most `count` of the paths, at even distances in their order."""
-    count = min(count, len(paths))
-    return tuple(paths[i * len(paths) // count] for i in range(count))
+def subsample_evenly(items: Sequence[Item], count: int) -> tuple[Item, ...]:
+    """At most `count` of the items, such as paths, at even distances in their order."""
+    count = min(count, len(items))
+    return tuple(items[i * len(items) // count] for i in range(count))
 
 
 def digest_of(picture: Path) -> str:

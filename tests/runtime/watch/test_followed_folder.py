@@ -107,10 +107,15 @@ def test_a_file_that_grows_slowly(folder: Path) -> None:
 
 
 def test_a_file_that_changes_is_not_read_before_it_has_settled(folder: Path, session: Session) -> None:
+    def change() -> None:
+        for number in (0, 1, 0, 1, 2):
+            write(folder / "2.jpg", jpeg(number))
+            time.sleep(0.05)
+
     source = open_source(folder, follow=True)
     source.open()
     assert source.read() and source.read()
-    thread = later(lambda: [(write(folder / "2.jpg", jpeg(number)), time.sleep(0.05)) for number in (0, 1, 0, 1, 2)], 0)
+    thread = later(change, 0)
     assert (shot := source.read()) is not None
     thread.join()
     assert session(shot.frame).label == "blue thing"
