@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from edgex.errors import ArtefactError, UsageError
+from edgex.files.torch_pickle import Placeholder
 from edgex.importers.checkpoint_files import DEEPSPEED
 from edgex.runtime.printable import printable
 from edgex.utils.text import nearest
@@ -155,7 +156,7 @@ def _check_whole(tensors: Mapping[str, Any], content: Any, path: Path) -> None:
     """Raises ArtefactError for a set with something else than tensors, and for one that is no whole model."""
     for name, value in tensors.items():
         if not isinstance(value, Tensor):
-            raise ArtefactError(f"{path}: expected tensors only, found {type(value).__name__} under '{name}'")
+            raise ArtefactError(f"{path}: expected tensors only, found {_kind(value)} under '{name}'")
     if adapter := next((name for name in tensors if _ADAPTER.search(name)), None):
         raise ArtefactError(
             f"{path} holds an adapter that is not merged into its model ('{adapter}'): merge it (PEFT: "
@@ -172,7 +173,7 @@ def _is_deepspeed(content: Any) -> bool:
 def _no_weights(content: Any) -> str:
     """What a checkpoint without a set of weights is, to follow its path."""
     if not isinstance(content, Mapping) or not content:
-        return f": expected a dictionary of named tensors, found {type(content).__name__}"
+        return f": expected a dictionary of named tensors, found {_kind(content)}"
     if _is_deepspeed(content):
         return DEEPSPEED
     if "shadow_params" in content:
@@ -181,4 +182,9 @@ def _no_weights(content: Any) -> str:
             "and save the model's state_dict()"
         )
     name, value = next(iter(content.items()))
-    return f": expected tensors by name, found {type(value).__name__} under '{name}'"
+    return f": expected tensors by name, found {_kind(value)} under '{name}'"
+
+
+def _kind(value: Any) -> str:
+    """What a value is, for a person."""
+    return "settings" if isinstance(value, Placeholder) else type(value).__name__

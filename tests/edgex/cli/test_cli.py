@@ -307,7 +307,7 @@ def test_options_that_would_do_nothing_are_refused(
         (("train", "--data", "empty"), "expected class folders", 1),
         (("train", "--data", "hollow"), "in every class folder, found none", 1),
         (("train", "--data", "torn"), "expected a picture", 1),
-        (("train", "--weights", "pickle.pt"), "not a checkpoint of plain tensors", 1),
+        (("train", "--weights", "pickle.pt"), "expected tensors by name, found settings under 'model'", 1),
         (("train", "--weights", "absent.pt"), "found nothing", 1),
         (("train", "--out", "file/below.safetensors"), "cannot write", 1),
         (("vector", "--limit", "0"), "limit of at least 1", 2),
