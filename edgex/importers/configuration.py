@@ -265,7 +265,9 @@ def _add_interpolation(stated: Stated, file: Source, name: Any) -> None:
         return
     stated.add(file, interpolation=_text(name, file, "interpolation"))
     if name not in INTERPOLATIONS:
-        stated.refuse(file, "interpolation", f"expected interpolation {' or '.join(INTERPOLATIONS)}, found '{name}'")
+        stated.refuse(
+            file, "interpolation", f"expected interpolation {' or '.join(INTERPOLATIONS)}, found '{str(name)[:60]}'"
+        )
 
 
 def _no_resize(found: str) -> str:

@@ -36,6 +36,8 @@ from edgex.utils.progress import Progress
 from edgex.utils.text import Report, silent
 
 CHUNK = 64
+_MOST = 1_000_000
+"""Crops, pairs and classes that may be asked for: more would only fill the memory."""
 _KIND = "labels 2"
 """Of the cache's files: counts up when the same pictures would get other labels."""
 _PICTURES = "pictures"
@@ -63,6 +65,8 @@ class LabelOptions:
         for name in ("crops", "pairs", "classes"):
             if getattr(self, name) < 1:
                 raise UsageError(f"expected {name} of at least 1, found {getattr(self, name)}", argument=name)
+            if getattr(self, name) > _MOST:
+                raise UsageError(f"expected {name} of at most {_MOST}, found {getattr(self, name)}", argument=name)
         if self.seed < 0:
             raise UsageError(f"expected a seed of at least 0, found {self.seed}", argument="seed")
         if self.side < 2:

@@ -132,7 +132,7 @@ class OnnxRuntimeBackend:
         except Exception as error:
             if self._session is None:
                 raise UsageError(f"expected an open session, found one that was closed ({self._path})") from None
-            raise ProviderError(f"onnxruntime could not run the model on {self.provider}: {_line(error)}") from error
+            raise ProviderError(f"onnxruntime could not run {self._path} on {self.provider}: {_line(error)}") from error
         return logits, heatmap, base
 
     def close(self) -> None:

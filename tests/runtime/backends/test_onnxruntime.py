@@ -77,7 +77,7 @@ def test_thread_counts(model_path: Path) -> None:
 
 
 def test_errors_of_onnxruntime_come_as_one_line(session: Session) -> None:
-    with pytest.raises(ProviderError, match="onnxruntime could not run the model on cpu") as error:
+    with pytest.raises(ProviderError, match="onnxruntime could not run .* on cpu") as error:
         session._backend.run(np.zeros((1, 5, 5, 3), np.uint8), np.zeros(1, np.int64))
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 500
@@ -213,7 +213,7 @@ def test_what_cannot_be_captured_runs_without_a_graph(model_path: Path, monkeypa
         if thread.name.startswith("edgex device"):
             thread.join(10)  # closing does not wait for it
             assert not thread.is_alive()
-    with pytest.raises(ProviderError, match="could not run the model on cuda"):
+    with pytest.raises(ProviderError, match="could not run .* on cuda"):
         Session(model_path, "cuda", io_binding=True)
 
 

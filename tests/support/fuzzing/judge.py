@@ -44,14 +44,14 @@ class Outcome:
         return self.kind not in ("refused", "accepted")
 
 
-def judge(parser: Parser, case: Case, folder: Path) -> Outcome:
+def judge(parser: Parser, case: Case, folder: Path, seconds: float = MOST_SECONDS) -> Outcome:
     """Writes the input to `folder` and reads it; the file stays, for whoever finds this process dead.
 
-    A process that hangs for `MOST_SECONDS` ends itself, with a traceback on standard error.
+    A process that hangs for `seconds` ends itself, with a traceback on standard error.
     """
     path = folder / f"case{case.suffix}"
     path.write_bytes(case.data)
-    faulthandler.dump_traceback_later(MOST_SECONDS, exit=True)
+    faulthandler.dump_traceback_later(seconds, exit=True)
     idle, started = _forget_peak(), time.monotonic()
     try:
         outcome = _read(parser, path, case)

@@ -6,6 +6,7 @@ module is the other side.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -51,6 +52,8 @@ class Worker:
             assert self._process.stdin is not None
             self._process.stdin.close()
             self._process.wait()
+            if self._process.stdout is not None:
+                self._process.stdout.close()
             self._process = None
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -99,6 +102,10 @@ class Worker:
         """The process is gone: the input that it was at is left in its folder."""
         assert self._process is not None
         code = self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
         self._process = None
         said = (self._folder / "stderr").read_text(encoding="utf-8", errors="replace")
         kind = "slow" if "Timeout (" in said else "crash"
