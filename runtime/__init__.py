@@ -26,8 +26,11 @@ one environment overwrite each other, so install one.
 | result | `Result`: classes, heatmap, overlay, boxes, JSON |
 | preprocessing, resample | `Preprocessing`: resize and crop as in training, to the last bit |
 | frames | what is accepted as a picture; the one reader of picture files |
+| picture_files | which files are pictures; the one lister of a folder's pictures |
 | overlay, regions | drawing a heatmap; boxes around high evidence |
-| classes | finds the class that a user names |
+| captions | text in pictures: a font that has its characters |
+| classes | when two class names are the same; the class that a user names |
+| printable, file_names | making names safe for people to read, and for the names of files |
 | metadata, container | reading and checking a fused model file |
 | backends/ | what runs it: onnxruntime, TensorRT |
 | watch/ | `Stream`, `open_source`: a session over cameras, videos and folders; results as pictures, JSON, a page |

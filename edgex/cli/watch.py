@@ -17,6 +17,7 @@ from edgex.cli.command import Command
 from edgex.cli.console import EXIT_FAILURE, ProviderOptions, note, read_provider_options, say
 from edgex.errors import UsageError
 from edgex.runtime.printable import printable
+from edgex.utils.output import refuse_to_overwrite
 
 if TYPE_CHECKING:
     from edgex.runtime import Session, Stream
@@ -155,8 +156,7 @@ def _check_new(path: Path | None, argument: str, force: bool) -> None:
     """Raises UsageError for a file that exists, unless it may be replaced."""
     if path is not None and path.is_dir():
         raise UsageError(f"expected a file to write, found the folder {path}; name a file in it", argument=argument)
-    if path is not None and path.exists() and not force:
-        raise UsageError(f"{path} exists already: choose another name, or --force to replace it", argument=argument)
+    refuse_to_overwrite(path, force=force, argument=argument)
 
 
 def _page(stack: contextlib.ExitStack, stream: Stream, port: int, opacity: float, font: Path | None) -> Page:

@@ -44,7 +44,7 @@ class BackendOptions:
 
     def __post_init__(self) -> None:
         if self.threads is not None and self.threads < 1:
-            raise UsageError(f"threads: expected at least 1, or None for one per core, found {self.threads!r}")
+            raise UsageError(f"expected at least 1 thread, found {self.threads!r}", argument="threads")
 
 
 class Backend(Protocol):

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from edgex.runtime.errors import SourceError, UsageError
 from edgex.runtime.picture_files import is_picture, is_sequence
 from edgex.runtime.watch.folder import FolderSource
-from edgex.runtime.watch.url import public_name
+from edgex.runtime.watch.url import public_name, shown_source
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -59,7 +59,7 @@ def open_source(
         if seconds is not None and not 0 < seconds < float("inf"):
             raise UsageError(f"expected a number of seconds above 0, found {seconds!r}", argument=argument)
     if follow:
-        return _followed(Path(name), timeout)
+        return _followed(name, timeout)
     if name == "-":
         from edgex.runtime.watch.pipe import PipeSource
 
@@ -68,33 +68,44 @@ def open_source(
         return _camera(name, timeout)
     if _URL.match(name):
         return _url(name, timeout, interval)
-    path = Path(name)
-    if is_sequence(path):
+    return _local(Path(name), name, timeout)
+
+
+def _found(path: Path) -> str:
+    """What lies at a path: "a folder", "a file", "nothing", or why that cannot be known."""
+    try:
+        return "a folder" if path.is_dir() else "a file" if path.exists() else "nothing"
+    except OSError as error:  # such as a name that is too long
+        return error.strerror or type(error).__name__
+
+
+def _local(path: Path, name: str, timeout: float | None) -> Source:
+    found = _found(path)
+    if found == "nothing" and is_sequence(path):
         raise SourceError(
             f"expected a folder, found {name}, the pattern of an image sequence: name the folder that it lies in",
             argument="source",
         )
-    if path.is_dir() or is_picture(path):
-        return FolderSource(path)
-    if not path.exists():
+    if found not in ("a file", "a folder"):
         raise SourceError(
-            "expected camera:0, a URL such as rtsp://..., -, a video or a folder of pictures, found nothing at "
-            f"{name!r}",
+            f"expected camera:0, a URL such as rtsp://..., -, a video or a folder of pictures, found {found} at "
+            f"{shown_source(name)!r}",
             argument="source",
         )
+    if found == "a folder" or is_picture(path):
+        return FolderSource(path)
     from edgex.runtime.watch.video import VideoSource
 
     waits = path.suffix.lower() in _DESCRIPTIONS
     return VideoSource(str(path), name, live=False, timeout=_patience(path.suffix, timeout) if waits else None)
 
 
-def _followed(path: Path, timeout: float | None) -> Source:
+def _followed(name: str, timeout: float | None) -> Source:
     from edgex.runtime.watch.followed_folder import FollowedFolder
 
-    if not path.is_dir():
-        found = "a file" if path.exists() else "no folder"
-        raise UsageError(f"expected a folder to follow, found {found} at {str(path)!r}", argument="follow")
-    return FollowedFolder(path, timeout=timeout)
+    if (found := _found(Path(name))) != "a folder":
+        raise UsageError(f"expected a folder to follow, found {found} at {shown_source(name)!r}", argument="follow")
+    return FollowedFolder(name, timeout=timeout)
 
 
 def _url(name: str, timeout: float | None, interval: float) -> Source:

@@ -114,15 +114,15 @@ class Stream:
     ) -> None:
         self.policy: Policy = policy or ("latest" if source.live else "every")
         if self.policy not in POLICIES:
-            raise UsageError(f"policy: expected {' or '.join(POLICIES)}, found {policy!r}")
+            raise UsageError(f"expected {' or '.join(POLICIES)}, found {policy!r}", argument="policy")
         if fps is not None and not 0 < fps < float("inf"):
-            raise UsageError(f"fps: expected a number above 0, found {fps!r}")
+            raise UsageError(f"expected a rate above 0 pictures a second, found {fps!r}", argument="fps")
         if limit is not None and limit < 1:
-            raise UsageError(f"limit: expected at least 1 picture, found {limit!r}")
+            raise UsageError(f"expected at least 1 picture, found {limit!r}", argument="limit")
         if retries < 0:
-            raise UsageError(f"retries: expected 0 or more attempts, found {retries!r}")
+            raise UsageError(f"expected 0 or more attempts, found {retries!r}", argument="retries")
         if loop and source.live:
-            raise UsageError(f"loop: expected a source that ends, found {source.name}")
+            raise UsageError(f"expected a source that ends, found {source.name}", argument="loop")
         self.session = session
         self.source = source
         self.metrics = StreamMetrics()

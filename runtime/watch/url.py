@@ -1,4 +1,4 @@
-"""What logs, pages and files may say of a network source's URL: scheme, host and a harmless label, never a secret."""
+"""What logs, pages and messages may say of a network source's URL: scheme, host, a harmless label, never a secret."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ _LABEL = re.compile(
 )
 """A last part of a path that is a camera maker's word with a number; other words may be names or passwords."""
 _VIDEO = re.compile(r"[a-z][a-z_-]{0,19}\d{0,3}\.(mp4|m4v|mkv|mov|avi|webm|m3u8|mjpg|mjpeg|ts)", re.IGNORECASE)
+
+_ALMOST_URL = re.compile(r"(?!camera:)[a-z][a-z0-9+.-]+:|[^:]*:[^@]*@", re.IGNORECASE)
+"""What was perhaps meant as a URL: "rtsp:/user:password@10.0.0.2/live", which lacks a slash."""
 
 
 def public_name(url: str) -> str:
@@ -35,3 +38,9 @@ def public_name(url: str) -> str:
     label = last if known else "..." if last or mark else ""
     shown = [*(["..."] if any(before) and known else []), label]
     return name if not parts["rest"] else f"{name}/{'/'.join(shown)}"
+
+
+def shown_source(source: str) -> str:
+    """A source as a message may repeat it: a path as it is, a URL, also a mistyped one, as its `public_name`."""
+    text = source.strip()
+    return public_name(text) if _PARTS.match(text) or _ALMOST_URL.match(text) else source

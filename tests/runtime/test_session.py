@@ -172,7 +172,7 @@ def test_open_options(model_path: Path, frame: np.ndarray) -> None:
     assert session.provider == "cpu"
     assert session.classes[3] == "nothing"
     assert repr(session) == f"Session({str(model_path)!r}, provider='cpu', classes=4)"
-    with pytest.raises(UsageError, match="threads: expected at least 1"):
+    with pytest.raises(UsageError, match="expected at least 1 thread, found"):
         Session(model_path, threads=0)
     with pytest.raises(UsageError, match="warmup"):
         Session(model_path, warmup=-1)

@@ -34,5 +34,5 @@ def test_outputs_of_the_contract() -> None:
 
 @pytest.mark.parametrize("threads", [0, -1])
 def test_threads_are_counted_from_one(threads: int) -> None:
-    with pytest.raises(UsageError, match="threads: expected at least 1"):
+    with pytest.raises(UsageError, match="expected at least 1 thread, found"):
         BackendOptions(threads=threads)

@@ -187,7 +187,7 @@ def test_a_stream_that_is_stopped_while_it_waits(session: Session, folder: Path)
 
 
 def test_only_folders_are_followed(folder: Path) -> None:
-    for name, found in ((folder / "0.jpg", "a file"), (folder / "none", "no folder"), ("camera:0", "no folder")):
+    for name, found in ((folder / "0.jpg", "a file"), (folder / "none", "nothing"), ("camera:0", "nothing")):
         with pytest.raises(UsageError, match=f"expected a folder to follow, found {found} at ") as error:
             open_source(name, follow=True)
         assert error.value.argument == "follow"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgex.runtime import ImageError, SourceError, UsageError, open_source
+from edgex.runtime import EdgexError, ImageError, SourceError, UsageError, open_source
 from edgex.runtime.watch.folder import FolderSource
 from edgex.runtime.watch.pipe import PipeSource
 from edgex.runtime.watch.video import VideoSource
@@ -51,11 +51,26 @@ def test_one_picture(tmp_path: Path) -> None:
     assert source.read() is None
 
 
-@pytest.mark.parametrize("name", ["", "nothing.jpg"])
-def test_a_folder_without_pictures(tmp_path: Path, name: str) -> None:
-    source = open_source(str(tmp_path / name))
+def test_a_folder_without_pictures(tmp_path: Path) -> None:
+    source = open_source(tmp_path)
     with pytest.raises(SourceError, match=r"expected pictures \(\.avif, \.bmp, .*\) in .*, found none"):
         source.open()
+
+
+@pytest.mark.parametrize(
+    "name, found",
+    [
+        ("nothing.jpg", "nothing"),
+        ("nothing.mp4", "nothing"),
+        ("a" * 300, "File name too long"),
+        ("a" * 300 + ".jpg", ""),
+    ],
+)
+@pytest.mark.parametrize("follow", [False, True])
+def test_a_path_without_a_file(tmp_path: Path, name: str, found: str, follow: bool) -> None:
+    with pytest.raises(EdgexError, match=f"expected .*, found {found}") as caught:
+        open_source(tmp_path / name, follow=follow)
+    assert caught.value.argument == ("follow" if follow else "source")
 
 
 def test_a_pipe(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -242,17 +242,18 @@ def test_a_video_with_the_latest_policy_plays_at_its_own_speed(session: Session,
 @pytest.mark.parametrize(
     "options, words",
     [
-        ({"policy": "newest"}, "policy: expected latest or every, found 'newest'"),
-        ({"fps": 0}, "fps: expected a number above 0"),
-        ({"fps": float("nan")}, "fps"),
-        ({"limit": 0}, "limit: expected at least 1"),
-        ({"retries": -1}, "retries"),
+        ({"policy": "newest"}, "expected latest or every, found 'newest'"),
+        ({"fps": 0}, "expected a rate above 0 pictures a second, found 0"),
+        ({"fps": float("nan")}, "found nan"),
+        ({"limit": 0}, "expected at least 1 picture"),
+        ({"retries": -1}, "expected 0 or more attempts"),
         ({"explain": "nobody"}, "found 'nobody'"),
     ],
 )
 def test_unusable_options(session: Session, options: dict[str, Any], words: str) -> None:
-    with pytest.raises(UsageError, match=words):
+    with pytest.raises(UsageError, match=words) as caught:
         Stream(session, Script([0]), **options)
+    assert caught.value.argument == next(iter(options))
 
 
 def test_a_live_source_does_not_loop(session: Session) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgex.runtime.watch.url import public_name
+from edgex.runtime.watch.url import public_name, shown_source
 
 CAMERAS = [
     # Hikvision, Dahua, Axis, Reolink, Foscam, XMEye, Amcrest, Hanwha, TP-Link, Wyze, Unifi, D-Link, Bosch, Sony,
@@ -47,3 +47,22 @@ def test_what_may_be_said_of_a_url(url: str, name: str) -> None:
     assert public_name(url) == name
     for secret in ("s3", "cret", "admin", "token", "1234", "usr", "someone"):
         assert secret not in public_name(url)
+
+
+@pytest.mark.parametrize(
+    "source, shown",
+    [
+        ("pictures/2026-11-27T10:00.mp4", "pictures/2026-11-27T10:00.mp4"),
+        ("a@home.mp4", "a@home.mp4"),
+        (r"C:\pictures", r"C:\pictures"),
+        ("camera:0", "camera:0"),
+        ("rtsp://admin:s3cret@10.0.0.2/live", "rtsp://10.0.0.2/live"),
+        (" rtsp://admin:s3cret@10.0.0.2/live", "rtsp://10.0.0.2/live"),
+        ("rtsp:/admin:s3cret@10.0.0.2/live", "..."),
+        ("rtsp:10.0.0.2/user=admin&password=s3cret", "..."),
+        ("admin:s3cret@10.0.0.2/live", "..."),
+        ("//admin:s3cret@10.0.0.2/live", "..."),
+    ],
+)
+def test_what_a_message_may_repeat_of_a_source(source: str, shown: str) -> None:
+    assert shown_source(source) == shown

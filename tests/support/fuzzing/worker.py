@@ -49,12 +49,7 @@ class Worker:
     def close(self) -> None:
         """Ends the process."""
         if self._process is not None:
-            assert self._process.stdin is not None
-            self._process.stdin.close()
-            self._process.wait()
-            if self._process.stdout is not None:
-                self._process.stdout.close()
-            self._process = None
+            self._end()
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def __enter__(self) -> Worker:
@@ -100,13 +95,7 @@ class Worker:
 
     def _died(self, request: dict[str, Any]) -> Failure:
         """The process is gone: the input that it was at is left in its folder."""
-        assert self._process is not None
-        code = self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
-        self._process = None
+        code = self._end()
         said = (self._folder / "stderr").read_text(encoding="utf-8", errors="replace")
         kind = "slow" if "Timeout (" in said else "crash"
         left = sorted((self._folder / request["parser"]).glob("case*"), key=lambda path: path.stat().st_mtime)
@@ -116,6 +105,14 @@ class Worker:
         file = request.get("file") or str(keep(case, KEPT / request["parser"]))
         shutil.rmtree(self._folder, ignore_errors=True)
         return Failure(request["parser"], kind, f"{kind} of the process", f"exit {code}: {said[-3000:]}", file)
+
+    def _end(self) -> int:
+        """Closes the pipes, at which the process ends; its exit code."""
+        assert self._process is not None
+        process, self._process = self._process, None
+        with contextlib.suppress(OSError), process:
+            pass
+        return process.returncode
 
 
 def serve(folder: Path) -> None:

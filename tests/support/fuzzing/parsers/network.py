@@ -66,17 +66,16 @@ def _mutate_url(random: Random, bases: Sequence[Case]) -> Case:
 def _named(path: Path) -> Any:
     from edgex.errors import EdgexError
     from edgex.runtime.watch.open_source import open_source
-    from edgex.runtime.watch.url import public_name
+    from edgex.runtime.watch.url import shown_source
 
     url = path.read_bytes().decode("utf-8", "surrogateescape")
-    # As open_source decides what a URL is; a mutation may have made a name of a file of it.
-    if not re.match(r"[a-z][a-z0-9+.]+://", url, re.IGNORECASE):
-        return url, "", ""
     try:
-        source = open_source(url)
+        said = open_source(url).name
     except EdgexError as error:
-        return url, public_name(url), str(error)
-    return url, public_name(url), source.name if not url.lower().startswith("file") else ""
+        said = str(error)
+    # A mutation may have made the name of a local file of it, which is shown as it is.
+    is_local = shown_source(url) == url or url.lower().startswith("file")
+    return url, shown_source(url) if not is_local else "", said if not is_local else ""
 
 
 def _wrong_name(meaning: Any, case: Case) -> str | None:
