@@ -186,8 +186,6 @@ def check_arguments(
         raise UsageError(f"expected a largest batch of at least 1, found {max_batch}", argument="max_batch")
     if not MIN_OPSET <= recipe.opset <= MAX_OPSET:
         raise UsageError(f"expected an opset from {MIN_OPSET} to {MAX_OPSET}, found {recipe.opset}", argument="opset")
-    if out.is_dir():
-        raise UsageError(f"expected a file to write, found the folder {out}: name a file in it", argument="out")
     refuse_to_overwrite(out, force=force)
     thresholds(recipe.precision, overrides)
     check_pictures(pictures, card.preprocessing.image_size, "pictures")

@@ -148,15 +148,8 @@ def _check_files(video: Path | None, folder: Path | None, jsonl: str | None, for
         raise UsageError(
             f"{folder} holds pictures of an earlier run: choose another, or --force to replace", argument="folder"
         )
-    _check_new(video, "video", force)
-    _check_new(None if jsonl in (None, "-") else Path(str(jsonl)), "jsonl", force)
-
-
-def _check_new(path: Path | None, argument: str, force: bool) -> None:
-    """Raises UsageError for a file that exists, unless it may be replaced."""
-    if path is not None and path.is_dir():
-        raise UsageError(f"expected a file to write, found the folder {path}; name a file in it", argument=argument)
-    refuse_to_overwrite(path, force=force, argument=argument)
+    refuse_to_overwrite(video, force=force, argument="video")
+    refuse_to_overwrite(None if jsonl == "-" else jsonl, force=force, argument="jsonl")
 
 
 def _page(stack: contextlib.ExitStack, stream: Stream, port: int, opacity: float, font: Path | None) -> Page:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 from pathlib import Path
@@ -17,17 +18,28 @@ if TYPE_CHECKING:
 def refuse_to_overwrite(path: str | os.PathLike[str] | None, *, force: bool, argument: str = "out") -> None:
     """UsageError where a file to be written exists already, unless `force`; None stands for no file.
 
-    argument: the parameter of the public function that names the file. Raises ArtefactError where the operating system
-    allows no such name.
+    argument: the parameter of the public function that names the file. Raises UsageError for a folder, too, and
+    ArtefactError where the operating system allows no such name: both would be found after the work otherwise.
     """
     if path is None:
         return
+    path = Path(path)
     try:
-        there = Path(path).exists()
+        folder, there = path.is_dir(), path.exists()
+        _check_name(path)
     except OSError as error:
         raise write_error(path, error) from error
+    if folder:
+        raise UsageError(f"expected a file to write, found the folder {path}: name a file in it", argument=argument)
     if there and not force:
         raise UsageError(f"{path} exists already: choose another name, or replace it with force", argument=argument)
+
+
+def _check_name(path: Path) -> None:
+    """Raises OSError for a name that cannot be in this folder, also where the folder is still to be made."""
+    nearest = next(folder for folder in path.absolute().parents if folder.exists())
+    with contextlib.suppress(FileNotFoundError):
+        (nearest / path.name).lstat()
 
 
 def save_picture(pixels: np.ndarray, path: Path) -> None:
