@@ -38,9 +38,12 @@ def check_name(name: str, *, argument: str = "name", what: str = "a name") -> st
 def name_of(out: str | os.PathLike[str], name: str | None = None) -> str:
     """What the model or vector in a file is called: the name given, else the file's without its suffix.
 
-    Raises UsageError as `check_name`.
+    A colon or backslash, which other systems have in names, such as that of a time, becomes a hyphen. Raises UsageError
+    as `check_name`.
     """
-    return check_name(Path(out).name.removesuffix(".safetensors") if name is None else name)
+    if name is None:
+        name = re.sub(r"[:\\]", "-", Path(out).name.removesuffix(".safetensors"))
+    return check_name(name)
 
 
 def _refusal(name: str) -> str | None:

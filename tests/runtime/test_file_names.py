@@ -7,7 +7,7 @@ import os
 import pytest
 
 from edgex.runtime import UsageError
-from edgex.runtime.file_names import check_name, class_components, shortened
+from edgex.runtime.file_names import check_name, class_components, name_of, shortened
 
 
 @pytest.mark.parametrize(
@@ -51,6 +51,15 @@ def test_what_is_no_name_of_a_file(name: str) -> None:
         check_name(name)
     assert raised.value.argument == "name"
     assert str(raised.value).isprintable()
+
+
+def test_the_name_of_what_is_in_a_file() -> None:
+    assert name_of("runs/cars.safetensors") == "cars"
+    assert name_of("cars.2026-11-27T10:00.safetensors") == "cars.2026-11-27T10-00"
+    assert name_of("runs/cars.safetensors", "mine") == "mine"
+    for out, name in ((".hidden.safetensors", None), ("cars.safetensors", "a:b")):
+        with pytest.raises(UsageError, match="expected a name that can be that of a file"):
+            name_of(out, name)
 
 
 def test_classes_in_names_of_files() -> None:
