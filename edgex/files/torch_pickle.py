@@ -92,6 +92,10 @@ def _dict(pairs: Iterable[Any] = ()) -> dict[Any, Any]:
     return {_key(key): value for key, value in pairs}
 
 
+def _empty(*_: Any) -> dict[Any, Any]:
+    return {}
+
+
 def _set(values: Iterable[Any] = ()) -> set[Any]:
     return {_key(value) for value in values}
 
@@ -114,6 +118,12 @@ _GLOBALS: dict[str, Any] = {
     "builtins.set": _set,
     "builtins.frozenset": _set,
     "builtins.complex": complex,
+    "collections.defaultdict": _empty,
+    "collections.Counter": Placeholder,
+    "collections.deque": Placeholder,
+    # What a defaultdict makes of a key that it lacks.
+    **{f"builtins.{name}": Placeholder for name in ("list", "int", "float", "bool", "str", "tuple")},
+    **{f"builtins.{name}": Placeholder for name in ("range", "xrange", "slice")},
     "_codecs.encode": _encoded,
     "torch.Size": tuple,
     "torch.device": Placeholder,
@@ -149,6 +159,9 @@ _GLOBALS: dict[str, Any] = {
 }
 """What a pickle may name, and what it gets: nothing here runs code, opens files or takes memory by itself."""
 
+_SETTINGS = ("numpy.dtypes", "datetime", "decimal", "uuid", "typing", "omegaconf", "ml_collections", "yacs", "easydict")
+"""Modules and packages whose objects are all settings, of Python and of training scripts."""
+
 _STORAGES: dict[str, torch.dtype] = {
     "DoubleStorage": torch.float64,
     "FloatStorage": torch.float32,
@@ -179,7 +192,7 @@ def _lookup(module: str, name: str) -> Any:
         return dtype
     if module.split(".")[0] == "__torch__":
         return ScriptModule
-    if module == "numpy.dtypes":
+    if f"{module}.".startswith(tuple(f"{known}." for known in _SETTINGS)):
         return Placeholder
     raise ForeignError(full[:100])
 
@@ -217,6 +230,7 @@ class Unpickler(pickle._Unpickler):
         *(pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.LONG1, pickle.BINFLOAT),
         *(pickle.BINUNICODE, pickle.SHORT_BINUNICODE, pickle.BINSTRING, pickle.SHORT_BINSTRING),
         *(pickle.BINBYTES, pickle.SHORT_BINBYTES, pickle.EMPTY_TUPLE, pickle.EMPTY_LIST, pickle.EMPTY_DICT),
+        pickle.EMPTY_SET,
         *(pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3, pickle.APPEND, pickle.APPENDS),
         *(pickle.BINPUT, pickle.LONG_BINPUT, pickle.MEMOIZE, pickle.BINGET, pickle.LONG_BINGET),
         *(pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.REDUCE, pickle.NEWOBJ, pickle.BINPERSID),
@@ -238,9 +252,18 @@ class Unpickler(pickle._Unpickler):
         for key, value in zip(items[::2], items[1::2], strict=True):
             self.stack[-1][_key(key)] = value
 
+    def _add_items(self) -> None:
+        items = self.pop_mark()
+        self.stack[-1].update(_set(items))
+
+    def _frozen_set(self) -> None:
+        items = self.pop_mark()
+        self.stack.append(_set(items))
+
     dispatch: ClassVar[dict[int, Callable[..., None]]] = _Dispatch(
         {code[0]: pickle._Unpickler.dispatch[code[0]] for code in _OPCODES}
         | {pickle.BUILD[0]: _set_state, pickle.SETITEM[0]: _set_item, pickle.SETITEMS[0]: _set_items}
+        | {pickle.ADDITEMS[0]: _add_items, pickle.FROZENSET[0]: _frozen_set}
     )
 
     def __init__(self, file: IO[bytes], storage: Callable[[torch.dtype, str, int], Storage]) -> None:

@@ -22,8 +22,10 @@ from edgex.runtime.json_text import read_json
 
 INDEX = ".index.json"
 """Ends the name of a file that says which shard holds which tensor: model.safetensors.index.json."""
-_SHARD = re.compile(r"(?P<start>.+)-\d{5}-of-\d{5}(?P<end>\..+)")
+_SHARD = re.compile(r"(?P<start>.+)-\d{5}-of-(?P<count>\d{5})(?P<end>\..+)")
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
+_MAIN = (("model.safetensors", "open_clip_model.safetensors"), ("pytorch_model.bin", "open_clip_pytorch_model.bin"))
+"""How the names of Hugging Face's weights begin; the first form is taken where both are there."""
 DEEPSPEED = (
     " is a DeepSpeed checkpoint in shards: make one file of it with the zero_to_fp32.py that DeepSpeed wrote into its "
     "folder, and import that"
@@ -48,7 +50,8 @@ def find(path: str | os.PathLike[str]) -> Path:
         return _inside(path)
     if not path.is_file():
         raise ArtefactError(f"expected weights at {path}, found nothing: check the path")
-    if shard := _SHARD.fullmatch(path.name):
+    shard = _SHARD.fullmatch(path.name)
+    if shard and int(shard["count"]) > 1:
         index = path.with_name(f"{shard['start']}{shard['end']}{INDEX}")
         raise ArtefactError(f"{path} is one of several shards of a checkpoint: give their index, {index}, instead")
     return path
@@ -64,10 +67,11 @@ def _inside(folder: Path) -> Path:
     indices = [file for file in files if file.name.endswith(INDEX)]
     parts = {part for index in indices for part in _shards(index)}
     found = indices + [file for file in files if file.suffix in _SUFFIXES and file not in parts]
-    # Hugging Face's libraries often leave the same weights in both forms; training scripts leave their own beside them.
-    main = [file for file in found if file.name.startswith(("model.safetensors", "open_clip_model.safetensors"))]
-    if len(main) == 1:
-        return main[0]
+    # Hugging Face's libraries often leave the same weights in both forms, and a trainer's state beside them.
+    for names in _MAIN:
+        main = [file for file in found if file.name.startswith(names)]
+        if len(main) == 1:
+            return main[0]
     if not found:
         if (folder / "zero_to_fp32.py").is_file():
             raise ArtefactError(f"{folder}{DEEPSPEED}")

@@ -35,7 +35,10 @@ Source = Path | str
 # transformers' classes whose tensors `edgex.importers.state_dicts` knows.
 _TRANSFORMERS = ("CLIPModel", "CLIPVisionModel", "CLIPVisionModelWithProjection")
 # Arguments of timm's models that leave the structure and the result of inference as they are, and those read here.
-_TIMM_ARGUMENTS = ("num_classes", "in_chans", "img_size", "global_pool", "pretrained", "checkpoint_path")
+_TIMM_ARGUMENTS = (
+    *("num_classes", "in_chans", "img_size", "global_pool", "pretrained", "checkpoint_path"),
+    *("dynamic_img_size", "dynamic_img_pad", "strict_img_size"),
+)
 _SIDE = schema.whole(1, schema.MAX_SIDE)
 # PIL's filters by the numbers that transformers stores.
 _FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")

@@ -51,8 +51,8 @@ def settle(stated: Stated, given: Mapping[str, Any], *, source: str, own_head: b
         weights' own head is used, which the stated classes are of.
 
     Raises UsageError where arguments contradict each other, where architecture or classes are known from nowhere, and
-    where the classes given are others than those stated; UnsupportedError for a statement that edgex cannot follow and
-    that no argument replaces; ArtefactError for a stated value that is none.
+    where the classes given are more or fewer than those stated, or the same in another order; UnsupportedError for a
+    statement that edgex cannot follow and that no argument replaces; ArtefactError for a stated value that is none.
     """
     given = {name: value for name, value in given.items() if value is not None}
     stated = stated if own_head else stated.without("classes")
@@ -69,7 +69,7 @@ def settle(stated: Stated, given: Mapping[str, Any], *, source: str, own_head: b
     preprocessing, sources = preprocess(stated, given, backbones.build(architecture).preprocessing)
     taken_from |= sources
     classes = _classes(stated, given, source)
-    remarks = _remarks(stated, taken_from, architecture, preprocessing)
+    remarks = _remarks(stated, taken_from, architecture, preprocessing, classes)
     if twins := find_twins(classes):
         remarks += (f"classes {twins[0]} and {twins[1]} are both '{classes[twins[0]]}': ask for them by number",)
     return Settings(architecture, classes, preprocessing, taken_from, stated.files, remarks)
@@ -147,17 +147,34 @@ def _classes(stated: Stated, given: Mapping[str, Any], source: str) -> tuple[str
     where = stated.sources["classes"]
     if len(found) != len(classes):
         raise UsageError(f"expected the {len(found)} classes of {where}, found {len(classes)}", argument="classes")
-    for index, (theirs, ours) in enumerate(zip(found, classes, strict=True)):
-        if class_key(theirs) != class_key(ours):
+    places = {class_key(name): index for index, name in enumerate(found)}
+    for index, name in enumerate(classes):
+        if places.get(class_key(name), index) != index:
             raise UsageError(
-                f"class {index} is '{ours}' here and '{theirs}' in {where}: leave the classes out, or correct the file",
+                f"class {index} is '{name}' here and '{found[index]}' in {where}: give the names in the order of that "
+                "file, or leave them out",
                 argument="classes",
             )
     return classes
 
 
+def _renamed(stated: Stated, classes: tuple[str, ...]) -> list[str]:
+    """A warning where the classes have other names than stated."""
+    pairs = zip(stated.values["classes"], classes, strict=False)
+    others = [(theirs, ours) for theirs, ours in pairs if class_key(theirs) != class_key(ours)]
+    if not others:
+        return []
+    more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
+    source = stated.sources["classes"]
+    return [f"warning: class name '{others[0][1]}' as given replaces '{others[0][0]}' of {source}{more}"]
+
+
 def _remarks(
-    stated: Stated, taken_from: Mapping[str, str], architecture: Architecture, preprocessing: Preprocessing
+    stated: Stated,
+    taken_from: Mapping[str, str],
+    architecture: Architecture,
+    preprocessing: Preprocessing,
+    classes: tuple[str, ...],
 ) -> tuple[str, ...]:
     by_source: dict[str, list[str]] = {}
     for name, source in taken_from.items():
@@ -168,6 +185,8 @@ def _remarks(
         lines.append(f"assumed from the name {architecture.name}, since no file states it: {', '.join(unknown)}")
     used = {"arch": architecture.name, "image_size": architecture.image_size, "pooling": architecture.pooling}
     used |= {name: getattr(preprocessing, name) for name in PREPROCESSING}
+    if "classes" in given and "classes" in stated.values:
+        lines += _renamed(stated, classes)
     for name in given:
         source = _source(name, stated, {})
         said = (

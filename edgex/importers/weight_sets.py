@@ -36,6 +36,10 @@ _TOWER = re.compile(
     r"(?:patch_embed\.proj\.weight|(?P<clip>visual\.)?conv1\.weight|(?:vision_model\.)?embeddings\.patch_embedding\.weight)"
 )
 """The patch embedding of an image tower of timm, open_clip or transformers, and what stands before it."""
+_OF_TRAINING = re.compile(
+    r"(criterion|loss|loss_fn|loss_func|loss_function|(train|val|valid|test)_(acc|accuracy|loss|metrics?|f1|auroc|confmat))\."
+)
+"""Begins the names of tensors that a training module holds beside its model, such as the class weights of its loss."""
 _ADAPTER = re.compile(r"(^|\.)(lora_|loha_|hada_|lokr_|ia3_|oft_|boft_|vera_|base_layer\.)")
 
 
@@ -131,6 +135,8 @@ def _towers(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     }
     if len(prefixes) < 2:
         prefix = next(iter(prefixes), "")
+        if prefix:
+            tensors = {name: tensor for name, tensor in tensors.items() if not _OF_TRAINING.match(name)}
         return {"": _without(prefix, tensors)}
     shared = {name: tensor for name, tensor in tensors.items() if not name.startswith(tuple(prefixes - {""}))}
     found = {}

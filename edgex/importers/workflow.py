@@ -82,9 +82,9 @@ def import_weights(
     force: replace an existing file. report: called with lines for people: what was taken from which file, what was
         assumed, and which argument replaces a statement.
 
-    Raises UsageError for contradicting arguments and for classes other than those stated, MismatchError for tensors
-    that do not fit, ArtefactError for damaged weights or configurations, UnsupportedError for a model or
-    a preprocessing that edgex does not have.
+    Raises UsageError for contradicting arguments and for classes of another number or order than those stated,
+    MismatchError for tensors that do not fit, ArtefactError for damaged weights or configurations, UnsupportedError for
+    a model or a preprocessing that edgex does not have.
     """
     if (weights is None) == (pretrained is None):
         raise UsageError("expected either a weights file or a pretrained tag", argument="weights")

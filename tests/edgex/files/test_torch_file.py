@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import collections
+import datetime
+import decimal
 import io
 import os
 import pathlib
@@ -11,6 +13,7 @@ import pickle
 import random
 import re
 import struct
+import uuid
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -110,10 +113,17 @@ def settings() -> list[Any]:
         np.float64(80.1),
         np.float32(1),
         np.arange(3),
+        collections.Counter([3, 5, 5]),
+        collections.deque([1.0]),
+        datetime.datetime(2026, 1, 2, 3, 4),
+        datetime.timedelta(hours=1),
+        uuid.UUID(int=7),
+        decimal.Decimal("0.5"),
+        range(3),
     ]
 
 
-@pytest.mark.parametrize("options", [{}, {"_use_new_zipfile_serialization": False}])
+@pytest.mark.parametrize("options", [{}, {"_use_new_zipfile_serialization": False}, {"pickle_protocol": 4}])
 @pytest.mark.parametrize("setting", settings(), ids=lambda setting: type(setting).__name__)
 def test_settings_beside_tensors_are_passed_over(tmp_path: Path, setting: Any, options: dict[str, Any]) -> None:
     path = saved(tmp_path / "c.pth", {"args": setting, "model": tensors()}, **options)
@@ -174,11 +184,22 @@ def test_state_changes_no_object_of_this_process(tmp_path: Path) -> None:
     assert next(iter(torch_file.load(path).items())) == ("w", {})
 
 
-def test_sets_come_back(tmp_path: Path) -> None:
-    assert torch_file.load(saved(tmp_path / "c.pth", {"set": {1, 2}, "frozen": frozenset("ab")})) == {
-        "set": {1, 2},
-        "frozen": {"a", "b"},
-    }
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_sets_and_dictionaries_with_defaults_come_back(tmp_path: Path, protocol: int) -> None:
+    content = {"set": {1, 2}, "frozen": frozenset("ab"), "default": collections.defaultdict(list, a=[1])}
+    path = saved(tmp_path / "c.pth", content, pickle_protocol=protocol)
+    assert torch_file.load(path) == {"set": {1, 2}, "frozen": {"a", "b"}, "default": {"a": [1]}}
+
+
+def test_a_whole_training_state_is_read(tmp_path: Path) -> None:
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.ones(2)).sum().backward()
+    optimizer.step()
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 5])
+    parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    path = saved(tmp_path / "c.pth", {name: part.state_dict() for name, part in parts.items()})
+    assert equal(torch_file.load(path)["model"], dict(model.state_dict()))
 
 
 SET = pickle.GLOBAL + b"__builtin__\nset\n"
@@ -200,12 +221,14 @@ DEEP = pickle.NONE + pickle.TUPLE1 * 1_000_000
             + pickle.REDUCE,
             "a key of type tuple",
         ),
+        (pickle.EMPTY_SET + pickle.MARK + DEEP + pickle.ADDITEMS, "a key of type tuple"),
+        (pickle.MARK + DEEP + pickle.FROZENSET, "a key of type tuple"),
         (pickle.NONE + pickle.INST + b"os\nsystem\n", "an opcode that torch.save never writes"),
         (pickle.BYTEARRAY8 + struct.pack("<Q", 1 << 40), "an opcode that torch.save never writes"),
         (pickle.LONG_BINPUT + struct.pack("<I", (1 << 32) - 1), "list index out of range"),
         (b"", "pop from empty list"),
     ],
-    ids=["item", "items", "set", "inst", "bytearray", "memo", "nothing"],
+    ids=["item", "items", "set", "additems", "frozenset", "inst", "bytearray", "memo", "nothing"],
 )
 def test_a_hostile_pickle_takes_neither_stack_nor_memory(tmp_path: Path, code: bytes, message: str) -> None:
     path = tmp_path / "c.pth"

@@ -53,6 +53,12 @@ def test_a_single_shard_names_the_index(tmp_path: Path) -> None:
         read_weights(tmp_path / "model-00002-of-00002.safetensors")
 
 
+def test_one_of_one_shard_is_the_whole(tmp_path: Path) -> None:
+    path = tmp_path / "model-00001-of-00001.safetensors"
+    save_file(TENSORS, path)
+    assert read_weights(path).tensors.keys() == TENSORS.keys()
+
+
 def test_missing_shards_and_tensors_are_named(tmp_path: Path) -> None:
     index = sharded(tmp_path)
     save_file({"other": torch.zeros(1)}, tmp_path / "model-00002-of-00002.safetensors")
@@ -79,6 +85,8 @@ def test_an_index_names_files_of_its_own_folder(tmp_path: Path, weight_map: Any)
         (["checkpoint.pth.tar"], "checkpoint.pth.tar"),
         (["last.ckpt", "metrics.csv", ".hidden.pth"], "last.ckpt"),
         (["model.safetensors", "pytorch_model.bin", "optimizer.pt", "training_args.bin"], "model.safetensors"),
+        (["pytorch_model.bin", "optimizer.pt", "rng_state.pth", "training_args.bin"], "pytorch_model.bin"),
+        (["model-00001-of-00001.safetensors", "config.json"], "model-00001-of-00001.safetensors"),
         (["open_clip_model.safetensors", "open_clip_pytorch_model.bin"], "open_clip_model.safetensors"),
     ],
 )

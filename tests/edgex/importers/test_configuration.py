@@ -18,7 +18,7 @@ TIMM = {
     "architecture": "test_vit",
     "global_pool": "token",
     "label_names": ["cat", "dog", "cow"],
-    "model_args": {"img_size": [160, 160], "drop_rate": 0.1},
+    "model_args": {"img_size": [160, 160], "drop_rate": 0.1, "dynamic_img_size": True},
     "pretrained_cfg": {
         "input_size": [3, 160, 160],
         "interpolation": "bilinear",

@@ -72,6 +72,7 @@ def test_wrapped_weights_are_found(content: Any, key: str, value: float) -> None
         prefixed("model._orig_mod.", inside("_checkpoint_wrapped_module")),
         {name.removeprefix("backbone.head"): t for name, t in prefixed("backbone.").items() if "head" not in name}
         | {"head.weight": torch.ones(2, 2)},
+        prefixed("model.") | {"criterion.weight": torch.ones(2), "val_acc.tp": torch.ones(2, dtype=torch.int64)},
     ],
 )
 def test_prefixes_of_the_whole_tower_are_removed(tensors: Tensors) -> None:

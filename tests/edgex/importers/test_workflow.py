@@ -198,12 +198,24 @@ class TestTimm:
             ("cat,traffic light", "expected the 3 classes of config.json, found 2"),
         ],
     )
-    def test_other_classes_than_those_stated_are_refused(
+    def test_classes_of_another_order_or_number_are_refused(
         self, folder: Path, tmp_path: Path, classes: str, message: str
     ) -> None:
         with pytest.raises(UsageError, match=message):
             import_weights(classes=classes, weights=folder / "model.safetensors", out=tmp_path / "m.safetensors")
         import_weights(classes=",".join(CLASSES), weights=folder / "model.safetensors", out=tmp_path / "m.safetensors")
+
+    def test_classes_can_be_renamed_with_a_warning(self, folder: Path, tmp_path: Path) -> None:
+        said: list[str] = []
+        names = (CLASSES[0], "Ampel", "Kanne")
+        found = import_weights(
+            classes=",".join(names),
+            weights=folder / "model.safetensors",
+            out=tmp_path / "m.safetensors",
+            report=said.append,
+        )
+        assert found.card.classes == names
+        assert said[-1] == f"warning: class name 'Ampel' as given replaces '{CLASSES[1]}' of config.json (and 1 more)"
 
     def test_the_classes_of_a_replaced_head_are_not_taken(
         self, folder: Path, tmp_path: Path, linear_head: Callable[[int], tuple[Path, Any]]
