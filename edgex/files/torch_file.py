@@ -66,6 +66,7 @@ def load(path: str | os.PathLike[str]) -> Any:
                 with zipfile.ZipFile(file) as archive:
                     return _read_archive(archive, path)
             file.seek(0)
+            _check_start(file.peek(2), path)
             return _read_pickles(file, path)
     except ForeignError as error:
         raise ArtefactError(
@@ -126,6 +127,14 @@ def _check_sizes(archive: zipfile.ZipFile, path: Path) -> None:
     held = sum(info.compress_size for info in archive.infolist())
     if held > (size := path.stat().st_size):
         raise ArtefactError(f"{path} declares members of {held} bytes in a file of {size}: it is damaged, get it again")
+
+
+def _check_start(start: bytes, path: Path) -> None:
+    """Raises where a file that is no zip archive does not begin as a pickle either."""
+    if start.startswith(b"PK"):
+        raise zipfile.BadZipFile("the end of its archive is missing")
+    if start and not start.startswith(pickle.PROTO):
+        raise ArtefactError(f"{path} is no checkpoint: expected safetensors or a file of torch.save")
 
 
 def _read_pickles(file: io.BufferedReader, path: Path) -> Any:

@@ -36,7 +36,7 @@ _TIMM_HEAD = ("head.weight", "head.bias")
 # A tensor that every image tower of a library has, under its usual name first.
 _MARKS: dict[Library, tuple[str, ...]] = {
     "timm": ("patch_embed.proj.weight",),
-    "open_clip": ("visual.conv1.weight", "conv1.weight"),
+    "open_clip": ("visual.conv1.weight", "class_embedding"),  # ResNets, too, have a conv1
     "transformers": (
         "vision_model.embeddings.patch_embedding.weight",
         "embeddings.patch_embedding.weight",

@@ -254,6 +254,17 @@ def test_what_is_refused_names_its_way_out(tmp_path: Path, name: str, message: s
         torch_file.load(path)
 
 
+def test_other_files_are_told_from_damaged_ones(tmp_path: Path) -> None:
+    other = tmp_path / "photo.jpg"
+    other.write_bytes(b"\xff\xd8\xff\xe0 no checkpoint")
+    with pytest.raises(ArtefactError, match="is no checkpoint: expected safetensors or a file of torch.save"):
+        torch_file.load(other)
+    whole = saved(tmp_path / "c.pth", tensors())
+    whole.write_bytes(whole.read_bytes()[:-200])
+    with pytest.raises(ArtefactError, match="the end of its archive is missing.: copy or download it again"):
+        torch_file.load(whole)
+
+
 def test_plain_pickles_are_refused(tmp_path: Path) -> None:
     (tmp_path / "c.pkl").write_bytes(pickle.dumps({"w": [1.0]}, protocol=2))
     with pytest.raises(ArtefactError, match="is a pickle, but none of torch.save"):

@@ -134,3 +134,6 @@ def test_weights_of_another_library_are_refused(timm_vit: Any, clip: Any, tmp_pa
     file = saved(tmp_path / "other.safetensors", {"layer1.weight": torch.zeros(2)})
     with pytest.raises(MismatchError, match=r"found tensors like 'layer1\.weight'"):
         import_model(file, TINY, CLASSES, name="mine")
+    file = saved(tmp_path / "resnet.safetensors", {"conv1.weight": torch.zeros(2), "fc.weight": torch.zeros(2)})
+    with pytest.raises(MismatchError, match=r"found tensors like 'conv1\.weight'"):
+        import_model(file, TINY, CLASSES, name="mine")
