@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from edgex.errors import ArtefactError
 from edgex.runtime import schema
 from edgex.runtime.json_text import parse_json
+from edgex.utils.provenance import sha256_of
 
 
 def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def inspect(path: str | os.PathLike[str]) -> dict[str, Any]:
     return {
         "path": str(path),
         "bytes": path.stat().st_size,
-        "whole_file_sha256": _sha256(path),
+        "whole_file_sha256": sha256_of(path),
         **described,
     }
 
@@ -73,8 +73,3 @@ def _fused(path: Path) -> dict[str, Any]:
     text = container.read_engine(data, path)[0] if plan is not None else container.read_onnx(data, path).text
     described = schema.checked(_DESCRIBED, parse_json(text, str(path)), str(path), advice="export it again")
     return {"file_kind": "onnx" if plan is None else "engine", "metadata": described}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import os
 import random
 from collections import Counter
@@ -34,6 +33,7 @@ from edgex.runtime.picture_files import (
     none_found,
 )
 from edgex.runtime.preprocessing import Preprocessing
+from edgex.utils.provenance import sha256_of
 from edgex.utils.text import Report, listing, silent
 
 Item = TypeVar("Item")
@@ -183,8 +183,7 @@ def subsample_evenly(items: Sequence[Item], count: int) -> tuple[Item, ...]:
 
 def digest_of(picture: Path) -> str:
     """The first 16 digits of a file's sha256."""
-    with picture.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return sha256_of(picture)[:16]
 
 
 def open_picture(path: Path) -> Image.Image:

@@ -23,6 +23,7 @@ from edgex.runtime import schema
 from edgex.runtime.atomic_files import atomic_output
 from edgex.runtime.errors import first_line, install_hint
 from edgex.runtime.json_text import read_json
+from edgex.utils.provenance import sha256_of
 
 SCHEME = "hf://"
 _ANSWER_SECONDS = 10.0
@@ -130,8 +131,7 @@ def _cached(repository: str, files: Sequence[str], revision: str | None) -> Path
 
 def _checked(wanted: HubFile, path: Path) -> Path:
     """The path, after its content was compared with what it was when the name was first used."""
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    sha256 = sha256_of(path)
     source = origin(path)
     commit = source.revision if source else None
     record = home() / "hub" / f"{hashlib.sha256(str(wanted).encode()).hexdigest()[:16]}.json"

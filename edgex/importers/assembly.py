@@ -7,7 +7,6 @@ Heads are in `edgex.importers.class_heads`, backbones alone, to start training f
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -175,11 +174,9 @@ def _assemble(
 def _input(role: str, path: Path, weights: WeightSet | None = None) -> dict[str, Any]:
     """A file as a provenance step names it: role, name, sha256, from the hub its name there, and the weights' key."""
     source = hub.origin(path)
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     hub_name = {"hub": str(source)} if source else {}
     key = {"key": weights.key} if weights is not None and weights.key else {}
-    return {"role": role, "name": path.name, "sha256": sha256, **hub_name, **key}
+    return {"role": role, "name": path.name, "sha256": provenance.sha256_of(path), **hub_name, **key}
 
 
 def _step(

@@ -1,4 +1,4 @@
-"""Provenance: the steps in an artefact's metadata that say how it was made, oldest first.
+"""Provenance: the steps in an artefact's metadata that say how it was made, oldest first; digests of files.
 
 A step names what was done ("train", "bake", ...), its inputs with their digests, its parameters, the edgex version and
 the date. Which fields a step has is decided where it is taken.
@@ -7,6 +7,8 @@ the date. Which fields a step has is decided where it is taken.
 from __future__ import annotations
 
 import datetime
+import hashlib
+from pathlib import Path
 from typing import Any
 
 from edgex._version import __version__
@@ -22,3 +24,9 @@ def step(name: str, /, *, dated: bool = True, **fields: Any) -> dict[str, Any]:
     """
     taken = {"step": name, **printable_values(fields), "edgex": __version__}
     return taken | {"date": datetime.datetime.now(datetime.UTC).date().isoformat()} if dated else taken
+
+
+def sha256_of(path: Path) -> str:
+    """A file's sha256 in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
