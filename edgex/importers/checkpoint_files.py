@@ -68,8 +68,8 @@ def _inside(folder: Path) -> Path:
     parts = {part for index in indices for part in _shards(index)}
     found = indices + [file for file in files if file.suffix in _SUFFIXES and file not in parts]
     # Hugging Face's libraries often leave the same weights in both forms, and a trainer's state beside them.
-    for names in _MAIN:
-        main = [file for file in found if file.name.startswith(names)]
+    for starts in _MAIN:
+        main = [file for file in found if file.name.startswith(starts)]
         if len(main) == 1:
             return main[0]
     if not found:

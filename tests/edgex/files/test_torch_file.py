@@ -197,7 +197,7 @@ def test_a_whole_training_state_is_read(tmp_path: Path) -> None:
     model(torch.ones(2)).sum().backward()
     optimizer.step()
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 5])
-    parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    parts: dict[str, Any] = {"model": model, "optimizer": optimizer, "schedule": schedule}
     path = saved(tmp_path / "c.pth", {name: part.state_dict() for name, part in parts.items()})
     assert equal(torch_file.load(path)["model"], dict(model.state_dict()))
 
