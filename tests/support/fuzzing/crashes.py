@@ -80,23 +80,11 @@ def _export(folder: Path) -> None:
 
 
 def _label(folder: Path) -> None:
-    from edgex.shapley import labelling
+    from fuzzing.parsers.artefacts import write_labels
 
     # A cache that is complete would leave nothing to be killed in.
     shutil.rmtree(folder / "work", ignore_errors=True)
-    labelling.make_labels(
-        folder / "model.safetensors",
-        folder / "pictures",
-        folder / "out/o.st",
-        cache_dir=folder / "work",
-        pairs=4,
-        players=4,
-        classes=2,
-        device="cpu",
-        precision="fp32",
-        force=True,
-        workers=0,
-    )
+    write_labels(folder, folder / "model.safetensors", folder / "pictures", out=folder / "out/o.st", pairs=4)
 
 
 def _train(folder: Path) -> None:

@@ -86,17 +86,17 @@ def write_pictures(folder: Path, count: int = 2) -> Path:
     return folder
 
 
-def write_labels(folder: Path, model: Path, pictures: Path) -> Path:
-    """Labels of two pictures."""
+def write_labels(folder: Path, model: Path, pictures: Path, *, out: Path | None = None, pairs: int = 2) -> Path:
+    """Labels of a folder's pictures, with their cache in folder/work."""
     from edgex.shapley import labelling
 
-    out = folder / f"labels{SUFFIX}"
+    out = out or folder / f"labels{SUFFIX}"
     labelling.make_labels(
         model,
         pictures,
         out,
         cache_dir=folder / "work",
-        pairs=2,
+        pairs=pairs,
         players=4,
         classes=2,
         device="cpu",
