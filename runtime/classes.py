@@ -57,6 +57,10 @@ def describe_twins(first: str, second: str) -> str:
     return f"{first!r} and {second!r}" if first == second else f"{first!a} and {second!a}"
 
 
+_LONGEST_NAME = 200
+"""Characters of an unknown name that an error repeats."""
+
+
 class ClassIndex:
     """The class names of a model, for look-up. Names need not be unique: ImageNet has two cranes."""
 
@@ -85,7 +89,8 @@ class ClassIndex:
         numbers = self.numbers(name)
         if not numbers:
             known = f"one of the model's {len(self.names)} classes"
-            raise UsageError(f"expected {known}, found {name!r}{self._hint(name)}", argument="explain")
+            found = repr(name) if len(name) <= _LONGEST_NAME else f"a name of {len(name)} characters"
+            raise UsageError(f"expected {known}, found {found}{self._hint(name)}", argument="explain")
         if len(numbers) > 1:
             raise UsageError(
                 f"expected a unique class name, found {name!r} at the numbers {numbers}; use one of them",

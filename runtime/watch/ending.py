@@ -7,6 +7,7 @@ Matroska, can only be read as far as they go.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -91,8 +92,8 @@ class Box(NamedTuple):
 
 def boxes(file: BinaryIO) -> Iterator[Box]:
     """The outermost boxes of an MP4 or QuickTime file, ISO/IEC 14496-12, section 4.2."""
-    position = 0
-    while len(head := _read_at(file, position, 16)) >= 8:
+    position, size = 0, file.seek(0, os.SEEK_END)
+    while position < size and len(head := _read_at(file, position, 16)) >= 8:
         length = int.from_bytes(head[:4], "big")
         if length == 1:
             length = int.from_bytes(head[8:], "big")
