@@ -7,6 +7,7 @@ little-endian length, the same JSON object, then the plan. `container` takes the
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -201,7 +202,13 @@ def _fits(found: tuple[int | str | None, ...] | None, wanted: tuple[int | str | 
 def _check_format(found: Any, name: str) -> None:
     if found == FORMAT:
         return
-    family, _, version = found.partition("/") if isinstance(found, str) else ("", "", "")
-    if family == _FAMILY and version.isdecimal() and int(version) > int(_VERSION):
+    newer = isinstance(found, str) and re.fullmatch(rf"{_FAMILY}/([0-9]{{1,9}})", found)
+    if newer and int(newer[1]) > int(_VERSION):
         raise ArtefactError(f"{name}: expected format {FORMAT}, found the newer {found}; update edgex")
-    raise ArtefactError(f"{name}: expected a fused model of format {FORMAT}, found {found!r}")
+    raise ArtefactError(f"{name}: expected a fused model of format {FORMAT}, found {_shown(found)}")
+
+
+def _shown(value: Any) -> str:
+    """A value for a message, which may be of any length."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."

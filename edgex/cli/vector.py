@@ -21,7 +21,9 @@ _LIMIT = "Pictures to use per folder, evenly spaced; default: all."
 _CACHE = "Folder for label caches and checkpoints; default: <out>.work."
 _SKIP = "Go on without pictures that cannot be read."
 _WORK = Renamed("--work", "--cache-dir")
-_SIDE = Renamed("--side", "--players", convert=lambda side: str(int(side) ** 2) if side.isdecimal() else side)
+_SIDE = Renamed(
+    "--side", "--players", convert=lambda side: str(int(side) ** 2) if side.isdecimal() and len(side) < 10 else side
+)
 
 
 def register(app: typer.Typer) -> None:
