@@ -54,7 +54,7 @@ def architecture(name: str, *, image_size: int | None = None, pooling: str | Non
     chosen = pooling or own_pooling
     if chosen not in family.poolings:
         known = " or ".join(f"'{one}'" for one in family.poolings)
-        raise UnsupportedError(f"{name} pools with '{chosen[:60]}': expected a pooling of {known}")
+        raise UnsupportedError(f"{name} pools with {chosen[:60]!r}: expected a pooling of {known}")
     return Architecture(name, (image_size, image_size) if image_size else own_size, chosen)
 
 
