@@ -13,6 +13,7 @@ from edgex.errors import UnsupportedError, UsageError
 from edgex.models.backbones.architectures import Architecture
 from edgex.models.backbones.backbone import Backbone, Family
 from edgex.models.discovery import modules_of
+from edgex.runtime.schema import MAX_SIDE
 
 
 @functools.cache
@@ -49,8 +50,10 @@ def architecture(name: str, *, image_size: int | None = None, pooling: str | Non
     """
     family = _family_of(name)
     own_size, own_pooling = family.describe(name.partition("/")[2])
-    if image_size is not None and image_size < 1:
-        raise UsageError(f"expected an image size of at least 1 pixel, found {image_size}", argument="image_size")
+    if image_size is not None and not 1 <= image_size <= MAX_SIDE:
+        raise UsageError(
+            f"expected an image size from 1 to {MAX_SIDE} pixels, found {image_size}", argument="image_size"
+        )
     chosen = pooling or own_pooling
     if chosen not in family.poolings:
         known = " or ".join(f"'{one}'" for one in family.poolings)
