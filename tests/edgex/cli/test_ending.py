@@ -130,7 +130,12 @@ def test_a_signal_while_a_file_is_written(
 ) -> None:
     model_file.save_model(tmp_path / "a.safetensors", *random_model("timm/test_vit", alpha=1.0))
     arguments = ["export", "a.safetensors", "--onnx", "fp32", "--out", "b.onnx"]
-    found, _, error = stopped(arguments, tmp_path, number, lambda: bool([*tmp_path.glob(".b.onnx.*.part")]))
+    for _ in range(5):
+        found, _, error = stopped(arguments, tmp_path, number, lambda: bool([*tmp_path.glob(".b.onnx.*.part")]))
+        if found:
+            break
+        # On a busy machine the file may be written before the signal comes.
+        (tmp_path / "b.onnx").unlink()
     assert found == code
     assert error.splitlines()[-1].startswith(f"edgex: {words}; ")
     assert "Traceback" not in error
