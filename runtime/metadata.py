@@ -205,10 +205,4 @@ def _check_format(found: Any, name: str) -> None:
     newer = isinstance(found, str) and re.fullmatch(rf"{_FAMILY}/([0-9]{{1,9}})", found)
     if newer and int(newer[1]) > int(_VERSION):
         raise ArtefactError(f"{name}: expected format {FORMAT}, found the newer {found}; update edgex")
-    raise ArtefactError(f"{name}: expected a fused model of format {FORMAT}, found {_shown(found)}")
-
-
-def _shown(value: Any) -> str:
-    """A value for a message, which may be of any length."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:80]}..."
+    raise ArtefactError(f"{name}: expected a fused model of format {FORMAT}, found {found!r:.80}")
