@@ -72,7 +72,8 @@ def _architecture(metadata: dict[str, Any]) -> str:
     value = metadata["architecture"]
     if isinstance(value, str):
         return f"{value}, {metadata['pooling']} pooling"
-    return f"{value['name']}, {value['image_size'][0]}x{value['image_size'][1]} px, {value['pooling']} pooling"
+    options = "".join(f", {name}={option}" for name, option in value.get("options", {}).items())
+    return f"{value['name']}, {value['image_size'][0]}x{value['image_size'][1]} px, {value['pooling']} pooling{options}"
 
 
 def _classes(names: list[str] | None) -> str | None:

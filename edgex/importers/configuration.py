@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from edgex.errors import ArtefactError, UnsupportedError
 from edgex.importers import transformers_vit
+from edgex.models.backbones.options import OPTIONS, checked_options
 from edgex.runtime import schema
 from edgex.runtime.json_text import read_json
 from edgex.runtime.preprocessing import INTERPOLATIONS
@@ -48,9 +49,10 @@ _FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 class Stated:
     """What files state; a setting that they say nothing of is missing from `values`.
 
-    values: "arch" (edgex's name), "image_size" (height, width), "pooling", "classes" (a tuple of names), "mean", "std",
-        "interpolation", and for the resize before the centre crop either "resize" (as in `Preprocessing`, at
-        image_size) or "crop_pct" (the crop's share of it) and "squash" (whether both sides are resized).
+    values: "arch" (edgex's name), "options" (what differs from the named model), "image_size" (height, width),
+        "pooling", "classes" (a tuple of names), "mean", "std", "interpolation", and for the resize before the centre
+        crop either "resize" (as in `Preprocessing`, at image_size) or "crop_pct" (the crop's share of it) and "squash"
+        (whether both sides are resized).
     refusals: setting -> why edgex cannot do what is stated. It matters only where the caller does not set it.
     sources: setting -> name of the file that states it.
     files: the files that were read. notes: lines for people on what is taken otherwise than stated.
@@ -116,18 +118,26 @@ def read_timm(file: Source, content: Mapping[str, Any], stated: Stated) -> None:
     """Reads timm's config.json, or the entry of its own list of pretrained models under "pretrained_cfg"."""
     cfg = _object(content.get("pretrained_cfg", content), file, "pretrained_cfg")
     arguments = _object(content.get("model_args") or {}, file, "model_args")
-    for name, value in arguments.items():
-        if name not in _TIMM_ARGUMENTS and not name.endswith("_rate") and value not in (None, False):
+    options = {
+        name: value
+        for name, value in arguments.items()
+        if name not in _TIMM_ARGUMENTS and not name.endswith("_rate") and value is not None
+    }
+    for name in options:
+        if name not in OPTIONS and options[name] is not False:
             raise UnsupportedError(
-                f"{file}: the model was made with {name}={value!r}; edgex builds a model of timm by its name alone: "
-                "expected a model that has a name of its own"
+                f"{file}: the model was made with {name}={repr(options[name])[:60]}, which edgex cannot build: "
+                f"expected a model of timm that has a name of its own, or some of the options {', '.join(OPTIONS)}"
             )
+    options = {name: value for name, value in options.items() if name in OPTIONS}
+    schema.checked(checked_options, options, _where(file, "model_args"))
     _add_size(stated, file, "img_size", arguments.get("img_size") or cfg.get("input_size"))
     pooling = content.get("global_pool") or arguments.get("global_pool")
     architecture = content.get("architecture") or cfg.get("architecture")
     stated.add(
         file,
         arch=f"timm/{_text(architecture, file, 'architecture')}" if architecture else None,
+        options=options or None,
         pooling=_text(pooling, file, "global_pool") if pooling else None,
         classes=_names(content.get("label_names") or cfg.get("label_names"), file, "label_names"),
         mean=_channels(cfg.get("mean"), file, "mean"),

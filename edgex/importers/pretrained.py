@@ -16,6 +16,7 @@ from edgex.files.hub import fetch
 from edgex.importers.configuration import Stated, read_open_clip, read_timm
 from edgex.importers.weights import read_state_dict
 from edgex.models.backbones import Architecture
+from edgex.models.backbones.timm import arguments
 from edgex.utils.text import nearest
 
 _OF_THE_ARCHITECTURE = ("arch", "image_size", "pooling", "classes")
@@ -61,8 +62,7 @@ def _timm(architecture: Architecture, tag: str | None) -> Pretrained:
             model,
             pretrained=True,
             pretrained_cfg_overlay={"file": str(path), "custom_load": False},
-            img_size=architecture.image_size,
-            global_pool=architecture.pooling,
+            **arguments(architecture),
         )
     except RuntimeError as error:
         first = " ".join(str(error).split())[:200]

@@ -17,6 +17,7 @@ from edgex.importers.class_heads import class_names
 from edgex.importers.configuration import Stated
 from edgex.models import backbones
 from edgex.models.backbones import Architecture
+from edgex.models.backbones.options import shown
 from edgex.runtime.classes import class_key, find_twins
 from edgex.runtime.preprocessing import Preprocessing
 
@@ -63,8 +64,9 @@ def settle(stated: Stated, given: Mapping[str, Any], *, source: str, own_head: b
             argument="arch",
         )
     size = _value("image_size", stated, given)
-    size = size if size is None or isinstance(size, int) else min(size)
-    architecture = backbones.architecture(arch, image_size=size, pooling=_value("pooling", stated, given))
+    architecture = backbones.architecture(
+        arch, image_size=size, pooling=_value("pooling", stated, given), options=_options(arch, stated)
+    )
     taken_from = {name: _source(name, stated, given) for name in ("arch", "image_size", "pooling", "classes")}
     preprocessing, sources = preprocess(stated, given, backbones.build(architecture).preprocessing)
     taken_from |= sources
@@ -73,6 +75,11 @@ def settle(stated: Stated, given: Mapping[str, Any], *, source: str, own_head: b
     if twins := find_twins(classes):
         remarks += (f"classes {twins[0]} and {twins[1]} are both '{classes[twins[0]]}': ask for them by number",)
     return Settings(architecture, classes, preprocessing, taken_from, stated.files, remarks)
+
+
+def _options(arch: str, stated: Stated) -> Mapping[str, Any] | None:
+    """The options that are stated of this very architecture."""
+    return stated.values.get("options") if stated.values.get("arch") == arch else None
 
 
 def preprocess(
@@ -183,6 +190,8 @@ def _remarks(
     lines = [f"taken from {source}: {', '.join(names)}" for source, names in by_source.items()]
     if unknown := [name for name in assumed if name in PREPROCESSING]:
         lines.append(f"assumed from the name {architecture.name}, since no file states it: {', '.join(unknown)}")
+    if architecture.options:
+        lines.append(f"{architecture.name} with {shown(architecture.options)}")
     used = {"arch": architecture.name, "image_size": architecture.image_size, "pooling": architecture.pooling}
     used |= {name: getattr(preprocessing, name) for name in PREPROCESSING}
     if "classes" in given and "classes" in stated.values:

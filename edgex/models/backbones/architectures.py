@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
+from edgex.errors import UsageError
+from edgex.models.backbones.options import checked_options, shown
 from edgex.runtime import schema
 
 Pooling = str
@@ -18,11 +21,17 @@ class Architecture:
     name: "timm/<model>" or "open_clip/<model>".
     image_size: (height, width) in pixels.
     pooling: "token" (class token) or "avg" (mean over patch tokens).
+    options: what differs from the named model, see `edgex.models.backbones.options`; UsageError for an unknown one.
     """
 
     name: str
     image_size: tuple[int, int]
     pooling: Pooling
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        found = schema.checked(checked_options, self.options, "options", error=UsageError)
+        object.__setattr__(self, "options", found)
 
     @property
     def family(self) -> str:
@@ -35,8 +44,9 @@ class Architecture:
         return self.name.partition("/")[2]
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form."""
-        return {"name": self.name, "image_size": list(self.image_size), "pooling": self.pooling}
+        """JSON-ready form; options are left out where there are none."""
+        options = {"options": dict(self.options)} if self.options else {}
+        return {"name": self.name, "image_size": list(self.image_size), "pooling": self.pooling, **options}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Architecture:
@@ -44,7 +54,8 @@ class Architecture:
         return schema.checked(ARCHITECTURE, data, "architecture")
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.image_size[0]}x{self.image_size[1]} px, {self.pooling} pooling)"
+        options = f", {shown(self.options)}" if self.options else ""
+        return f"{self.name} ({self.image_size[0]}x{self.image_size[1]} px, {self.pooling} pooling{options})"
 
 
 ARCHITECTURE = schema.record(
@@ -52,5 +63,7 @@ ARCHITECTURE = schema.record(
     name=schema.text,
     image_size=schema.listed(schema.whole(1, schema.MAX_SIDE), least=2, most=2),
     pooling=schema.text,
+    # Files of models that are as their names say do not mention them.
+    options=schema.Default(schema.mapping, {}),
 )
 """The object stored in artefacts, see `Architecture.to_dict`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -77,14 +77,15 @@ class Family:
 
     name: first part of their architectures' names.
     poolings: those that `create` can build.
-    describe: model name -> the library's own (height, width) in pixels and pooling; UsageError for an unknown model.
+    describe: model name, options and pooling, if another than its own -> the library's own (height, width) in pixels,
+        and the pooling; UsageError for an unknown model, UnsupportedError for what it cannot be built with.
     create: an uninitialised module; UnsupportedError, with the reason, for one that cannot be explained.
     adapt: a module that `create` made, or a copy of one -> its parts.
     """
 
     name: str
     poolings: tuple[Pooling, ...]
-    describe: Callable[[str], tuple[tuple[int, int], str]]
+    describe: Callable[[str, Mapping[str, Any], Pooling | None], tuple[tuple[int, int], Pooling]]
     create: Callable[[Architecture], nn.Module]
     adapt: Adapter
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from edgex.errors import UnsupportedError, UsageError
 from edgex.models.backbones.architectures import Architecture
 from edgex.models.backbones.backbone import Block, Family, Parts, final_layer_norm
+from edgex.models.backbones.options import shown
 from edgex.runtime.preprocessing import Preprocessing
 from edgex.utils.text import nearest
 
@@ -17,21 +19,23 @@ _POOLINGS = {"tok": "token"}
 """open_clip's names of poolings -> ours, where they differ."""
 
 
-def describe(model: str) -> tuple[tuple[int, int], str]:
-    """The tower's own image size (height, width) and pooling."""
+def describe(model: str, options: Mapping[str, Any], pooling: str | None) -> tuple[tuple[int, int], str]:
+    """The tower's own image size (height, width), and the pooling given or its own."""
+    _check_no_options(model, options)
     vision = _config(model)["vision_cfg"]
     if vision.get("attentional_pool"):
         return (0, 0), "attention"
     size = vision["image_size"]
     height, width = (size, size) if isinstance(size, int) else size
-    pooling = vision.get("pool_type", "tok")
-    return (int(height), int(width)), _POOLINGS.get(pooling, pooling)
+    own = vision.get("pool_type", "tok")
+    return (int(height), int(width)), pooling or _POOLINGS.get(own, own)
 
 
 def create(architecture: Architecture) -> nn.Module:
     """open_clip's image tower."""
     from open_clip.model import CLIPVisionCfg, _build_vision_tower
 
+    _check_no_options(architecture.model, architecture.options)
     config = _config(architecture.model)
     vision = dict(config["vision_cfg"])
     if vision.get("attentional_pool"):
@@ -90,6 +94,14 @@ def _block(source: Any, name: str) -> Block:
         heads=attention.num_heads,
         head_dim=attention.head_dim,
     )
+
+
+def _check_no_options(model: str, options: Mapping[str, Any]) -> None:
+    if options:
+        raise UnsupportedError(
+            f"open_clip/{model} is built by its name alone, found {shown(options)}: give the changed shape a name of "
+            "its own with open_clip.add_model_config"
+        )
 
 
 def _config(model: str) -> dict[str, Any]:

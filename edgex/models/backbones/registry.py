@@ -6,6 +6,8 @@ A family is a module of this package with an instance of `Family` named FAMILY; 
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -41,24 +43,43 @@ def build(architecture: Architecture) -> Backbone:
     return backbone
 
 
-def architecture(name: str, *, image_size: int | None = None, pooling: str | None = None) -> Architecture:
+def architecture(
+    name: str,
+    *,
+    image_size: int | tuple[int, int] | None = None,
+    pooling: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Architecture:
     """Completes a name with the library's own image size and pooling where they are not given.
 
-    name: "timm/<model>" or "open_clip/<model>". image_size: pixels of one side, of square pictures.
-    Raises UsageError for a name that no library knows, UnsupportedError for a model or pooling that cannot be
-    explained.
+    name: "timm/<model>" or "open_clip/<model>". image_size: pixels of both sides, or (height, width). options: what
+    differs from the named model, see `edgex.models.backbones.options`.
+    Raises UsageError for a name that no library knows and for an unknown option, UnsupportedError for a model, pooling
+    or option that cannot be explained.
     """
     family = _family_of(name)
-    own_size, own_pooling = family.describe(name.partition("/")[2])
-    if image_size is not None and not 1 <= image_size <= MAX_SIDE:
-        raise UsageError(
-            f"expected an image size from 1 to {MAX_SIDE} pixels, found {image_size}", argument="image_size"
-        )
-    chosen = pooling or own_pooling
-    if chosen not in family.poolings:
+    size = None if image_size is None else _sides(image_size)
+    given = Architecture(name, size or (1, 1), pooling or "", options or {})
+    if pooling is not None:
+        _check_pooling(name, pooling, family)
+    own_size, own_pooling = family.describe(given.model, given.options, pooling)
+    _check_pooling(name, own_pooling, family)
+    return Architecture(name, size or own_size, own_pooling, given.options)
+
+
+def _check_pooling(name: str, pooling: str, family: Family) -> None:
+    if pooling not in family.poolings:
         known = " or ".join(f"'{one}'" for one in family.poolings)
-        raise UnsupportedError(f"{name} pools with {chosen[:60]!r}: expected a pooling of {known}")
-    return Architecture(name, (image_size, image_size) if image_size else own_size, chosen)
+        raise UnsupportedError(f"{name} pools with {pooling[:60]!r}: expected a pooling of {known}")
+
+
+def _sides(image_size: int | tuple[int, int]) -> tuple[int, int]:
+    sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    wrong = [side for side in sides if not 1 <= side <= MAX_SIDE]
+    if wrong or len(sides) != 2:
+        found = wrong[0] if wrong else sides
+        raise UsageError(f"expected an image size from 1 to {MAX_SIDE} pixels, found {found}", argument="image_size")
+    return sides[0], sides[1]
 
 
 def _family_of(name: str) -> Family:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,18 +13,18 @@ from torch import Tensor, nn
 from edgex.errors import UnsupportedError, UsageError
 from edgex.models.backbones.architectures import Architecture
 from edgex.models.backbones.backbone import Block, Family, Parts, final_layer_norm
+from edgex.models.backbones.options import shown
+from edgex.runtime.errors import first_line
 from edgex.runtime.preprocessing import Preprocessing
 from edgex.utils.text import nearest
 
 
-def describe(model: str) -> tuple[tuple[int, int], str]:
-    """The model's own image size (height, width) and pooling."""
-    import timm
+def describe(model: str, options: Mapping[str, Any], pooling: str | None) -> tuple[tuple[int, int], str]:
+    """The model's own image size (height, width), and the pooling given or its own."""
     from timm.models.vision_transformer import VisionTransformer
 
-    _check_known(model)
     with torch.device("meta"):
-        module = timm.create_model(model, num_classes=0)
+        module = _create(model, options, **({"global_pool": pooling} if pooling else {}))
     if type(module) is not VisionTransformer:
         raise UnsupportedError(
             f"timm/{model} is a {type(module).__name__}: edgex explains timm's VisionTransformer models"
@@ -33,22 +35,16 @@ def describe(model: str) -> tuple[tuple[int, int], str]:
 
 def create(architecture: Architecture) -> nn.Module:
     """timm's module without a head."""
-    import timm
     from timm.models.vision_transformer import VisionTransformer
 
     name = architecture.name
-    _check_known(architecture.model)
-    try:
-        module = timm.create_model(
-            architecture.model,
-            num_classes=0,
-            img_size=architecture.image_size,
-            global_pool=architecture.pooling,
-            dynamic_img_size=False,
-            pretrained=False,
-        )
-    except AssertionError as error:  # timm's way of saying that there is no class token to pool
-        raise UnsupportedError(f"{name} has no {architecture.pooling} pooling ({error})") from error
+    module = _create(
+        architecture.model,
+        architecture.options,
+        img_size=architecture.image_size,
+        global_pool=architecture.pooling,
+        dynamic_img_size=False,
+    )
     if type(module) is not VisionTransformer:
         raise UnsupportedError(f"{name} is a {type(module).__name__}: edgex explains VisionTransformer models")
     if module.pool_include_prefix and architecture.pooling == "avg":
@@ -56,6 +52,42 @@ def create(architecture: Architecture) -> nn.Module:
     if module.dynamic_img_size:
         raise UnsupportedError(f"{name} resizes its positions at run time: build it with a fixed image size")
     return module
+
+
+def arguments(architecture: Architecture) -> dict[str, Any]:
+    """The arguments of `timm.create_model` that an architecture stands for, without those of its weights."""
+    return {
+        **_arguments(architecture.options),
+        "img_size": architecture.image_size,
+        "global_pool": architecture.pooling,
+    }
+
+
+def _arguments(options: Mapping[str, Any]) -> dict[str, Any]:
+    from timm.layers import LayerNorm, Mlp, SwiGLU, SwiGLUPacked
+
+    given = dict(options)
+    if "norm_eps" in given:
+        given["norm_layer"] = functools.partial(LayerNorm, eps=given.pop("norm_eps"))
+    if "mlp_layer" in given:
+        given["mlp_layer"] = {"mlp": Mlp, "swiglu": SwiGLU, "swiglu_packed": SwiGLUPacked}[given["mlp_layer"]]
+    return given
+
+
+def _create(model: str, options: Mapping[str, Any], **more: Any) -> Any:
+    """timm's module without a head; UnsupportedError, with timm's reason, where it cannot be built in this way."""
+    import timm
+
+    if not timm.is_model(model):
+        like = nearest(model, timm.list_models(["*vit*", "deit*"])) or "; timm.list_models('*vit*') names them"
+        raise UsageError(f"timm has no model '{model}'{like}")
+    try:
+        return timm.create_model(model, num_classes=0, **_arguments(options), **more)
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        if "Token pooling needs" in str(error):  # timm's way of saying that there is no class token to pool
+            raise UnsupportedError(f"timm/{model} has no token pooling ({error})") from error
+        changed = f" with {shown(options)}" if options else ""
+        raise UnsupportedError(f"timm/{model} cannot be built{changed}: {first_line(error)}") from error
 
 
 def adapt(module: Any, architecture: Architecture) -> Parts:
@@ -113,14 +145,6 @@ def _preprocessing(module: nn.Module, size: tuple[int, int]) -> Preprocessing:
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
     )
-
-
-def _check_known(model: str) -> None:
-    import timm
-
-    if not timm.is_model(model):
-        like = nearest(model, timm.list_models(["*vit*", "deit*"])) or "; timm.list_models('*vit*') names them"
-        raise UsageError(f"timm has no model '{model}'{like}")
 
 
 FAMILY = Family("timm", ("token", "avg"), describe, create, adapt)

@@ -186,9 +186,32 @@ class TestTimm:
         import_weights(weights=file, out=tmp_path / "m.safetensors", report=said.append, **argument)
         assert "as given replaces what config.json states" in said[-1]
 
-    def test_a_changed_structure_is_refused(self, folder: Path, tmp_path: Path) -> None:
-        rewrite(folder / "config.json", model_args={"act_layer": "relu"})
-        with pytest.raises(UnsupportedError, match="was made with act_layer='relu'"):
+    def test_a_changed_structure_is_taken_from_its_arguments(self, tmp_path: Path) -> None:
+        import timm
+        from timm.models import save_for_hf
+
+        changed = {"depth": 2, "patch_size": 8, "qkv_bias": False, "act_layer": "relu", "drop_rate": 0.1}
+        module = shaken(timm.create_model("test_vit", num_classes=3, img_size=64, **changed)).eval()
+        save_for_hf(module, str(tmp_path / "t"), safe_serialization=True)
+        rewrite(tmp_path / "t" / "config.json", model_args={"img_size": [64, 64], **changed})
+        said: list[str] = []
+        out = tmp_path / "m.safetensors"
+        import_weights(weights=tmp_path / "t", classes="a,b,c", out=out, report=said.append)
+        assert "timm/test_vit with act_layer=relu, depth=2, patch_size=8, qkv_bias=False" in said
+        images = torch.randn(2, 3, 64, 64)
+        with torch.no_grad():
+            assert torch.allclose(load_model(out).network(images).logits, module(images), atol=1e-5)
+
+    def test_arguments_of_another_architecture_than_the_given_one_are_left_out(
+        self, folder: Path, tmp_path: Path
+    ) -> None:
+        rewrite(folder / "config.json", architecture="deit_tiny_patch16_224", model_args={"depth": 2})
+        result = import_weights(arch="timm/test_vit", weights=folder, out=tmp_path / "m.safetensors")
+        assert result.card.architecture.options == {}
+
+    def test_a_structure_that_cannot_be_built_is_refused(self, folder: Path, tmp_path: Path) -> None:
+        rewrite(folder / "config.json", model_args={"block_fn": "PostNorm"})
+        with pytest.raises(UnsupportedError, match="was made with block_fn='PostNorm', which edgex cannot build"):
             import_weights(weights=folder / "model.safetensors", out=tmp_path / "m.safetensors")
 
     @pytest.mark.parametrize(
