@@ -5,7 +5,7 @@
 Plain classifier (the library's model through torch.onnx with its defaults, in onnxruntime), fused model, Kernel SHAP by
 captum and shap through the fused file's session (called as `edgex.bench.shap_libraries` says), bare passes, serial and
 in the best batch; in fp32, fp16 and int8 (onnxruntime's own tools make the plain int8 and fp16), on 1 thread and on
-all; Grad-CAM and attention rollout of `edgex.evaluation.baselines` in PyTorch fp32. Within a thread count everything
+all; Grad-CAM and attention rollout of `edgex.evaluation.methods` in PyTorch fp32. Within a thread count everything
 takes turns in one process, so that ratios are paired, across precisions too. Times are wall-clock ms per picture; the
 JSON holds CPU time beside them.
 
@@ -331,11 +331,12 @@ def gate_of(session: Any, expected: Any, place: Place) -> dict[str, Any]:
 
 def torch_tasks(subject: Subject, options: Any, device: str) -> list[Any]:
     """Grad-CAM and attention rollout of the predicted class, from the pixels to a heatmap on the CPU."""
+    import numpy as np
     import torch
 
     from edgex.bench.latency import Task
     from edgex.bench.timing import Contender
-    from edgex.evaluation import baselines
+    from edgex.evaluation.methods import parse
     from edgex.models.self_explaining import normalise
 
     model, preprocessing = subject.model.to(device).freeze(), subject.card.preprocessing
@@ -347,9 +348,12 @@ def torch_tasks(subject: Subject, options: Any, device: str) -> list[Any]:
         with torch.inference_mode():
             return model(pixels).heatmap.cpu()
 
+    def explain(method: str) -> object:
+        return parse(method).explain(model, pixels, classes, np.random.default_rng(0)).cpu()
+
     runs = {
-        "grad-cam": ("Grad-CAM in PyTorch", lambda: baselines.grad_cam(model, pixels, classes).cpu()),
-        "rollout": ("attention rollout in PyTorch", lambda: baselines.attention_rollout(model, pixels).cpu()),
+        "grad-cam": ("Grad-CAM in PyTorch", lambda: explain("grad-cam")),
+        "rollout": ("attention rollout in PyTorch", lambda: explain("rollout")),
         "pytorch": ("the same heatmap in PyTorch", forward),
     }
     return [

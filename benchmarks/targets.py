@@ -24,9 +24,9 @@ from torch import Tensor
 from edgex.data import class_names, image_folders
 from edgex.data.image_folders import Pictures
 from edgex.evaluation import classification, comparison
-from edgex.evaluation.baselines import Method
 from edgex.evaluation.comparison import Plan, classifier_digest
 from edgex.evaluation.faithfulness import Fill
+from edgex.evaluation.methods import parse
 from edgex.files import zoo
 from edgex.files.model_file import load_card, load_model
 from edgex.files.tensor_file import TensorFile
@@ -227,7 +227,7 @@ def against(
     for methods, explained in (r for r in rounds if r[0]):
         plan = Plan(
             explained=explained,
-            methods=tuple(Method.parse(text) for text in methods.split(",")),
+            methods=tuple(parse(text) for text in methods.split(",")),
             fills=fills,
             precision=setting.precision,
         )

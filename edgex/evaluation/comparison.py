@@ -2,7 +2,7 @@
 
 Everything is measured picture by picture on the same pictures, so that differences are paired. One heatmap explains
 one class: the class that the model it is measured on predicts. Metrics lie in `edgex.evaluation.faithfulness` and
-`edgex.evaluation.localisation`, other methods in `edgex.evaluation.baselines`; tables are the command line's.
+`edgex.evaluation.localisation`, other methods in `edgex.evaluation.methods`; tables are the command line's.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import hashlib
 import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,20 +23,23 @@ from torch import Tensor
 from edgex.data import image_folders
 from edgex.data.readable import ReadCheck
 from edgex.errors import UsageError
-from edgex.evaluation import baselines, classification, localisation
-from edgex.evaluation.baselines import Explanations, Method
+from edgex.evaluation import classification, localisation
+from edgex.evaluation.explanations import Explanations, cached_heatmaps
 from edgex.evaluation.faithfulness import FILLS, STEPS, Fill, check_steps, faithfulness
+from edgex.evaluation.methods import Method
+from edgex.evaluation.methods.kernel_shap import KernelShap
 from edgex.files import cache_file
 from edgex.files.model_file import LoadedModel, ModelCard, load_model
 from edgex.files.tensor_file import encode
 from edgex.models.self_explaining import SelfExplainingViT, normalise
+from edgex.shapley.solver import FEWEST_PASSES
 from edgex.utils import devices
 from edgex.utils.progress import Progress
 from edgex.utils.statistics import Estimate
 from edgex.utils.text import Report, silent
 
 ON_ORIGINAL = "on the original model"
-SMALLEST_REFERENCE = 2 * baselines.FEWEST_PASSES
+SMALLEST_REFERENCE = 2 * FEWEST_PASSES
 _REFERENCE_SEEDS = (101, 102)
 _FORMAT = 2
 """Counts up when the same heatmaps would get other scores, so that older caches are not read."""
@@ -56,7 +60,7 @@ class Plan:
     methods: tuple[Method, ...] = ()
     fills: tuple[Fill, ...] = FILLS
     steps: int = STEPS
-    reference: Method | None = None
+    reference: KernelShap | None = None
     device: str = "auto"
     precision: str = "auto"
     workers: int | None = None
@@ -68,7 +72,7 @@ class Plan:
         if not self.fills or len(set(self.fills)) < len(self.fills) or len(set(names)) < len(names):
             raise UsageError(f"expected every fill and method once, found {', '.join([*self.fills, *names])}")
         reference = self.reference
-        if reference and (reference.kind != "kernel-shap" or reference.passes < SMALLEST_REFERENCE):
+        if reference and (not isinstance(reference, KernelShap) or reference.passes < SMALLEST_REFERENCE):
             raise UsageError(
                 f"expected a reference kernel-shap:PASSES of at least {SMALLEST_REFERENCE} passes, found {reference}",
                 argument="reference",
@@ -216,8 +220,7 @@ def compare(
     devices.mixed_precision(devices.device_of(plan.device), plan.precision)
     check_steps(plan.steps, network.backbone.patches)
     for method in (*plan.methods, *([plan.reference] if plan.reference else [])):
-        if method.kind == "kernel-shap":
-            method.players(grid)
+        method.check(grid)
     listed = image_folders.remap_labels(image_folders.labelled(folder, report=report), card.classes, folder)
     (pictures,) = ReadCheck(skip_bad, report, plan.workers).sets(listed)
     paths = image_folders.subsample_evenly(pictures.paths, plan.explained)
@@ -260,7 +263,7 @@ def compare(
         classes = rows[-1].explanations.classes
         rows.append(row(f"{model[0]} {ON_ORIGINAL}", owner, (own_heatmaps(models[0], images, classes)[0], None)))
     for method in plan.methods:
-        found = baselines.cached_heatmaps(
+        found = cached_heatmaps(
             owner.loaded, paths, method, cache, device=plan.device, precision=plan.precision, report=report
         )
         rows.append(row(str(method), owner, (found, None)))
@@ -281,16 +284,19 @@ def own_heatmaps(
     """
     parts = []
     asked = torch.full((len(images),), -1) if classes is None else classes
-    for shown, wanted in zip(images.split(_BATCH), asked.split(_BATCH), strict=True):
+    for shown, wanted in zip(images.split(1), asked.split(1), strict=True):
         pixels = _normalised(measured, shown)
+        began = time.perf_counter()
         with torch.inference_mode():
             outputs = measured.network(pixels, wanted.to(pixels.device))
-        explained = torch.where(wanted.to(pixels.device) < 0, outputs.logits.argmax(dim=-1), wanted.to(pixels.device))
-        centred = outputs.logits.gather(1, explained[:, None])[:, 0] - outputs.logits.mean(dim=-1)
-        error = (outputs.heatmap.sum(dim=(1, 2)) + outputs.base - centred).abs()
-        parts.append((explained.cpu(), outputs.heatmap.float().cpu(), error.cpu()))
-    chosen, heatmaps, errors = (torch.cat(column) for column in zip(*parts, strict=True))
-    return Explanations(chosen, heatmaps), errors.double().numpy()
+        logits, heatmap, base = outputs.logits.cpu(), outputs.heatmap.float().cpu(), outputs.base.cpu()
+        took = 1000 * (time.perf_counter() - began)
+        explained = torch.where(wanted < 0, logits.argmax(dim=-1), wanted)
+        centred = logits.gather(1, explained[:, None])[:, 0] - logits.mean(dim=-1)
+        error = (heatmap.sum(dim=(1, 2)) + base - centred).abs()
+        parts.append((explained, heatmap, error, torch.tensor([took])))
+    chosen, heatmaps, errors, milliseconds = (torch.cat(column) for column in zip(*parts, strict=True))
+    return Explanations(chosen, heatmaps, milliseconds.double().numpy()), errors.double().numpy()
 
 
 def scores(
@@ -355,7 +361,7 @@ def classifier_digest(model: SelfExplainingViT) -> str:
     return digest.hexdigest()
 
 
-def correlation(heatmaps: Tensor, others: Tensor, players: Method) -> np.ndarray:
+def correlation(heatmaps: Tensor, others: Tensor, players: KernelShap) -> np.ndarray:
     """Pearson correlation [N] of heatmaps [N, gh, gw], summed over a Kernel SHAP's players; 0 where one is flat."""
     player_of = players.players((heatmaps.shape[1], heatmaps.shape[2]))
     summed = []
@@ -379,7 +385,7 @@ def _reference(measured: MeasuredModel, paths: Sequence[Path], plan: Plan, cache
     ]
     return torch.stack(
         [
-            baselines.cached_heatmaps(
+            cached_heatmaps(
                 measured.loaded, paths, half, cache, device=plan.device, precision=plan.precision, report=report
             ).heatmaps
             for half in halves

@@ -14,9 +14,9 @@ import numpy as np
 
 from edgex.data.loading import check_workers
 from edgex.errors import UsageError
-from edgex.evaluation.baselines import Method
 from edgex.evaluation.comparison import Comparison, Plan, compare
 from edgex.evaluation.faithfulness import FILLS
+from edgex.evaluation.methods import Method, parse
 from edgex.evaluation.sheet import comparison_sheet
 from edgex.files import zoo
 from edgex.files.model_file import LoadedModel
@@ -51,8 +51,8 @@ def evaluate(
 
     model: a file, a name of the zoo, or a loaded model. data: folder of pictures in class folders.
     unbaked: the model before baking, for paired differences; baselines then explain this one.
-    baselines: other methods, each once: "kernel-shap:PASSES", "kernel-shap:PASSES@patches", "grad-cam", "rollout"; see
-        `edgex.evaluation.baselines`. As a list or as one text with commas.
+    baselines: other methods, each once: "kernel-shap:PASSES", "kernel-shap:PASSES@patches", "grad-cam", "rollout" and
+        others; see `edgex.evaluation.methods`. As a list or as one text with commas.
     num_images: how many pictures' heatmaps are measured, evenly spaced over the folder.
     fill: what hidden patches show, "mean" (colour), "blur", or both. steps: of the insertion and deletion curves.
     reference: Kernel SHAP of many passes to correlate heatmaps with, such as "kernel-shap:4000".
@@ -75,7 +75,7 @@ def evaluate(
         methods=tuple(_method(text, "baselines") for text in methods),
         fills=fills,  # type: ignore[arg-type]  # checked above
         steps=steps,
-        reference=_method(reference, "reference") if reference else None,
+        reference=_method(reference, "reference") if reference else None,  # type: ignore[arg-type]  # checked there
         device=device,
         precision=precision,
         workers=workers,
@@ -101,7 +101,7 @@ def _named(model: PathLike | LoadedModel) -> tuple[str, Path | LoadedModel]:
 
 def _method(text: str, argument: str) -> Method:
     try:
-        return Method.parse(text)
+        return parse(text)
     except UsageError as error:
         error.argument = argument
         raise

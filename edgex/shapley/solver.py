@@ -2,7 +2,7 @@
 
 Holds the players of a patch grid, the drawing of coalitions and the least squares that turn coalitions' values into
 Shapley values. It knows no model: a value function is any callable. Labels are `edgex.shapley.labels`, Kernel SHAP of
-pictures is `edgex.evaluation.baselines`.
+pictures is `edgex.evaluation.methods.kernel_shap`.
 
 Source: Lundberg and Lee, 2017, arXiv 1705.07874, theorem 2 (Kernel SHAP); Covert and Lee, 2021, arXiv 2012.01536,
 section 4 (pairs of a coalition and its complement).

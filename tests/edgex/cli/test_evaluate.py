@@ -90,7 +90,7 @@ def test_json_for_programs(run: Eval, capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--baselines", "lime"), "expected a method kernel-shap:PASSES"),
+        (("--baselines", "lime"), "kernel-shap:PASSES"),
         (("--baselines", "rollout,rollout"), "expected every fill and method once"),
         (("--fill", "noise"), "--fill: expected mean or blur, or both, found 'noise'"),
         (("--num-images", "1"), "expected at least 2 pictures to explain, found 1"),

@@ -12,10 +12,12 @@ import pytest
 import torch
 
 from edgex.errors import UsageError
-from edgex.evaluation import baselines, comparison, localisation
-from edgex.evaluation.baselines import Method
+from edgex.evaluation import comparison, localisation
 from edgex.evaluation.comparison import ON_ORIGINAL, Comparison, Plan
+from edgex.evaluation.explanations import cached_heatmaps
 from edgex.evaluation.faithfulness import faithfulness
+from edgex.evaluation.methods import parse
+from edgex.evaluation.methods.kernel_shap import KernelShap
 from edgex.files.model_file import ModelCard, load_model, save_model
 from edgex.models.self_explaining import Head, SelfExplainingViT, normalise
 from edgex.training.vector_training import with_evidence
@@ -58,9 +60,9 @@ def made(random_model: Callable[..., Any], tmp_path_factory: pytest.TempPathFact
 def found(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Comparison:
     plan = Plan(
         explained=COUNT,
-        methods=(Method.parse("kernel-shap:20@5"), Method.parse("rollout")),
+        methods=(parse("kernel-shap:20@5"), parse("rollout")),
         steps=5,
-        reference=Method.parse("kernel-shap:40@5"),
+        reference=parse("kernel-shap:40@5"),
         precision="fp32",
     )
     cache = tmp_path_factory.mktemp("cache")
@@ -110,7 +112,7 @@ def test_a_readout_is_measured_once_and_nothing_twice(
         for tensor in read.readout.tensors().values():
             tensor.add_(tensor.std() * torch.randn(tensor.shape, generator=torch.Generator().manual_seed(3)))
     save_model(tmp_path / "read.safetensors", read, dataclasses.replace(card, evidence=read.evidence))
-    plan = Plan(explained=3, methods=(Method.parse("rollout"),), fills=("mean",), steps=5, precision="fp32")
+    plan = Plan(explained=3, methods=(parse("rollout"),), fills=("mean",), steps=5, precision="fp32")
 
     def compared() -> Comparison:
         pair = ("read", tmp_path / "read.safetensors"), ("original", made.original)
@@ -159,11 +161,11 @@ def test_the_reference_states_its_budget_and_its_own_reliability(found: Comparis
 def test_correlation_is_pearsons_over_players() -> None:
     generator = torch.Generator().manual_seed(0)
     heatmaps, others = torch.randn(3, 4, 4, generator=generator), torch.randn(3, 4, 4, generator=generator)
-    found = comparison.correlation(heatmaps, others, Method.parse("kernel-shap:10@2"))
+    found = comparison.correlation(heatmaps, others, parse("kernel-shap:10@2"))
     for a, b, value in zip(heatmaps.numpy(), others.numpy(), found, strict=True):
         blocks = [m.reshape(2, 2, 2, 2).sum(axis=(1, 3)).ravel() for m in (a, b)]
         assert math.isclose(value, np.corrcoef(*blocks)[0, 1], abs_tol=1e-6)
-    assert comparison.correlation(torch.ones(1, 4, 4), others[:1], Method.parse("kernel-shap:10@2"))[0] == 0
+    assert comparison.correlation(torch.ones(1, 4, 4), others[:1], parse("kernel-shap:10@2"))[0] == 0
 
 
 def test_spearman_brown_is_the_correlation_of_a_doubled_test() -> None:
@@ -178,7 +180,7 @@ def test_spearman_brown_is_the_correlation_of_a_doubled_test() -> None:
 
 
 def test_alone_the_methods_explain_the_model_itself(made: Made, tmp_path: Path) -> None:
-    plan = Plan(explained=2, methods=(Method.parse("grad-cam"),), fills=("mean",), steps=2, precision="fp32")
+    plan = Plan(explained=2, methods=(parse("grad-cam"),), fills=("mean",), steps=2, precision="fp32")
     found = comparison.compare(("baked", made.baked), None, made.folder, plan, tmp_path)
     report = found.to_dict()
     assert [row.name for row in found.heatmaps] == ["baked", "grad-cam"]
@@ -186,7 +188,7 @@ def test_alone_the_methods_explain_the_model_itself(made: Made, tmp_path: Path) 
     assert "paired_gain" not in report
     assert set(report["paired"]["baked"]) == {"grad-cam"}
     assert "difference:blur" not in report["heatmaps"]["baked"]
-    cached = baselines.cached_heatmaps(load_model(made.baked), found.paths, plan.methods[0], tmp_path, precision="fp32")
+    cached = cached_heatmaps(load_model(made.baked), found.paths, plan.methods[0], tmp_path, precision="fp32")
     assert torch.equal(found.heatmaps[1].explanations.heatmaps, cached.heatmaps)
 
 
@@ -223,12 +225,12 @@ def test_models_that_do_not_belong_together_are_refused(
     [
         ({"explained": 1}, "at least 2 pictures to explain, found 1"),
         ({"fills": ("mean", "mean")}, "every fill and method once, found mean, mean"),
-        ({"methods": (Method("rollout"), Method("rollout"))}, "every fill and method once"),
+        ({"methods": (parse("rollout"), parse("rollout"))}, "every fill and method once"),
         (
-            {"reference": Method("rollout")},
+            {"reference": parse("rollout")},
             "expected a reference kernel-shap:PASSES of at least 8 passes, found rollout",
         ),
-        ({"reference": Method("kernel-shap", 7)}, "at least 8 passes, found kernel-shap:7"),
+        ({"reference": KernelShap(7)}, "at least 8 passes, found kernel-shap:7"),
     ],
 )
 def test_bad_plans_are_refused(change: dict[str, Any], message: str) -> None:
@@ -237,7 +239,7 @@ def test_bad_plans_are_refused(change: dict[str, Any], message: str) -> None:
 
 
 def test_superpixels_that_do_not_fit_are_refused_before_long_work(made: Made, tmp_path: Path) -> None:
-    plan = Plan(methods=(Method.parse("kernel-shap:150@7"),))
+    plan = Plan(methods=(parse("kernel-shap:150@7"),))
     with pytest.raises(UsageError, match="10x10 patch grid does not divide into 7x7 superpixels"):
         comparison.compare(("baked", made.baked), None, made.folder, plan, tmp_path)
 

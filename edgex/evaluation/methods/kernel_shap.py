@@ -1,0 +1,109 @@
+"""Kernel SHAP on superpixels or patches, as the libraries' users run it; the least squares are `edgex.shapley.solver`.
+
+kernel-shap:PASSES[@SIDE|@patches][+blur|+drop]: kernel-shap:150, kernel-shap:1000@patches, kernel-shap:150@7+drop.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgex.errors import UsageError
+from edgex.evaluation.masked_passes import Hidden, centred_logits
+from edgex.evaluation.methods.method import Cost, Method
+from edgex.models.self_explaining import SelfExplainingViT
+from edgex.shapley.solver import FEWEST_PASSES, kernel_shap, players_of_patches
+
+LARGEST_SIDE = 7
+"""Superpixels per side unless a method says otherwise: 49 players, or the next number that divides the grid."""
+_GRAMMAR = re.compile(r"kernel-shap:(\d{1,9})(?:@(patches|\d{1,4}))?(?:\+(blur|drop))?")
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelShap(Method):
+    """Kernel SHAP of the centred logit; a superpixel's score is shared out evenly over its patches.
+
+    passes: the budget of coalitions. side: superpixels per side, 0 for every patch, None for 7 or the next smaller
+    number that divides the grid. hidden: what a masked player shows, see `edgex.evaluation.masked_passes`. seed: of
+    the coalitions.
+
+    Source: Lundberg and Lee, 2017, arXiv 1705.07874, section 4.1.
+    """
+
+    name: ClassVar[str] = "kernel-shap"
+    grammar: ClassVar[str] = "kernel-shap:PASSES[@SIDE|@patches][+blur|+drop]"
+    passes: int
+    side: int | None = None
+    hidden: Hidden = "mean"
+    seed: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> KernelShap | None:
+        """See `Method`."""
+        found = _GRAMMAR.fullmatch(text)
+        if found is None:
+            return None
+        passes, players, hidden = found.groups()
+        if int(passes) < FEWEST_PASSES:
+            raise UsageError(f"expected at least {FEWEST_PASSES} passes, found '{text}'")
+        side = None if players is None else 0 if players == "patches" else int(players)
+        if side == 1 or (side == 0 and players != "patches"):
+            raise UsageError(f"expected at least 2 superpixels per side, found '{text}'")
+        return cls(int(passes), side, hidden or "mean")  # type: ignore[arg-type]
+
+    def __str__(self) -> str:
+        players = "" if self.side is None else f"@{self.side or 'patches'}"
+        return f"{self.name}:{self.passes}{players}" + ("" if self.hidden == "mean" else f"+{self.hidden}")
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """See `Method`."""
+        return (self.name, *dataclasses.astuple(self))
+
+    def cost(self, model: SelfExplainingViT) -> Cost:  # noqa: ARG002
+        """One forward pass a coalition."""
+        return Cost(self.passes)
+
+    def check(self, grid: tuple[int, int]) -> None:
+        """See `players`."""
+        self.players(grid)
+
+    def players(self, grid: tuple[int, int]) -> Tensor:
+        """The player that each patch belongs to, int64 [P]; UsageError where superpixels do not fit the grid."""
+        if self.side == 0:
+            return torch.arange(grid[0] * grid[1])
+        if self.side is not None:
+            return players_of_patches(grid, self.side)
+        fitting = [side for side in range(2, LARGEST_SIDE + 1) if not grid[0] % side and not grid[1] % side]
+        if not fitting:
+            raise UsageError(f"a {grid[0]}x{grid[1]} patch grid has no superpixels: use {self}@patches")
+        return players_of_patches(grid, fitting[-1])
+
+    def explain(
+        self,
+        model: SelfExplainingViT,
+        images: Tensor,
+        classes: Tensor,
+        generator: np.random.Generator,
+        *,
+        precision: str = "fp32",
+    ) -> Tensor:
+        """See `Method`."""
+        player_of = self.players(model.backbone.grid)
+        players = int(player_of.max()) + 1
+        heatmaps = []
+        for image, explained in zip(images.split(1), classes.split(1), strict=True):
+
+            def value(coalitions: Tensor, image: Tensor = image, explained: Tensor = explained) -> Tensor:
+                visible = coalitions[:, player_of].to(image.device)
+                return centred_logits(model, image, explained, visible, self.hidden, precision=precision)[:, None]
+
+            scores = kernel_shap(value, players, self.passes, generator)[:, 0].cpu()
+            shared = scores[player_of] / torch.bincount(player_of)[player_of]
+            heatmaps.append(shared.float().unflatten(0, model.backbone.grid))
+        return torch.stack(heatmaps)

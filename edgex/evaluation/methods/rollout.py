@@ -1,0 +1,45 @@
+"""Attention rollout."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgex.evaluation.methods.attended import attended, read_from
+from edgex.evaluation.methods.method import Cost, PlainMethod
+from edgex.models.self_explaining import SelfExplainingViT
+
+
+class Rollout(PlainMethod):
+    """Attention rollout: the same map for every class.
+
+    Attention averaged over heads, half of it identity for the residual path, multiplied over all blocks, read from
+    the class token (from all patches where the model averages them). Source: Abnar and Zuidema, 2020, arXiv
+    2005.00928, section 3.
+    """
+
+    name: ClassVar[str] = "rollout"
+
+    def cost(self, model: SelfExplainingViT) -> Cost:  # noqa: ARG002
+        """See `Method`."""
+        return Cost(1)
+
+    def explain(
+        self,
+        model: SelfExplainingViT,
+        images: Tensor,
+        classes: Tensor,  # noqa: ARG002
+        generator: np.random.Generator,  # noqa: ARG002
+        *,
+        precision: str = "fp32",  # noqa: ARG002
+    ) -> Tensor:
+        """See `Method`."""
+        with torch.inference_mode():
+            run = attended(model, model.backbone.embed(images))
+            reached = read_from(model, run.attention[0])
+            for attention in reversed(run.attention):
+                reached = 0.5 * reached + 0.5 * reached @ attention.mean(dim=1)
+        return reached[:, 0, model.backbone.prefix_tokens :].unflatten(1, model.backbone.grid)
