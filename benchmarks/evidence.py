@@ -97,7 +97,7 @@ def candidates(model: SelfExplainingViT, pixels: Tensor) -> tuple[Tensor, dict[s
     normed = backbone.norm(tokens)
     read = normed if backbone.projection is None else normed @ backbone.projection
     classes = head(read[:, 0]).argmax(dim=-1)
-    direction = F.embedding(classes, head.centred()) * head.slope(read[:, 0])
+    direction = F.embedding(classes, head.explained_weight()) * head.slope(read[:, 0])
     sigma = torch.sqrt(tokens[:, 0].var(dim=1, keepdim=True, unbiased=False) + backbone.norm.eps)
     before = direction if backbone.projection is None else direction @ backbone.projection.T
     weighted = before * backbone.norm.weight

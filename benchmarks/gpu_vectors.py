@@ -331,7 +331,7 @@ class Bench:
         calls = max(2, self.arguments.coalitions // (2 * repeats))
         sizes, generator = np.random.default_rng(7), torch.Generator(self.device).manual_seed(7)
         signs, differences = [], []
-        weights = network.head.centred()[classes[: len(pixels)]]
+        weights = network.head.explained_weight()[classes[: len(pixels)]]
         with torch.inference_mode(), devices.mixed_precision(self.device, "auto"):
             tokens = network.backbone.embed(pixels)
             explained = network.explain(tokens)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 
 from edgex.errors import GateError, UsageError
+from edgex.export.logit_comparison import LogitComparison, comparison_of
 from edgex.models.self_explaining import SelfExplainingViT, normalise
 from edgex.runtime.preprocessing import Preprocessing
 
@@ -48,16 +49,22 @@ class Bound:
 # The one table of thresholds. Most are shares of the reference's own range or spread, so that they mean the
 # same for every model.
 BOUNDS: dict[str, Bound] = {
-    "top1_agreement": Bound("same top class, share of pictures", True, 1.0, 0.99, 0.9),
+    "top1_agreement": Bound(
+        "same top class (multi-label: same labels), share",
+        True,
+        1.0,
+        0.99,
+        0.9,
+    ),
     "logits_max_abs": Bound("largest logit difference, share of the logits' range", False, 1e-4, 0.02, 0.25),
-    "logits_cosine": Bound("cosine of centred logits, worst picture", True, 0.99999, 0.999, 0.95),
+    "logits_cosine": Bound("cosine of explained scores, worst picture", True, 0.99999, 0.999, 0.95),
     "heatmap_pearson_worst": Bound("Pearson correlation, worst heatmap", True, 0.9999, 0.995, 0.9),
     "heatmap_pearson_mean": Bound("Pearson correlation, mean", True, 0.99999, 0.999, 0.97),
     "heatmap_spearman_worst": Bound("Spearman rank correlation, worst heatmap", True, 0.999, 0.98, 0.85),
     "heatmap_spearman_mean": Bound("Spearman rank correlation, mean", True, 0.9999, 0.995, 0.95),
     "heatmap_error": Bound("heatmap difference, share of the heatmap's spread, worst", False, 1e-3, 0.1, 0.4),
     "base_max_abs": Bound("largest base difference, logit units", False, 1e-4, 0.02, 0.02),
-    "sum_error": Bound("sum(heatmap) + base - centred logit, logit units", False, 1e-4, 1e-4, 1e-4),
+    "sum_error": Bound("sum(heatmap) + base - explained score, logit units", False, 1e-4, 1e-4, 1e-4),
     "predicted_class": Bound("class -1 against the predicted class by number", False, 1e-4, 1e-4, 1e-4),
     "batch_error": Bound("a picture's outputs in different batches, share of their range", False, 1e-4, 0.01, 0.25),
 }
@@ -145,18 +152,28 @@ class ParityError(GateError):
 
 
 class Reference(NamedTuple):
-    """The model's own outputs for the gate's pictures: for the predicted class and for the runner-up."""
+    """The model's own outputs for the gate's pictures: for the predicted class and for the runner-up.
+
+    logits: how logits are compared.
+    """
 
     pictures: np.ndarray
     predicted: Outputs
     second: Outputs
     top: np.ndarray
     runner_up: np.ndarray
+    logits: LogitComparison
 
 
-def reference(model: SelfExplainingViT, preprocessing: Preprocessing, pictures: np.ndarray) -> Reference:
+def reference(
+    model: SelfExplainingViT,
+    preprocessing: Preprocessing,
+    pictures: np.ndarray,
+    thresholds: Sequence[float] | None = None,
+) -> Reference:
     """Runs the PyTorch model, with the preprocessing's own mean and std, over uint8 [N, H, W, 3] pictures.
 
+    thresholds: of a multi-label model's classes; defaults to 0.5 each.
     Raises GateError for a model whose scores do not depend on the picture: there is nothing to compare.
     """
     check_pictures(pictures, preprocessing.image_size)
@@ -169,21 +186,23 @@ def reference(model: SelfExplainingViT, preprocessing: Preprocessing, pictures: 
         return Outputs(*(output.float().numpy() for output in explained))
 
     count = len(pictures)
+    comparison = comparison_of(model.head.activation.name, thresholds)
     predicted = run_in_batches(run, pictures, np.full(count, -1, dtype=np.int64), [min(8, count)])
-    _check_varies(predicted)
+    _check_varies(predicted, comparison)
     ranked = np.argsort(-predicted.logits, axis=1, kind="stable")
     top = ranked[:, 0]
     runner_up = ranked[:, min(1, ranked.shape[1] - 1)]
     second = run_in_batches(run, pictures, runner_up, [min(8, count)])
-    return Reference(pictures, predicted, second, top, runner_up)
+    return Reference(pictures, predicted, second, top, runner_up, comparison)
 
 
-def _check_varies(outputs: Outputs) -> None:
+def _check_varies(outputs: Outputs, comparison: LogitComparison) -> None:
     """The metrics are shares of the logits' range and of the heatmaps' spread, which a constant model does not have."""
     count = len(outputs.logits)
-    if outputs.logits.shape[1] == 1:
-        raise GateError("the model has one class, whose score is 100% for every picture: expected at least two")
-    if not np.ptp(outputs.logits, axis=1).any():
+    varies = comparison.varies(outputs.logits)
+    if outputs.logits.shape[1] == 1 and not varies:
+        raise GateError("the model has one class, whose score is the same for every picture: expected at least two")
+    if not varies:
         raise GateError(
             f"the model gives every class the same score for each of {count} pictures (the range of its logits is 0): "
             "expected a trained model"
@@ -247,12 +266,14 @@ def run_gate(
     for size in sizes:
         chosen = np.resize(np.arange(count), size)
         again.append((chosen, run(pictures[chosen], np.full(size, -1, dtype=np.int64))))
-    values = _worst_of(compare(expected.predicted, predicted), compare(expected.second, second))
+    values = _worst_of(
+        compare(expected.predicted, predicted, expected.logits), compare(expected.second, second, expected.logits)
+    )
     if shares_classes:
         top, runner_up, own = _shared(run, expected)
         again.append((np.zeros(1, dtype=np.int64), own))
         for true, found in ((expected.predicted, top), (expected.second, runner_up)):
-            one = compare(Outputs(*(column[:1] for column in true)), found)
+            one = compare(Outputs(*(column[:1] for column in true)), found, expected.logits)
             for name in ("heatmap_error", "base_max_abs"):
                 values[name] = float(np.maximum(values[name], one[name]))
     consistency = _consistency(expected, predicted, second, again)
@@ -288,19 +309,20 @@ def _worst_of(first: dict[str, float], second: dict[str, float]) -> dict[str, fl
     return {name: worst(name) for name in first}
 
 
-def compare(expected: Outputs, found: Outputs) -> dict[str, float]:
+def compare(expected: Outputs, found: Outputs, comparison: LogitComparison) -> dict[str, float]:
     """Metrics of two outputs for the same pictures and the same explained classes given by number."""
     count = len(expected.logits)
     _check_shapes(expected, found)
     true_maps, found_maps = expected.heatmap.reshape(count, -1), found.heatmap.reshape(count, -1)
     pearson = _correlations(true_maps, found_maps)
     spearman = _correlations(_ranks(true_maps), _ranks(found_maps))
-    scale = _range(expected.logits)
-    centred = [o.logits - o.logits.mean(axis=1, keepdims=True) for o in (expected, found)]
+    span = comparison.span(expected.logits)
+    rows = [comparison.rows(outputs.logits) for outputs in (expected, found)]
+    answers = [comparison.decisions(outputs.logits) for outputs in (expected, found)]
     return {
-        "top1_agreement": float((expected.logits.argmax(1) == found.logits.argmax(1)).mean()),
-        "logits_max_abs": float((np.abs(expected.logits - found.logits).max(axis=1) / scale).max()),
-        "logits_cosine": float(_cosines(*centred).min()),
+        "top1_agreement": float((answers[0] == answers[1]).mean()),
+        "logits_max_abs": float((np.abs(expected.logits - found.logits).max(axis=1) / span).max()),
+        "logits_cosine": float(_cosines(*rows).min()),
         "heatmap_pearson_worst": float(pearson.min()),
         "heatmap_pearson_mean": float(pearson.mean()),
         "heatmap_spearman_worst": float(spearman.min()),
@@ -318,14 +340,17 @@ def _consistency(
     predicted, second: its outputs for the reference's two classes by number. again: (indices of pictures [n], its
     outputs for -1) of each batch size. A picture that the file puts into a third class has no reference heatmap.
     """
-    scale = _range(predicted.logits)
-    sums = [_sum_errors(predicted, expected.top), _sum_errors(second, expected.runner_up)]
+    span = expected.logits.span(predicted.logits)
+    sums = [
+        _sum_errors(predicted, expected.top, expected.logits),
+        _sum_errors(second, expected.runner_up, expected.logits),
+    ]
     own, batch, heatmaps = [], [], []
     for chosen, outputs in again:
         _check_shapes(Outputs(*(column[chosen] for column in predicted)), outputs)
         explained = outputs.logits.argmax(axis=1)
-        sums.append(_sum_errors(outputs, explained))
-        batch.append(np.abs(outputs.logits - predicted.logits[chosen]).max(axis=1) / scale[chosen])
+        sums.append(_sum_errors(outputs, explained, expected.logits))
+        batch.append(np.abs(outputs.logits - predicted.logits[chosen]).max(axis=1) / span[chosen])
         for classes, true, by_number in (
             (expected.top, expected.predicted, predicted),
             (expected.runner_up, expected.second, second),
@@ -352,16 +377,10 @@ def _heatmap_errors(expected: np.ndarray, found: np.ndarray) -> np.ndarray:
     return np.linalg.norm(found - expected, axis=(1, 2)) / np.maximum(spread, 1e-12)
 
 
-def _sum_errors(outputs: Outputs, explained: np.ndarray) -> np.ndarray:
-    """How far each heatmap's sum plus base is from the explained class's centred logit [N]."""
-    logits = np.take_along_axis(outputs.logits, explained[:, None], axis=1)[:, 0]
+def _sum_errors(outputs: Outputs, explained: np.ndarray, comparison: LogitComparison) -> np.ndarray:
+    """How far each heatmap's sum plus base is from the explained class's score [N]."""
     sums = outputs.heatmap.sum(axis=(1, 2), dtype=np.float64) + outputs.base
-    return np.abs(sums - (logits - outputs.logits.mean(axis=1)))
-
-
-def _range(logits: np.ndarray) -> np.ndarray:
-    """Largest minus smallest logit of each picture [N], never 0."""
-    return np.maximum(logits.max(axis=1) - logits.min(axis=1), 1e-6)
+    return np.abs(sums - comparison.explained_scores(outputs.logits, explained))
 
 
 def _cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:

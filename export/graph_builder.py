@@ -21,6 +21,7 @@ from edgex.export import graph
 from edgex.export.exported_module import INPUT_NAMES, OUTPUT_NAMES, ExportedModule
 from edgex.export.gate import PRECISIONS, Precision, check_pictures, thresholds
 from edgex.export.int8 import INT8_FORMS, Int8Form, to_int8
+from edgex.export.logit_comparison import comparison_of
 from edgex.export.passes.attention_to_products import attention_to_products
 from edgex.export.passes.cast_after_patches import cast_after_patches
 from edgex.export.passes.flatten_tokens import flatten_tokens
@@ -114,7 +115,8 @@ def build_graph(
     elif recipe.precision == "int8":
         if recipe.int8_form != "qdq":
             cast_after_patches(traced)
-        impacts = to_int8(traced, recipe.int8_form, calibration, budget=recipe.budget, stages=stages)
+        logits = comparison_of(card.head_activation, card.thresholds)
+        impacts = to_int8(traced, recipe.int8_form, calibration, logits=logits, budget=recipe.budget, stages=stages)
     return Built(traced, tuple(impacts))
 
 

@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from edgex.export import graph
 from edgex.export.calibration import best_range, calibrate
+from edgex.export.logit_comparison import LogitComparison
 from edgex.export.passes.level_channels import level_channels
 from edgex.export.passes.quantize_dynamic import quantize_dynamic
 from edgex.export.passes.quantize_integer import pixels_of, quantize_integer
@@ -38,6 +39,7 @@ def to_int8(
     form: Int8Form,
     pictures: np.ndarray,
     *,
+    logits: LogitComparison,
     budget: Budget | None = None,
     stages: Stages | None = None,
 ) -> list[QuantizationImpact]:
@@ -45,7 +47,7 @@ def to_int8(
 
     With an unlimited budget nothing is measured, every product becomes int8 and the list is empty.
 
-    pictures: uint8 [N, H, W, 3] for calibration, like those on the device.
+    pictures: uint8 [N, H, W, 3] for calibration, like those on the device. logits: how logits are compared.
     """
     stage = stages or Stages(None)
     if form != "qdq":
@@ -64,7 +66,7 @@ def to_int8(
     impacts: list[QuantizationImpact] = []
     if not budget.unlimited:
         with stage("measure int8's error"):
-            impacts = keep_within(measure_impacts(model, params, pictures), budget)
+            impacts = keep_within(measure_impacts(model, params, pictures, logits), budget)
     kept = {impact.product for impact in impacts if impact.kept_float}
     chosen = {node: codes for node, codes in params.items() if graph.input_of(node, 1).name not in kept}
     if form == "qdq":

@@ -42,6 +42,8 @@ def describe(
         "grid": list(model.backbone.grid),
         "pooling": card.architecture.pooling,
         "evidence": card.evidence.to_dict(),
+        "activation": card.head_activation,
+        "thresholds": None if card.thresholds is None else list(card.thresholds),
         "alpha": card.alpha,
         "architecture": card.architecture.name,
         "precision": precision,

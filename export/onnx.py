@@ -84,7 +84,7 @@ def write_onnx(
     )
     stages = Stages(progress)
     with stages("reference"):
-        expected = reference(model, card.preprocessing, pictures)
+        expected = reference(model, card.preprocessing, pictures, card.thresholds)
     built = build_graph(model, card, recipe, pictures if calibration is None else calibration, stages)
     with atomic_output(out) as temporary:
         with stages("write"):

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from edgex.export import graph
 from edgex.export.exported_module import INPUT_NAMES, OUTPUT_NAMES
+from edgex.export.logit_comparison import LogitComparison
 from edgex.export.passes.blend_quantized import SWITCHES, blend_quantized
 from edgex.export.quantization import QuantizationParams
 from edgex.export.report import QuantizationImpact
@@ -38,7 +39,10 @@ class Budget:
 
 
 def measure_impacts(
-    model: ir.Model, products: Mapping[ir.Node, QuantizationParams], pictures: np.ndarray
+    model: ir.Model,
+    products: Mapping[ir.Node, QuantizationParams],
+    pictures: np.ndarray,
+    comparison: LogitComparison,
 ) -> list[QuantizationImpact]:
     """Runs the graph once per product with only that product in int8, and compares with all in float.
 
@@ -49,10 +53,12 @@ def measure_impacts(
         blend_quantized(twin, dict(zip(token_products(twin), products.values(), strict=True)))
         # Weights are restored once, when the file is opened, and multiplied by the float kernels whatever the form.
         with temporary_session(twin, config={"session.disable_quant_qdq": "1"}) as session:
-            return _measure(session, list(products), pictures[:_PICTURES])
+            return _measure(session, list(products), pictures[:_PICTURES], comparison)
 
 
-def _measure(session: Any, products: list[ir.Node], pictures: np.ndarray) -> list[QuantizationImpact]:
+def _measure(
+    session: Any, products: list[ir.Node], pictures: np.ndarray, comparison: LogitComparison
+) -> list[QuantizationImpact]:
     """Switches each product to int8 in turn."""
 
     def run(share: np.ndarray, explain: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -65,7 +71,7 @@ def _measure(session: Any, products: list[ir.Node], pictures: np.ndarray) -> lis
     per_picture = len(products) * sum(_operations(node) for node in products)
     explain = explain[: max(1, int(_OPERATIONS / per_picture))]
     logits, heatmap = run(off, explain)
-    span = logits.max(axis=1) - logits.min(axis=1)
+    span = comparison.span(logits)
     spread = heatmap.std(axis=1)
     impacts = []
     for index, node in enumerate(products):

@@ -86,7 +86,7 @@ def write_engine(
     builder = EngineBuilder(package, compute_capabilities)
     stages = Stages(progress)
     with stages("reference"):
-        expected = reference(model, card.preprocessing, pictures)
+        expected = reference(model, card.preprocessing, pictures, card.thresholds)
     built = build_graph(model, card, recipe, pictures if calibration is None else calibration, stages)
     data = ir.to_proto(built.graph).SerializeToString()
     with stages("gate"):

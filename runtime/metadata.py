@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgex.runtime import schema
+from edgex.runtime.activations import ACTIVATION, THRESHOLDS, check_thresholds
 from edgex.runtime.container import Declared, OnnxContent, read_engine, read_onnx
 from edgex.runtime.errors import ArtefactError
 from edgex.runtime.json_text import parse_json
@@ -53,6 +54,10 @@ class Metadata:
     """What the export measured against the source model."""
     tensorrt: Mapping[str, Any] | None = None
     """Engines only: package, version, compute_capabilities."""
+    activation: str = "softmax"
+    """What turns logits into probabilities: "softmax", or "sigmoid" for a multi-label model."""
+    thresholds: tuple[float, ...] | None = None
+    """Multi-label models only: the probability from which each class's label is present; None for 0.5 each."""
 
     @classmethod
     def from_dict(cls, values: Any, name: str = "metadata") -> Metadata:
@@ -85,8 +90,16 @@ _STEP = schema.object_with(
 )
 PROVENANCE: schema.Check[tuple[dict[str, Any], ...]] = _steps
 """The steps that made an artefact, oldest first; each with what it took, which may have steps of its own."""
+
+
+def _metadata(**values: Any) -> Metadata:
+    found = Metadata(**values)
+    check_thresholds(found.thresholds, found.activation, len(found.classes))
+    return found
+
+
 _METADATA = schema.record(
-    Metadata,
+    _metadata,
     classes=schema.listed(schema.text, least=1),
     preprocessing=PREPROCESSING,
     grid=schema.listed(schema.whole(1, schema.MAX_SIDE), least=2, most=2),
@@ -109,6 +122,9 @@ _METADATA = schema.record(
         ),
         None,
     ),
+    # Files from before there were multi-label heads mention neither.
+    activation=schema.Default(ACTIVATION, "softmax"),
+    thresholds=schema.Default(THRESHOLDS, None),
 )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgex.runtime.activations import ACTIVATIONS, DEFAULT_THRESHOLD
 from edgex.runtime.errors import ArtefactError, ImageError, UsageError
 from edgex.runtime.frames import ColorOrder, as_frame
 from edgex.runtime.overlay import overlay, upsample
@@ -19,6 +20,8 @@ from edgex.runtime.printable import printable_json
 from edgex.runtime.regions import Box, find_boxes
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from edgex.runtime.preprocessing import View
 
 
@@ -27,9 +30,12 @@ class Result:
 
     logits: float32 [C].
     heatmap: float32 [rows, columns]: evidence of each patch for the explained class, in logits.
-        heatmap.sum() + base is the explained class's logit less the mean logit.
+        heatmap.sum() + base is the explained class's logit less the mean logit, or the logit itself where the model
+        is multi-label.
     base: the explained class's score with nothing visible, in logits.
     view: where the model's pixels lie in the frame.
+    activation: "softmax" (one class is true) or "sigmoid" (multi-label), see `edgex.runtime.activations`.
+    thresholds: the probability from which each class's label is present in a multi-label model; defaults to 0.5 each.
     """
 
     def __init__(
@@ -42,6 +48,8 @@ class Result:
         view: View,
         explained_index: int | None = None,
         color: ColorOrder = "rgb",
+        activation: str = "softmax",
+        thresholds: Sequence[float] | None = None,
     ) -> None:
         self.logits = logits
         self.heatmap = heatmap
@@ -50,13 +58,15 @@ class Result:
         self.view = view
         self._explained_index = explained_index
         self._color = color
+        self._activation = ACTIVATIONS[activation]
+        self._thresholds = thresholds
 
     def __repr__(self) -> str:
         return f"Result(label={self.label!r}, score={self.score:.3f}, explained={self.explained!r})"
 
     @cached_property
     def index(self) -> int:
-        """The predicted class's position in `classes`."""
+        """The predicted class's position in `classes`: the most probable one's."""
         return int(self.logits.argmax())
 
     @property
@@ -66,9 +76,8 @@ class Result:
 
     @cached_property
     def probabilities(self) -> np.ndarray:
-        """Softmax of the logits, float32 [C]."""
-        exponentials = np.exp((self.logits - self.logits.max()).astype(np.float64))
-        return (exponentials / exponentials.sum()).astype(np.float32)
+        """Softmax of the logits, or the sigmoid of each where the model is multi-label: float32 [C]."""
+        return self._activation.probabilities(self.logits)
 
     @property
     def score(self) -> float:
@@ -84,6 +93,32 @@ class Result:
     def explained(self) -> str:
         """Name of the class that the heatmap explains: the predicted one unless `explain` named another."""
         return self.classes[self.explained_index]
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a picture may have several labels, or none: each class has a probability of its own."""
+        return self._activation.multi_label
+
+    def labels(self, threshold: float | None = None) -> list[tuple[str, float]]:
+        """The labels that are present as (label, probability), most probable first.
+
+        threshold: the probability, 0 to 1, from which a label is present. Defaults to each class's own, which the
+            model's file states.
+
+        Of a model that is not multi-label it is the predicted class alone, or none where that is less probable than
+        `threshold`.
+        """
+        return [(self.classes[index], float(self.probabilities[index])) for index in self.present(threshold)]
+
+    def present(self, threshold: float | None = None) -> list[int]:
+        """Positions in `classes` of `labels`."""
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise UsageError(f"expected a probability from 0 to 1, found {threshold!r}", argument="threshold")
+        if not self.multi_label:
+            return [self.index] if threshold is None or self.score >= threshold else []
+        least = self._thresholds or DEFAULT_THRESHOLD if threshold is None else threshold
+        chosen = self.probabilities >= np.asarray(least, np.float32)
+        return [index for index in self.order(len(self.classes)) if chosen[index]]
 
     def top(self, k: int = 5) -> list[tuple[str, float]]:
         """The k most probable classes as (label, probability), most probable first."""
@@ -136,13 +171,15 @@ class Result:
     def to_dict(self, top: int = 5) -> dict[str, Any]:
         """JSON-ready: classes, scores, and the heatmap as `encode_heatmap` gives it.
 
-        seen is the part of the frame that the model saw: [top, left, bottom, right] in pixels.
+        labels are those of a multi-label model that are present; other models' results lack the key. seen is
+        the part of the frame that the model saw: [top, left, bottom, right] in pixels.
         """
         return {
             "label": self.label,
             "index": self.index,
             "score": self.score,
             "top": [[label, probability] for label, probability in self.top(top)],
+            **({"labels": [[label, probability] for label, probability in self.labels()]} if self.multi_label else {}),
             "explained": {
                 "label": self.explained,
                 "index": self.explained_index,

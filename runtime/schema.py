@@ -107,6 +107,13 @@ def positive(value: Any) -> float:
     return float(value)
 
 
+def share(value: Any) -> float:
+    """A number from 0 to 1."""
+    if not 0 <= number(value) <= 1:
+        raise _misfit("a number from 0 to 1", value)
+    return float(value)
+
+
 def whole(least: int = 0, most: int = _LARGEST) -> Check[int]:
     """A whole number from `least` to `most`; one with a decimal point is none."""
     expected = f"a whole number of at least {least}" if most == _LARGEST else f"a whole number from {least} to {most}"

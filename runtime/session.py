@@ -291,6 +291,8 @@ class Session:
                 view=self.preprocessing.view(frame.height, frame.width),
                 explained_index=None if wanted[i] == _PREDICTED else wanted[i],
                 color=color,
+                activation=self.metadata.activation,
+                thresholds=self.metadata.thresholds,
             )
             for i, frame in enumerate(frames)
         ]

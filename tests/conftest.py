@@ -70,6 +70,8 @@ def _random_model(
     pooling: str | None = None,
     head: str | None = None,
     alpha: float | None = None,
+    activation: str = "softmax",
+    thresholds: tuple[float, ...] | None = None,
 ) -> Any:
     """A frozen (SelfExplainingViT, ModelCard) whose attention and evidence are not degenerate.
 
@@ -106,6 +108,8 @@ def _random_model(
         base=BaseWeights("random", model_file.fingerprint(weights)),
         alpha=alpha,
         provenance=({"step": "random weights", "seed": seed},),
+        head_activation=activation,
+        thresholds=thresholds,
     )
     model = model_file.assemble_model(card, weights, tensors, source="random weights")
     return model.freeze(), card

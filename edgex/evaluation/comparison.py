@@ -280,7 +280,7 @@ def own_heatmaps(
     """The heatmaps that a model gives with its classes, and their sum-to-logit error [N] in logits.
 
     images: uint8 [N, H, W, 3]. classes: int64 [N]; defaults to the predicted ones. The error is |sum(heatmap) + base
-    - centred logit|.
+    - explained score|, see `edgex.models.activations`.
     """
     parts = []
     asked = torch.full((len(images),), -1) if classes is None else classes
@@ -292,8 +292,8 @@ def own_heatmaps(
         logits, heatmap, base = outputs.logits.cpu(), outputs.heatmap.float().cpu(), outputs.base.cpu()
         took = 1000 * (time.perf_counter() - began)
         explained = torch.where(wanted < 0, logits.argmax(dim=-1), wanted)
-        centred = logits.gather(1, explained[:, None])[:, 0] - logits.mean(dim=-1)
-        error = (heatmap.sum(dim=(1, 2)) + base - centred).abs()
+        score = measured.network.head.score(logits, explained[:, None])[:, 0]
+        error = (heatmap.sum(dim=(1, 2)) + base - score).abs()
         parts.append((explained, heatmap, error, torch.tensor([took])))
     chosen, heatmaps, errors, milliseconds = (torch.cat(column) for column in zip(*parts, strict=True))
     return Explanations(chosen, heatmaps, milliseconds.double().numpy()), errors.double().numpy()
@@ -353,7 +353,7 @@ def cached_scores(
 
 def classifier_digest(model: SelfExplainingViT) -> str:
     """Digest of the weights that produce class scores; models that differ in their readout alone share it."""
-    digest = hashlib.sha256(f"{model.head.kind} {model.head.scale}".encode())
+    digest = hashlib.sha256(f"{model.head.kind} {model.head.scale} {model.head.activation.name}".encode())
     for tensors in (model.backbone.tensors(), model.head.state_dict()):
         for name, tensor in tensors.items():
             digest.update(name.encode())

@@ -108,7 +108,7 @@ def faithfulness(
         for shown in np.linspace(0, patches, steps + 1):
             visible = rank < round(shown)
             both = torch.cat([hide(tokens, blank, visible), hide(tokens, blank, ~visible)])
-            probabilities = model.logits(both).float().softmax(dim=-1)
+            probabilities = model.head.probabilities(model.logits(both).float())
             curves.append(probabilities.gather(1, classes.repeat(2)[:, None])[:, 0].cpu().numpy())
     curve = np.stack(curves)
     area = (curve[1:] + curve[:-1]).mean(axis=0) / 2

@@ -44,7 +44,7 @@ def masked_logits(
     return torch.empty_like(logits).index_copy_(0, torch.cat(order), logits)
 
 
-def centred_logits(
+def explained_scores(
     model: SelfExplainingViT,
     image: Tensor,
     explained: Tensor,
@@ -53,9 +53,9 @@ def centred_logits(
     *,
     precision: str = "fp32",
 ) -> Tensor:
-    """Centred logit float32 [M] of one class [1] of one picture [1, 3, H, W] for each set of visible patches."""
+    """Explained score float32 [M] of one class [1] of one picture [1, 3, H, W] for each set of visible patches."""
     logits = masked_logits(model, image, visible, hidden, precision=precision)
-    return logits[:, explained[0]] - logits.mean(dim=1)
+    return model.head.score(logits, explained.expand(len(logits), 1))[:, 0]
 
 
 def _dropped(tokens: Tensor, visible: Tensor) -> Tensor:

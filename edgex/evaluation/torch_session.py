@@ -36,4 +36,6 @@ class TorchSession:
             classes=self.card.classes,
             view=preprocessing.view(frame.height, frame.width),
             explained_index=None if explain is None else index,
+            activation=self.card.head_activation,
+            thresholds=self.card.thresholds,
         )

@@ -28,6 +28,7 @@ from edgex.models.evidence.selection import EVIDENCE
 from edgex.models.head import Head, HeadKind
 from edgex.models.self_explaining import SelfExplainingViT
 from edgex.runtime import schema
+from edgex.runtime.activations import ACTIVATION, THRESHOLDS, check_thresholds
 from edgex.runtime.metadata import PROVENANCE
 from edgex.runtime.preprocessing import PREPROCESSING, Preprocessing
 
@@ -51,6 +52,8 @@ class BaseWeights:
 class ModelCard:
     """The metadata of a model artefact: everything in the file beside its tensors.
 
+    head_activation: what turns logits into probabilities, "softmax" or "sigmoid" (multi-label). thresholds: of a
+    sigmoid head's classes, the probability from which a label is present; None for 0.5 each, and with a softmax.
     alpha: the sum of the factors of the added vectors, None for a model without a vector. provenance: steps, oldest
     first, each with "step", "inputs" (name and sha256), parameters and the edgex version (`edgex.utils.provenance`).
     metrics: measured numbers.
@@ -67,6 +70,8 @@ class ModelCard:
     alpha: float | None = None
     provenance: tuple[dict[str, Any], ...] = ()
     metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
+    head_activation: str = "softmax"
+    thresholds: tuple[float, ...] | None = None
 
     def to_metadata(self) -> dict[str, Any]:
         """JSON-ready form."""
@@ -76,7 +81,12 @@ class ModelCard:
             "architecture": self.architecture.to_dict(),
             "classes": list(self.classes),
             "preprocessing": self.preprocessing.to_dict(),
-            "head": {"kind": self.head_kind, "scale": self.head_scale},
+            "head": {
+                "kind": self.head_kind,
+                "scale": self.head_scale,
+                "activation": self.head_activation,
+                "thresholds": None if self.thresholds is None else list(self.thresholds),
+            },
             "evidence": self.evidence.to_dict(),
             "base": dataclasses.asdict(self.base),
             "alpha": self.alpha,
@@ -92,7 +102,14 @@ class ModelCard:
 
 
 def _model_card(head: dict[str, Any], **values: Any) -> ModelCard:
-    card = ModelCard(head_kind=head["kind"], head_scale=head["scale"], **values)
+    card = ModelCard(
+        head_kind=head["kind"],
+        head_scale=head["scale"],
+        head_activation=head["activation"],
+        thresholds=head["thresholds"],
+        **values,
+    )
+    check_thresholds(card.thresholds, card.head_activation, len(card.classes))
     if card.preprocessing.image_size != card.architecture.image_size:
         raise ArtefactError(
             f"expected pictures of the architecture's size {card.architecture.image_size}, found preprocessing to "
@@ -109,7 +126,14 @@ _CARD = schema.record(
     architecture=ARCHITECTURE,
     classes=schema.listed(schema.text, least=1),
     preprocessing=PREPROCESSING,
-    head=schema.record(dict, kind=schema.one_of("linear", "cosine"), scale=schema.number),
+    head=schema.record(
+        dict,
+        kind=schema.one_of("linear", "cosine"),
+        scale=schema.number,
+        # Files from before there were multi-label heads mention neither.
+        activation=schema.Default(ACTIVATION, "softmax"),
+        thresholds=schema.Default(THRESHOLDS, None),
+    ),
     evidence=EVIDENCE,
     base=BASE,
     alpha=schema.optional(schema.number),
@@ -234,7 +258,13 @@ def assemble_model(
         target=f"a head of {count} classes on {card.architecture}",
     )
     check_tensors(head, source=source, prefix=HEAD_PREFIX)
-    classes = Head(head["weight"], head.get("bias"), kind=card.head_kind, scale=card.head_scale)
+    classes = Head(
+        head["weight"],
+        head.get("bias"),
+        kind=card.head_kind,
+        scale=card.head_scale,
+        activation=card.head_activation,
+    )
     model = SelfExplainingViT(built, classes, card.evidence)
     _load_readout(model, readout or {}, source=source)
     return model

@@ -164,6 +164,7 @@ def _assemble(
         preprocessing=preprocessing,
         head_kind=made.kind,
         head_scale=made.scale,
+        head_activation=made.activation.name,
         evidence=model.evidence,
         base=base,
         provenance=(_step(inputs, made, templates, settings),),

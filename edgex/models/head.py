@@ -7,6 +7,8 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgex.models.activations import ACTIVATIONS
+
 HeadKind = Literal["linear", "cosine"]
 
 
@@ -16,14 +18,24 @@ class Head(nn.Module):
     kind "linear": logits = z @ weight.T + bias.
     kind "cosine": logits = scale * (z / |z|) @ weight.T, rows of weight have length 1. Source: CLIP, Radford et al.,
     2021, arXiv 2103.00020, section 2.3.
+    activation: "softmax" (one class is true) or "sigmoid" (any number of them are), see `edgex.models.activations`.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, *, kind: HeadKind, scale: float = 1.0) -> None:
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        *,
+        kind: HeadKind,
+        scale: float = 1.0,
+        activation: str = "softmax",
+    ) -> None:
         super().__init__()
         self.kind: HeadKind = kind
         self.weight = nn.Parameter(weight)
         self.bias = nn.Parameter(bias) if bias is not None else None
         self.scale = scale
+        self.activation = ACTIVATIONS[activation]
 
     @property
     def classes(self) -> int:
@@ -38,9 +50,21 @@ class Head(nn.Module):
         """What the class weights are multiplied with, [N, D']: the features themselves, or scaled to length `scale`."""
         return self.scale * F.normalize(pooled, dim=-1) if self.kind == "cosine" else pooled
 
-    def centred(self) -> Tensor:
-        """Class weights minus their mean over classes, [C, D']: they give centred logits."""
-        return self.weight - self.weight.mean(dim=0, keepdim=True)
+    def explained(self, logits: Tensor) -> Tensor:
+        """Logits [N, C] -> the scores [N, C] that heatmaps add up to: centred over classes, or as they are."""
+        return self.activation.explained(logits)
+
+    def score(self, logits: Tensor, classes: Tensor) -> Tensor:
+        """`explained` of logits [N, C] for some classes alone: int64 [N, K] -> [N, K]."""
+        return self.activation.score(logits, classes)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Logits [N, C] -> probabilities [N, C]: a softmax over classes, or a sigmoid of each."""
+        return self.activation.probabilities(logits)
+
+    def explained_weight(self) -> Tensor:
+        """Class weights [C, D'] of the scores that heatmaps add up to."""
+        return self.activation.explained(self.weight, dim=0)
 
     def slope(self, pooled: Tensor) -> Tensor:
         """Factor [N, 1] from pooled features to what the class weights are multiplied with; 1, [1, 1], of linear heads.

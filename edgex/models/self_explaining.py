@@ -4,7 +4,8 @@ What each patch adds to a class score is `edgex.models.evidence`'s, one strategy
 lies here. One block's forward is in `edgex.models.attention`, class weights in `edgex.models.head`, files in
 `edgex.files.model_file`, device graphs in `edgex.export`.
 
-Definitions (c is the explained class, p a patch, logits centred over classes):
+Definitions (c is the explained class, p a patch, logits centred over classes where the head has a softmax, see
+`edgex.models.activations`):
 
     evidence e[p]    what patch p adds directly to logit c
     heatmap phi[p] = scale * e[p] + correction,  sum_p phi[p] + base_c == logit_c
@@ -80,12 +81,12 @@ class SelfExplainingViT(nn.Module):
             wanted = torch.where(explain_class == -1, explained, explain_class)
             explained = wanted.clamp(0, logits.shape[-1] - 1)
         evidence = self.evidence.scale * self.strategy.evidence(encoded, self.head, explained)
-        centred = logits.gather(1, explained[:, None]).squeeze(1) - logits.mean(dim=-1)
+        score = self.head.score(logits, explained[:, None]).squeeze(1)
         base = self.empty_logits().index_select(0, explained)
         if explain_class is not None:
             # A class that there is not has no base, and with it no heatmap: the correction takes the NaN on.
             base = torch.where(wanted == explained, base, math.nan)
-        correction = (centred - base - evidence.sum(dim=-1)) / self.backbone.patches
+        correction = (score - base - evidence.sum(dim=-1)) / self.backbone.patches
         heatmap = evidence + correction[:, None]
         return Explained(logits, heatmap.unflatten(1, self.backbone.grid), base)
 
@@ -132,14 +133,13 @@ class SelfExplainingViT(nn.Module):
         return tokens
 
     def empty_logits(self) -> Tensor:
-        """Centred logits [C] with no patch visible: of the class token alone, or of a pooled zero vector.
+        """Explained scores [C] with no patch visible: of the class token alone, or of a pooled zero vector.
 
         A constant of the weights; `freeze` keeps it so that inference does not compute it again.
         """
         if self._empty is not None:
             return self._empty
-        logits = self.head(self.strategy.empty_features())[0]
-        return logits - logits.mean()
+        return self.head.explained(self.head(self.strategy.empty_features()))[0]
 
     def train(self, mode: bool = True) -> SelfExplainingViT:
         """As for any module; training forgets what `freeze` and `fold_classes` computed."""

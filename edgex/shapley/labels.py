@@ -1,7 +1,7 @@
 """Explanation supervision without human labels: the predictor's scores on masked inputs supervise the heatmap.
 
 A coalition is a set of visible superpixels; the rest of the patch tokens is dropped after position embedding. For each
-picture and coalition S the label is v(S) - v(complement of S), v being centred logits of the classes of interest. With
+picture and coalition S the label is v(S) - v(complement of S), v being the explained scores of the classes of interest. With
 features, the same difference of the head's inputs is kept, from which that of every class follows by the class weights.
 The Shapley values of v are the additive scores that fit these differences best (paired Kernel SHAP: Covert and Lee,
 2021, arXiv 2012.01536, section 4), so training (`edgex.training.learning`) takes the differences themselves;
@@ -129,9 +129,9 @@ def coalition_features(model: SelfExplainingViT, tokens: Tensor, visible: Tensor
 
 
 def _scores(model: SelfExplainingViT, features: Tensor, classes: Tensor) -> Tensor:
-    """Centred logits [N, K] of `classes` [N, K] from what the class weights are multiplied with, [N, D]."""
+    """Explained scores [N, K] of `classes` [N, K] from what the class weights are multiplied with, [N, D]."""
     logits = F.linear(features, model.head.weight, model.head.bias).float()
-    return logits.gather(1, classes) - logits.mean(dim=1, keepdim=True)
+    return model.head.score(logits, classes)
 
 
 def label(
@@ -210,12 +210,12 @@ def totals(
     precision: str = "auto",
     workers: int | None = None,
 ) -> Tensor:
-    """What all superpixels together add to each labelled class's centred logit: float32 [V, K], one pass a crop."""
+    """What all superpixels together add to each labelled class's explained score: float32 [V, K], one pass a crop."""
     model = model.inference_copy(group.device)
     found = []
     with Progress("totals", total=len(labels), shown=group.is_main) as progress, torch.inference_mode():
         for logits in _logits(model, labels.crops, batch_size, group.device, precision, workers):
-            found.append((logits - logits.mean(dim=1, keepdim=True) - model.empty_logits()).cpu())
+            found.append((model.head.explained(logits) - model.empty_logits()).cpu())
             progress.advance(steps=len(logits))
     return torch.cat(found).gather(1, labels.classes)
 

@@ -307,7 +307,7 @@ def _explained(
     logits, evidence = logits.float(), evidence.float()
     with torch.no_grad():
         base = model.empty_logits()[batch.classes]
-    total = logits.gather(1, batch.classes) - logits.mean(dim=1, keepdim=True) - base
+    total = model.head.score(logits, batch.classes) - base
     return evidence, total, logits
 
 
@@ -325,9 +325,9 @@ def _losses(
     evidence, total, logits = _explained(model, cached, batch, options)
     if options.class_loss == "labels":
         assert truth is not None
-        class_loss = F.cross_entropy(logits, truth[crops].to(device))
+        class_loss = model.head.activation.loss(logits, truth[crops].to(device))
     else:
-        class_loss = F.kl_div(logits.log_softmax(dim=-1), batch.outputs, log_target=True, reduction="batchmean")
+        class_loss = model.head.activation.divergence(logits, batch.outputs).mean()
     errors, _ = cached.term.errors(scale, evidence, total, batch.targets)
     return {"explain": errors.mean() / cached.null, "class": class_loss}
 
@@ -349,7 +349,7 @@ def _measure(
             errors, nulls = cached.term.errors(scale, evidence, total, batch.targets)
             error += float(errors.sum())
             null += float(nulls.sum())
-            divergence += float(F.kl_div(logits.log_softmax(-1), batch.outputs, log_target=True, reduction="sum"))
+            divergence += float(model.head.activation.divergence(logits, batch.outputs).sum())
     error, null, divergence = group.sum([error, null, divergence])
     return {"held_out": error / null, "kl": divergence / len(crops)}
 

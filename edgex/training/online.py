@@ -190,9 +190,9 @@ class OnlineRun:
         self.table = Table(model, group.device, options.precision)
         self.players = self.table.players
         sample = list(self._rounds(training[:_MOST_HELD_OUT], seed=1))
-        self.error = FeatureError(model.head.centred(), [(round_.differences, round_.classes) for round_ in sample]).to(
-            group.device
-        )
+        self.error = FeatureError(
+            model.head.explained_weight(), [(round_.differences, round_.classes) for round_ in sample]
+        ).to(group.device)
         self.scale, self.null = self._best_scale(sample)
 
     def held_out(self, chosen: Tensor) -> list[Round]:

@@ -101,6 +101,7 @@ def train(
         preprocessing=preprocessing,
         head_kind="linear",
         head_scale=1.0,
+        head_activation=head.activation.name,
         evidence=model.evidence,
         base=base,
         provenance=(_step(folder, pictures, base, options, seconds, val_fraction),),

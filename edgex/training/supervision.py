@@ -134,7 +134,7 @@ def supervised(
 def _pair_term(model: SelfExplainingViT, labels: Labels) -> PairTerm:
     """Of the features for a readout, which is to serve other heads; of the best classes for weights."""
     grid = model.backbone.grid
-    return PairTerm(labels, grid) if model.readout is None else FeatureTerm(labels, grid, model.head.centred())
+    return PairTerm(labels, grid) if model.readout is None else FeatureTerm(labels, grid, model.head.explained_weight())
 
 
 def truth(folders: Sequence[Folder], crops: torch.Tensor, card: ModelCard) -> torch.Tensor:

@@ -22,7 +22,7 @@ _BATCH = 64
 class Batch(NamedTuple):
     """N crops at one step, on the device.
 
-    tokens: input of the first cached block [N, prefix + P, D]. outputs: log-probabilities of the start [N, C].
+    tokens: input of the first cached block [N, prefix + P, D]. outputs: logits of the start [N, C].
     classes: explained classes int64 [N, K]. targets: the term's supervision.
     """
 
@@ -68,7 +68,7 @@ class TokenCache:
                         logits = model.logits_from(entering, self.start)
                     here = slice(offset + first, offset + first + len(images))
                     self.tokens[here] = entering.to(torch.bfloat16).cpu()
-                    self.outputs[here] = logits.float().log_softmax(dim=-1).cpu()
+                    self.outputs[here] = logits.float().cpu()
                     progress.advance(steps=len(images))
                 first += len(images)
         self.classes = term.classes if term.classes is not None else self.outputs[: len(crops)].argmax(1, keepdim=True)

@@ -26,7 +26,7 @@ def traced_once() -> Iterator[None]:
 
     def trace(module: Any, image_size: tuple[int, int]) -> ir.Model:
         weights = tuple(weight.data_ptr() for weight in module.model.parameters())
-        key = (weights, str(module.model.evidence), image_size)
+        key = (weights, str(module.model.evidence), module.model.head.activation.name, image_size)
         if key not in graphs:
             modules.append(module)
             graphs[key] = ir.to_proto(original(module, image_size))

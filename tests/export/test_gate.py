@@ -10,6 +10,7 @@ from edgex.errors import GateError, UsageError
 from edgex.export import ParityError
 from edgex.export.gate import BOUNDS, GateResult, Outputs, batch_sizes, compare, reference, run_gate, thresholds
 from edgex.export.graph import constant
+from edgex.export.logit_comparison import comparison_of
 from edgex.export.onnx_runner import OnnxRunner
 from edgex.models.self_explaining import normalise
 
@@ -190,7 +191,9 @@ def test_metrics_against_scipy_like_definitions() -> None:
     logits = rng.normal(size=(3, 5)).astype(np.float32)
     heatmap = rng.normal(size=(3, 4, 4)).astype(np.float32)
     other = heatmap + 0.3 * rng.normal(size=heatmap.shape).astype(np.float32)
-    values = compare(Outputs(logits, heatmap, logits[:, 0]), Outputs(logits, other, logits[:, 0]))
+    values = compare(
+        Outputs(logits, heatmap, logits[:, 0]), Outputs(logits, other, logits[:, 0]), comparison_of("softmax")
+    )
     pearson = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in zip(heatmap, other, strict=True)]
     ranks = [(np.argsort(np.argsort(a.ravel())), np.argsort(np.argsort(b.ravel()))) for a, b in zip(heatmap, other)]  # noqa: B905
     assert values["heatmap_pearson_worst"] == pytest.approx(min(pearson))

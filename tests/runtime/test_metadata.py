@@ -50,6 +50,28 @@ def test_alpha_may_be_missing_from_the_model_but_not_from_the_metadata(
         load(make_model(alpha=...))
 
 
+def test_a_file_from_before_multi_label_heads_has_a_softmax(make_model: Callable[..., Path]) -> None:
+    metadata = load(make_model())[0]
+    assert metadata.activation == "softmax" and metadata.thresholds is None
+    metadata = load(make_model(activation="sigmoid", thresholds=[0.1, 0.2, 0.3, 1]))[0]
+    assert metadata.activation == "sigmoid" and metadata.thresholds == (0.1, 0.2, 0.3, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"activation": "relu"}, "activation: expected 'softmax' or 'sigmoid', found 'relu'"),
+        ({"activation": "sigmoid", "thresholds": [0.5]}, "expected a threshold for each of 4 classes, found 1"),
+        ({"thresholds": [0.5] * 4}, "expected no thresholds with the activation softmax, found 4"),
+        ({"activation": "sigmoid", "thresholds": [0.5, 0.5, 0.5, 1.5]}, "a number from 0 to 1, found 1.5"),
+    ],
+)
+def test_an_activation_that_is_none(make_model: Callable[..., Path], changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ArtefactError) as found:
+        load(make_model(**changes))
+    assert said in str(found.value) and "\n" not in str(found.value)
+
+
 def test_digest_is_sha256_of_the_file_with_its_own_digits_zeroed(model_path: Path) -> None:
     data = model_path.read_bytes()
     recorded = load(model_path)[0].file_sha256

@@ -44,6 +44,31 @@ def test_extreme_logits_do_not_overflow() -> None:
     assert result.score == 1.0
 
 
+def test_multi_label() -> None:
+    result = make(activation="sigmoid")
+    np.testing.assert_allclose(result.probabilities, 1 / (1 + np.exp([-1.0, -3.0, 2.0])), rtol=1e-6)
+    assert result.multi_label and (result.label, result.index) == ("dog", 1)
+    assert [label for label, _ in result.labels()] == ["dog", "cat"]
+    assert [label for label, _ in result.labels(0.1)] == ["dog", "cat", "naïve bird"]
+    assert result.labels(0.99) == [] and len(result.labels(0)) == 3
+    assert result.labels()[0] == ("dog", result.score)
+    assert [label for label, _ in make(activation="sigmoid", thresholds=(0.8, 0.9, 0.1)).labels()] == [
+        "dog",
+        "naïve bird",
+    ]
+    assert result.to_dict()["labels"] == [list(pair) for pair in result.labels()]
+    for wrong in (-0.1, 1.1, float("nan")):
+        with pytest.raises(UsageError, match="a probability from 0 to 1"):
+            result.labels(wrong)
+
+
+def test_labels_of_a_model_with_one_label() -> None:
+    result = make()
+    assert result.labels() == [("dog", result.score)] and not result.multi_label
+    assert result.labels(0.5) == result.labels() and result.labels(0.99) == []
+    assert "labels" not in result.to_dict()
+
+
 def test_top() -> None:
     result = make()
     assert [label for label, _ in result.top(2)] == ["dog", "cat"]

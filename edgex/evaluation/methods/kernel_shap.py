@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from edgex.errors import UsageError
-from edgex.evaluation.masked_passes import Hidden, centred_logits
+from edgex.evaluation.masked_passes import Hidden, explained_scores
 from edgex.evaluation.methods.method import Cost, Method
 from edgex.models.self_explaining import SelfExplainingViT
 from edgex.shapley.solver import FEWEST_PASSES, kernel_shap, players_of_patches
@@ -26,7 +26,7 @@ _GRAMMAR = re.compile(r"kernel-shap:(\d{1,9})(?:@(patches|\d{1,4}))?(?:\+(blur|d
 
 @dataclasses.dataclass(frozen=True)
 class KernelShap(Method):
-    """Kernel SHAP of the centred logit; a superpixel's score is shared out evenly over its patches.
+    """Kernel SHAP of the explained score; a superpixel's score is shared out evenly over its patches.
 
     passes: the budget of coalitions. side: superpixels per side, 0 for every patch, None for 7 or the next smaller
     number that divides the grid. hidden: what a masked player shows, see `edgex.evaluation.masked_passes`. seed: of
@@ -101,7 +101,7 @@ class KernelShap(Method):
 
             def value(coalitions: Tensor, image: Tensor = image, explained: Tensor = explained) -> Tensor:
                 visible = coalitions[:, player_of].to(image.device)
-                return centred_logits(model, image, explained, visible, self.hidden, precision=precision)[:, None]
+                return explained_scores(model, image, explained, visible, self.hidden, precision=precision)[:, None]
 
             scores = kernel_shap(value, players, self.passes, generator)[:, 0].cpu()
             shared = scores[player_of] / torch.bincount(player_of)[player_of]

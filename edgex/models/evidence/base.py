@@ -41,7 +41,7 @@ class EvidenceWeights(nn.Module, abc.ABC):
 
 
 class EvidenceStrategy(abc.ABC, Generic[Kept]):
-    """One way of reading evidence e[p, c], what patch p adds directly to the centred logit of class c.
+    """One way of reading evidence e[p, c], what patch p adds directly to the explained score of class c.
 
     Shapes: N pictures, P patches, T = prefix + P tokens, D width of the tokens, D' width of what the head reads, C
     classes. Evidence is never built for all classes at once: the explained class's weights are folded backwards to a

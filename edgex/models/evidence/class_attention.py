@@ -43,7 +43,7 @@ class ClassAttention(ClassTokenEvidence[Attended]):
 
     def evidence(self, encoded: Encoded[Attended], head: Head, explained: Tensor) -> Tensor:
         """See the class. The direction is folded into each block's output projection, so that no [N, P, D] is made."""
-        direction = self.directions(F.embedding(explained, head.centred())) * self.slope(encoded, head)
+        direction = self.directions(F.embedding(explained, head.explained_weight())) * self.slope(encoded, head)
         written = []
         for block, _, values in encoded.kept:
             gamma = block.gamma1()

@@ -62,6 +62,6 @@ class PatchTokens(EvidenceStrategy[None]):
 
     def evidence(self, encoded: Encoded[None], head: Head, explained: Tensor) -> Tensor:
         """See the class."""
-        direction = self.directions(F.embedding(explained, head.centred())) * self.slope(encoded, head)
+        direction = self.directions(F.embedding(explained, head.explained_weight())) * self.slope(encoded, head)
         patches = encoded.tokens
         return (patches @ direction[:, :, None])[:, :, 0] / patches.shape[1]

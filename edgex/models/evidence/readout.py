@@ -199,7 +199,7 @@ class ReadoutEvidence(ClassTokenEvidence[Tensor]):
         if self.folded is not None:
             evidence = self.weights.evidence(self.backbone, encoded.kept, self.folded.of(explained))
             return evidence * self.slope(encoded, head)
-        direction = self.directions(F.embedding(explained, head.centred())) * self.slope(encoded, head)
+        direction = self.directions(F.embedding(explained, head.explained_weight())) * self.slope(encoded, head)
         return self.weights.evidence(self.backbone, encoded.kept, self.weights.fold(self.backbone, direction))
 
     def feature_evidence(self, encoded: Encoded[Tensor], head: Head) -> Tensor:
@@ -213,7 +213,7 @@ class ReadoutEvidence(ClassTokenEvidence[Tensor]):
         """Folds the directions of all classes, where there are so few that it pays."""
         if self.weights.folds_well(self.backbone, head.classes):
             with torch.no_grad():
-                self.folded = self.weights.fold(self.backbone, self.directions(head.centred()))
+                self.folded = self.weights.fold(self.backbone, self.directions(head.explained_weight()))
 
     def forget(self) -> None:
         """Drops the folded directions."""

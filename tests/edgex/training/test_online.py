@@ -85,7 +85,7 @@ def test_the_differences_that_are_compared_are_those_of_the_heatmap(model: tuple
     assert torch.equal(played.classes, explained.logits.argmax(dim=1))
     evidence = network.strategy.feature_evidence(played.encoded, network.head)
     slope, offset = slope_and_offset(evidence, played.total, played.signs)
-    rows = network.head.centred()[played.classes]
+    rows = network.head.explained_weight()[played.classes]
     found = ((network.evidence.scale * slope + offset) @ rows[..., None])[..., 0]
     heatmap = explained.heatmap.flatten(1)
     wanted = (played.signs @ heatmap[..., None])[..., 0]

@@ -99,7 +99,7 @@ def test_dropped_tokens_are_those_that_the_library_never_sees(model_and_images: 
     visible = torch.rand(5, 100, generator=torch.Generator().manual_seed(0)) < 0.6
     visible[3] = False
     visible[4] = visible[0].flip(0)
-    found = masked_passes.centred_logits(model, images[:1], torch.tensor([1]), visible, "drop")
+    found = masked_passes.explained_scores(model, images[:1], torch.tensor([1]), visible, "drop")
     tokens = model.backbone.embed(images[:1])
     module: Any = model.backbone.module
     for row, value in zip(visible, found, strict=True):

@@ -92,7 +92,7 @@ def test_the_heatmap_is_what_the_copies_write(random_model: Callable[..., Any], 
     outputs = read(image)
     assert torch.allclose(F.linear(found, read.head.weight, read.head.bias), outputs.logits, atol=1e-5)
     explained = int(outputs.logits.argmax())
-    direct = read.evidence.scale * seen @ read.head.centred()[explained]
+    direct = read.evidence.scale * seen @ read.head.explained_weight()[explained]
     correction = outputs.heatmap.flatten() - direct
     assert float(correction.std(unbiased=False)) < 1e-4 * float(outputs.heatmap.abs().max()), "one number for all"
     centred = outputs.logits[0, explained] - outputs.logits.mean()
@@ -257,9 +257,9 @@ def test_feature_labels_are_class_labels_before_the_head(random_model: Callable[
     alone = Processes(0, 1, torch.device("cpu"))
     labels = label(model, paths, card.preprocessing, options, tmp_path, group=alone, precision="fp32", model_digest="m")
     assert labels.features is not None
-    rows = model.head.centred()[labels.classes]
+    rows = model.head.explained_weight()[labels.classes]
     assert torch.allclose(torch.einsum("vmd,vkd->vmk", labels.features.float(), rows), labels.differences, atol=2e-2)
-    term = FeatureTerm(labels, model.backbone.grid, model.head.centred())
+    term = FeatureTerm(labels, model.backbone.grid, model.head.explained_weight())
     targets = term.targets(torch.arange(3), torch.zeros(3, dtype=torch.bool))
     # Least squares gives each superpixel's share of each feature; all of its patches get the same.
     signs, differences, _ = targets
@@ -268,9 +268,9 @@ def test_feature_labels_are_class_labels_before_the_head(random_model: Callable[
     patches = term.members.sum(dim=0)
     evidence = (values / patches[:, None]).mT @ term.members.T
     errors, null = term.errors(torch.tensor(1.0), evidence, total, targets)
-    fitted = (signs @ values - differences) @ model.head.centred().T
+    fitted = (signs @ values - differences) @ model.head.explained_weight().T
     direct = fitted.square().mean(dim=(1, 2)) / float(
-        (labels.features.float() @ model.head.centred().T).square().mean()
+        (labels.features.float() @ model.head.explained_weight().T).square().mean()
     )
     assert bool((errors >= direct - 1e-5).all())
     assert bool((errors < null).all())
