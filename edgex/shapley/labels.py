@@ -1,7 +1,7 @@
 """Explanation supervision without human labels: the predictor's scores on masked inputs supervise the heatmap.
 
 A coalition is a set of visible superpixels; the rest of the patch tokens is dropped after position embedding. For each
-picture and coalition S the label is v(S) - v(complement of S), v being the explained scores of the classes of interest. With
+picture and coalition S the label is v(S) - v(complement of S), v being the explained scores of some classes. With
 features, the same difference of the head's inputs is kept, from which that of every class follows by the class weights.
 The Shapley values of v are the additive scores that fit these differences best (paired Kernel SHAP: Covert and Lee,
 2021, arXiv 2012.01536, section 4), so training (`edgex.training.learning`) takes the differences themselves;
