@@ -1,7 +1,8 @@
 """One transformer block's forward, and what its class token attended to.
 
-Heatmaps need the class token's row of the attention matrix alone. It is computed beside torch's fused attention, which
-gives no weights, so that the other rows are never materialised.
+Heatmaps need the rows of the attention matrix that belong to the class token, and in distilled models to the
+distillation token. They are computed beside torch's fused attention, which gives no weights, so that the other rows are
+never materialised.
 
 Shapes: N pictures, T tokens of width D, h heads of size d.
 """
@@ -17,7 +18,7 @@ from edgex.models.backbones import Block
 
 
 class Attended(NamedTuple):
-    """What one block keeps for the evidence: the class token's attention [N, h, 1, T] and all values [N, h, T, d]."""
+    """What one block keeps for the evidence: attention of R tokens to all [N, h, R, T], and all values [N, h, T, d]."""
 
     block: Block
     attention: Tensor
@@ -34,25 +35,29 @@ def run(block: Block, tokens: Tensor, normed: Tensor) -> Tensor:
     return tokens + block.feed_forward(tokens)
 
 
-def run_attended(block: Block, tokens: Tensor, normed: Tensor, only_class_token: bool) -> tuple[Tensor, Attended]:
-    """Like `run`; also returns the class token's attention to all tokens and their values.
+def run_attended(
+    block: Block, tokens: Tensor, normed: Tensor, *, rows: slice = slice(0, 1), only_rows: bool
+) -> tuple[Tensor, Attended]:
+    """Like `run`; also returns the attention of the tokens `rows` to all tokens, and the values of all.
 
-    With `only_class_token` the result is [N, 1, D]: the other tokens' outputs are not computed.
+    rows: of R tokens at the beginning, by default the class token alone.
+    With `only_rows` the result is [N, R, D]: the other tokens' outputs are not computed.
     """
     weight, bias = block.packed_projection()
-    if only_class_token:
+    if only_rows:
         size = block.heads * block.head_dim
         query_bias, rest_bias = (None, None) if bias is None else (bias[:size], bias[size:])
-        query = _heads(F.linear(normed[:, :1], weight[:size], query_bias), block)
+        query = _heads(F.linear(normed[:, rows], weight[:size], query_bias), block)
         packed = F.linear(normed, weight[size:], rest_bias)
         key, value = (_heads(part, block) for part in packed.chunk(2, dim=-1))
-        tokens = tokens[:, :1]
+        tokens = tokens[:, rows]
     else:
         packed = F.linear(normed, weight, bias)
         query, key, value = (_heads(part, block) for part in packed.chunk(3, dim=-1))
     query, key = block.normalise_qk(query, key)
     # Computed a second time, beside the fused attention: one row of T is cheap, a matrix of T x T is not.
-    scores = query[:, :, :1] @ key.transpose(-2, -1) * block.head_dim**-0.5
+    reading = query if only_rows else query[:, :, rows]
+    scores = reading @ key.transpose(-2, -1) * block.head_dim**-0.5
     attention = scores.softmax(dim=-1)
     tokens = tokens + _attend(block, query, key, value)
     tokens = tokens + block.feed_forward(tokens)

@@ -145,6 +145,11 @@ class Backbone(nn.Module):
         """Normalised pictures float [N, 3, H, W] -> input of the first block [N, prefix + P, D]."""
         return self.assemble(self.patch_projection(image).flatten(2).transpose(1, 2))
 
+    def prefix(self) -> Tensor:
+        """Class token and registers alone, as they enter the first block: [1, prefix, D]."""
+        nothing = self.patch_projection.weight.new_zeros(1, self.patches, self.width)
+        return self.assemble(nothing)[:, : self.prefix_tokens]
+
     def project(self, features: Tensor) -> Tensor:
         """Normed features [..., D] -> what the head reads [..., D']."""
         projection = self.projection

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgex.errors import UsageError
@@ -14,17 +15,18 @@ from edgex.models.backbones import Backbone, Pooling
 from edgex.models.head import Head
 
 Kept = TypeVar("Kept")
+Pooled = TypeVar("Pooled")
 
 
-class Encoded(NamedTuple, Generic[Kept]):
+class Encoded(NamedTuple, Generic[Kept, Pooled]):
     """One run over the blocks.
 
-    features: what the head reads, [N, D']. tokens: what they are pooled from, the class token [N, D] before the final
-    norm or the patch tokens [N, P, D]. kept: what the strategy kept of each block that its evidence is made of.
+    features: what the head reads, [N, D']. tokens: what they are pooled from, such as the class token [N, D] before the
+    final norm or the patch tokens [N, P, D]. kept: what the strategy kept of each block that its evidence is made of.
     """
 
     features: Tensor
-    tokens: Tensor
+    tokens: Pooled
     kept: list[Kept]
 
 
@@ -40,21 +42,21 @@ class EvidenceWeights(nn.Module, abc.ABC):
         """Gives all weights new values."""
 
 
-class EvidenceStrategy(abc.ABC, Generic[Kept]):
+class EvidenceStrategy(abc.ABC, Generic[Kept, Pooled]):
     """One way of reading evidence e[p, c], what patch p adds directly to the explained score of class c.
 
     Shapes: N pictures, P patches, T = prefix + P tokens, D width of the tokens, D' width of what the head reads, C
     classes. Evidence is never built for all classes at once: the explained class's weights are folded backwards to a
     direction [N, D] among the tokens, which everything that a patch writes is multiplied with.
 
-    Class attributes: kind, its name in files; pooling, which it explains; has_readout, whether `Evidence.readout` asks
+    Class attributes: kind, its name in files; poolings, which it explains; has_readout, whether `Evidence.readout` asks
     for it; fewest_blocks, which its evidence can be made of.
     Attributes: backbone; blocks, how many of the last blocks its evidence is made of; weights, those of its own, which
     the network registers as `readout`.
     """
 
     kind: ClassVar[str]
-    pooling: ClassVar[Pooling]
+    poolings: ClassVar[tuple[Pooling, ...]]
     has_readout: ClassVar[bool] = False
     fewest_blocks: ClassVar[int] = 0
     weights: EvidenceWeights | None = None
@@ -76,7 +78,7 @@ class EvidenceStrategy(abc.ABC, Generic[Kept]):
         """
 
     @abc.abstractmethod
-    def pool(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def pool(self, tokens: Tensor) -> tuple[Tensor, Pooled]:
         """The last block's output -> (what the head reads [N, D'], what it is pooled from); see `Encoded`."""
 
     @abc.abstractmethod
@@ -84,19 +86,23 @@ class EvidenceStrategy(abc.ABC, Generic[Kept]):
         """What the head reads where no patch is visible, [1, D']."""
 
     @abc.abstractmethod
-    def evidence(self, encoded: Encoded[Kept], head: Head, explained: Tensor) -> Tensor:
-        """Unscaled evidence [N, P] of one class per picture. explained: int64 [N]."""
+    def evidence_along(self, rows: Tensor, tokens: Pooled, kept: list[Kept]) -> Tensor:
+        """Unscaled evidence [N, P] for the product of the features with `rows` [N, D'], one row per picture.
+
+        tokens, kept: of `Encoded`.
+        """
 
     @property
     def pools_before_norm(self) -> bool:
         """Whether the final norm is applied to the pooled token, and not to each token before they are pooled."""
         return True
 
-    def norm_input(self, encoded: Encoded[Kept]) -> Tensor:
-        """The pooled token [N, D] that the final norm is applied to, where `pools_before_norm`."""
-        return encoded.tokens
+    def evidence(self, encoded: Encoded[Kept, Pooled], head: Head, explained: Tensor) -> Tensor:
+        """Unscaled evidence [N, P] of one class per picture. explained: int64 [N]."""
+        rows = F.embedding(explained, head.explained_weight()) * head.slope(encoded.features)
+        return self.evidence_along(rows, encoded.tokens, encoded.kept)
 
-    def encode(self, tokens: Tensor, *, keep: bool, start: int = 0) -> Encoded[Kept]:
+    def encode(self, tokens: Tensor, *, keep: bool, start: int = 0) -> Encoded[Kept, Pooled]:
         """Runs the blocks from the input [N, T, D] of block `start`, and pools.
 
         keep: whether evidence will be asked for. Without it patch tokens may have been dropped.
@@ -112,7 +118,7 @@ class EvidenceStrategy(abc.ABC, Generic[Kept]):
         features, pooled_from = self.pool(tokens)
         return Encoded(features, pooled_from, kept)
 
-    def feature_evidence(self, encoded: Encoded[Kept], head: Head) -> Tensor:  # noqa: ARG002
+    def feature_evidence(self, encoded: Encoded[Kept, Pooled], head: Head) -> Tensor:  # noqa: ARG002
         """Unscaled evidence [N, D', P] of each feature that the head reads: of all classes at once, for learning.
 
         Raises UsageError where the strategy has no readout.
@@ -129,7 +135,7 @@ class EvidenceStrategy(abc.ABC, Generic[Kept]):
         """Applies a conversion of device or type to what `fold_classes` computed."""
 
     def directions(self, rows: Tensor) -> Tensor:
-        """Class weights [M, D'] folded backwards through projection and final norm, but for `slope`: [M, D].
+        """Class weights [M, D'] folded backwards through projection and final norm, but for `norm_slope`: [M, D].
 
         LN(x) = (x - mean(x)) / sigma * w + b (Ba et al., 2016, arXiv 1607.06450, section 3). With sigma held at its
         actual value the map is linear; its transpose multiplies by w / sigma and subtracts the mean.
@@ -141,11 +147,9 @@ class EvidenceStrategy(abc.ABC, Generic[Kept]):
         weighted = rows * self.backbone.norm.weight
         return weighted - weighted.mean(dim=-1, keepdim=True)
 
-    def slope(self, encoded: Encoded[Kept], head: Head) -> Tensor:
-        """Factor [N, 1] of each picture on `directions`: the head's, over the final norm's sigma."""
-        slope = head.slope(encoded.features)
+    def norm_slope(self, at: Tensor) -> Tensor | float:
+        """Factor [N, 1] of each picture on `directions`: one over the final norm's sigma at its input [N, D]."""
         if not self.pools_before_norm:
-            return slope
-        at = self.norm_input(encoded)
+            return 1.0
         centred = at - at.mean(dim=-1, keepdim=True)
-        return slope / torch.sqrt(centred.square().mean(dim=-1, keepdim=True) + self.backbone.norm.eps)
+        return torch.rsqrt(centred.square().mean(dim=-1, keepdim=True) + self.backbone.norm.eps)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from edgex.models.attention import Attended, run, run_attended
 from edgex.models.backbones import Backbone
-from edgex.models.evidence.base import Encoded
 from edgex.models.evidence.class_token import ClassTokenEvidence
-from edgex.models.head import Head
 
 
 class ClassAttention(ClassTokenEvidence[Attended]):
@@ -38,19 +35,19 @@ class ClassAttention(ClassTokenEvidence[Attended]):
         block = self.backbone.blocks[index]
         if not keep and not self.is_last(index):
             return run(block, tokens, normed), None
-        tokens, attended = run_attended(block, tokens, normed, self.is_last(index))
+        tokens, attended = run_attended(block, tokens, normed, only_rows=self.is_last(index))
         return tokens, attended if keep else None
 
-    def evidence(self, encoded: Encoded[Attended], head: Head, explained: Tensor) -> Tensor:
+    def evidence_along(self, rows: Tensor, tokens: Tensor, kept: list[Attended]) -> Tensor:
         """See the class. The direction is folded into each block's output projection, so that no [N, P, D] is made."""
-        direction = self.directions(F.embedding(explained, head.explained_weight())) * self.slope(encoded, head)
+        direction = self.directions(rows) * self.norm_slope(tokens)
         written = []
-        for block, _, values in encoded.kept:
+        for block, _, values in kept:
             gamma = block.gamma1()
             scaled = direction if gamma is None else direction * gamma
             per_head = (scaled @ block.project.weight).unflatten(1, (block.heads, block.head_dim, 1))
             written.append(values @ per_head)
         # All blocks' heads side by side, and the prefix cut off once at the end: fewer and smaller steps than block
         # by block, which is most of what a heatmap costs.
-        seen = torch.cat([attended.attention for attended in encoded.kept], dim=1).squeeze(2)
+        seen = torch.cat([attended.attention for attended in kept], dim=1).squeeze(2)
         return (seen * torch.cat(written, dim=1).squeeze(3)).sum(dim=1)[:, self.backbone.prefix_tokens :]

@@ -10,16 +10,22 @@ from edgex.models.backbones import Backbone, Pooling
 from edgex.models.evidence.base import EvidenceStrategy, Kept
 
 
-class ClassTokenEvidence(EvidenceStrategy[Kept]):
+class ClassTokenEvidence(EvidenceStrategy[Kept, Tensor]):
     """Evidence is what each patch writes into the class token, in the last `blocks` blocks.
 
     Class-token pooling reads nothing but the class token from the last block, so strategies run only the class token
     through that block's query, output projection and MLP: the same result for less work.
+
+    token: which of the first tokens is read, where a model has several (`edgex.models.evidence.concatenated`).
     """
 
     kind: ClassVar[str] = "class-attention"
-    pooling: ClassVar[Pooling] = "token"
+    poolings: ClassVar[tuple[Pooling, ...]] = ("token",)
     fewest_blocks: ClassVar[int] = 1
+
+    def __init__(self, backbone: Backbone, blocks: int, token: int = 0) -> None:
+        super().__init__(backbone, blocks)
+        self.token = token
 
     def is_last(self, index: int) -> bool:
         """Whether a block is the last one, of which only the class token is read."""
@@ -27,12 +33,9 @@ class ClassTokenEvidence(EvidenceStrategy[Kept]):
 
     def pool(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """The class token, normed and projected, and before the norm."""
-        class_token = tokens[:, 0]
+        class_token = tokens[:, self.token]
         return self.backbone.project(self.backbone.norm(class_token)), class_token
 
     def empty_features(self) -> Tensor:
         """Features [1, D'] of class token and registers alone, all patch tokens dropped."""
-        backbone: Backbone = self.backbone
-        nothing = backbone.patch_projection.weight.new_zeros(1, backbone.patches, backbone.width)
-        prefix = backbone.assemble(nothing)[:, : backbone.prefix_tokens]
-        return self.encode(prefix, keep=False).features
+        return self.encode(self.backbone.prefix(), keep=False).features

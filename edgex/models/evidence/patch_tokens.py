@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from edgex.models.attention import run
 from edgex.models.backbones import Backbone, Pooling
-from edgex.models.evidence.base import Encoded, EvidenceStrategy
-from edgex.models.head import Head
+from edgex.models.evidence.base import EvidenceStrategy
 
 
-class PatchTokens(EvidenceStrategy[None]):
+class PatchTokens(EvidenceStrategy[None, Tensor]):
     """Evidence of average pooling.
 
         e[p, c] = z[p] . d_c / P
@@ -25,7 +23,7 @@ class PatchTokens(EvidenceStrategy[None]):
     """
 
     kind: ClassVar[str] = "patch-tokens"
-    pooling: ClassVar[Pooling] = "avg"
+    poolings: ClassVar[tuple[Pooling, ...]] = ("avg",)
 
     @property
     def pools_before_norm(self) -> bool:
@@ -56,12 +54,7 @@ class PatchTokens(EvidenceStrategy[None]):
         pooled = backbone.norm.weight.new_zeros(1, backbone.width)
         return backbone.project(backbone.norm(pooled) if self.pools_before_norm else pooled)
 
-    def norm_input(self, encoded: Encoded[None]) -> Tensor:
-        """The mean over patch tokens."""
-        return encoded.tokens.mean(dim=1)
-
-    def evidence(self, encoded: Encoded[None], head: Head, explained: Tensor) -> Tensor:
+    def evidence_along(self, rows: Tensor, tokens: Tensor, kept: list[None]) -> Tensor:  # noqa: ARG002
         """See the class."""
-        direction = self.directions(F.embedding(explained, head.explained_weight())) * self.slope(encoded, head)
-        patches = encoded.tokens
-        return (patches @ direction[:, :, None])[:, :, 0] / patches.shape[1]
+        direction = self.directions(rows) * self.norm_slope(tokens.mean(dim=1))
+        return (tokens @ direction[:, :, None])[:, :, 0] / tokens.shape[1]

@@ -189,25 +189,30 @@ class ReadoutEvidence(ClassTokenEvidence[Tensor]):
         """Keeps the output of the block's first norm."""
         block = self.backbone.blocks[index]
         if self.is_last(index):
-            tokens, _ = run_attended(block, tokens, normed, only_class_token=True)
+            tokens, _ = run_attended(block, tokens, normed, only_rows=True)
         else:
             tokens = run(block, tokens, normed)
         return tokens, normed if keep else None
 
-    def evidence(self, encoded: Encoded[Tensor], head: Head, explained: Tensor) -> Tensor:
+    def evidence(self, encoded: Encoded[Tensor, Tensor], head: Head, explained: Tensor) -> Tensor:
         """See the class."""
-        if self.folded is not None:
-            evidence = self.weights.evidence(self.backbone, encoded.kept, self.folded.of(explained))
-            return evidence * self.slope(encoded, head)
-        direction = self.directions(F.embedding(explained, head.explained_weight())) * self.slope(encoded, head)
-        return self.weights.evidence(self.backbone, encoded.kept, self.weights.fold(self.backbone, direction))
+        if self.folded is None:
+            return super().evidence(encoded, head, explained)
+        evidence = self.weights.evidence(self.backbone, encoded.kept, self.folded.of(explained))
+        return evidence * self.norm_slope(encoded.tokens) * head.slope(encoded.features)
 
-    def feature_evidence(self, encoded: Encoded[Tensor], head: Head) -> Tensor:
+    def evidence_along(self, rows: Tensor, tokens: Tensor, kept: list[Tensor]) -> Tensor:
+        """See the class."""
+        direction = self.directions(rows) * self.norm_slope(tokens)
+        return self.weights.evidence(self.backbone, kept, self.weights.fold(self.backbone, direction))
+
+    def feature_evidence(self, encoded: Encoded[Tensor, Tensor], head: Head) -> Tensor:
         """Unscaled evidence [N, D', P] of each feature that the head reads."""
         backbone = self.backbone
         written = self.weights.written(backbone, encoded.kept)
         centred = written - written.mean(dim=-1, keepdim=True)
-        return backbone.project(centred * backbone.norm.weight * self.slope(encoded, head)[:, None]).mT
+        slope = self.norm_slope(encoded.tokens) * head.slope(encoded.features)
+        return backbone.project(centred * backbone.norm.weight * slope[:, None]).mT
 
     def fold_classes(self, head: Head) -> None:
         """Folds the directions of all classes, where there are so few that it pays."""

@@ -66,7 +66,7 @@ EVIDENCE = schema.record(
 
 
 @functools.cache
-def strategies() -> tuple[type[EvidenceStrategy[Any]], ...]:
+def strategies() -> tuple[type[EvidenceStrategy[Any, Any]], ...]:
     """All strategies: the subclasses of `EvidenceStrategy` that the modules of this package define."""
     assert __package__ is not None
     return tuple(
@@ -80,7 +80,7 @@ def strategies() -> tuple[type[EvidenceStrategy[Any]], ...]:
     )
 
 
-def strategy_of(backbone: Backbone, evidence: Evidence) -> EvidenceStrategy[Any]:
+def strategy_of(backbone: Backbone, evidence: Evidence) -> EvidenceStrategy[Any, Any]:
     """The strategy that reads this evidence off this backbone.
 
     Raises UsageError where they do not go together, UnsupportedError for a pooling or a backbone that it cannot
@@ -101,8 +101,8 @@ def strategy_of(backbone: Backbone, evidence: Evidence) -> EvidenceStrategy[Any]
     raise UsageError(f"{backbone.pooling} pooling is not explained by {evidence.kind} {how} a readout")
 
 
-def _explaining(backbone: Backbone) -> list[type[EvidenceStrategy[Any]]]:
-    found = [strategy for strategy in strategies() if strategy.pooling == backbone.pooling]
+def _explaining(backbone: Backbone) -> list[type[EvidenceStrategy[Any, Any]]]:
+    found = [strategy for strategy in strategies() if backbone.pooling in strategy.poolings]
     if not found:
         raise UnsupportedError(f"no evidence strategy explains {backbone.architecture}")
     return found

@@ -14,6 +14,7 @@ from edgex.models import evidence
 from edgex.models.backbones import Architecture
 from edgex.models.evidence import Evidence, selection
 from edgex.models.evidence.class_attention import ClassAttention
+from edgex.models.evidence.concatenated import ClassAndDistillationTokens, ClassAndPatchTokens
 from edgex.models.evidence.patch_tokens import PatchTokens
 from edgex.models.evidence.readout import ReadoutEvidence
 from edgex.models.self_explaining import SelfExplainingViT
@@ -31,8 +32,8 @@ class TokenLength(ClassTokenEvidence):
         tokens = run(self.backbone.blocks[index], tokens, normed)
         return tokens, tokens if keep else None
 
-    def evidence(self, encoded, head, explained):
-        return encoded.kept[-1][:, self.backbone.prefix_tokens :].norm(dim=-1)
+    def evidence_along(self, rows, tokens, kept):
+        return kept[-1][:, self.backbone.prefix_tokens :].norm(dim=-1)
 """
 
 
@@ -48,7 +49,8 @@ def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_every_strategy_is_found() -> None:
-    assert set(selection.strategies()) == {ClassAttention, ReadoutEvidence, PatchTokens}
+    concatenated = {ClassAndDistillationTokens, ClassAndPatchTokens}
+    assert set(selection.strategies()) == {ClassAttention, ReadoutEvidence, PatchTokens} | concatenated
 
 
 @pytest.mark.parametrize(

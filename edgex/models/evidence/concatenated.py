@@ -1,0 +1,95 @@
+"""Evidence of models whose head reads several poolings side by side: the sum of what each of them is explained by."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from edgex.models.attention import Attended, run, run_attended
+from edgex.models.backbones import Backbone, Pooling
+from edgex.models.evidence.base import EvidenceStrategy
+from edgex.models.evidence.class_attention import ClassAttention
+from edgex.models.evidence.patch_tokens import PatchTokens
+
+_Sources = tuple[Tensor, ...]
+"""What each part is pooled from."""
+
+
+class ClassAndDistillationTokens(EvidenceStrategy[Attended, _Sources]):
+    """Evidence of features z = [z_1, ..., z_K] that are pooled in K ways from one run over the blocks.
+
+        e[p, c] = sum over parts i of  e_i[p, c_i]
+
+    c_i: the class's weights on the features of part i. e_i: the evidence of that part's own strategy. A logit is the
+    sum of what the parts add to it, so the evidence is an exact share of it as each part's is.
+
+    Here the parts are class token and distillation token, each with its own row of attention. The head's weights on
+    each are half of those that were trained for it, because a distilled model's logits are the mean of two heads'.
+    Source: DeiT, Touvron et al., 2020, arXiv 2012.12877, section 4.
+
+    Class attribute: read R, how many of the first tokens are features as they are; the first R parts read one each.
+    """
+
+    kind: ClassVar[str] = ClassAttention.kind
+    poolings: ClassVar[tuple[Pooling, ...]] = ("token+distillation",)
+    fewest_blocks: ClassVar[int] = ClassAttention.fewest_blocks
+    read: ClassVar[int] = 2
+
+    def __init__(self, backbone: Backbone, blocks: int) -> None:
+        super().__init__(backbone, blocks)
+        self.parts: list[EvidenceStrategy[Any, Tensor]] = [
+            ClassAttention(backbone, blocks, token) for token in range(self.read)
+        ]
+
+    @classmethod
+    def default_blocks(cls, backbone: Backbone) -> int:
+        """As many as for class attention alone."""
+        return ClassAttention.default_blocks(backbone)
+
+    def run_block(self, index: int, tokens: Tensor, normed: Tensor, keep: bool) -> tuple[Tensor, Attended | None]:
+        """Keeps the attention of the first R tokens and all values; runs of the last block what the parts read."""
+        block = self.backbone.blocks[index]
+        only_rows = len(self.parts) == self.read and index == len(self.backbone.blocks) - 1
+        if not keep and not only_rows:
+            return run(block, tokens, normed), None
+        tokens, attended = run_attended(block, tokens, normed, rows=slice(0, self.read), only_rows=only_rows)
+        return tokens, attended if keep else None
+
+    def pool(self, tokens: Tensor) -> tuple[Tensor, _Sources]:
+        """The features of all parts side by side, and what each is pooled from."""
+        pooled = [part.pool(tokens) for part in self.parts]
+        return torch.cat([features for features, _ in pooled], dim=-1), tuple(source for _, source in pooled)
+
+    def empty_features(self) -> Tensor:
+        """Those of the first R tokens alone, all patch tokens dropped, and the other parts' own."""
+        tokens = self.backbone.prefix()
+        for block in self.backbone.blocks:
+            tokens = run(block, tokens, block.norm1(tokens))
+        read = [part.pool(tokens)[0] for part in self.parts[: self.read]]
+        return torch.cat([*read, *(part.empty_features() for part in self.parts[self.read :])], dim=-1)
+
+    def evidence_along(self, rows: Tensor, tokens: _Sources, kept: list[Attended]) -> Tensor:
+        """See the class."""
+        found = []
+        shares = rows.chunk(len(self.parts), dim=-1)
+        for number, (part, share, source) in enumerate(zip(self.parts, shares, tokens, strict=True)):
+            own = [attended._replace(attention=attended.attention[:, :, number : number + 1]) for attended in kept]
+            found.append(part.evidence_along(share, source, own))
+        return sum(found[1:], start=found[0])
+
+
+class ClassAndPatchTokens(ClassAndDistillationTokens):
+    """As its parent, of the class token beside the mean of the patch tokens.
+
+    Source: DINOv2's linear probes, Oquab et al., 2023, arXiv 2304.07193, appendix B.3.
+    """
+
+    kind: ClassVar[str] = f"{ClassAttention.kind}+{PatchTokens.kind}"
+    poolings: ClassVar[tuple[Pooling, ...]] = ("token+avg",)
+    read: ClassVar[int] = 1
+
+    def __init__(self, backbone: Backbone, blocks: int) -> None:
+        super().__init__(backbone, blocks)
+        self.parts.append(PatchTokens(backbone, 0))
