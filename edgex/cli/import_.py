@@ -54,6 +54,13 @@ def import_weights(
     resize: Annotated[int | None, typer.Option(help="Short side in pixels before the centre crop.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Input size in pixels, where not the architecture's.")] = None,
     pooling: Annotated[str | None, typer.Option(help="token or avg, where not the architecture's.")] = None,
+    multi_label: Annotated[
+        bool | None,
+        typer.Option(
+            "--multi-label/--single-label",
+            help="Whether a picture may have several classes, or none: a sigmoid for each; default: a config.json's.",
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model; default: the file's.")] = None,
     out: Annotated[Path | None, typer.Option(help="File to write; default: <name>.safetensors here.")] = None,
     dtype: Annotated[str, typer.Option(help="How the weights are stored: fp32 or fp16.")] = "fp32",
@@ -82,6 +89,7 @@ def import_weights(
         resize=resize,
         image_size=image_size,
         pooling=pooling,
+        multi_label=multi_label,
         name=name,
         out=out,
         dtype=dtype,
@@ -89,5 +97,5 @@ def import_weights(
         report=note,
     )
     card = result.card
-    described = f"{card.architecture}, {len(card.classes)} classes, {card.head_kind} head"
+    described = f"{card.architecture}, {len(card.classes)} classes, {card.head_kind} head, {card.head_activation}"
     say(f"{result.path}: {described}, sha256 {result.sha256[:12]}…")

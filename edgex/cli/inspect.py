@@ -47,7 +47,7 @@ def show(path: Path, *, as_json: bool) -> None:
         ("sha256 in provenance", metadata.get("sha256")),
         ("name", metadata.get("name")),
         ("architecture", _architecture(metadata)),
-        ("classes", _classes(metadata.get("classes"))),
+        ("classes", _classes(metadata)),
         ("preprocessing", _preprocessing(metadata.get("preprocessing"))),
         ("heatmap", _evidence(metadata.get("evidence"))),
         ("alpha", _alpha(metadata, described["file_kind"])),
@@ -76,10 +76,23 @@ def _architecture(metadata: dict[str, Any]) -> str:
     return f"{value['name']}, {value['image_size'][0]}x{value['image_size'][1]} px, {value['pooling']} pooling{options}"
 
 
-def _classes(names: list[str] | None) -> str | None:
+def _classes(metadata: dict[str, Any]) -> str | None:
+    names = metadata.get("classes")
     if names is None:
         return None
-    return f"{len(names)}: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"
+    listed = f"{len(names)}: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"
+    head = metadata.get("head", metadata)
+    if head.get("activation", "softmax") == "softmax":
+        return listed
+    from edgex.runtime.activations import DEFAULT_THRESHOLD
+
+    thresholds = head.get("thresholds") or [DEFAULT_THRESHOLD]
+    return f"{listed}; several may be present, from a probability of {_range(thresholds)}"
+
+
+def _range(values: list[float]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
 
 
 def _preprocessing(values: dict[str, Any] | None) -> str | None:

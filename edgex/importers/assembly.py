@@ -42,6 +42,7 @@ def import_model(
     preprocessing: Preprocessing | None = None,
     settings: Settings | None = None,
     weights_key: str | None = None,
+    multi_label: bool = False,
     report: Callable[[str], None] | None = None,
 ) -> tuple[SelfExplainingViT, ModelCard]:
     """A frozen model and its card from a checkpoint of another library; save it with `save_model`.
@@ -62,6 +63,8 @@ def import_model(
     settings: where the architecture, the classes and the preprocessing come from, for the provenance.
     weights_key: which weights to take where the file holds several sets, such as "state_dict" beside "state_dict_ema".
         Defaults to the moving average (EMA), else to the model's own. The provenance records the choice.
+    multi_label: whether a picture may have several classes, or none, each with a sigmoid of its own. A head of one
+        output and one class has a sigmoid anyway; with two classes, it becomes the softmax that is the same.
     report: called with a line for people on a choice among several sets.
 
     Raises MismatchError naming a missing, extra or misshapen tensor, ArtefactError for damaged weights or
@@ -87,6 +90,7 @@ def import_model(
         base_weights=base_weights,
         preprocessing=preprocessing,
         settings=settings,
+        multi_label=multi_label,
     )
 
 
@@ -100,6 +104,7 @@ def import_pretrained(
     head: str | os.PathLike[str] | None = None,
     preprocessing: Preprocessing | None = None,
     settings: Settings | None = None,
+    multi_label: bool = False,
 ) -> tuple[SelfExplainingViT, ModelCard]:
     """As `import_model`, for weights that `edgex.importers.pretrained.find` found for the architecture."""
     head = None if head is None else Path(head)
@@ -115,6 +120,7 @@ def import_pretrained(
         head=head,
         preprocessing=preprocessing or preprocess(found.stated, {}, build(architecture).preprocessing)[0],
         settings=settings,
+        multi_label=multi_label,
     )
 
 
@@ -133,6 +139,7 @@ def _assemble(
     base_weights: str | os.PathLike[str] | None = None,
     preprocessing: Preprocessing | None = None,
     settings: Settings | None = None,
+    multi_label: bool = False,
 ) -> tuple[SelfExplainingViT, ModelCard]:
     """As `import_model`, from sorted tensors; inputs say in the provenance which files they came from."""
     classes = class_names(classes, twins=True)
@@ -146,7 +153,7 @@ def _assemble(
     model_file.load_backbone(backbone, state.image, source=source)
     if configuration is not None:
         check_configuration(configuration, state, backbone)
-    made = class_head(state, architecture, classes, templates, head, source)
+    made = class_head(state, architecture, classes, templates, head, source, multi_label=multi_label)
     check_head(made, backbone, classes, str(head or source))
     if base_weights is not None:
         base = load_base(architecture, base_weights)[1]
@@ -186,4 +193,4 @@ def _step(
     more: dict[str, Any] = {"templates": list(templates or DEFAULT_TEMPLATES)} if head.kind == "cosine" else {}
     if settings is not None:
         more["taken_from"] = settings.taken_from
-    return provenance.step("import", inputs=inputs, head=head.kind, **more)
+    return provenance.step("import", inputs=inputs, head=head.kind, activation=head.activation.name, **more)

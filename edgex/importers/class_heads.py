@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from edgex.errors import MismatchError, UnsupportedError, UsageError
@@ -25,6 +26,8 @@ from edgex.runtime import schema
 from edgex.runtime.classes import class_name, describe_twins, find_twins
 from edgex.runtime.json_text import read_json, read_text
 
+_ROW_BEFORE = {1: (1, 0), 2: (0, 0, 1, 0)}
+"""Padding that puts a zero before a bias [1], or a row of zeros before a weight [1, D]."""
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
@@ -52,17 +55,11 @@ def class_names(names: Sequence[str], *, twins: bool = False) -> tuple[str, ...]
 
     twins: let classes of one name pass, which are then asked for by number.
 
-    Raises UsageError where there are fewer than two, where a class has no name, and where two have the same one.
+    Raises UsageError where there are none, where a class has no name, and where two have the same one.
     """
     found = tuple(map(class_name, names))
     if not found or not all(found):
-        raise UsageError("expected at least two classes, every one with a name", argument="classes")
-    if len(found) == 1:
-        raise UsageError(
-            f"expected at least two classes, found '{found[0]}' alone: the score of a single class is 100% for every "
-            "picture",
-            argument="classes",
-        )
+        raise UsageError("expected the names of all classes, every one with a name", argument="classes")
     if not twins and (same := find_twins(found)):
         described = describe_twins(*(names[position] for position in same))
         raise UsageError(
@@ -80,11 +77,17 @@ def class_head(
     templates: Sequence[str] | None,
     file: Path | None,
     source: str,
+    *,
+    multi_label: bool = False,
 ) -> Head:
     """The head from a file of its own, else the weights' linear head, else zero-shot through their text tower.
 
-    source: names the weights in errors. Raises UsageError where classes, templates and head contradict each other or
-    the weights have neither a head nor a text tower, MismatchError for a head that is none.
+    A head of one output, whose sigmoid is a probability, becomes a sigmoid head of one class, or, for two names, the
+    same as a softmax of two: softmax([0, z]) = [1 - sigmoid(z), sigmoid(z)].
+
+    source: names the weights in errors. multi_label: whether each class has a sigmoid of its own. Raises UsageError
+    where classes, templates and head contradict each other or the weights have neither a head nor a text tower,
+    MismatchError for a head that is none.
     """
     linear = _read_head(file) if file is not None else state.head
     if templates is not None and linear:
@@ -96,12 +99,27 @@ def class_head(
         model_file.check_tensors(linear, source=str(file or source), prefix=model_file.HEAD_PREFIX)
         if "weight" not in linear:
             raise MismatchError(f"{source}: missing tensor 'head.weight' (the class weights)")
-        return Head(linear["weight"], linear.get("bias"), kind="linear")
+        weight, bias = linear["weight"], linear.get("bias")
+        if weight.shape[:1] == (1,) and len(classes) == 2 and not multi_label:
+            weight, bias = (rows if rows is None else F.pad(rows, _ROW_BEFORE[rows.ndim]) for rows in (weight, bias))
+        sigmoid = multi_label or len(weight) == 1
+        return Head(weight, bias, kind="linear", activation="sigmoid" if sigmoid else "softmax")
     if not state.text or architecture.family != "open_clip":
         raise UsageError(
             f"{source} has neither a class head nor a text tower for {architecture.name}: give the class weights as a "
             "file",
             argument="head",
+        )
+    if multi_label:
+        raise UsageError(
+            f"{source} has no class head that was trained for several labels: a zero-shot head compares its prompts "
+            "with each other, in a softmax; give the class weights as a file",
+            argument="multi_label",
+        )
+    if len(classes) < 2:
+        raise UsageError(
+            f"expected at least two classes for a zero-shot head, which compares them, found '{classes[0]}' alone",
+            argument="classes",
         )
     return zero_shot_head(architecture, state.text, class_names(classes), templates or DEFAULT_TEMPLATES, source=source)
 
@@ -129,20 +147,16 @@ def check_head(head: Head, backbone: Backbone, classes: Sequence[str], source: s
             f"{source}: the head's weight has shape {list(shape)}, expected {[count, width]} for "
             f"{count} classes on {backbone.architecture.name}"
         )
-    if shape[0] == 1:
-        raise UnsupportedError(
-            f"{source}: the head has one output, as for a sigmoid, and edgex scores with a softmax: give a head "
-            "of two classes, that weight and bias below a row of zeros, whose softmax is the sigmoid"
-        )
     if shape[0] != count:
+        binary = "; a head of one output takes one name, or two for its sigmoid below and above one half"
         raise MismatchError(
             f"{source}: the head's weight has shape {list(shape)}, one row for each of {shape[0]} classes, found "
-            f"{count} class names: give all names in the order of the rows"
+            f"{count} class names: give all names in the order of the rows{binary if shape[0] == 1 else ''}"
         )
     if head.bias is not None and tuple(head.bias.shape) != (count,):
         raise MismatchError(f"{source}: the head's bias has shape {list(head.bias.shape)}, expected {[count]}")
-    if bool((head.weight == head.weight[:1]).all()):
+    if bool((head.weight == (0.0 if head.activation.multi_label else head.weight[:1])).all()):
+        same = "no weights but zero" if head.activation.multi_label else "the same weights for every class"
         raise UnsupportedError(
-            f"{source}: the head has the same weights for every class, so that no score depends on the picture: "
-            "expected a trained head"
+            f"{source}: the head has {same}, so that no score depends on the picture: expected a trained head"
         )

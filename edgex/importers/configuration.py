@@ -50,9 +50,9 @@ class Stated:
     """What files state; a setting that they say nothing of is missing from `values`.
 
     values: "arch" (edgex's name), "options" (what differs from the named model), "image_size" (height, width),
-        "pooling", "classes" (a tuple of names), "mean", "std", "interpolation", and for the resize before the centre
-        crop either "resize" (as in `Preprocessing`, at image_size) or "crop_pct" (the crop's share of it) and "squash"
-        (whether both sides are resized).
+        "pooling", "classes" (a tuple of names), "multi_label" (whether each class has a sigmoid of its own), "mean",
+        "std", "interpolation", and for the resize before the centre crop either "resize" (as in `Preprocessing`, at
+        image_size) or "crop_pct" (the crop's share of it) and "squash" (whether both sides are resized).
     refusals: setting -> why edgex cannot do what is stated. It matters only where the caller does not set it.
     sources: setting -> name of the file that states it.
     files: the files that were read. notes: lines for people on what is taken otherwise than stated.
@@ -172,6 +172,23 @@ def _read_transformers(file: Path, content: Mapping[str, Any], stated: Stated) -
         )
     vision = _object(content.get("vision_config") or content, file, "vision_config")
     _add_size(stated, file, "image_size", vision.get("image_size"))
+    _add_problem(stated, file, content.get("problem_type"))
+
+
+def _add_problem(stated: Stated, file: Path, problem: Any) -> None:
+    """transformers' problem_type, which says what the model's loss was: of one class, of several, of a number."""
+    problems = {"single_label_classification": False, "multi_label_classification": True}
+    if problem == "regression":
+        stated.refuse(
+            file,
+            "multi_label",
+            "the model was trained for regression, so that its outputs are measures and no scores of classes: expected "
+            "a classifier",
+        )
+    elif problem is not None:
+        stated.add(
+            file, multi_label=problems[schema.checked(schema.one_of(*problems), problem, f"{file}: problem_type")]
+        )
 
 
 def _read_processor(file: Path, content: Mapping[str, Any], stated: Stated) -> None:

@@ -39,6 +39,7 @@ class Settings:
     architecture: Architecture
     classes: tuple[str, ...]
     preprocessing: Preprocessing
+    multi_label: bool
     taken_from: dict[str, str]
     files: tuple[Path, ...] = ()
     remarks: tuple[str, ...] = ()
@@ -47,16 +48,16 @@ class Settings:
 def settle(stated: Stated, given: Mapping[str, Any], *, source: str, own_head: bool = True) -> Settings:
     """Decides every setting: an argument before a statement before the architecture's default.
 
-    given: the caller's arguments: "arch", "image_size", "pooling", "classes" (a tuple), "mean", "std", "interpolation",
-        "resize", "crop_pct"; None for those left out. source: names the weights in errors. own_head: whether the
-        weights' own head is used, which the stated classes are of.
+    given: the caller's arguments: "arch", "image_size", "pooling", "classes" (a tuple), "multi_label", "mean", "std",
+        "interpolation", "resize", "crop_pct"; None for those left out. source: names the weights in errors. own_head:
+        whether the weights' own head is used, which the stated classes are of.
 
     Raises UsageError where arguments contradict each other, where architecture or classes are known from nowhere, and
     where the classes given are more or fewer than those stated, or the same in another order; UnsupportedError for a
     statement that edgex cannot follow and that no argument replaces; ArtefactError for a stated value that is none.
     """
     given = {name: value for name, value in given.items() if value is not None}
-    stated = stated if own_head else stated.without("classes")
+    stated = stated if own_head else stated.without("classes", "multi_label")
     arch = _value("arch", stated, given)
     if arch is None:
         raise UsageError(
@@ -70,11 +71,13 @@ def settle(stated: Stated, given: Mapping[str, Any], *, source: str, own_head: b
     taken_from = {name: _source(name, stated, given) for name in ("arch", "image_size", "pooling", "classes")}
     preprocessing, sources = preprocess(stated, given, backbones.build(architecture).preprocessing)
     taken_from |= sources
+    if (multi_label := _value("multi_label", stated, given)) is not None:
+        taken_from["multi_label"] = _source("multi_label", stated, given)
     classes = _classes(stated, given, source)
     remarks = _remarks(stated, taken_from, architecture, preprocessing, classes)
     if twins := find_twins(classes):
         remarks += (f"classes {twins[0]} and {twins[1]} are both '{classes[twins[0]]}': ask for them by number",)
-    return Settings(architecture, classes, preprocessing, taken_from, stated.files, remarks)
+    return Settings(architecture, classes, preprocessing, bool(multi_label), taken_from, stated.files, remarks)
 
 
 def _options(arch: str, stated: Stated) -> Mapping[str, Any] | None:

@@ -53,6 +53,7 @@ def import_weights(
     resize: int | None = None,
     image_size: int | None = None,
     pooling: str | None = None,
+    multi_label: bool | None = None,
     name: str | None = None,
     out: PathLike | None = None,
     dtype: str = "fp32",
@@ -77,6 +78,9 @@ def import_weights(
     crop_pct: share of the resized short side that the centre crop keeps, in (0, 1]; resize: or the short side in
         pixels. image_size: input size in pixels. pooling: "token" or "avg". All these default to the configuration's,
         then to the architecture's.
+    multi_label: whether a picture may have several classes, or none, each with a sigmoid of its own. Defaults to what
+        the configuration states, then to False. A head of one output is a sigmoid's: it takes one class, or two for
+        the softmax that is the same.
     name: of the model. Defaults to the file's, or to the architecture's. out: file to write. Defaults to
         <name>.safetensors in the current folder. dtype: of the stored weights, "fp32" or "fp16".
     force: replace an existing file. report: called with lines for people: what was taken from which file, what was
@@ -100,6 +104,7 @@ def import_weights(
         "image_size": image_size,
         "pooling": pooling,
         "classes": None if classes is None else parse_classes(classes),
+        "multi_label": multi_label,
         "mean": None if mean is None else tuple(mean),
         "std": None if std is None else tuple(std),
         "interpolation": interpolation,
@@ -135,6 +140,7 @@ def import_weights(
         head=head,
         preprocessing=settings.preprocessing,
         settings=settings,
+        multi_label=settings.multi_label,
     )
     target = Path(out) if out is not None else Path(f"{chosen}.safetensors")
     refuse_to_overwrite(target, force=force)

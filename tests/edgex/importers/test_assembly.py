@@ -108,29 +108,64 @@ class TestTimm:
         with pytest.raises(MismatchError, match=r"one row for each of 3 classes, found 2 class names: give all names"):
             import_model(file, arch, ("a", "b"), name="mine")
         assert import_model(file, arch, ("a", "\ufeffb ", "a"), name="mine")[1].classes == ("a", "b", "a")
-        with pytest.raises(UsageError, match="at least two classes"):
+        with pytest.raises(UsageError, match="the names of all classes"):
             import_model(file, arch, (), name="mine")
-        with pytest.raises(UsageError, match="at least two classes"):
+        with pytest.raises(UsageError, match="the names of all classes"):
             import_model(file, arch, ("a", " ", "b"), name="mine")
 
-    def test_one_output_is_refused_and_its_two_class_form_gives_the_sigmoid(self, tmp_path: Path) -> None:
+    @pytest.fixture
+    def one_output(self, tmp_path: Path) -> tuple[Any, Path]:
+        """timm's smallest ViT with one output, and its file."""
         import timm
 
         torch.manual_seed(0)
         module = shaken(timm.create_model("test_vit", num_classes=1))
-        file = saved(tmp_path / "one.safetensors", module.state_dict())
-        arch = architecture("timm/test_vit")
-        with pytest.raises(UnsupportedError, match="the head has one output, as for a sigmoid"):
-            import_model(file, arch, ("good", "defect"), name="mine")
-        rows = {
-            "weight": torch.cat([torch.zeros(1, 64), module.head.weight.detach()]),
-            "bias": torch.cat([torch.zeros(1), module.head.bias.detach()]),
-        }
-        head = saved(tmp_path / "head.safetensors", rows)
-        model, _ = import_model(file, arch, ("good", "defect"), name="mine", head=head)
+        return module, saved(tmp_path / "one.safetensors", module.state_dict())
+
+    def test_two_names_for_one_output_are_the_softmax_that_is_its_sigmoid(self, one_output: tuple[Any, Path]) -> None:
+        module, file = one_output
+        model, card = import_model(file, architecture("timm/test_vit"), ("good", "defect"), name="mine")
+        assert (card.classes, card.head_activation) == (("good", "defect"), "softmax")
         images = pictures(160)
         with torch.no_grad():
-            assert (model(images).logits.softmax(-1)[:, 1] - module(images).sigmoid()[:, 0]).abs().max() < 1e-6
+            found, expected = model(images).logits, module(images)
+        assert found[:, 0].abs().max() == 0 and (found[:, 1:] - expected).abs().max() < 1e-5
+        assert (found.softmax(-1)[:, 1] - expected.sigmoid()[:, 0]).abs().max() < 1e-6
+
+    def test_one_name_for_one_output_is_a_sigmoid(self, one_output: tuple[Any, Path]) -> None:
+        module, file = one_output
+        model, card = import_model(file, architecture("timm/test_vit"), ("defect",), name="mine")
+        assert (card.classes, card.head_activation) == (("defect",), "sigmoid")
+        images = pictures(160)
+        with torch.no_grad():
+            found, expected = model(images), module(images)
+        assert (found.logits - expected).abs().max() < 1e-5
+        assert (found.heatmap.sum(dim=(1, 2)) + found.base - expected[:, 0]).abs().max() < 1e-4
+
+    def test_other_names_than_outputs_are_refused(
+        self, timm_vit: Any, one_output: tuple[Any, Path], tmp_path: Path
+    ) -> None:
+        arch = architecture("timm/test_vit")
+        with pytest.raises(MismatchError, match="of 1 classes, found 3 class names: .* takes one name, or two for"):
+            import_model(one_output[1], arch, CLASSES, name="mine")
+        with pytest.raises(MismatchError, match="of 1 classes, found 2 class names"):
+            import_model(one_output[1], arch, ("good", "defect"), name="mine", multi_label=True)
+        file = saved(tmp_path / "vit.safetensors", timm_vit.state_dict())
+        with pytest.raises(MismatchError, match="one row for each of 3 classes, found 1 class names: give all names"):
+            import_model(file, arch, ("defect",), name="mine")
+
+    def test_a_sigmoid_head_of_zeros_is_refused(self, timm_vit: Any, tmp_path: Path) -> None:
+        timm_vit.head.weight.data.zero_()
+        file = saved(tmp_path / "vit.safetensors", timm_vit.state_dict())
+        with pytest.raises(UnsupportedError, match="the head has no weights but zero, so that no score depends"):
+            import_model(file, architecture("timm/test_vit"), CLASSES, name="mine", multi_label=True)
+
+    def test_rows_that_are_alike_are_labels_but_no_classes(self, timm_vit: Any, tmp_path: Path) -> None:
+        timm_vit.head.weight.data[:] = timm_vit.head.weight.data[0].clone()
+        file = saved(tmp_path / "vit.safetensors", timm_vit.state_dict())
+        with pytest.raises(UnsupportedError, match="the same weights for every class"):
+            import_model(file, architecture("timm/test_vit"), CLASSES, name="mine")
+        assert import_model(file, architecture("timm/test_vit"), CLASSES, name="mine", multi_label=True)
 
     def test_a_head_without_a_difference_between_classes_is_refused(self, timm_vit: Any, tmp_path: Path) -> None:
         for weight in (torch.zeros(3, 64), torch.ones(3, 64)):

@@ -16,7 +16,7 @@ from PIL import Image
 from edgex import samples
 from edgex.errors import ArtefactError, MismatchError, UnsupportedError, UsageError
 from edgex.files.model_file import load_model
-from edgex.importers.workflow import import_weights
+from edgex.importers.workflow import ImportResult, import_weights
 from edgex.models.self_explaining import normalise
 
 OWN: dict[str, Any] = {
@@ -285,10 +285,6 @@ class TestTimm:
             import_weights(weights=folder / "model.safetensors", out=tmp_path / "m.safetensors")
         assert "\n" not in str(caught.value)
 
-    def test_a_single_class_is_refused_before_the_weights_are_read(self, tmp_path: Path) -> None:
-        with pytest.raises(UsageError, match="found 'defect' alone: the score of a single class is 100%"):
-            import_weights("timm/test_vit", "defect", tmp_path / "absent.safetensors")
-
     def test_names_that_a_configuration_gives_twice_can_be_replaced(self, tmp_path: Path) -> None:
         file = timm_folder(tmp_path / "timm", names=["crane", "cow", "crane"]) / "model.safetensors"
         stated = import_weights(weights=file, out=tmp_path / "stated.safetensors").card
@@ -433,6 +429,61 @@ class TestTransformers:
         processor(clip_folder, **changes)
         with pytest.raises(UnsupportedError, match=message):
             self.import_(clip_folder, linear_head(32)[0])
+
+    @pytest.fixture
+    def labelled_vit(self, tmp_path: Path) -> Callable[..., tuple[Any, Path]]:
+        """`labelled_vit(problem_type=..., ...)` -> transformers' ViTForImageClassification, and its folder."""
+
+        def make(**changes: Any) -> tuple[Any, Path]:
+            from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
+
+            sizes = {"hidden_size": 64, "num_hidden_layers": 6, "num_attention_heads": 2, "intermediate_size": 192}
+            torch.manual_seed(0)
+            reference = shaken(ViTForImageClassification(ViTConfig(image_size=160, **sizes, **changes)))
+            reference.save_pretrained(tmp_path / "hf")
+            ViTImageProcessorPil(size={"height": 160, "width": 160}, resample=2).save_pretrained(tmp_path / "hf")
+            return reference, tmp_path / "hf"
+
+        return make
+
+    def import_vit(self, folder: Path, **options: Any) -> ImportResult:
+        return import_weights("timm/test_vit", weights=folder, out=folder / "m.safetensors", **options)
+
+    def test_several_labels_are_taken_from_the_problem_type(
+        self, labelled_vit: Callable[..., tuple[Any, Path]]
+    ) -> None:
+        reference, folder = labelled_vit(problem_type="multi_label_classification", id2label=dict(enumerate(CLASSES)))
+        said: list[str] = []
+        card = self.import_vit(folder, report=said.append).card
+        assert (card.classes, card.head_activation) == (CLASSES, "sigmoid")
+        assert any(line.startswith("taken from config.json:") and "multi_label" in line for line in said)
+        assert card.provenance[0]["taken_from"]["multi_label"] == "config.json"
+        images = torch.rand(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            expected = reference(images).logits
+            found = load_model(folder / "m.safetensors").network(images)
+        assert (found.logits - expected).abs().max() < 1e-4
+        own = expected.max(dim=1).values
+        assert (found.heatmap.sum(dim=(1, 2)) + found.base - own).abs().max() < 1e-3
+        one = self.import_vit(folder, multi_label=False, force=True, report=said.append).card
+        assert one.head_activation == "softmax" and one.provenance[0]["taken_from"]["multi_label"] == "argument"
+
+    def test_a_regression_is_refused(self, labelled_vit: Callable[..., tuple[Any, Path]]) -> None:
+        _, folder = labelled_vit(problem_type="regression", num_labels=1)
+        with pytest.raises(UnsupportedError, match=r"config\.json: the model was trained for regression, so that"):
+            self.import_vit(folder, classes="age")
+
+    def test_a_problem_type_that_is_none(self, labelled_vit: Callable[..., tuple[Any, Path]]) -> None:
+        _, folder = labelled_vit(num_labels=3)
+        rewrite(folder / "config.json", problem_type="several")
+        with pytest.raises(
+            ArtefactError, match=r"problem_type: expected 'single_label_classification' or .* 'several'"
+        ):
+            self.import_vit(folder, classes="a,b,c")
+
+    def test_one_label_of_its_vit_is_a_sigmoid(self, labelled_vit: Callable[..., tuple[Any, Path]]) -> None:
+        _, folder = labelled_vit(num_labels=1)
+        assert self.import_vit(folder, classes="defect").card.head_activation == "sigmoid"
 
     def test_scores_of_its_vit_equal_its_own_pipeline(self, tmp_path: Path) -> None:
         from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil

@@ -121,6 +121,14 @@ class TestOpenClip:
         with pytest.raises(UsageError, match="expected a prompt template"):
             import_model(file, TINY, CLASSES, name="mine", templates=[template])
 
+    def test_prompts_make_no_multi_label_head(self, clip: Any, tmp_path: Path) -> None:
+        file = saved(tmp_path / "clip.safetensors", clip.state_dict())
+        with pytest.raises(UsageError, match="no class head that was trained for several labels") as raised:
+            import_model(file, TINY, CLASSES, name="mine", multi_label=True)
+        assert raised.value.argument == "multi_label"
+        with pytest.raises(UsageError, match="at least two classes for a zero-shot head, .* found 'cat' alone"):
+            import_model(file, TINY, ("cat",), name="mine")
+
     def test_no_text_tower_and_no_head(self, clip: Any, tmp_path: Path) -> None:
         file = saved(tmp_path / "clip.safetensors", clip.visual.state_dict())
         with pytest.raises(UsageError, match="neither a class head nor a text tower.*: give the class") as caught:
