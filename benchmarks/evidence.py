@@ -28,6 +28,7 @@ from edgex.bench.timing import machine
 from edgex.data import image_folders
 from edgex.evaluation.faithfulness import faithfulness
 from edgex.files.model_file import load_model
+from edgex.models.attention import attention_weights, projected, run
 from edgex.models.self_explaining import SelfExplainingViT, normalise
 from edgex.utils.statistics import Estimate
 
@@ -86,14 +87,10 @@ def candidates(model: SelfExplainingViT, pixels: Tensor) -> tuple[Tensor, dict[s
     attention, values = [], []
     for block in backbone.blocks:
         normed = block.norm1(tokens)
-        query, key, value = (
-            part.unflatten(2, (block.heads, block.head_dim)).transpose(1, 2)
-            for part in F.linear(normed, *block.packed_projection()).chunk(3, dim=-1)
-        )
-        query, key = block.normalise_qk(query, key)
-        attention.append((query[:, :, 0, None] @ key.mT * block.head_dim**-0.5).softmax(dim=-1)[:, :, 0])
+        query, key, value = projected(block, normed)
+        attention.append(attention_weights(block, query, key, block.score_bias())[:, :, 0])
         values.append(value)
-        tokens = block.module(tokens)
+        tokens = run(block, tokens, normed)
     normed = backbone.norm(tokens)
     read = normed if backbone.projection is None else normed @ backbone.projection
     classes = head(read[:, 0]).argmax(dim=-1)

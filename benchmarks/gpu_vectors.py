@@ -479,11 +479,12 @@ def _flops_a_pair(backbone: Any) -> float:
     from torch.utils.flop_counter import FlopCounterMode
 
     device = next(backbone.parameters()).device
-    tokens = torch.zeros(1, backbone.prefix_tokens + backbone.patches // 2, backbone.width, device=device)
+    places = torch.arange(backbone.patches // 2, device=device)[None]
+    tokens = torch.zeros(1, backbone.prefix_tokens + places.shape[1], backbone.width, device=device)
     head = new_head(2, backbone.output_width).to(device)
     network = SelfExplainingViT(backbone, head, Evidence.default(backbone))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network.features(tokens)
+        network.features(tokens, places)
     return 2.0 * counter.get_total_flops()
 
 

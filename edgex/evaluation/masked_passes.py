@@ -37,8 +37,8 @@ def masked_logits(
     with torch.inference_mode(), devices.mixed_precision(image.device, precision):
         for rows in (part for group in groups for part in group.split(size)):
             shown = visible[rows]
-            given = _dropped(tokens, shown) if hidden == "drop" else hide(tokens, blank, shown)
-            parts.append(model.logits(given).float())
+            given, places = _dropped(tokens, shown) if hidden == "drop" else (hide(tokens, blank, shown), None)
+            parts.append(model.logits(given, places).float())
             order.append(rows.to(image.device))
     logits = torch.cat(parts)
     return torch.empty_like(logits).index_copy_(0, torch.cat(order), logits)
@@ -58,9 +58,12 @@ def explained_scores(
     return model.head.score(logits, explained.expand(len(logits), 1))[:, 0]
 
 
-def _dropped(tokens: Tensor, visible: Tensor) -> Tensor:
-    """The prefix and the visible patches' tokens [M, prefix + n, D] of one picture; n visible in every row."""
+def _dropped(tokens: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+    """The prefix and the visible patches' tokens [M, prefix + n, D] of one picture; the patches' numbers [M, n].
+
+    n patches are visible in every row.
+    """
     prefix = tokens.shape[1] - visible.shape[1]
-    kept = visible.nonzero()[:, 1].reshape(len(visible), -1) + prefix
-    first = torch.arange(prefix, device=kept.device).expand(len(kept), -1)
-    return tokens[0, torch.cat([first, kept], dim=1)]
+    places = visible.nonzero()[:, 1].reshape(len(visible), -1).to(tokens.device)
+    first = torch.arange(prefix, device=places.device).expand(len(places), -1)
+    return tokens[0, torch.cat([first, places + prefix], dim=1)], places

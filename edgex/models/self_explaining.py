@@ -90,9 +90,12 @@ class SelfExplainingViT(nn.Module):
         heatmap = evidence + correction[:, None]
         return Explained(logits, heatmap.unflatten(1, self.backbone.grid), base)
 
-    def logits(self, tokens: Tensor) -> Tensor:
-        """Class scores [N, C] from the first block's input; patch tokens may have been dropped."""
-        return self.logits_from(tokens, 0)
+    def logits(self, tokens: Tensor, places: Tensor | None = None) -> Tensor:
+        """Class scores [N, C] from the first block's input.
+
+        places: int64 [1 or N, K], the patches whose K tokens are left, where some were dropped.
+        """
+        return self.head(self.strategy.encode(tokens, keep=False, places=places).features)
 
     def evidence_of(self, tokens: Tensor, classes: Tensor, start: int = 0) -> tuple[Tensor, Tensor]:
         """Logits [N, C] and unscaled evidence [N, K, P] of K classes [N, K], from the input of block `start`.
@@ -118,9 +121,9 @@ class SelfExplainingViT(nn.Module):
         empty = self.head.scaled(self.strategy.empty_features())[0]
         return self.head.scaled(encoded.features), evidence, empty
 
-    def features(self, tokens: Tensor) -> Tensor:
-        """What class weights are multiplied with, [N, D'], from the first block's input; patches may be dropped."""
-        return self.head.scaled(self.strategy.encode(tokens, keep=False).features)
+    def features(self, tokens: Tensor, places: Tensor | None = None) -> Tensor:
+        """What class weights are multiplied with, [N, D'], from the first block's input. places: as in `logits`."""
+        return self.head.scaled(self.strategy.encode(tokens, keep=False, places=places).features)
 
     def logits_from(self, tokens: Tensor, start: int) -> Tensor:
         """Class scores [N, C] from the input of block `start`."""

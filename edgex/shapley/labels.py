@@ -124,8 +124,9 @@ def coalition_features(model: SelfExplainingViT, tokens: Tensor, visible: Tensor
     tokens: the first block's input [N, prefix + P, D]. visible: bool [P], one coalition for the whole batch.
     """
     prefix = model.backbone.prefix_tokens
-    kept = torch.cat([torch.arange(prefix), prefix + visible.cpu().nonzero()[:, 0]]).to(tokens.device)
-    return model.features(tokens[:, kept]).float()
+    places = visible.nonzero()[:, 0].to(tokens.device)
+    kept = torch.cat([tokens[:, :prefix], tokens[:, prefix + places]], dim=1)
+    return model.features(kept, places[None]).float()
 
 
 def _scores(model: SelfExplainingViT, features: Tensor, classes: Tensor) -> Tensor:

@@ -67,6 +67,6 @@ def play(model: SelfExplainingViT, tokens: Tensor, players: Tensor, size: int, g
     found = []
     for part in (shown, hidden):
         chosen = tokens[:, prefix:].gather(1, part[..., None].expand(-1, -1, tokens.shape[2]))
-        found.append(model.features(torch.cat([tokens[:, :prefix], chosen], dim=1)).float())
+        found.append(model.features(torch.cat([tokens[:, :prefix], chosen], dim=1), part).float())
     signs = torch.full((len(tokens), tokens.shape[1] - prefix), -1.0, device=device)
     return Pairs(signs.scatter_(1, shown, 1.0), found[0] - found[1])

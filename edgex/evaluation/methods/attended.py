@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from torch import Tensor
-from torch.nn import functional as F
 
+from edgex.models.attention import attention_weights, projected, written
 from edgex.models.self_explaining import SelfExplainingViT
 
 
@@ -32,15 +32,9 @@ def attended(model: SelfExplainingViT, tokens: Tensor) -> Attended:
     every_norm, every_attention, outputs = [], [], []
     for block in model.backbone.blocks:
         normed = block.norm1(tokens)
-        packed = F.linear(normed, *block.packed_projection())
-        query, key, value = (
-            part.unflatten(2, (block.heads, block.head_dim)).transpose(1, 2) for part in packed.chunk(3, dim=-1)
-        )
-        query, key = block.normalise_qk(query, key)
-        attention = (query @ key.mT * block.head_dim**-0.5).softmax(dim=-1)
-        written = block.project((attention @ value).transpose(1, 2).flatten(2))
-        gamma = block.gamma1()
-        tokens = tokens + (written if gamma is None else written * gamma)
+        query, key, value = projected(block, normed)
+        attention = attention_weights(block, query, key, block.score_bias())
+        tokens = tokens + written(block, attention @ value)
         tokens = tokens + block.feed_forward(tokens)
         every_norm.append(normed)
         every_attention.append(attention)

@@ -5,7 +5,7 @@ Nothing outside this package asks how a library lays out its modules. A family o
 """
 
 from edgex.models.backbones.architectures import Architecture, Pooling
-from edgex.models.backbones.backbone import Backbone, Block
+from edgex.models.backbones.backbone import NO_PLACES, Backbone, Block
 from edgex.models.backbones.registry import architecture, build
 
-__all__ = ["Architecture", "Backbone", "Block", "Pooling", "architecture", "build"]
+__all__ = ["NO_PLACES", "Architecture", "Backbone", "Block", "Pooling", "architecture", "build"]

@@ -7,11 +7,19 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from edgex.errors import UnsupportedError
 from edgex.models.backbones.architectures import Architecture, Pooling
 from edgex.runtime.preprocessing import Preprocessing
+
+NO_PLACES = torch.empty((1, 0), dtype=torch.int64)
+"""The places of the patches where none is left."""
+Prepare = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
+"""Queries [N, h, Tq, d], keys [N, h, T, d] and the places of the patches among them -> what scores are made of."""
+Bias = Callable[[Tensor | None], Tensor]
+"""Places of the patches -> what is added to the scores, [1 or N, h, T, T]."""
 
 
 class Block:
@@ -22,9 +30,12 @@ class Block:
     Attributes (D: width of the tokens, h: heads, d: head_dim):
     module: the library's block. norm1: the norm before attention.
     packed_projection: gives query, key and value weights side by side [3 h d, D] and their bias [3 h d], if any.
-    normalise_qk: queries and keys [N, h, T, d] -> the same, normalised where the model does (`normalises_qk`).
+    normalises_qk: whether `normalise_qk` changes queries and keys at all. biases_scores: whether there is `score_bias`.
+    inner_norm: the norm [h d] between attention and output projection, if any.
     project: output projection, h d -> D. gamma1: gives the layer scale [D] of the attention, if any.
     feed_forward: what the second half adds, [N, T, D] -> [N, T, D].
+
+    In some models attention depends on where patches are. All P of them are there, unless `at` says which are left.
     """
 
     def __init__(
@@ -33,7 +44,9 @@ class Block:
         module: nn.Module,
         norm1: nn.Module,
         packed_projection: Callable[[], tuple[Tensor, Tensor | None]],
-        normalise_qk: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+        prepare: Prepare | None = None,
+        bias: Bias | None = None,
+        inner_norm: nn.LayerNorm | None = None,
         project: nn.Linear,
         gamma1: Callable[[], Tensor | None],
         feed_forward: Callable[[Tensor], Tensor],
@@ -43,12 +56,32 @@ class Block:
         self.module = module
         self.norm1 = norm1
         self.packed_projection = packed_projection
-        self.normalise_qk = normalise_qk or (lambda query, key: (query, key))
-        self.normalises_qk = normalise_qk is not None
+        self._prepare, self._bias = prepare, bias
+        self.normalises_qk = prepare is not None
+        self.biases_scores = bias is not None
+        self.inner_norm = inner_norm
         self.project = project
         self.gamma1 = gamma1
         self.feed_forward = feed_forward
         self.heads, self.head_dim = heads, head_dim
+        self._places: Tensor | None = None
+
+    def normalise_qk(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries [N, h, Tq, d] and keys [N, h, T, d] as scores are made of them: normalised, rotated by their places.
+
+        Tq is T, or the number of tokens at the beginning whose queries are asked for.
+        """
+        return (query, key) if self._prepare is None else self._prepare(query, key, self._places)
+
+    def score_bias(self) -> Tensor | None:
+        """What is added to the scores of queries and keys, [1 or N, h, T, T], if anything."""
+        return None if self._bias is None else self._bias(self._places)
+
+    def at(self, places: Tensor) -> Block:
+        """The block for tokens of which only some patches are left. places: int64 [1 or N, K], their numbers."""
+        block = copy.copy(self)
+        block._places = places
+        return block
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +177,10 @@ class Backbone(nn.Module):
     def embed(self, image: Tensor) -> Tensor:
         """Normalised pictures float [N, 3, H, W] -> input of the first block [N, prefix + P, D]."""
         return self.assemble(self.patch_projection(image).flatten(2).transpose(1, 2))
+
+    def blocks_at(self, places: Tensor | None) -> list[Block]:
+        """The blocks for tokens of which only some patches are left, int64 [1 or N, K]; None: all of them are there."""
+        return self.blocks if places is None else [block.at(places) for block in self.blocks]
 
     def prefix(self) -> Tensor:
         """Class token and registers alone, as they enter the first block: [1, prefix, D]."""

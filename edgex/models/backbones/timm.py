@@ -125,7 +125,7 @@ def _block(source: Any, name: str) -> Block:
         module=source,
         norm1=source.norm1,
         packed_projection=lambda: (attention.qkv.weight, attention.qkv.bias),
-        normalise_qk=None if plain else lambda q, k: (attention.q_norm(q), attention.k_norm(k)),
+        prepare=None if plain else lambda query, key, _: (attention.q_norm(query), attention.k_norm(key)),
         project=attention.proj,
         gamma1=lambda: getattr(source.ls1, "gamma", None),
         feed_forward=lambda x: source.ls2(source.mlp(source.norm2(x))),

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgex.errors import UsageError
-from edgex.models.backbones import Backbone, Pooling
+from edgex.models.backbones import Backbone, Block, Pooling
 from edgex.models.head import Head
 
 Kept = TypeVar("Kept")
@@ -71,10 +71,12 @@ class EvidenceStrategy(abc.ABC, Generic[Kept, Pooled]):
         return None
 
     @abc.abstractmethod
-    def run_block(self, index: int, tokens: Tensor, normed: Tensor, keep: bool) -> tuple[Tensor, Kept | None]:
+    def run_block(
+        self, index: int, block: Block, tokens: Tensor, normed: Tensor, keep: bool
+    ) -> tuple[Tensor, Kept | None]:
         """One block over [N, T, D], and what is kept of it where `keep` asks for it.
 
-        normed: the output [N, T, D] of the block's first norm.
+        index: its number. normed: the output [N, T, D] of its first norm.
         """
 
     @abc.abstractmethod
@@ -102,17 +104,20 @@ class EvidenceStrategy(abc.ABC, Generic[Kept, Pooled]):
         rows = F.embedding(explained, head.explained_weight()) * head.slope(encoded.features)
         return self.evidence_along(rows, encoded.tokens, encoded.kept)
 
-    def encode(self, tokens: Tensor, *, keep: bool, start: int = 0) -> Encoded[Kept, Pooled]:
+    def encode(
+        self, tokens: Tensor, *, keep: bool, start: int = 0, places: Tensor | None = None
+    ) -> Encoded[Kept, Pooled]:
         """Runs the blocks from the input [N, T, D] of block `start`, and pools.
 
         keep: whether evidence will be asked for. Without it patch tokens may have been dropped.
+        places: int64 [1 or N, K], the patches whose K tokens are left, where some were dropped.
         """
-        blocks = self.backbone.blocks
+        blocks = self.backbone.blocks_at(places)
         first_kept = len(blocks) - self.blocks if keep else len(blocks)
         kept = []
         for index in range(start, len(blocks)):
             normed = blocks[index].norm1(tokens)
-            tokens, found = self.run_block(index, tokens, normed, index >= first_kept)
+            tokens, found = self.run_block(index, blocks[index], tokens, normed, index >= first_kept)
             if found is not None:
                 kept.append(found)
         features, pooled_from = self.pool(tokens)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from edgex.models.attention import Attended, run, run_attended
-from edgex.models.backbones import Backbone
+from edgex.models.backbones import Backbone, Block
 from edgex.models.evidence.class_token import ClassTokenEvidence
 
 
@@ -30,9 +30,10 @@ class ClassAttention(ClassTokenEvidence[Attended]):
         """The last four blocks, measured to be best before any vector; all of them in a shallower model."""
         return min(4, len(backbone.blocks))
 
-    def run_block(self, index: int, tokens: Tensor, normed: Tensor, keep: bool) -> tuple[Tensor, Attended | None]:
+    def run_block(
+        self, index: int, block: Block, tokens: Tensor, normed: Tensor, keep: bool
+    ) -> tuple[Tensor, Attended | None]:
         """Keeps the class token's attention and all values."""
-        block = self.backbone.blocks[index]
         if not keep and not self.is_last(index):
             return run(block, tokens, normed), None
         tokens, attended = run_attended(block, tokens, normed, only_rows=self.is_last(index))
@@ -41,12 +42,7 @@ class ClassAttention(ClassTokenEvidence[Attended]):
     def evidence_along(self, rows: Tensor, tokens: Tensor, kept: list[Attended]) -> Tensor:
         """See the class. The direction is folded into each block's output projection, so that no [N, P, D] is made."""
         direction = self.directions(rows) * self.norm_slope(tokens)
-        written = []
-        for block, _, values in kept:
-            gamma = block.gamma1()
-            scaled = direction if gamma is None else direction * gamma
-            per_head = (scaled @ block.project.weight).unflatten(1, (block.heads, block.head_dim, 1))
-            written.append(values @ per_head)
+        written = [attended.values @ attended.folded(direction)[..., None] for attended in kept]
         # All blocks' heads side by side, and the prefix cut off once at the end: fewer and smaller steps than block
         # by block, which is most of what a heatmap costs.
         seen = torch.cat([attended.attention for attended in kept], dim=1).squeeze(2)

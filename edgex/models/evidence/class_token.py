@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from edgex.models.backbones import Backbone, Pooling
+from edgex.models.backbones import NO_PLACES, Backbone, Pooling
 from edgex.models.evidence.base import EvidenceStrategy, Kept
 
 
@@ -38,4 +38,4 @@ class ClassTokenEvidence(EvidenceStrategy[Kept, Tensor]):
 
     def empty_features(self) -> Tensor:
         """Features [1, D'] of class token and registers alone, all patch tokens dropped."""
-        return self.encode(self.backbone.prefix(), keep=False).features
+        return self.encode(self.backbone.prefix(), keep=False, places=NO_PLACES).features

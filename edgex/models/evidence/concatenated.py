@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from edgex.models.attention import Attended, run, run_attended
-from edgex.models.backbones import Backbone, Pooling
+from edgex.models.backbones import NO_PLACES, Backbone, Block, Pooling
 from edgex.models.evidence.base import EvidenceStrategy
 from edgex.models.evidence.class_attention import ClassAttention
 from edgex.models.evidence.patch_tokens import PatchTokens
@@ -48,9 +48,10 @@ class ClassAndDistillationTokens(EvidenceStrategy[Attended, _Sources]):
         """As many as for class attention alone."""
         return ClassAttention.default_blocks(backbone)
 
-    def run_block(self, index: int, tokens: Tensor, normed: Tensor, keep: bool) -> tuple[Tensor, Attended | None]:
+    def run_block(
+        self, index: int, block: Block, tokens: Tensor, normed: Tensor, keep: bool
+    ) -> tuple[Tensor, Attended | None]:
         """Keeps the attention of the first R tokens and all values; runs of the last block what the parts read."""
-        block = self.backbone.blocks[index]
         only_rows = len(self.parts) == self.read and index == len(self.backbone.blocks) - 1
         if not keep and not only_rows:
             return run(block, tokens, normed), None
@@ -65,7 +66,7 @@ class ClassAndDistillationTokens(EvidenceStrategy[Attended, _Sources]):
     def empty_features(self) -> Tensor:
         """Those of the first R tokens alone, all patch tokens dropped, and the other parts' own."""
         tokens = self.backbone.prefix()
-        for block in self.backbone.blocks:
+        for block in self.backbone.blocks_at(NO_PLACES):
             tokens = run(block, tokens, block.norm1(tokens))
         read = [part.pool(tokens)[0] for part in self.parts[: self.read]]
         return torch.cat([*read, *(part.empty_features() for part in self.parts[self.read :])], dim=-1)

@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from edgex.models.attention import run
-from edgex.models.backbones import Backbone, Pooling
+from edgex.models.backbones import Backbone, Block, Pooling
 from edgex.models.evidence.base import EvidenceStrategy
 
 
@@ -35,9 +35,16 @@ class PatchTokens(EvidenceStrategy[None, Tensor]):
         """None of the blocks: the patch tokens after the last one are what is read."""
         return 0
 
-    def run_block(self, index: int, tokens: Tensor, normed: Tensor, keep: bool) -> tuple[Tensor, None]:  # noqa: ARG002
+    def run_block(
+        self,
+        index: int,  # noqa: ARG002
+        block: Block,
+        tokens: Tensor,
+        normed: Tensor,
+        keep: bool,  # noqa: ARG002
+    ) -> tuple[Tensor, None]:
         """Keeps nothing."""
-        return run(self.backbone.blocks[index], tokens, normed), None
+        return run(block, tokens, normed), None
 
     def pool(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """The mean over patch tokens, normed and projected, and the patch tokens that it is taken over."""

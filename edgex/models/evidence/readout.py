@@ -185,9 +185,10 @@ class ReadoutEvidence(ClassTokenEvidence[Tensor]):
         self.weights = Readout(backbone, blocks)
         self.folded: FoldedDirections | None = None
 
-    def run_block(self, index: int, tokens: Tensor, normed: Tensor, keep: bool) -> tuple[Tensor, Tensor | None]:
+    def run_block(
+        self, index: int, block: Block, tokens: Tensor, normed: Tensor, keep: bool
+    ) -> tuple[Tensor, Tensor | None]:
         """Keeps the output of the block's first norm."""
-        block = self.backbone.blocks[index]
         if self.is_last(index):
             tokens, _ = run_attended(block, tokens, normed, only_rows=True)
         else:

@@ -28,8 +28,8 @@ from edgex.models.evidence.class_token import ClassTokenEvidence
 class TokenLength(ClassTokenEvidence):
     kind = "token-length"
 
-    def run_block(self, index, tokens, normed, keep):
-        tokens = run(self.backbone.blocks[index], tokens, normed)
+    def run_block(self, index, block, tokens, normed, keep):
+        tokens = run(block, tokens, normed)
         return tokens, tokens if keep else None
 
     def evidence_along(self, rows, tokens, kept):
