@@ -24,6 +24,8 @@ one environment overwrite each other, so install one.
 |---|---|
 | session | `Session`: opens a fused model, runs pictures |
 | result | `Result`: classes, heatmap, overlay, boxes, JSON |
+| tiles | `TiledResult`: what the tiles of one large frame, or its regions of interest, say together |
+| roi, cutting, stitching | regions of interest; how a frame is cut; how the parts' heatmaps become one |
 | preprocessing, resample | `Preprocessing`: resize and crop as in training, to the last bit |
 | frames | what is accepted as a picture; the one reader of picture files |
 | picture_files | which files are pictures; the one lister of a folder's pictures |
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
     from edgex.runtime.regions import Box
     from edgex.runtime.result import Result, decode_heatmap
     from edgex.runtime.session import Session
+    from edgex.runtime.tiles import Tile, TiledResult
     from edgex.runtime.watch.open_source import open_source
     from edgex.runtime.watch.stream import Stream
 
@@ -84,6 +87,8 @@ __all__ = [
     "Session",
     "SourceError",
     "Stream",
+    "Tile",
+    "TiledResult",
     "UnsupportedError",
     "UsageError",
     "View",
@@ -98,6 +103,8 @@ _HOMES = {
     "Result": "result",
     "Session": "session",
     "Stream": "watch.stream",
+    "Tile": "tiles",
+    "TiledResult": "tiles",
     "View": "preprocessing",
     "decode_heatmap": "result",
     "open_source": "watch.open_source",

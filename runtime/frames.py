@@ -47,15 +47,24 @@ class Frame:
     height: int
     width: int
     source: Image.Image | np.ndarray
-    """A PIL picture, or uint8 [height, width, 3] in `color` order."""
+    """A PIL picture, or uint8 [rows, columns, 3] in `color` order."""
     color: ColorOrder = "rgb"
+    corner: tuple[int, int] = (0, 0)
+    """(top, left) of the frame in its source, which may be larger; see `part`."""
 
     def region(self, top: int, bottom: int, left: int, right: int) -> np.ndarray:
         """Rows top..bottom-1 and columns left..right-1: uint8 [rows, columns, 3] in `color` order."""
+        y, x = self.corner
+        top, bottom, left, right = top + y, bottom + y, left + x, right + x
         if isinstance(self.source, np.ndarray):
             return self.source[top:bottom, left:right]
         whole = (left, top, right, bottom) == (0, 0, *self.source.size)
         return _to_rgb(self.source if whole else self.source.crop((left, top, right, bottom)))
+
+    def part(self, top: int, left: int, bottom: int, right: int) -> Frame:
+        """Rows top..bottom-1 and columns left..right-1 as a frame of its own; no pixel is copied."""
+        corner = self.corner[0] + top, self.corner[1] + left
+        return Frame(bottom - top, right - left, self.source, self.color, corner)
 
     def rgb(self) -> np.ndarray:
         """The whole picture: uint8 [height, width, 3] RGB; may share memory with the caller's array."""

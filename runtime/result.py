@@ -34,6 +34,7 @@ class Result:
         is multi-label.
     base: the explained class's score with nothing visible, in logits.
     view: where the model's pixels lie in the frame.
+    color: channel order of overlays, the one that the session was called with.
     activation: "softmax" (one class is true) or "sigmoid" (multi-label), see `edgex.runtime.activations`.
     thresholds: the probability from which each class's label is present in a multi-label model; defaults to 0.5 each.
     """
@@ -57,9 +58,9 @@ class Result:
         self.classes = classes
         self.view = view
         self._explained_index = explained_index
-        self._color = color
-        self._activation = ACTIVATIONS[activation]
-        self._thresholds = thresholds
+        self.color = color
+        self.activation = activation
+        self.thresholds = thresholds
 
     def __repr__(self) -> str:
         return f"Result(label={self.label!r}, score={self.score:.3f}, explained={self.explained!r})"
@@ -77,7 +78,7 @@ class Result:
     @cached_property
     def probabilities(self) -> np.ndarray:
         """Softmax of the logits, or the sigmoid of each where the model is multi-label: float32 [C]."""
-        return self._activation.probabilities(self.logits)
+        return ACTIVATIONS[self.activation].probabilities(self.logits)
 
     @property
     def score(self) -> float:
@@ -97,7 +98,7 @@ class Result:
     @property
     def multi_label(self) -> bool:
         """Whether a picture may have several labels, or none: each class has a probability of its own."""
-        return self._activation.multi_label
+        return ACTIVATIONS[self.activation].multi_label
 
     def labels(self, threshold: float | None = None) -> list[tuple[str, float]]:
         """The labels that are present as (label, probability), most probable first.
@@ -116,7 +117,7 @@ class Result:
             raise UsageError(f"expected a probability from 0 to 1, found {threshold!r}", argument="threshold")
         if not self.multi_label:
             return [self.index] if threshold is None or self.score >= threshold else []
-        least = self._thresholds or DEFAULT_THRESHOLD if threshold is None else threshold
+        least = self.thresholds or DEFAULT_THRESHOLD if threshold is None else threshold
         chosen = self.probabilities >= np.asarray(least, np.float32)
         return [index for index in self.order(len(self.classes)) if chosen[index]]
 
@@ -156,10 +157,10 @@ class Result:
         Returns uint8 [H, W, 3], RGB, or BGR where the session was called with color="bgr". What the model
         did not see stays as it is.
         """
-        checked = as_frame(frame, self._color)
+        checked = as_frame(frame, self.color)
         self._check_size(checked)
         drawn = overlay(checked.rgb(), self.heatmap, self.view, colormap, opacity, limit)
-        return np.ascontiguousarray(drawn[..., ::-1]) if self._color == "bgr" else drawn
+        return np.ascontiguousarray(drawn[..., ::-1]) if self.color == "bgr" else drawn
 
     def boxes(self, threshold: float = 0.5) -> list[Box]:
         """Connected regions with at least `threshold` times the strongest evidence, in frame pixels.

@@ -13,20 +13,20 @@ from edgex.runtime import metadata as contract
 from edgex.runtime.backends import open_backend
 from edgex.runtime.backends.backend import BackendOptions, FusedFile
 from edgex.runtime.classes import ClassIndex
+from edgex.runtime.cutting import Cutting
 from edgex.runtime.errors import ArtefactError, UsageError
 from edgex.runtime.frames import ColorOrder, Frame, as_frame
 from edgex.runtime.result import Result
+from edgex.runtime.tiles import PREDICTED, TiledResult, run_parts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
-    from edgex.runtime.preprocessing import Preprocessing
+    from edgex.runtime.preprocessing import Preprocessing, View
 
 ExplainClass = str | int | None
 """A class name, its position in `classes`, or None for the predicted class."""
-
-_PREDICTED = -1
 
 
 class Session:
@@ -58,6 +58,12 @@ class Session:
         costs what the allocation did (36 and 38 microseconds for a model that does next to nothing).
     exact_resize: resample frames to the pixels of training to the last bit. False takes half to two thirds of the
         time (benchmarks/preprocess.py) for pixels that are rarely more than one grey level off. Defaults to True.
+    tiles: (rows, columns) that each frame is cut into; the tiles are run as one batch, in pieces of at most the file's
+        max_batch, and a call gives a `TiledResult`. Defaults to None: the frame is one input.
+    overlap: of neighbouring tiles, as a share of a tile's side, 0 to below 0.9. Defaults to 0.1.
+    roi: regions of interest: a box (x0, y0, x1, y1), a polygon [(x, y), (x, y), (x, y), ...] or a list of them, in
+        pixels of the frame or, where no number is above 1, in shares of it. Of tiles, those that touch a region are
+        run; without tiles, each region's bounding box is one input. A call gives a `TiledResult`.
 
     Raises ArtefactError for a file that is no intact fused model, ProviderError for a provider that is not
     there, MissingExtraError where the package that runs it is not installed.
@@ -74,11 +80,15 @@ class Session:
         provider_options: Mapping[str, Any] | None = None,
         io_binding: bool | None = None,
         exact_resize: bool = True,
+        tiles: tuple[int, int] | None = None,
+        overlap: float | None = None,
+        roi: Any = None,
     ) -> None:
         options = BackendOptions(provider, threads, provider_options, io_binding)
+        cutting = Cutting.of(tiles, overlap, roi)
         if warmup < 0:
             raise UsageError(f"warmup: expected a number of inferences of at least 0, found {warmup!r}")
-        self._open(Path(path), options, warmup=warmup, verify=verify, exact_resize=exact_resize)
+        self._open(Path(path), options, warmup=warmup, verify=verify, exact_resize=exact_resize, cutting=cutting)
 
     def _open(
         self,
@@ -88,11 +98,13 @@ class Session:
         warmup: int,
         verify: bool,
         exact_resize: bool,
+        cutting: Cutting | None,
         file_sha256: str | None = None,
     ) -> None:
         """file_sha256: of the file that it has to be, None for any."""
         self.path = path
         self._exact_resize = exact_resize
+        self._cutting = cutting
         self.metadata, plan = contract.load(path, verify)
         if file_sha256 not in (None, self.metadata.file_sha256):
             raise ArtefactError(
@@ -106,6 +118,7 @@ class Session:
             "warmup": warmup,
             "verify": verify,
             "exact_resize": exact_resize,
+            "cutting": cutting,
             "file_sha256": self.metadata.file_sha256,
         }
         self._closed = False
@@ -114,7 +127,7 @@ class Session:
         self._index = ClassIndex(self.metadata.classes)
         blank = np.zeros((1, *self.preprocessing.image_size, 3), np.uint8)
         for _ in range(warmup):
-            self.run(blank, np.array([_PREDICTED]))
+            self.run(blank, np.array([PREDICTED]))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -247,7 +260,7 @@ class Session:
                 f"expected explain_class of int64 [{len(image)}], found {explain_class.dtype} "
                 f"{list(explain_class.shape)}"
             )
-        if explain_class.min() < _PREDICTED or explain_class.max() >= len(self.classes):
+        if explain_class.min() < PREDICTED or explain_class.max() >= len(self.classes):
             raise UsageError(
                 f"expected explain_class from 0 to {len(self.classes) - 1}, or -1 for the predicted class, found "
                 f"{explain_class.min()} to {explain_class.max()}"
@@ -256,31 +269,49 @@ class Session:
     def _pixels(self, frame: Frame) -> np.ndarray:
         return self.preprocessing.array(frame, exact=self._exact_resize)
 
-    def _numbers(self, names: Sequence[ExplainClass]) -> list[int]:
-        return [_PREDICTED if name is None else self._index.number(name) for name in names]
+    def _view(self, frame: Frame) -> View:
+        return self.preprocessing.view(frame.height, frame.width)
 
-    def _run_frames(self, frames: Sequence[Any], wanted: list[int], color: ColorOrder) -> list[Result]:
+    def _numbers(self, names: Sequence[ExplainClass]) -> list[int]:
+        return [PREDICTED if name is None else self._index.number(name) for name in names]
+
+    def _run_frames(self, frames: Sequence[Any], wanted: list[int], color: ColorOrder) -> Sequence[Result]:
         results: list[Result] = []
+        if self._cutting is not None:
+            for frame, number in zip(frames, wanted, strict=True):
+                results += self._run_parts(as_frame(frame, color), [number], color, self._cutting)
+            return results
         step = self.metadata.max_batch
         for start in range(0, len(frames), step):
             chunk = [as_frame(frame, color) for frame in frames[start : start + step]]
             images = np.stack([self._pixels(frame) for frame in chunk])
-            results += self._results(images, chunk, wanted[start : start + step], color)
+            results += self._results(images, list(map(self._view, chunk)), wanted[start : start + step], color)
         return results
 
-    def _run_frame(self, frame: Frame, wanted: list[int], color: ColorOrder) -> list[Result]:
+    def _run_frame(self, frame: Frame, wanted: list[int], color: ColorOrder) -> Sequence[Result]:
+        if self._cutting is not None:
+            return self._run_parts(frame, wanted, color, self._cutting)
         image = self._pixels(frame)[np.newaxis]
+        view = self._view(frame)
         if self.shares_classes and wanted:
-            return self._results(image, [frame] * len(wanted), wanted, color)
+            return self._results(image, [view] * len(wanted), wanted, color)
         results: list[Result] = []
         step = self.metadata.max_batch
         for start in range(0, len(wanted), step):
             chunk = wanted[start : start + step]
             images = image if len(chunk) == 1 else np.repeat(image, len(chunk), axis=0)
-            results += self._results(images, [frame] * len(chunk), chunk, color)
+            results += self._results(images, [view] * len(chunk), chunk, color)
         return results
 
-    def _results(self, images: np.ndarray, frames: list[Frame], wanted: list[int], color: ColorOrder) -> list[Result]:
+    def _run_parts(self, frame: Frame, wanted: list[int], color: ColorOrder, cutting: Cutting) -> Sequence[TiledResult]:
+        layout = cutting.layout(frame.height, frame.width, self.preprocessing, self.metadata.grid)
+
+        def classify(images: np.ndarray, views: Sequence[View], numbers: list[int]) -> list[Result]:
+            return self._results(images, views, numbers, color)
+
+        return run_parts(frame, layout, wanted, classify, batch=self.metadata.max_batch, exact=self._exact_resize)
+
+    def _results(self, images: np.ndarray, views: Sequence[View], wanted: list[int], color: ColorOrder) -> list[Result]:
         logits, heatmaps, bases = self.run(images, np.array(wanted, np.int64))
         return [
             Result(
@@ -288,11 +319,11 @@ class Session:
                 heatmaps[i],
                 float(bases[i]),
                 classes=self.classes,
-                view=self.preprocessing.view(frame.height, frame.width),
-                explained_index=None if wanted[i] == _PREDICTED else wanted[i],
+                view=view,
+                explained_index=None if wanted[i] == PREDICTED else wanted[i],
                 color=color,
                 activation=self.metadata.activation,
                 thresholds=self.metadata.thresholds,
             )
-            for i, frame in enumerate(frames)
+            for i, view in enumerate(views)
         ]

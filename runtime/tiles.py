@@ -1,0 +1,199 @@
+"""Runs the parts of a frame, such as its tiles, as one batch, and says about the frame what they say together.
+
+How a frame is cut is in `cutting`, how heatmaps are put together in `stitching`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgex.runtime.frames import Frame, as_frame
+from edgex.runtime.result import Result
+
+if TYPE_CHECKING:
+    from edgex.runtime.cutting import Layout
+    from edgex.runtime.preprocessing import View
+    from edgex.runtime.stitching import PartBox
+
+PREDICTED = -1
+"""Stands for the predicted class, as in the model's input explain_class."""
+
+
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """A part of a frame and what the model says about it."""
+
+    box: PartBox
+    """(top, left, bottom, right): rows top..bottom-1 and columns left..right-1 of the frame."""
+    result: Result
+    """In the tile's own pixels; its heatmap explains the same class as the frame's."""
+
+    @property
+    def label(self) -> str:
+        """The class that the model predicts for the tile alone."""
+        return self.result.label
+
+    @property
+    def score(self) -> float:
+        """That class's probability, 0 to 1."""
+        return self.result.score
+
+    @property
+    def explained_score(self) -> float:
+        """The tile's probability of the class that the heatmap explains."""
+        return float(self.result.probabilities[self.result.explained_index])
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: box [top, left, bottom, right], label, index, score and explained_score."""
+        return {
+            "box": list(self.box),
+            "label": self.label,
+            "index": self.result.index,
+            "score": self.score,
+            "explained_score": self.explained_score,
+        }
+
+
+class TiledResult(Result):
+    """One frame's classes and the heatmap of one class, put together from its tiles.
+
+    tiles: what was run: tiles, or one part per region of interest.
+
+    The strongest tile counts: a class's probability in the frame is the highest that it has in a tile, so the frame's
+    probabilities do not add up to 1, and a small thing in one tile is not averaged away by all others. `label` is the
+    class of the highest probability, `logits` holds each class's logit in the tile where it is most probable.
+
+    heatmap: float32 [rows, columns] over what the tiles cover, 0 where nothing was looked at; `view` says where it
+        lies. Its sum is the evidence of all patches, each times the weight of its tile there: evidence in an overlap
+        counts once, as a weighted mean, and outside of the regions of interest or in padding not at all.
+    base: the sum of the tiles' bases. Where tiles do not overlap and nothing is left out, heatmap.sum() + base is the
+        sum of the tiles' scores for the explained class (the logit less the mean logit, or the logit itself where the
+        model is multi-label).
+    """
+
+    def __init__(self, tiles: Sequence[Tile], layout: Layout, explained_index: int) -> None:
+        self.tiles = tuple(tiles)
+        self.layout = layout
+        results = [tile.result for tile in self.tiles]
+        logits, self._probabilities = self.pooled(results)
+        super().__init__(
+            logits,
+            layout.stitching.stitch([result.heatmap for result in results]),
+            self.base_of([result.base for result in results]),
+            classes=results[0].classes,
+            view=layout.stitching.view,
+            explained_index=explained_index,
+            color=results[0].color,
+            activation=results[0].activation,
+            thresholds=results[0].thresholds,
+        )
+
+    @staticmethod
+    def pooled(results: Sequence[Result]) -> tuple[np.ndarray, np.ndarray]:
+        """The frame's logits and probabilities, float32 [C] each, of the tiles' results."""
+        probabilities = np.array([result.probabilities for result in results])
+        strongest = probabilities.argmax(axis=0)
+        logits = [results[tile].logits[index] for index, tile in enumerate(strongest)]
+        return np.array(logits, np.float32), probabilities.max(axis=0)
+
+    @staticmethod
+    def base_of(bases: Sequence[float]) -> float:
+        """The frame's base, in logits, of the tiles' bases."""
+        return float(sum(bases))
+
+    @property
+    def probabilities(self) -> np.ndarray:  # type: ignore[override]
+        """Of each class, its probability in the tile where it is most probable, float32 [C]; they do not sum to 1."""
+        return self._probabilities
+
+    @cached_property
+    def index(self) -> int:
+        """Position in `classes` of the class that is most probable in a tile."""
+        return int(self.probabilities.argmax())
+
+    @property
+    def strongest(self) -> Tile:
+        """The tile in which the explained class is most probable."""
+        return max(self.tiles, key=lambda tile: tile.explained_score)
+
+    def order(self, k: int) -> list[int]:
+        """Positions in `classes` of the k most probable classes, most probable first."""
+        return [int(index) for index in np.argsort(-self.probabilities, kind="stable")[:k]]
+
+    def heatmap_on(self, frame: Any = None) -> np.ndarray:
+        """The heatmap in frame coordinates, see `Result.heatmap_on`; NaN where no tile saw it, or outside the ROI."""
+        heat = super().heatmap_on(frame)
+        seen = self.layout.stitching.seen
+        return heat if seen is None else np.where(seen, heat, np.float32(np.nan))
+
+    def overlay(
+        self, frame: Any, colormap: str = "turbo", opacity: float = 0.6, limit: float | None = None
+    ) -> np.ndarray:
+        """The frame with the heatmap drawn over it, see `Result.overlay`; limit in logits per cell of `heatmap`."""
+        checked = as_frame(frame, self.color)
+        drawn = super().overlay(checked, colormap, opacity, limit)
+        seen = self.layout.stitching.seen
+        if seen is not None:
+            picture = checked.region(0, checked.height, 0, checked.width)
+            if checked.color != self.color:
+                picture = picture[..., ::-1]
+            np.copyto(drawn, picture, where=~seen[..., np.newaxis])
+        return drawn
+
+    def to_dict(self, top: int = 5) -> dict[str, Any]:
+        """As `Result.to_dict`, with tiles (see `Tile.to_dict`) and roi: polygons of [x, y] in frame pixels."""
+        return {
+            **super().to_dict(top),
+            "tiles": [tile.to_dict() for tile in self.tiles],
+            "roi": [[list(point) for point in polygon] for polygon in self.layout.polygons],
+        }
+
+
+Classify = Callable[[np.ndarray, "Sequence[View]", list[int]], list[Result]]
+"""uint8 [N, H, W, 3] at the model's size, N views and N classes to explain (-1: the predicted one) -> N results."""
+
+
+def run_parts(
+    frame: Frame,
+    layout: Layout,
+    wanted: Sequence[int],
+    classify: Classify,
+    *,
+    batch: int,
+    exact: bool = True,
+    kind: type[TiledResult] = TiledResult,
+) -> list[TiledResult]:
+    """One result for each of the wanted classes; -1 stands for the class that the frame is said to show.
+
+    layout: of the frame's size. batch: most pictures that `classify` takes. exact: see `Preprocessing.array`.
+
+    Naming a class costs one pass per part. The frame's own class is known after the first pass only: parts that
+    predict another class take a second pass, which explains it.
+    """
+    pixels = np.stack([layout.preprocessing.array(frame.part(*box), exact=exact) for box in layout.boxes])
+
+    def run(parts: Sequence[int], number: int) -> list[Result]:
+        results: list[Result] = []
+        for start in range(0, len(parts), batch):
+            chunk = list(parts[start : start + batch])
+            # All parts in their order need no copy.
+            images = pixels[chunk[0] : chunk[-1] + 1] if len(chunk) == chunk[-1] - chunk[0] + 1 else pixels[chunk]
+            results += classify(images, [layout.views[part] for part in chunk], [number] * len(chunk))
+        return results
+
+    def together(number: int) -> TiledResult:
+        results = run(range(len(pixels)), number)
+        if number == PREDICTED:
+            number = int(kind.pooled(results)[1].argmax())
+            others = [part for part, result in enumerate(results) if result.index != number]
+            for part, again in zip(others, run(others, number), strict=True):
+                results[part] = again
+        tiles = [Tile(box, result) for box, result in zip(layout.boxes, results, strict=True)]
+        return kind(tiles, layout, number)
+
+    return [together(number) for number in wanted]
