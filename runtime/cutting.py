@@ -36,7 +36,7 @@ class Cutting:
     tiles: (rows, columns), or None for one part per region of interest.
     overlap: of neighbouring tiles, as a share of a tile's side, from 0 to below 0.9.
     rois: what is looked at; empty for the whole frame. Of tiles, those that touch a region are run.
-    shifts: n for n x n views of the frame, each shifted by 1/n of a patch; 1 for none.
+    shifts: n for n x n views of the frame, each shifted by 1/n of a patch, instead of tiles and regions; 1 for none.
     """
 
     tiles: tuple[int, int] | None = None
@@ -54,6 +54,14 @@ class Cutting:
             return cls(rois=rois) if rois else None
         return cls(_read_tiles(tiles), _read_overlap(OVERLAP if overlap is None else overlap), rois)
 
+    @classmethod
+    def shifted(cls, shifts: Any) -> Cutting:
+        """n x n shifted views; UsageError for less than 2 or more than `MOST_PARTS` allow."""
+        most = math.isqrt(MOST_PARTS)
+        if not _is_whole(shifts) or not 2 <= shifts <= most:
+            raise UsageError(f"expected a number from 2 to {most}, found {shifts!r:.60}", argument="shifts")
+        return cls(shifts=int(shifts))
+
     def layout(self, height: int, width: int, preprocessing: Preprocessing, grid: tuple[int, int]) -> Layout:
         """The parts of a frame of height x width pixels.
 
@@ -62,7 +70,7 @@ class Cutting:
 
         Raises UsageError where the frame is too small for the parts, or a region lies outside of it.
         """
-        return _layout(self, height, width, replace(preprocessing, resize=preprocessing.image_size), grid)
+        return _layout(self, height, width, preprocessing, grid)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +110,7 @@ def _layout(cutting: Cutting, height: int, width: int, preprocessing: Preprocess
     polygons = tuple(roi.in_pixels(height, width) for roi in cutting.rois)
     inside = regions_of_interest.mask(polygons, height, width) if polygons else None
     if cutting.shifts > 1:
-        boxes = _shifted(cutting.shifts, height, width, grid)
+        boxes = _shifted(cutting.shifts, preprocessing.view(height, width), grid)
     elif cutting.tiles is not None:
         boxes = _tiles(cutting.tiles, cutting.overlap, height, width, grid)
     else:
@@ -114,7 +122,8 @@ def _layout(cutting: Cutting, height: int, width: int, preprocessing: Preprocess
     if len(boxes) > MOST_PARTS:
         raise UsageError(f"expected at most {MOST_PARTS} regions, found {len(boxes)}", argument="roi")
     ramps = cutting.tiles is not None
-    return Layout((height, width), tuple(boxes), preprocessing, polygons, grid, ramps, cutting.shifts, inside)
+    whole = replace(preprocessing, resize=preprocessing.image_size)
+    return Layout((height, width), tuple(boxes), whole, polygons, grid, ramps, cutting.shifts, inside)
 
 
 def _tiles(tiles: tuple[int, int], overlap: float, height: int, width: int, grid: tuple[int, int]) -> list[PartBox]:
@@ -132,18 +141,21 @@ def _tiles(tiles: tuple[int, int], overlap: float, height: int, width: int, grid
     return _products(*spans)
 
 
-def _shifted(shifts: int, height: int, width: int, grid: tuple[int, int]) -> list[PartBox]:
-    """Views as large as the frame less (shifts - 1) / shifts of a patch."""
+def _shifted(shifts: int, view: View, grid: tuple[int, int]) -> list[PartBox]:
+    """Views of what the model sees of a frame, each smaller than that by (shifts - 1) / shifts of a patch."""
     spans = []
-    for length, cells in zip((height, width), grid, strict=True):
-        if length < shifts * cells:
+    for axis, name in enumerate(("rows", "columns")):
+        start, stop = math.ceil(view.seen[axis] - 0.5), math.ceil(view.seen[axis + 2] - 0.5)
+        patch = view.image_size[axis] * view.scale[axis] / grid[axis]
+        if patch < shifts:
             raise UsageError(
-                f"expected a frame of at least {shifts * grid[1]}x{shifts * grid[0]} pixels for {shifts}x{shifts} "
-                f"shifts of a whole pixel, found {width}x{height}",
+                f"expected patches of at least {shifts} pixels of the frame, of which each shift is a part, found "
+                f"{name} of {patch:.3g} pixels; a frame of {view.frame_size[1]}x{view.frame_size[0]} takes fewer",
                 argument="shifts",
             )
-        side = round(length * cells / (cells + (shifts - 1) / shifts))
-        spans.append(_spread(shifts, min(side, length - shifts + 1), length))
+        patches = (stop - start) / patch
+        side = round((stop - start) * patches / (patches + (shifts - 1) / shifts))
+        spans.append([(start + low, start + high) for low, high in _spread(shifts, side, stop - start)])
     return _products(*spans)
 
 
@@ -173,7 +185,7 @@ def _bounds(polygon: Sequence[tuple[float, float]], grid: tuple[int, int]) -> Pa
 def _read_tiles(value: Any) -> tuple[int, int]:
     try:
         rows, columns = value
-        usable = all(isinstance(side, (int, np.integer)) and not isinstance(side, bool) for side in (rows, columns))
+        usable = _is_whole(rows) and _is_whole(columns)
     except (TypeError, ValueError):
         usable = False
     if not usable or rows < 1 or columns < 1:
@@ -181,6 +193,10 @@ def _read_tiles(value: Any) -> tuple[int, int]:
     if rows * columns > MOST_PARTS:
         raise UsageError(f"expected at most {MOST_PARTS} tiles, found {rows}x{columns}", argument="tiles")
     return int(rows), int(columns)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def _read_overlap(value: Any) -> float:

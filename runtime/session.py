@@ -17,7 +17,7 @@ from edgex.runtime.cutting import Cutting
 from edgex.runtime.errors import ArtefactError, UsageError
 from edgex.runtime.frames import ColorOrder, Frame, as_frame
 from edgex.runtime.result import Result
-from edgex.runtime.tiles import PREDICTED, TiledResult, run_parts
+from edgex.runtime.tiles import PREDICTED, ShiftedResult, Tiled, TiledResult, run_parts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -201,6 +201,24 @@ class Session:
         results = self._run_frame(as_frame(frame, color), wanted, color)
         return results if several else results[0]
 
+    def finer(
+        self, frame: Any, shifts: int = 2, explain: ExplainClass = None, color: ColorOrder = "rgb"
+    ) -> ShiftedResult:
+        """As a call for one picture, with a heatmap of `shifts` times as many rows and columns.
+
+        The model looks at shifts x shifts views of what it sees of the frame, each shifted by 1/shifts of a patch, and
+        the finer heatmap is their mean: shifts^2 passes for a class that is named, and up to twice as many for the
+        predicted one.
+
+        Raises UsageError where `shifts` is not from 2 to 16, a shift would be less than a pixel of the frame, or the
+        session has tiles or regions of interest.
+        """
+        if self._cutting is not None:
+            raise UsageError("expected a session without tiles and roi for a finer heatmap, found one that has them")
+        checked = as_frame(frame, color)
+        (result,) = self._run_parts(checked, self._numbers([explain]), color, Cutting.shifted(shifts), ShiftedResult)
+        return result
+
     def run(self, image: np.ndarray, explain_class: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """One inference on pictures that are preprocessed already (see `preprocessing`), without results.
 
@@ -279,7 +297,7 @@ class Session:
         results: list[Result] = []
         if self._cutting is not None:
             for frame, number in zip(frames, wanted, strict=True):
-                results += self._run_parts(as_frame(frame, color), [number], color, self._cutting)
+                results += self._run_parts(as_frame(frame, color), [number], color, self._cutting, TiledResult)
             return results
         step = self.metadata.max_batch
         for start in range(0, len(frames), step):
@@ -290,7 +308,7 @@ class Session:
 
     def _run_frame(self, frame: Frame, wanted: list[int], color: ColorOrder) -> Sequence[Result]:
         if self._cutting is not None:
-            return self._run_parts(frame, wanted, color, self._cutting)
+            return self._run_parts(frame, wanted, color, self._cutting, TiledResult)
         image = self._pixels(frame)[np.newaxis]
         view = self._view(frame)
         if self.shares_classes and wanted:
@@ -303,13 +321,16 @@ class Session:
             results += self._results(images, [view] * len(chunk), chunk, color)
         return results
 
-    def _run_parts(self, frame: Frame, wanted: list[int], color: ColorOrder, cutting: Cutting) -> Sequence[TiledResult]:
+    def _run_parts(
+        self, frame: Frame, wanted: list[int], color: ColorOrder, cutting: Cutting, kind: type[Tiled]
+    ) -> Sequence[Tiled]:
         layout = cutting.layout(frame.height, frame.width, self.preprocessing, self.metadata.grid)
 
         def classify(images: np.ndarray, views: Sequence[View], numbers: list[int]) -> list[Result]:
             return self._results(images, views, numbers, color)
 
-        return run_parts(frame, layout, wanted, classify, batch=self.metadata.max_batch, exact=self._exact_resize)
+        most, exact = self.metadata.max_batch, self._exact_resize
+        return run_parts(frame, layout, wanted, classify, batch=most, exact=exact, kind=kind)
 
     def _results(self, images: np.ndarray, views: Sequence[View], wanted: list[int], color: ColorOrder) -> list[Result]:
         logits, heatmaps, bases = self.run(images, np.array(wanted, np.int64))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -154,6 +154,30 @@ class TiledResult(Result):
         }
 
 
+class ShiftedResult(TiledResult):
+    """One frame's classes and a finer heatmap of one class, from shifted views of it; see `Session.finer`.
+
+    tiles: the views. They show the same thing, so the frame's logits, probabilities and base are their means.
+
+    heatmap: float32 [rows, columns], `shifts` times as many of each as the model's grid; each cell is the mean over the
+        views that see it. heatmap.sum() + base is about the mean of the views' scores: places at the border, which
+        fewer views see, weigh as much as others.
+    """
+
+    @staticmethod
+    def pooled(results: Sequence[Result]) -> tuple[np.ndarray, np.ndarray]:
+        """See `TiledResult`."""
+        logits = np.mean([result.logits for result in results], axis=0, dtype=np.float64)
+        probabilities = np.mean([result.probabilities for result in results], axis=0, dtype=np.float64)
+        return logits.astype(np.float32), probabilities.astype(np.float32)
+
+    @staticmethod
+    def base_of(bases: Sequence[float]) -> float:
+        """See `TiledResult`."""
+        return float(np.mean(bases))
+
+
+Tiled = TypeVar("Tiled", bound=TiledResult)
 Classify = Callable[[np.ndarray, "Sequence[View]", list[int]], list[Result]]
 """uint8 [N, H, W, 3] at the model's size, N views and N classes to explain (-1: the predicted one) -> N results."""
 
@@ -166,11 +190,12 @@ def run_parts(
     *,
     batch: int,
     exact: bool = True,
-    kind: type[TiledResult] = TiledResult,
-) -> list[TiledResult]:
+    kind: type[Tiled],
+) -> list[Tiled]:
     """One result for each of the wanted classes; -1 stands for the class that the frame is said to show.
 
-    layout: of the frame's size. batch: most pictures that `classify` takes. exact: see `Preprocessing.array`.
+    layout: of the frame's size. batch: most pictures that `classify` takes. exact: see `Preprocessing.array`. kind: of
+        the results.
 
     Naming a class costs one pass per part. The frame's own class is known after the first pass only: parts that
     predict another class take a second pass, which explains it.
@@ -186,7 +211,7 @@ def run_parts(
             results += classify(images, [layout.views[part] for part in chunk], [number] * len(chunk))
         return results
 
-    def together(number: int) -> TiledResult:
+    def together(number: int) -> Tiled:
         results = run(range(len(pixels)), number)
         if number == PREDICTED:
             number = int(kind.pooled(results)[1].argmax())
