@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edgex.errors import ArtefactError, UnsupportedError
-from edgex.importers import transformers_vit
+from edgex.importers.transformers import registry
 from edgex.models.backbones.options import OPTIONS, checked_options
 from edgex.runtime import schema
 from edgex.runtime.json_text import read_json
@@ -33,8 +33,6 @@ FILES = (CONFIG, PREPROCESSOR, OPEN_CLIP)
 Source = Path | str
 """What states something: a file, or the name of an entry in a library's own list of published weights."""
 
-# transformers' classes whose tensors `edgex.importers.state_dicts` knows.
-_TRANSFORMERS = ("CLIPModel", "CLIPVisionModel", "CLIPVisionModelWithProjection")
 # Arguments of timm's models that leave the structure and the result of inference as they are, and those read here.
 _TIMM_ARGUMENTS = (
     *("num_classes", "in_chans", "img_size", "global_pool", "pretrained", "checkpoint_path"),
@@ -102,15 +100,18 @@ def beside(weights: str | os.PathLike[str]) -> Stated:
     if open_clip.is_file() and (weights.name.startswith("open_clip") or not config.is_file()):
         read_open_clip(open_clip, _object(read_json(open_clip), open_clip), stated)
         return stated
+    any_size = None
     content = read_json(config) if config.is_file() else None
     if not isinstance(content, dict):
         content = {}  # some other program's file
     if isinstance(content.get("architecture"), str) or isinstance(content.get("pretrained_cfg"), dict):
         read_timm(config, content, stated)
     elif "architectures" in content or "model_type" in content:
-        _read_transformers(config, content, stated)
+        any_size = _read_transformers(config, content, stated)
     if (processor := folder / PREPROCESSOR).is_file():
         _read_processor(processor, _object(read_json(processor), processor), stated)
+    if any_size is not None and "image_size" not in stated.sources:
+        _add_size(stated, config, "image_size", any_size)
     return stated
 
 
@@ -148,31 +149,23 @@ def read_timm(file: Source, content: Mapping[str, Any], stated: Stated) -> None:
     _add_mode(stated, file, cfg.get("crop_mode") or "center", {"center": False, "squash": True})
 
 
-def _read_transformers(file: Path, content: Mapping[str, Any], stated: Stated) -> None:
-    architectures = content.get("architectures")
-    named = architectures[0] if isinstance(architectures, list) and architectures else content.get("model_type")
-    if named == transformers_vit.NAME:
-        stated.add(
-            file,
-            arch=transformers_vit.timm_architecture(content),
-            pooling="token",
-            classes=_labels(content.get("id2label"), file),
-        )
-        if content.get("layer_norm_eps") not in (None, 1e-6):
-            stated.notes += (
-                f"layer_norm_eps {content['layer_norm_eps']} of {file.name} is taken as timm's 1e-06, which moves "
-                "probabilities by less than 0.00001",
-            )
-    elif named not in (*_TRANSFORMERS, "clip", "clip_vision_model"):
-        known = f"{', '.join(_TRANSFORMERS)} or {transformers_vit.NAME}"
-        raise UnsupportedError(
-            f"{file}: {named} (transformers) is not supported yet: expected {known} of transformers, a "
-            "VisionTransformer of timm or a CLIP model of open_clip; such a model of timm can be fine-tuned on "
-            "the same pictures with edgex train"
-        )
-    vision = _object(content.get("vision_config") or content, file, "vision_config")
-    _add_size(stated, file, "image_size", vision.get("image_size"))
+def _read_transformers(file: Path, content: Mapping[str, Any], stated: Stated) -> tuple[int, int] | None:
+    """Reads transformers' config.json; returns the size of a model that takes pictures of any other size as well."""
+    name = registry.class_of(content)
+    if name is None:
+        raise UnsupportedError(f"{file}: expected architectures with the name of a class, found none")
+    stated.add(file, classes=_labels(content.get("id2label"), file))
     _add_problem(stated, file, content.get("problem_type"))
+    described = registry.describe(name, content, str(file))
+    if described is None:
+        vision = _object(content.get("vision_config") or content, file, "vision_config")
+        _add_size(stated, file, "image_size", vision.get("image_size"))
+        return None
+    stated.add(file, arch=described.arch, options=described.options or None, pooling=described.pooling)
+    if described.resizes:
+        return described.image_size
+    _add_size(stated, file, "image_size", described.image_size)
+    return None
 
 
 def _add_problem(stated: Stated, file: Path, problem: Any) -> None:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from edgex.errors import MismatchError
-from edgex.importers import transformers_vit
+from edgex.importers.transformers import registry, zero_shot_clip
 from edgex.importers.values import check_weights
 from edgex.models.backbones import Architecture
 
@@ -37,10 +36,11 @@ _TIMM_HEAD = ("head.weight", "head.bias")
 _MARKS: dict[Library, tuple[str, ...]] = {
     "timm": ("patch_embed.proj.weight",),
     "open_clip": ("visual.conv1.weight", "class_embedding"),  # ResNets, too, have a conv1
-    "transformers": (
-        "vision_model.embeddings.patch_embedding.weight",
-        "embeddings.patch_embedding.weight",
-        transformers_vit.MARK,
+    "transformers": tuple(
+        f"{base}{mark}"
+        for family in registry.families().values()
+        for base in ("", *family.names.bases)
+        for mark in family.names.marks
     ),
 }
 
@@ -64,9 +64,9 @@ class StateDict:
 def sort_tensors(tensors: Mapping[str, Tensor], architecture: Architecture, *, source: str) -> StateDict:
     """Recognises a state dict and renames its tensors for an architecture.
 
-    timm names go to timm architectures, open_clip names to open_clip ones, transformers' CLIP names to either: to
-    open_clip with their projection, to timm without it; its ViTForImageClassification to timm. Raises MismatchError
-    where the names are of another library than the architecture, or of none.
+    timm names go to timm architectures, open_clip names to open_clip ones, transformers' to timm; its CLIP names with
+    their projection to open_clip as well. Raises MismatchError where the names are of another library than the
+    architecture, or of none.
     """
     tensors = {
         name: tensor for name, tensor in tensors.items() if not _LEFTOVERS.fullmatch(name) and not _is_count(tensor)
@@ -127,113 +127,10 @@ def _sort_open_clip(tensors: Mapping[str, Tensor]) -> StateDict:
 
 
 def _sort_transformers(tensors: Mapping[str, Tensor], architecture: Architecture, source: str) -> StateDict:
-    if transformers_vit.MARK in tensors:
-        return dataclasses.replace(_sort_timm(transformers_vit.timm_tensors(tensors), source), library="transformers")
-    # A bare CLIPVisionModel may be saved with or without the prefix of its only part.
-    if not any(name.startswith("vision_model.") for name in tensors):
-        tensors = {f"vision_model.{name}": tensor for name, tensor in tensors.items()}
-    parts: dict[str, dict[str, Tensor]] = {"vision_model.": {}, "text_model.": {}, "": {}}
-    for name, tensor in tensors.items():
-        prefix = next(prefix for prefix in parts if name.startswith(prefix))
-        parts[prefix][name.removeprefix(prefix)] = tensor
-    others = parts[""]
-    visual_projection = others.pop("visual_projection.weight", None)
-    text_projection = others.pop("text_projection.weight", None)
-    logit_scale = others.pop("logit_scale", None)
-
-    if architecture.family == "timm":
-        image = _renamed(parts["vision_model."], _timm_name, pack="qkv.{}")
-        for name in ("cls_token", "pos_embed"):
-            if name in image:
-                image[name] = image[name].reshape(1, -1, image[name].shape[-1])
-    else:
-        image = _renamed(parts["vision_model."], _open_clip_vision_name, pack="in_proj_{}")
-        if visual_projection is None:
-            raise MismatchError(
-                f"{source}: missing tensor 'visual_projection.weight' that {architecture.name} needs: "
-                "weights without projection go to timm's vit_base_patch32_clip_quickgelu_224 or the like"
-            )
-        image["proj"] = visual_projection.T.contiguous()
-    text: dict[str, Tensor] = {}
-    if parts["text_model."]:
-        text = _renamed(parts["text_model."], _open_clip_text_name, pack="in_proj_{}")
-        if text_projection is not None:
-            text["text_projection"] = text_projection.T.contiguous()
-    if logit_scale is not None:
-        text["logit_scale"] = logit_scale
-    return StateDict("transformers", image | others, {}, text)
-
-
-def _renamed(tensors: Mapping[str, Tensor], rename: Callable[[str], str], *, pack: str) -> dict[str, Tensor]:
-    """Renames transformers' CLIP tensors; packs query, key and value projections, in that order, into one."""
-    result: dict[str, Tensor] = {}
-    waiting: dict[str, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        match = re.fullmatch(r"(encoder\.layers\.\d+\.self_attn\.)([qkv])_proj\.(weight|bias)", name)
-        if match:
-            packed = rename(match[1] + pack.format(match[3]))
-            waiting.setdefault(packed, {})[match[2]] = tensor
-        else:
-            result[rename(name)] = tensor
-    for packed, parts in waiting.items():
-        # An incomplete triple stays incomplete and is then reported as misshapen.
-        result[packed] = torch.cat([parts[part] for part in "qkv" if part in parts])
-    return result
-
-
-def _replaced(name: str, replacements: Iterable[tuple[str, str]]) -> str:
-    for old, new in replacements:
-        name = re.sub(old, new, name)
-    return name
-
-
-def _timm_name(name: str) -> str:
-    return _replaced(
-        name,
-        (
-            (r"^embeddings\.class_embedding$", "cls_token"),
-            (r"^embeddings\.position_embedding\.weight$", "pos_embed"),
-            (r"^embeddings\.patch_embedding\.", "patch_embed.proj."),
-            (r"^pre_layrnorm\.", "norm_pre."),
-            (r"^post_layernorm\.", "norm."),
-            (r"^encoder\.layers\.", "blocks."),
-            (r"\.layer_norm([12])\.", r".norm\1."),
-            (r"\.self_attn\.out_proj\.", ".attn.proj."),
-            (r"\.self_attn\.", ".attn."),
-        ),
-    )
-
-
-_OPEN_CLIP_BLOCKS = (
-    (r"^encoder\.layers\.", "transformer.resblocks."),
-    (r"\.layer_norm([12])\.", r".ln_\1."),
-    (r"\.self_attn\.", ".attn."),
-    (r"\.mlp\.fc1\.", ".mlp.c_fc."),
-    (r"\.mlp\.fc2\.", ".mlp.c_proj."),
-)
-
-
-def _open_clip_vision_name(name: str) -> str:
-    return _replaced(
-        name,
-        (
-            (r"^embeddings\.class_embedding$", "class_embedding"),
-            (r"^embeddings\.position_embedding\.weight$", "positional_embedding"),
-            (r"^embeddings\.patch_embedding\.", "conv1."),
-            (r"^pre_layrnorm\.", "ln_pre."),
-            (r"^post_layernorm\.", "ln_post."),
-            *_OPEN_CLIP_BLOCKS,
-        ),
-    )
-
-
-def _open_clip_text_name(name: str) -> str:
-    return _replaced(
-        name,
-        (
-            (r"^embeddings\.token_embedding\.", "token_embedding."),
-            (r"^embeddings\.position_embedding\.weight$", "positional_embedding"),
-            (r"^final_layer_norm\.", "ln_final."),
-            *_OPEN_CLIP_BLOCKS,
-        ),
-    )
+    if architecture.family == "open_clip":
+        image, text = zero_shot_clip.open_clip_tensors(tensors, architecture, source=source)
+        return StateDict("transformers", image, {}, text)
+    family = registry.find(tensors)
+    assert family is not None, "recognised by its tensors"
+    renamed = family.names.renamed(tensors, architecture)
+    return dataclasses.replace(_sort_timm(renamed, source), library="transformers")
