@@ -24,7 +24,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def random_model() -> Callable[..., Any]:
-    """`random_model(name, classes=5, seed=0, image_size=None, pooling=None, head=None)`: see `_random_model`."""
+    """`random_model(name, classes=5, seed=0, image_size=None, pooling=None, ...)`: see `_random_model`."""
     return _random_model
 
 
@@ -66,8 +66,9 @@ def _random_model(
     classes: int = 5,
     seed: int = 0,
     *,
-    image_size: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
     pooling: str | None = None,
+    options: dict[str, Any] | None = None,
     head: str | None = None,
     alpha: float | None = None,
     activation: str = "softmax",
@@ -86,7 +87,7 @@ def _random_model(
     from edgex.models.backbones import architecture, build
     from edgex.models.self_explaining import Evidence
 
-    arch = architecture(name, image_size=image_size, pooling=pooling)
+    arch = architecture(name, image_size=image_size, pooling=pooling, options=options)
     backbone = build(arch)
     generator = torch.Generator().manual_seed(seed)
     weights = {key: _random_tensor(key, t, generator) for key, t in backbone.tensors().items()}
@@ -140,7 +141,7 @@ def _random_tensor(name: str, like: Any, generator: Any) -> Any:
     if any(part in name for part in ("pos_embed", "positional_embedding", "token", "class_embedding")):
         return 0.5 * noise
     if like.ndim == 1:
-        return 1 + 0.1 * noise if name.endswith(("weight", "gamma")) else 0.05 * noise
+        return 1 + 0.1 * noise if name.endswith(("weight", "gamma", "gamma_1", "gamma_2")) else 0.05 * noise
     fan_in = like.shape[0] if name == "proj" else math.prod(like.shape[1:])
     gain = 1.5 if "qkv" in name or "in_proj" in name else 1.0
     return gain * noise / math.sqrt(fan_in)

@@ -1,7 +1,7 @@
 """The options that change a named model's shape, with their types and bounds; no weights, no torch.
 
-Most names are those of the arguments of timm's VisionTransformer and Eva. A card is data from strangers: whatever is
-not in this list is refused before a model is built with it.
+Most names are those of the arguments of timm's VisionTransformer, Eva and Beit. A card is data from strangers: whatever
+is not in this list is refused before a model is built with it.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ _MOST_TOKENS = 256
 _flags = dict.fromkeys(
     (
         *("class_token", "no_embed_class", "pre_norm", "final_norm", "fc_norm"),
-        *("qkv_bias", "proj_bias", "qk_norm", "scale_mlp_norm"),
-        # Of Eva alone.
+        *("qkv_bias", "proj_bias", "qk_norm", "scale_attn_norm", "scale_mlp_norm"),
+        # Of Eva and Beit.
         *("qkv_fused", "swiglu_mlp", "scale_mlp", "scale_attn_inner", "attn_only_layer_scale"),
         *("use_abs_pos_emb", "use_rot_pos_emb", "rope_rotate_half"),
+        *("use_rel_pos_bias", "use_shared_rel_pos_bias"),
         *("use_pre_transformer_norm", "use_post_transformer_norm", "use_fc_norm"),
     ),
     schema.flag,

@@ -1,4 +1,7 @@
-"""timm's VisionTransformer models: which of them can be explained, and their parts under common names."""
+"""timm's ViTs: which of them can be explained, and their parts under common names.
+
+How a class lays out its modules is in `timm_vit`, `timm_eva` and `timm_beit`.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from edgex.errors import UnsupportedError, UsageError
 from edgex.models.backbones.architectures import Architecture
-from edgex.models.backbones.backbone import Block, Family, Parts, final_layer_norm
+from edgex.models.backbones.backbone import Family, Parts, final_layer_norm
 from edgex.models.backbones.options import shown
 from edgex.runtime.errors import first_line
 from edgex.runtime.preprocessing import Preprocessing
@@ -21,22 +24,15 @@ from edgex.utils.text import nearest
 
 def describe(model: str, options: Mapping[str, Any], pooling: str | None) -> tuple[tuple[int, int], str]:
     """The model's own image size (height, width), and the pooling given or its own."""
-    from timm.models.vision_transformer import VisionTransformer
-
     with torch.device("meta"):
         module = _create(model, options, **({"global_pool": pooling} if pooling else {}))
-    if type(module) is not VisionTransformer:
-        raise UnsupportedError(
-            f"timm/{model} is a {type(module).__name__}: edgex explains timm's VisionTransformer models"
-        )
+    _check_class(module, f"timm/{model}")
     size = module.patch_embed.img_size
     return (int(size[0]), int(size[1])), module.global_pool or "none"
 
 
 def create(architecture: Architecture) -> nn.Module:
     """timm's module without a head."""
-    from timm.models.vision_transformer import VisionTransformer
-
     name = architecture.name
     module = _create(
         architecture.model,
@@ -45,12 +41,10 @@ def create(architecture: Architecture) -> nn.Module:
         global_pool=architecture.pooling,
         dynamic_img_size=False,
     )
-    if type(module) is not VisionTransformer:
-        raise UnsupportedError(f"{name} is a {type(module).__name__}: edgex explains VisionTransformer models")
-    if module.pool_include_prefix and architecture.pooling == "avg":
+    _check_class(module, name)
+    if getattr(module, "pool_include_prefix", False) and architecture.pooling == "avg":
         raise UnsupportedError(f"{name} averages its class token in with the patches, which has no heatmap")
-    if module.dynamic_img_size:
-        raise UnsupportedError(f"{name} resizes its positions at run time: build it with a fixed image size")
+    _fill_constants(module)
     return module
 
 
@@ -84,23 +78,53 @@ def _create(model: str, options: Mapping[str, Any], **more: Any) -> Any:
     try:
         return timm.create_model(model, num_classes=0, **_arguments(options), **more)
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        if more.pop("dynamic_img_size", None) is not None and "'dynamic_img_size'" in str(error):
+            return _create(model, options, **more)  # Beit has fixed sizes only
         if "Token pooling needs" in str(error):  # timm's way of saying that there is no class token to pool
             raise UnsupportedError(f"timm/{model} has no token pooling ({error})") from error
         changed = f" with {shown(options)}" if options else ""
         raise UnsupportedError(f"timm/{model} cannot be built{changed}: {first_line(error)}") from error
 
 
+def _layout(module: Any) -> Any:
+    """What knows how a class of timm lays out its modules: `assemble` and `blocks`; None for another class."""
+    from timm.models.beit import Beit
+    from timm.models.eva import Eva
+    from timm.models.vision_transformer import VisionTransformer
+
+    from edgex.models.backbones import timm_beit, timm_eva, timm_vit
+
+    return {VisionTransformer: timm_vit, Eva: timm_eva, Beit: timm_beit}.get(type(module))
+
+
+def _check_class(module: Any, name: str) -> None:
+    if _layout(module) is None:
+        raise UnsupportedError(
+            f"{name} is a {type(module).__name__}: edgex explains timm's VisionTransformer, Eva and Beit models"
+        )
+
+
+def _fill_constants(module: nn.Module) -> None:
+    """Computes the tensors that no file holds, such as the angles of rotary positions; the weights stay away."""
+    with torch.device("cpu"):
+        for part in module.modules():
+            if part._non_persistent_buffers_set:
+                part.to_empty(device="cpu", recurse=False)
+                part.init_non_persistent_buffers()
+                for name, weight in list(part.named_parameters(recurse=False)):
+                    part.register_parameter(name, nn.Parameter(weight.detach().to("meta")))
+
+
 def adapt(module: Any, architecture: Architecture) -> Parts:
     """The parts of timm's module."""
-
-    def assemble(patches: Tensor) -> Tensor:
-        return module.norm_pre(module._pos_embed(module.patch_embed.norm(patches)))
-
+    layout = _layout(module)
     norm_after_pool = not isinstance(module.fc_norm, nn.Identity)
+    if norm_after_pool and not isinstance(module.norm, nn.Identity):
+        raise UnsupportedError(f"{architecture.name} norms its tokens before and after pooling: expected one norm")
     return Parts(
         patch_projection=module.patch_embed.proj,
-        assemble=assemble,
-        blocks=[_block(block, architecture.name) for block in module.blocks],
+        assemble=lambda patches: layout.assemble(module, patches),
+        blocks=layout.blocks(module, architecture.name),
         norm=final_layer_norm(module.fc_norm if norm_after_pool else module.norm, architecture),
         norm_after_pool=norm_after_pool,
         projection=lambda: None,
@@ -108,29 +132,6 @@ def adapt(module: Any, architecture: Architecture) -> Parts:
         width=module.embed_dim,
         output_width=module.embed_dim,
         preprocessing=_preprocessing(module, architecture.image_size),
-    )
-
-
-def _block(source: Any, name: str) -> Block:
-    from timm.models.vision_transformer import Attention
-    from timm.models.vision_transformer import Block as TimmBlock
-
-    if type(source) is not TimmBlock or type(source.attn) is not Attention:
-        raise UnsupportedError(f"{name} has {type(source).__name__} blocks: expected pre-norm attention")
-    attention = source.attn
-    if attention.gate is not None or not isinstance(attention.norm, nn.Identity):
-        raise UnsupportedError(f"{name} gates or normalises its attention output, which cannot be split")
-    plain = isinstance(attention.q_norm, nn.Identity) and isinstance(attention.k_norm, nn.Identity)
-    return Block(
-        module=source,
-        norm1=source.norm1,
-        packed_projection=lambda: (attention.qkv.weight, attention.qkv.bias),
-        prepare=None if plain else lambda query, key, _: (attention.q_norm(query), attention.k_norm(key)),
-        project=attention.proj,
-        gamma1=lambda: getattr(source.ls1, "gamma", None),
-        feed_forward=lambda x: source.ls2(source.mlp(source.norm2(x))),
-        heads=attention.num_heads,
-        head_dim=attention.head_dim,
     )
 
 

@@ -147,10 +147,10 @@ def test_preprocessing_is_the_librarys() -> None:
         ("timm/test_vit4", "ends in RmsNorm: edgex linearises a final LayerNorm"),
         (
             "timm/swin_tiny_patch4_window7_224",
-            "is a SwinTransformer: edgex explains timm's VisionTransformer",
+            "is a SwinTransformer: edgex explains timm's VisionTransformer, Eva and Beit models",
         ),
         ("timm/deit_tiny_distilled_patch16_224", "is a VisionTransformerDistilled"),
-        ("timm/beit_base_patch16_224", "is a Beit"),
+        ("timm/vit_relpos_base_patch16_224", "is a VisionTransformerRelPos"),
         ("timm/resnet18", "is a ResNet"),
         (
             "timm/vit_pwee_patch16_reg1_gap_256",
