@@ -29,23 +29,32 @@ class Predictor(Protocol):
         """One picture: its classes and the heatmap of `explain`, or of the predicted class."""
         ...
 
+    def explain_labels(self, frame: Path, /) -> list[Result]:
+        """One result for each label of a picture that is present, most probable first."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """Results by picture, in the order that was asked for, and the errors of pictures that could not be read."""
+    """Results by picture, in the order that was asked for, and the errors of pictures that could not be read.
+
+    explained: the results whose heatmaps are drawn, which are the results, or one for each label of each picture.
+    """
 
     results: tuple[tuple[Path, Result], ...]
     errors: tuple[EdgexError, ...]
+    explained: tuple[tuple[Path, Result], ...]
 
     def write_overlays(self, folder: str | os.PathLike[str]) -> list[Path]:
         """Writes each picture with its heatmap as <picture>.<explained class>.png; equal names are numbered."""
         stems = Counter(path.stem for path, _ in self.results)
+        numbers = {path: number for number, (path, _) in enumerate(self.results)}
         written: dict[Path, None] = {}
-        for number, (path, result) in enumerate(self.results):
+        for path, result in self.explained:
             label = class_components(result.classes)[result.explained_index]
             stem = shortened(path.stem, _MOST_STEM_BYTES)
             plain = [f"{stem}.{label}.png"] if stems[path.stem] == 1 else []
-            names = itertools.chain(plain, (f"{stem}.{n}.{label}.png" for n in itertools.count(number)))
+            names = itertools.chain(plain, (f"{stem}.{n}.{label}.png" for n in itertools.count(numbers[path])))
             target = next(target for name in names if (target := Path(folder) / name) not in written)
             save_picture(result.overlay(path), target)
             written[target] = None
@@ -57,6 +66,7 @@ def predict(
     pictures: Sequence[str | os.PathLike[str]],
     *,
     explain: str | None = None,
+    each_label: bool = False,
     provider: str = "auto",
     provider_options: Mapping[str, Any] | None = None,
     report: Callable[[str], None] = lambda _: None,
@@ -64,7 +74,8 @@ def predict(
     """Classifies and explains pictures.
 
     model: an exported file, a model file or a name of the zoo. pictures: files, and folders, which stand for every
-    picture below them. explain: the class to explain. Defaults to each picture's predicted class. provider,
+    picture below them. explain: the class to explain. Defaults to each picture's predicted class. each_label:
+    also explain every label that is present, of a multi-label model. provider,
     provider_options: for exported files, as `edgex.runtime.Session` takes them. report: called with lines for people.
 
     An unreadable picture becomes an error of the result, and the others are classified. Raises UsageError for an
@@ -72,14 +83,22 @@ def predict(
     """
     paths = _files(pictures, report)
     predictor = open_predictor(model, provider, provider_options)
+    if each_label and explain is not None:
+        raise UsageError("expected either one class to explain or each label, found both", argument="each_label")
     results: list[tuple[Path, Result]] = []
+    labelled: list[tuple[Path, Result]] = []
     errors: list[EdgexError] = []
     for path in paths:
         try:
-            results.append((path, predictor(path, explain=explain)))
+            result = predictor(path, explain=explain)
         except ImageError as error:
             errors.append(error)
-    return Predictions(tuple(results), tuple(errors))
+            continue
+        if each_label and not result.multi_label:
+            raise UsageError(f"{model} gives a picture one label, which is explained anyway", argument="each_label")
+        results.append((path, result))
+        labelled += [(path, found) for found in predictor.explain_labels(path)] if each_label else []
+    return Predictions(tuple(results), tuple(errors), tuple(labelled if each_label else results))
 
 
 def _files(entries: Sequence[str | os.PathLike[str]], report: Callable[[str], None] = lambda _: None) -> list[Path]:

@@ -219,6 +219,22 @@ class Session:
         (result,) = self._run_parts(checked, self._numbers([explain]), color, Cutting.shifted(shifts), ShiftedResult)
         return result
 
+    def explain_labels(self, frame: Any, threshold: float | None = None, color: ColorOrder = "rgb") -> list[Result]:
+        """One result for each label of one picture that is present, most probable first; none where none is.
+
+        frame, color: as for a call. threshold: as in `Result.labels`.
+
+        Where `shares_classes`, it is one pass, for heatmaps of all classes, of which those of the labels are given
+        back: the classes of a multi-label model are few. Elsewhere it is one pass to find the labels, and one for each.
+        """
+        one = as_frame(frame, color)
+        asked = list(range(len(self.classes))) if self.shares_classes else self._numbers([None])
+        found = self._run_frame(one, asked, color)
+        present = found[0].present(threshold)
+        if self.shares_classes or not present:
+            return [found[index] for index in present]
+        return list(self._run_frame(one, present, color))
+
     def run(self, image: np.ndarray, explain_class: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """One inference on pictures that are preprocessed already (see `preprocessing`), without results.
 

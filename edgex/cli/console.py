@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from edgex.errors import UsageError
 from edgex.runtime.printable import printable, printable_json
 from edgex.utils.json import dumps
+
+if TYPE_CHECKING:
+    from edgex.runtime import Result
 
 EXIT_FAILURE = 1
 
@@ -52,6 +55,14 @@ def read_provider_options(entries: list[str] | None) -> dict[str, str] | None:
             raise UsageError(f"expected KEY=VALUE, such as device_id=1, found '{entry}'", argument="provider_options")
         options[key] = value
     return options or None
+
+
+def answer_of(result: Result, top: int) -> str:
+    """What a model says of a picture: its `top` classes, or all labels that are present where it is multi-label."""
+    named = result.labels() if result.multi_label else result.top(top)
+    if not named:
+        return f"no label, most probable {result.label} {100 * result.score:.1f}%"
+    return ", ".join(f"{label} {100 * score:.1f}%" for label, score in named)
 
 
 def print_json(value: Any) -> None:

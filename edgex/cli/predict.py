@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 
 from edgex.cli.command import Command
-from edgex.cli.console import EXIT_FAILURE, ProviderOptions, note, print_error, print_json, read_provider_options, say
+from edgex.cli.console import (
+    EXIT_FAILURE,
+    ProviderOptions,
+    answer_of,
+    note,
+    print_error,
+    print_json,
+    read_provider_options,
+    say,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -22,6 +31,10 @@ def predict(
     explain: Annotated[str | None, typer.Option(help="Explain this class instead of the predicted one.")] = None,
     top: Annotated[int, typer.Option(min=1, help="How many classes to print per picture.")] = 3,
     overlay: Annotated[Path | None, typer.Option(help="Folder to write overlay pictures (PNG) to.")] = None,
+    each_label: Annotated[
+        bool,
+        typer.Option("--each-label", help="Multi-label models: an overlay of every label that is present."),
+    ] = False,
     provider: Annotated[str, typer.Option(help="Exported files: execution provider, auto, cpu, cuda, ...")] = "auto",
     provider_options: ProviderOptions = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, heatmaps included.")] = False,
@@ -33,15 +46,22 @@ def predict(
     from edgex import prediction
 
     options = read_provider_options(provider_options)
-    found = prediction.predict(model, images, explain=explain, provider=provider, provider_options=options, report=note)
+    found = prediction.predict(
+        model,
+        images,
+        explain=explain,
+        each_label=each_label,
+        provider=provider,
+        provider_options=options,
+        report=note,
+    )
     for error in found.errors:
         print_error(error)
     if json:
         print_json([{"picture": str(path), **result.to_dict(top=top)} for path, result in found.results])
     else:
         for path, result in found.results:
-            best = ", ".join(f"{label} {100 * score:.1f}%" for label, score in result.top(top))
-            say(f"{path}: {best}" + (f" (explained: {result.explained})" if explain else ""))
+            say(f"{path}: {answer_of(result, top)}" + (f" (explained: {result.explained})" if explain else ""))
     for path in found.write_overlays(overlay) if overlay is not None else []:
         note(f"wrote {path}")
     if found.errors:

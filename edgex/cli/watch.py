@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from edgex.cli.command import Command
-from edgex.cli.console import EXIT_FAILURE, ProviderOptions, note, read_provider_options, say
+from edgex.cli.console import EXIT_FAILURE, ProviderOptions, answer_of, note, read_provider_options, say
 from edgex.errors import UsageError
 from edgex.runtime.printable import printable
 from edgex.utils.output import refuse_to_overwrite
@@ -223,7 +223,7 @@ def _run(stream: Stream, session: Session, sinks: list[Sink], top: int) -> None:
 
 
 def _line(frame: FrameResult, top: int) -> str:
-    best = ", ".join(f"{label} {100 * score:.1f}%" for label, score in frame.result.top(top))
+    best = answer_of(frame.result, top)
     asked = frame.result.explained_index != frame.result.index
     return f"{frame.source_frame.name}: {best}" + (f" (explained: {frame.result.explained})" if asked else "")
 

@@ -22,20 +22,26 @@ class TorchSession:
 
     def __call__(self, picture: Path, explain: str | None = None) -> Result:
         """One picture: its classes and the heatmap of `explain`, or of the predicted class."""
+        return self._run(picture, None if explain is None else self._classes.number(explain))
+
+    def explain_labels(self, picture: Path) -> list[Result]:
+        """One result for each label of a picture that is present, most probable first."""
+        return [self._run(picture, index) for index in self(picture).present()]
+
+    def _run(self, picture: Path, index: int | None) -> Result:
         preprocessing = self.card.preprocessing
         frame = as_frame(picture)
         pixels = torch.from_numpy(preprocessing.array(frame))[None]
-        index = -1 if explain is None else self._classes.number(explain)
         with torch.inference_mode():
             image = normalise(pixels, preprocessing.mean, preprocessing.std)
-            explained = self.model(image, torch.tensor([index]))
+            explained = self.model(image, torch.tensor([-1 if index is None else index]))
         return Result(
             explained.logits[0].numpy(),
             explained.heatmap[0].numpy(),
             float(explained.base[0]),
             classes=self.card.classes,
             view=preprocessing.view(frame.height, frame.width),
-            explained_index=None if explain is None else index,
+            explained_index=index,
             activation=self.card.head_activation,
             thresholds=self.card.thresholds,
         )

@@ -86,8 +86,11 @@ function showMeter(meter) {
   $("model").textContent = ms(meter.model.p50);
 }
 
+const percent = (score) => `${(100 * score).toFixed(1)}%`;
+
 function showClasses() {
-  const { top, explained, index } = current;
+  // present: positions of the labels that are there, of a model that decides each class by itself.
+  const { top, explained, index, present } = current;
   const list = $("top");
   while (list.children.length < top.length) {
     const item = document.createElement("li");
@@ -103,17 +106,21 @@ function showClasses() {
   }
   top.forEach(([number, probability], place) => {
     const button = list.children[place].firstElementChild;
-    const percent = `${(100 * probability).toFixed(1)}%`;
+    const percentage = percent(probability);
     button.dataset.index = number;
     button.children[0].textContent = about.classes[number];
-    button.children[1].textContent = percent;
-    button.style.setProperty("--share", percent);
+    button.children[1].textContent = percentage;
+    button.style.setProperty("--share", percentage);
     button.setAttribute("aria-pressed", String(number === explained.index));
+    button.classList.toggle("absent", present !== undefined && !present.includes(number));
   });
   $("explained").textContent = explained.label;
-  const role = explained.index === index
-    ? "the predicted class"
-    : `not predicted: ${(100 * explained.score).toFixed(1)}% against ${(100 * current.score).toFixed(1)}%`;
+  let role = "the predicted class";
+  if (present !== undefined) {
+    role = `${present.includes(explained.index) ? "present" : "not present"}, ${percent(explained.score)}`;
+  } else if (explained.index !== index) {
+    role = `not predicted: ${percent(explained.score)} against ${percent(current.score)}`;
+  }
   $("evidence").textContent = `${current.asked === null ? "Follows the prediction" : "Asked for"}: ${role}.`;
   $("predicted").disabled = current.asked === null;
   $("latency").textContent = `${current.latency_ms.toFixed(1)} ms`;

@@ -137,11 +137,13 @@ class Page:
         }
         if frame is not None:
             result = frame.result
+            present = result.present()
             state |= {
                 **result.to_dict(),
                 "frame": frame.number,
                 "name": frame.source_frame.name,
-                "top": [[index, float(result.probabilities[index])] for index in result.order(5)],
+                "top": [[index, float(result.probabilities[index])] for index in result.order(max(5, len(present)))],
+                **({"present": present} if result.multi_label else {}),
                 "heatmap": result.heatmap.round(5).tolist(),
                 "latency_ms": 1000 * frame.latency,
             }

@@ -196,8 +196,11 @@ def _caption(frame: FrameResult, by_name: bool) -> str:
         name = frame.result.classes[index] if by_name else f"class {index}"
         return f"{name} {100 * float(frame.result.probabilities[index]):.0f}%"
 
-    predicted, explained = frame.result.index, frame.result.explained_index
-    return said(predicted) if explained == predicted else f"{said(predicted)} - why {said(explained)}"
+    result = frame.result
+    present = result.present()
+    answer = ", ".join(map(said, present)) if present else f"no label, {said(result.index)}"
+    explained = result.explained_index
+    return answer if explained == result.index else f"{answer} - why {said(explained)}"
 
 
 def holds_results(folder: str | os.PathLike[str]) -> bool:

@@ -120,6 +120,41 @@ def test_several_classes_share_one_pass_where_the_file_lets_them(
     assert passes == [1, 3]
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_every_label_that_is_present_is_explained(
+    make_model: Callable[..., Path],
+    make_graph: Callable[..., onnx.ModelProto],
+    frame: np.ndarray,
+    shared: bool,
+) -> None:
+    own = {
+        "explain_class": (TensorProto.INT64, ["M"]),
+        "heatmap": (TensorProto.FLOAT, ["M", 2, 3]),
+        "base": (TensorProto.FLOAT, ["M"]),
+    }
+    graph = make_graph(**own) if shared else None
+    session = Session(make_model(model=graph, activation="sigmoid", thresholds=[0.5, 0.9, 0.1, 0.3]), "cpu")
+    passes: list[int] = []
+    run = session._backend.run
+
+    def counted(image: np.ndarray, explain_class: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        passes.append(len(image))
+        return run(image, explain_class)
+
+    session._backend.run = counted  # type: ignore[method-assign]
+    for threshold in (None, 0.0, 0.5, 1.0):
+        single = session(frame)
+        passes.clear()
+        found = session.explain_labels(frame, threshold)
+        assert [result.explained for result in found] == [label for label, _ in single.labels(threshold)]
+        assert passes == [1] if shared else len(passes) <= 2
+        for result in found:
+            np.testing.assert_allclose(
+                result.heatmap, session(frame, explain=result.explained_index).heatmap, atol=1e-6
+            )
+    assert session.explain_labels(frame, 1.0) == []
+
+
 def test_files_of_one_class_per_picture_run_one_pass_each(session: Session) -> None:
     assert not session.shares_classes
 

@@ -34,6 +34,52 @@ def test_top_says_how_many_classes_are_printed(run: Callable[..., str], picture:
     assert len(found["top"]) == top
 
 
+@pytest.fixture
+def street(random_model: Callable[..., Any], picture: Path) -> Path:
+    """A multi-label model beside the picture, of which three of five labels are present."""
+    _, card = random_model("timm/test_vit", classes=5)
+    odds = TorchSession(picture.with_name("model.safetensors"))(picture).logits
+    order = np.argsort(-odds)
+    thresholds = [0.0 if index in order[:3] else 1.0 for index in range(5)]
+    model, card = random_model("timm/test_vit", classes=5, activation="sigmoid", thresholds=tuple(thresholds))
+    path = picture.with_name("street.safetensors")
+    save_model(path, model, card)
+    return path
+
+
+def test_all_labels_that_are_present_are_printed(run: Callable[..., str], picture: Path, street: Path) -> None:
+    labels = TorchSession(street)(picture).labels()
+    assert len(labels) == 3
+    line = run("predict", str(street), str(picture), "--top", "1").strip()
+    assert line == f"{picture}: " + ", ".join(f"{label} {100 * score:.1f}%" for label, score in labels)
+    (found,) = json.loads(run("predict", str(street), str(picture), "--json"))
+    assert found["labels"] == [list(pair) for pair in labels]
+
+
+def test_no_label_is_said_so(run: Callable[..., str], random_model: Callable[..., Any], picture: Path) -> None:
+    model, card = random_model("timm/test_vit", classes=5, activation="sigmoid", thresholds=(1.0,) * 5)
+    save_model(picture.with_name("none.safetensors"), model, card)
+    best = TorchSession(picture.with_name("none.safetensors"))(picture)
+    line = run("predict", "none.safetensors", str(picture), "--each-label", "--overlay", "overlays").strip()
+    assert line == f"{picture}: no label, most probable {best.label} {100 * best.score:.1f}%"
+    assert not picture.with_name("overlays").exists()
+
+
+def test_an_overlay_of_each_label(run: Callable[..., str], picture: Path, street: Path, tmp_path: Path) -> None:
+    run("predict", str(street), str(picture), "--each-label", "--overlay", "overlays")
+    session = TorchSession(street)
+    written = {path.name: np.asarray(Image.open(path)) for path in (tmp_path / "overlays").iterdir()}
+    labels = [label for label, _ in session(picture).labels()]
+    assert sorted(written) == sorted(f"picture.{label.replace(' ', '-')}.png" for label in labels)
+    for label in labels:
+        drawn = written[f"picture.{label.replace(' ', '-')}.png"]
+        np.testing.assert_array_equal(drawn, session(picture, explain=label).overlay(picture))
+    said = run("predict", "model.safetensors", str(picture), "--each-label", code=2)
+    assert "--each-label: model.safetensors gives a picture one label, which is explained anyway" in said
+    both = run("predict", str(street), str(picture), "--each-label", "--explain", "class 1", code=2)
+    assert "--each-label: expected either one class to explain or each label, found both" in both
+
+
 def test_an_overlay_is_that_of_the_explained_class(run: Callable[..., str], picture: Path, tmp_path: Path) -> None:
     result = TorchSession(picture.with_name("model.safetensors"))(picture, explain="class 3")
     said = run("predict", "model.safetensors", str(picture), "--explain", "class 3", "--overlay", "overlays")

@@ -81,6 +81,19 @@ class Running:
         self.page.close()
 
 
+def test_labels_that_are_present_are_told_apart(make_model: Callable[..., Path]) -> None:
+    session = Session(make_model(activation="sigmoid", thresholds=[0.9, 0.5, 0.2, 0.6]), "cpu")
+    running = Running(session, Script(range(3)))
+    try:
+        state = running.until(lambda state: state["state"] == "ended" and "frame" in state)
+        result = session(coloured(2))
+        assert state["present"] == result.present() and 0 < len(result.present()) < 4
+        assert state["labels"] == [list(pair) for pair in result.labels()]
+        assert [index for index, _ in state["top"]] == result.order(4)
+    finally:
+        running.close()
+
+
 @pytest.fixture
 def running(session: Session) -> Iterator[Running]:
     found = Running(session, Script(range(3)))

@@ -10,7 +10,7 @@ from fonts import write_font
 from PIL import Image
 
 from edgex.runtime import ArtefactError, Result, Session, Stream, UsageError, captions, decode_heatmap
-from edgex.runtime.watch.sinks import FolderSink, JsonLinesSink, VideoSink, captioned, holds_results
+from edgex.runtime.watch.sinks import FolderSink, JsonLinesSink, VideoSink, _caption, captioned, holds_results
 from edgex.runtime.watch.source import SourceFrame
 from edgex.runtime.watch.stream import FrameResult
 from streams import LABELS, Script, coloured
@@ -237,6 +237,30 @@ def test_a_font_file_that_is_none_is_refused_before_anything_is_run(sink: type, 
     pytest.importorskip("av")
     with pytest.raises(UsageError, match="expected a font file"):
         sink(tmp_path / "out.mkv", font=tmp_path / "absent.ttf")
+
+
+@pytest.mark.parametrize(
+    ("logits", "explained", "said"),
+    [
+        ([3, 1, -2, -3], None, "red thing 95%, green thing 73%"),
+        ([3, 1, -2, -3], 1, "red thing 95%, green thing 73% - why green thing 73%"),
+        ([-3, -4, -2, -3], None, "no label, blue thing 12%"),
+    ],
+)
+def test_a_caption_names_all_labels_that_are_present(
+    logits: list[float], explained: int | None, said: str, frame: np.ndarray, session: Session
+) -> None:
+    found = session(frame)
+    result = Result(
+        np.array(logits, np.float32),
+        found.heatmap,
+        found.base,
+        classes=session.classes,
+        view=found.view,
+        explained_index=explained,
+        activation="sigmoid",
+    )
+    assert _caption(FrameResult(0, SourceFrame(frame, "street"), result, 0.1, 0.1), by_name=True) == said
 
 
 def _renamed(entry: FrameResult, name: str) -> FrameResult:
