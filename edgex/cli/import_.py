@@ -27,7 +27,7 @@ def import_weights(
     weights: Annotated[
         str | None,
         typer.Argument(
-            metavar="FILE", help="Weights: a file, its folder or hf://organisation/repository/file[@revision]."
+            metavar="FILE", help="Weights: a file, its folder or hf://organisation/repository[/file][@revision]."
         ),
     ] = None,
     pretrained: Annotated[

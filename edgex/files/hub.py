@@ -26,35 +26,50 @@ from edgex.runtime.json_text import read_json
 from edgex.utils.provenance import sha256_of
 
 SCHEME = "hf://"
+_FORMS = "hf://organisation/repository/file or hf://organisation/repository/file@revision"
 _ANSWER_SECONDS = 10.0
 _RECORD = schema.object_with(sha256=schema.digest, commit=schema.Default(schema.optional(schema.text), None))
 
 
 class HubFile(NamedTuple):
-    """A file of the hub: "organisation/repository", the path in it, and the revision, None for the newest."""
+    """A file of the hub: "organisation/repository", the path in it, and the revision, None for the newest.
+
+    path: "" for the repository as a whole.
+    """
 
     repository: str
     path: str
     revision: str | None = None
 
     def __str__(self) -> str:
-        revision = f"@{self.revision}" if self.revision else ""
-        return f"{SCHEME}{self.repository}/{self.path}{revision}"
+        path, revision = f"/{self.path}" if self.path else "", f"@{self.revision}" if self.revision else ""
+        return f"{SCHEME}{self.repository}{path}{revision}"
+
+
+def named(name: str | os.PathLike[str]) -> HubFile | None:
+    """What "hf://organisation/repository[/path][@revision]" names, path "" for the whole repository; None for a path.
+
+    Raises UsageError for a name of another form.
+    """
+    name = os.fspath(name)
+    if not name.startswith(SCHEME):
+        return None
+    whole, at, revision = name.removeprefix(SCHEME).partition("@")
+    organisation, _, rest = whole.partition("/")
+    repository, slash, path = rest.partition("/")
+    if not (organisation and repository) or bool(slash) != bool(path) or bool(at) != bool(revision):
+        raise UsageError(f"expected {_FORMS}, or hf://organisation/repository for all of it, found '{name}'")
+    return HubFile(f"{organisation}/{repository}", path, revision or None)
 
 
 def weights_file(name: str | os.PathLike[str]) -> Path:
     """The file that "hf://organisation/repository/path[@revision]" or a local path stands for, downloaded if needed."""
-    name = os.fspath(name)
-    if not name.startswith(SCHEME):
+    source = named(name)
+    if source is None:
         return Path(name)
-    organisation, _, rest = name.removeprefix(SCHEME).partition("/")
-    repository, _, rest = rest.partition("/")
-    path, at, revision = rest.partition("@")
-    if not all((organisation, repository, path)) or (at and not revision) or "@" in repository:
-        raise UsageError(
-            f"expected hf://organisation/repository/file or hf://organisation/repository/file@revision, found '{name}'"
-        )
-    return fetch(f"{organisation}/{repository}", [path], revision or None)
+    if not source.path:
+        raise UsageError(f"expected {_FORMS}, found '{os.fspath(name)}', a whole repository")
+    return fetch(source.repository, [source.path], source.revision)
 
 
 def fetch(repository: str, files: Sequence[str], revision: str | None = None) -> Path:
@@ -100,13 +115,23 @@ def fetch_beside(path: Path, names: Sequence[str]) -> None:
     if (source := origin(path)) is None:
         return
     folder = source.path.rpartition("/")[0]
-    for name in names:
+    fetch_some(source, [f"{folder}/{name}" if folder else name for name in names])
+
+
+def fetch_some(source: HubFile, files: Sequence[str]) -> list[Path]:
+    """Those of a repository's files that it has, at the revision of `source`.
+
+    Raises MismatchError for a file other than when it was first used.
+    """
+    found = []
+    for file in files:
         try:
-            fetch(source.repository, [f"{folder}/{name}" if folder else name], source.revision)
+            found.append(fetch(source.repository, [file], source.revision))
         except MismatchError:
             raise
         except ArtefactError:
             continue
+    return found
 
 
 def origin(path: Path) -> HubFile | None:

@@ -1,21 +1,26 @@
 """Which files a checkpoint consists of: one file, a folder with one checkpoint in it, or shards with their index.
 
+A folder may also be what a training with transformers' Trainer left, with a folder for each checkpoint, and
+`hf://organisation/repository` stands for a whole repository of the hub.
+
 What one file holds is read here as well, by its content and not by its suffix; what the tensors in it are is decided in
 `edgex.importers.weight_sets`.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from torch import Tensor
 
 from edgex.errors import ArtefactError
-from edgex.files import torch_file
+from edgex.files import hub, torch_file
+from edgex.files.hub import HubFile
 from edgex.files.tensor_file import TensorFile
 from edgex.runtime import schema
 from edgex.runtime.json_text import read_json
@@ -26,6 +31,17 @@ _SHARD = re.compile(r"(?P<start>.+)-\d{5}-of-(?P<count>\d{5})(?P<end>\..+)")
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")
 _MAIN = (("model.safetensors", "open_clip_model.safetensors"), ("pytorch_model.bin", "open_clip_pytorch_model.bin"))
 """How the names of Hugging Face's weights begin; the first form is taken where both are there."""
+TRAINER_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+"""The names of the folders in which transformers' Trainer saves checkpoints."""
+_TRAINER_STATE = "trainer_state.json"
+_WEIGHTS = tuple(
+    f"{start}{end}"
+    for start, end in itertools.product(
+        ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin"),
+        ("", INDEX),
+    )
+)
+"""What a repository's weights may be called, the most wanted first."""
 DEEPSPEED = (
     " is a DeepSpeed checkpoint in shards: make one file of it with the zero_to_fp32.py that DeepSpeed wrote into its "
     "folder, and import that"
@@ -57,6 +73,17 @@ def find(path: str | os.PathLike[str]) -> Path:
     return path
 
 
+def fetch(source: HubFile, configurations: Sequence[str], check: Callable[[Path], object]) -> Path:
+    """The weights of a whole repository of the hub, downloaded after its configuration was found usable.
+
+    configurations: names of the files that are fetched first. check: called with each of them before the weights are
+    asked for; what it raises is passed on.
+    """
+    for path in hub.fetch_some(source, configurations):
+        check(path)
+    return hub.fetch(source.repository, _WEIGHTS, source.revision)
+
+
 def _inside(folder: Path) -> Path:
     files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
     if any(file.suffix == ".distcp" for file in files):
@@ -72,6 +99,8 @@ def _inside(folder: Path) -> Path:
         main = [file for file in found if file.name.startswith(starts)]
         if len(main) == 1:
             return main[0]
+    if not found and (checkpoints := _trainers(folder)):
+        return _inside(_best(folder, checkpoints))
     if not found:
         if (folder / "zero_to_fp32.py").is_file():
             raise ArtefactError(f"{folder}{DEEPSPEED}")
@@ -82,6 +111,35 @@ def _inside(folder: Path) -> Path:
         names = ", ".join(file.name for file in found[:8])
         raise ArtefactError(f"expected one checkpoint in the folder {folder}, found {len(found)} ({names}): name one")
     return found[0]
+
+
+def _trainers(folder: Path) -> list[Path]:
+    """The folders of a Trainer's checkpoints, in the order of their steps."""
+    steps = {
+        path: int(match[1])
+        for path in folder.iterdir()
+        if path.is_dir() and (match := TRAINER_CHECKPOINT.fullmatch(path.name))
+    }
+    return sorted(steps, key=lambda path: steps[path])
+
+
+def _best(folder: Path, checkpoints: list[Path]) -> Path:
+    """The checkpoint that the Trainer calls the best, or the only one; ArtefactError where there is no telling."""
+    if len(checkpoints) == 1:
+        return checkpoints[0]
+    state = checkpoints[-1] / _TRAINER_STATE
+    check = schema.object_with(best_model_checkpoint=schema.Default(schema.optional(schema.any_text), None))
+    content = schema.checked(check, read_json(state), str(state)) if state.is_file() else {}
+    # The path is of the machine that it was trained on.
+    best = PureWindowsPath(content.get("best_model_checkpoint") or "").name
+    chosen = next((path for path in checkpoints if path.name == best), None)
+    if chosen is None:
+        names = ", ".join(path.name for path in checkpoints[-8:])
+        raise ArtefactError(
+            f"expected one checkpoint in the folder {folder}, found {len(checkpoints)} ({names}), and no "
+            f"{_TRAINER_STATE} that calls one of them the best: give one of these folders"
+        )
+    return chosen
 
 
 def parts(path: Path) -> list[Path]:

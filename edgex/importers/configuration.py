@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edgex.errors import ArtefactError, UnsupportedError
+from edgex.importers.checkpoint_files import TRAINER_CHECKPOINT
 from edgex.importers.transformers import registry
 from edgex.models.backbones.options import OPTIONS, checked_options
 from edgex.runtime import schema
@@ -108,11 +109,17 @@ def beside(weights: str | os.PathLike[str]) -> Stated:
         read_timm(config, content, stated)
     elif "architectures" in content or "model_type" in content:
         any_size = _read_transformers(config, content, stated)
-    if (processor := folder / PREPROCESSOR).is_file():
+    if (processor := _processor(folder)).is_file():
         _read_processor(processor, _object(read_json(processor), processor), stated)
     if any_size is not None and "image_size" not in stated.sources:
         _add_size(stated, config, "image_size", any_size)
     return stated
+
+
+def _processor(folder: Path) -> Path:
+    """Where preprocessor_config.json may lie: a Trainer saves it beside its checkpoints, or in every one of them."""
+    own = folder / PREPROCESSOR
+    return folder.parent / PREPROCESSOR if not own.is_file() and TRAINER_CHECKPOINT.fullmatch(folder.name) else own
 
 
 def read_timm(file: Source, content: Mapping[str, Any], stated: Stated) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from edgex.errors import ArtefactError, UsageError
 from edgex.files.torch_pickle import Placeholder
 from edgex.importers.checkpoint_files import DEEPSPEED
+from edgex.importers.transformers import registry
 from edgex.runtime.printable import printable
 from edgex.utils.text import nearest
 
@@ -31,9 +32,11 @@ _PLAIN = ("state_dict", "model_state_dict", "model_state", "model", "module", "n
 _INNER = r"(?:_orig_mod|_checkpoint_wrapped_module|_fsdp_wrapped_module|_forward_module)\."
 _WRAPPERS = re.compile(rf"^(?:module\.|{_INNER})+|(?<=\.){_INNER}")
 """Names that torch.compile, FSDP and data parallelism put into the names of tensors, at any depth."""
+_BASES = "|".join({re.escape(base) for family in registry.families().values() for base in family.names.bases})
 _TOWER = re.compile(
     r"(?P<prefix>(?:.*?\.)??)"
-    r"(?:patch_embed\.proj\.weight|(?P<clip>visual\.)?conv1\.weight|(?:vision_model\.)?embeddings\.patch_embedding\.weight)"
+    r"(?:patch_embed\.proj\.weight|(?P<clip>visual\.)?conv1\.weight"
+    rf"|(?:{_BASES})?embeddings\.patch_embeddings?(?:\.projection)?\.weight)"
 )
 """The patch embedding of an image tower of timm, open_clip or transformers, and what stands before it."""
 _OF_TRAINING = re.compile(

@@ -67,8 +67,9 @@ def import_weights(
 
     arch: timm/<model> or open_clip/<model>. classes: "a,b,c", or "@FILE" with a name a line or a JSON list. Both are
         needed where no configuration states them.
-    weights: a checkpoint, the folder it lies in, or hf://organisation/repository/file[@revision]; pretrained: a tag of
-        the library instead, "default" is its own choice. One of the two.
+    weights: a checkpoint, the folder it lies in, the output folder of transformers' Trainer, or
+        hf://organisation/repository[/file][@revision]; pretrained: a tag of the library instead, "default" is its own
+        choice. One of the two.
     weights_key: which weights to take where the checkpoint holds several sets, see
         `edgex.importers.assembly.import_model`.
     template: prompts of a zero-shot head, "{}" is the class. head: file of a linear head, see
@@ -113,8 +114,7 @@ def import_weights(
     }
     own_head = template is None and head is None
     if weights is not None:
-        named = hub.weights_file(weights)
-        path = checkpoint_files.find(named)
+        named, path = _found(weights, report)
         shards = [part.name for part in checkpoint_files.parts(path)[1:]]
         hub.fetch_beside(path, [*configuration.FILES, *shards])
         settings = settle(configuration.beside(path), given, source=path.name, own_head=own_head)
@@ -145,6 +145,19 @@ def import_weights(
     target = Path(out) if out is not None else Path(f"{chosen}.safetensors")
     refuse_to_overwrite(target, force=force)
     return ImportResult(target, card, save_model(target, model, card, dtype=STORAGE[dtype]))
+
+
+def _found(weights: PathLike, report: Callable[[str], None] | None) -> tuple[Path, Path]:
+    """What the model is called after, and the checkpoint's file."""
+    source = hub.named(weights)
+    if source is not None and not source.path:
+        path = checkpoint_files.fetch(source, configuration.FILES, configuration.beside)
+        return Path(source.repository), path
+    named = hub.weights_file(weights)
+    path = checkpoint_files.find(named)
+    if report is not None and named.is_dir() and path.parent != named:
+        report(f"weights taken from {path.relative_to(named)}")
+    return named, path
 
 
 def _architecture(arch: str | None, image_size: int | None, pooling: str | None) -> backbones.Architecture:

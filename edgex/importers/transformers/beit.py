@@ -7,7 +7,6 @@ from typing import Any
 
 from edgex.importers.transformers import vit
 from edgex.importers.transformers.family import Family, Values, activation, common_options, require, shapes
-from edgex.importers.transformers.names import packed_projection
 from edgex.models.backbones import Pooling
 
 _DEFAULTS: dict[str, Any] = {
@@ -34,25 +33,25 @@ def _options(values: Values, pooling: Pooling) -> dict[str, Any]:  # noqa: ARG00
     return {**common_options(values), "init_values": scale}
 
 
+_TABLE = "relative_position_bias.relative_position_bias_table"
 _NAMES = dataclasses.replace(
     vit.NAMES,
-    marks=(
-        "encoder.layer.0.attention.attention.relative_position_bias.relative_position_bias_table",
-        "encoder.relative_position_bias.relative_position_bias_table",
-        "encoder.layer.0.lambda_1",
-        "pooler.layernorm.weight",
+    marks=tuple(
+        f"{block}.{name}"
+        for block in ("encoder.layer.0", "layers.0")
+        for name in ("lambda_1", f"attention.attention.{_TABLE}", _TABLE)
     ),
     bases=("beit.", "data2vec_vision."),
     parts={**vit.NAMES.parts, "pooler.layernorm": "fc_norm"},
     block_parts={
         **vit.NAMES.block_parts,
-        "attention.attention.query.bias": "attn.q_bias",
-        "attention.attention.value.bias": "attn.v_bias",
-        "attention.attention.relative_position_bias.relative_position_bias_table": "attn.relative_position_bias_table",
+        **dict.fromkeys(("attention.attention.query.bias", "attention.q_proj.bias"), "attn.q_bias"),
+        **dict.fromkeys(("attention.attention.value.bias", "attention.v_proj.bias"), "attn.v_bias"),
+        **dict.fromkeys((f"attention.attention.{_TABLE}", _TABLE), "attn.relative_position_bias_table"),
         "lambda_1": "gamma_1",
         "lambda_2": "gamma_2",
     },
-    packed=packed_projection(*(f"attention.attention.{part}" for part in ("query", "key", "value")), kinds=("weight",)),
+    packed=tuple((new, parts) for new, parts in vit.NAMES.packed if new.endswith(".weight")),
     unread=r"embeddings\.mask_token|.*relative_position_index",
 )
 _BASES = shapes(

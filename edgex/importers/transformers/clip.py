@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from edgex.importers.transformers.family import Family, Values, activation, common_options, require, shapes
-from edgex.importers.transformers.names import Names, packed_projection
+from edgex.importers.transformers.names import Names, packed_modules
 from edgex.models.backbones import Architecture, Pooling
 
 _DEFAULTS: dict[str, Any] = {
@@ -90,7 +90,7 @@ NAMES = Names(
         "mlp.fc1": "mlp.fc1",
         "mlp.fc2": "mlp.fc2",
     },
-    packed=packed_projection("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    packed=packed_modules("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     unread=r"embeddings\.position_ids|text_model\..*|(text|visual)_projection\.weight|logit_(scale|bias)",
     finish=_finish,
 )

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from edgex.importers.transformers import vit
 from edgex.importers.transformers.family import Family, Values, activation, common_options, shapes
+from edgex.importers.transformers.names import packed_modules
 from edgex.models.backbones import Architecture, Pooling
 
 _DEFAULTS: dict[str, Any] = {
@@ -72,16 +73,16 @@ _NAMES = dataclasses.replace(
     bases=("dinov2_with_registers.", "dinov2."),
     parts={**vit.NAMES.parts, "embeddings.register_tokens": "reg_token"},
     block_parts={
+        **vit.NAMES.block_parts,
         "norm1": "norm1",
-        "attention.output.dense": "attn.proj",
         "layer_scale1.lambda1": "ls1.gamma",
         "norm2": "norm2",
-        "mlp.fc1": "mlp.fc1",
-        "mlp.fc2": "mlp.fc2",
         "mlp.weights_in": "mlp.fc1",
         "mlp.weights_out": "mlp.fc2",
+        "mlp.down_proj": "mlp.fc2",
         "layer_scale2.lambda1": "ls2.gamma",
     },
+    packed=(*vit.NAMES.packed, *packed_modules("mlp.gate_proj", "mlp.up_proj", into="mlp.fc1.{}")),
     finish=_finish,
 )
 _SHAPES = (

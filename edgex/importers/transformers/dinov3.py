@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from edgex.importers.transformers.family import Family, Values, activation, common_options, require, shapes
-from edgex.importers.transformers.names import Names, packed_projection
+from edgex.importers.transformers.names import Names, packed_modules
 from edgex.models.backbones import Architecture, Pooling
 
 _DEFAULTS: dict[str, Any] = {
@@ -97,7 +97,7 @@ _NAMES = Names(
         "mlp.down_proj": "mlp.fc2",
         "layer_scale2.lambda1": "gamma_2",
     },
-    packed=packed_projection("attention.q_proj", "attention.k_proj", "attention.v_proj", kinds=("weight",)),
+    packed=packed_modules("attention.q_proj", "attention.k_proj", "attention.v_proj", kinds=("weight",)),
     unread=r"embeddings\.mask_token|rope_embeddings\..*",
     finish=_finish,
 )

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from edgex.models.backbones import Architecture
 
+Packed = tuple[tuple[str, tuple[str, ...]], ...]
+
 
 @dataclasses.dataclass(frozen=True)
 class Names:
@@ -24,7 +26,8 @@ class Names:
     parts: modules and tensors outside the blocks -> their new names.
     block: pattern of what stands before a block's tensors; its only group is the block's number.
     block_parts: modules and tensors of a block -> their new names.
-    packed: a tensor of a block under its new name -> the tensors that it is made of, one below the other.
+    packed: tensors of a block under their new names, each with those that it is made of, one below the other; several
+        entries of one name are the names of several versions of transformers.
     bases: what the family's classifiers call their backbone, with a dot. A bare backbone's tensors lack this prefix.
     unread: pattern of tensors that serve pre-training alone, and of buffers that hold no weights.
     blocks: what stands before a block's number under the new names.
@@ -35,7 +38,7 @@ class Names:
     parts: Mapping[str, str]
     block: str
     block_parts: Mapping[str, str]
-    packed: Mapping[str, tuple[str, ...]]
+    packed: Packed
     bases: tuple[str, ...]
     unread: str = r"embeddings\.mask_token"
     blocks: str = "blocks."
@@ -57,14 +60,14 @@ class Names:
                 result[_replaced(bare, self.parts) or name] = tensor
                 continue
             start, inner, block = match[0], bare[match.end() :], f"{self.blocks}{match[1]}."
-            whole = next((new for new, parts in self.packed.items() if inner in parts), None)
-            if whole is None:
+            whole, parts = next((entry for entry in self.packed if inner in entry[1]), ("", ()))
+            if not whole:
                 new = _replaced(inner, self.block_parts)
                 result[f"{block}{new}" if new else name] = tensor
-            elif any(start + part not in found for part in self.packed[whole]):
+            elif any(start + part not in found for part in parts):
                 result[name] = tensor
             elif f"{block}{whole}" not in result:
-                result[f"{block}{whole}"] = torch.cat([found[start + part][1] for part in self.packed[whole]])
+                result[f"{block}{whole}"] = torch.cat([found[start + part][1] for part in parts])
         return self.finish(result, architecture) if self.finish else result
 
     def _bare(self, name: str) -> str:
@@ -73,11 +76,9 @@ class Names:
         return name.removeprefix(base)
 
 
-def packed_projection(
-    *parts: str, into: str = "attn.qkv.{}", kinds: tuple[str, ...] = ("weight", "bias")
-) -> dict[str, tuple[str, ...]]:
-    """`Names.packed` of the modules for query, key and value."""
-    return {into.format(kind): tuple(f"{part}.{kind}" for part in parts) for kind in kinds}
+def packed_modules(*parts: str, into: str = "attn.qkv.{}", kinds: tuple[str, ...] = ("weight", "bias")) -> Packed:
+    """`Names.packed` of modules, by default of those for query, key and value."""
+    return tuple((into.format(kind), tuple(f"{part}.{kind}" for part in parts)) for kind in kinds)
 
 
 def _replaced(name: str, table: Mapping[str, str]) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from edgex.importers.transformers.family import Family, Values, activation, common_options, shapes
-from edgex.importers.transformers.names import Names, packed_projection
+from edgex.importers.transformers.names import Names, packed_modules
 from edgex.models.backbones import Architecture, Pooling
 
 DEFAULTS: dict[str, Any] = {
@@ -38,15 +38,22 @@ NAMES = Names(
         "layernorm": "norm",
         "classifier": "head",
     },
-    block=r"encoder\.layer\.(\d+)\.",
+    # The first name of each is that of files, the second that of transformers 5 in memory.
+    block=r"(?:encoder\.layer|layers)\.(\d+)\.",
     block_parts={
         "layernorm_before": "norm1",
         "attention.output.dense": "attn.proj",
+        "attention.o_proj": "attn.proj",
         "layernorm_after": "norm2",
         "intermediate.dense": "mlp.fc1",
+        "mlp.fc1": "mlp.fc1",
         "output.dense": "mlp.fc2",
+        "mlp.fc2": "mlp.fc2",
     },
-    packed=packed_projection("attention.attention.query", "attention.attention.key", "attention.attention.value"),
+    packed=(
+        *packed_modules("attention.attention.query", "attention.attention.key", "attention.attention.value"),
+        *packed_modules("attention.q_proj", "attention.k_proj", "attention.v_proj"),
+    ),
     unread=r"embeddings\.mask_token|pooler\.dense\.(weight|bias)",
 )
 

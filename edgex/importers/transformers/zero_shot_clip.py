@@ -9,7 +9,7 @@ from torch import Tensor
 
 from edgex.errors import MismatchError
 from edgex.importers.transformers import clip
-from edgex.importers.transformers.names import Names, packed_projection
+from edgex.importers.transformers.names import Names, packed_modules
 from edgex.models.backbones import Architecture
 
 _VISION = Names(
@@ -31,7 +31,7 @@ _VISION = Names(
         "mlp.fc1": "mlp.c_fc",
         "mlp.fc2": "mlp.c_proj",
     },
-    packed=packed_projection("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", into="attn.in_proj_{}"),
+    packed=packed_modules("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", into="attn.in_proj_{}"),
     unread=r"embeddings\.position_ids",
     blocks="transformer.resblocks.",
 )
