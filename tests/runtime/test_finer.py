@@ -45,7 +45,7 @@ def test_the_finer_heatmap_is_the_mean_of_shifted_views(squashing: Session, refe
 
 
 def test_a_small_thing_is_located_more_exactly(squashing: Session) -> None:
-    """A blue dot of 6 x 6 pixels on grey, patches of 64 x 64 in a plain call: how far off is the strongest cell's centre?"""
+    """A blue dot of 6 x 6 pixels on grey, in patches of 64 x 64: how far off is the strongest cell's centre?"""
     rng = np.random.default_rng(0)
     errors: dict[int, list[float]] = {1: [], 4: []}
     for _ in range(12):
