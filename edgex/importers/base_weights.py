@@ -85,7 +85,7 @@ def check_configuration(weights: Path, state: StateDict, backbone: Backbone) -> 
     own = {
         "hidden_act": "quick_gelu" if _is_quick(backbone.module) else "gelu",
         "num_attention_heads": backbone.blocks[0].heads,
-        "layer_norm_eps": backbone.norm.eps,
+        "layer_norm_eps": backbone.blocks[0].norm1.eps,
     }
     for key, value in own.items():
         if key in vision and not _same(vision[key], value):

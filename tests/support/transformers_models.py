@@ -38,7 +38,14 @@ MODELS: Mapping[str, tuple[str, str, dict[str, Any]]] = {
     "ViT-MSN": ("ViTMSNForImageClassification", "ViTMSNConfig", _SHAPE),
     "I-JEPA": ("IJepaForImageClassification", "IJepaConfig", _SHAPE),
     "DeiT": ("DeiTForImageClassification", "DeiTConfig", _SHAPE),
+    "CLIP": ("CLIPForImageClassification", "CLIPConfig", _TOWERS),
     "SigLIP": ("SiglipForImageClassification", "SiglipConfig", _TOWERS),
+    "BEiT": ("BeitForImageClassification", "BeitConfig", {**_SHAPE, "use_relative_position_bias": True}),
+    "Data2Vec": (
+        "Data2VecVisionForImageClassification",
+        "Data2VecVisionConfig",
+        {**_SHAPE, "use_relative_position_bias": True},
+    ),
 }
 """Name -> class of the model, class of its configuration, and what the configuration is made of."""
 
@@ -52,6 +59,12 @@ BACKBONES: Mapping[str, tuple[str, str, dict[str, Any]]] = {
         "Dinov2WithRegistersModel",
         "Dinov2WithRegistersConfig",
         {**_DINOV2, "num_register_tokens": 3},
+    ),
+    "DINOv3": ("DINOv3ViTModel", "DINOv3ViTConfig", {**_SHAPE, "num_register_tokens": 4, "image_size": 64}),
+    "DINOv3, gated": (
+        "DINOv3ViTModel",
+        "DINOv3ViTConfig",
+        {**_SHAPE, "use_gated_mlp": True, "hidden_act": "silu", "query_bias": False, "value_bias": False},
     ),
 }
 """The same for models without classes, whose pooled output is read by a linear head from a file of its own."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -127,7 +127,7 @@ class Backbone(nn.Module):
     """A ViT up to its final norm and projection, without a head.
 
     Attributes: module (the library's own, so tensor names stay the library's), architecture, preprocessing,
-    patch_projection (nn.Conv2d), blocks, norm (the final LayerNorm), norm_after_pool (whether tokens are pooled
+    patch_projection (nn.Conv2d), blocks, norm (the final LayerNorm, see `final_layer_norm`), norm_after_pool (whether tokens are pooled
     before it), prefix_tokens (class token and registers), grid (rows, columns), width D of the tokens,
     output_width D' of what the head reads.
     """
@@ -206,7 +206,12 @@ class Backbone(nn.Module):
 
 
 def final_layer_norm(norm: nn.Module, architecture: Architecture) -> nn.LayerNorm:
-    """The final norm, for an adapter; UnsupportedError where it is no LayerNorm with weights."""
+    """The final norm, for an adapter; UnsupportedError where it is no LayerNorm with weights.
+
+    The mean of patch tokens may be read without one: it is then an Identity, which no evidence asks for its weights.
+    """
+    if isinstance(norm, nn.Identity) and architecture.pooling == "avg":
+        return cast(nn.LayerNorm, norm)
     if not isinstance(norm, nn.LayerNorm) or norm.weight is None:
         raise UnsupportedError(f"{architecture.name} ends in {type(norm).__name__}: edgex linearises a final LayerNorm")
     return norm

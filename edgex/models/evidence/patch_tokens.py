@@ -58,7 +58,7 @@ class PatchTokens(EvidenceStrategy[None, Tensor]):
     def empty_features(self) -> Tensor:
         """Features [1, D'] of a mean that is zero."""
         backbone = self.backbone
-        pooled = backbone.norm.weight.new_zeros(1, backbone.width)
+        pooled = backbone.patch_projection.weight.new_zeros(1, backbone.width)
         return backbone.project(backbone.norm(pooled) if self.pools_before_norm else pooled)
 
     def evidence_along(self, rows: Tensor, tokens: Tensor, kept: list[None]) -> Tensor:  # noqa: ARG002
