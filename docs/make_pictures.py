@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from edgex import samples
 from edgex.runtime import Session
+from edgex.runtime.colormaps import COLORMAPS
 from edgex.runtime.frames import as_frame
 
 IMAGES = Path(__file__).parent / "images"
@@ -46,7 +47,7 @@ def _export(name: str, folder: Path) -> Path:
 
 
 def _shown(
-    session: Session, name: str, explain: str | None = None, colormap: str = "turbo"
+    session: Session, name: str, explain: str | None = None, colormap: str = COLORMAPS[0]
 ) -> tuple[str, list[Image.Image]]:
     """Caption, and picture and overlay as far as the model sees them."""
     path = samples.FOLDER / f"{name}.jpg"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from edgex.runtime.errors import UsageError
-from edgex.runtime.overlay import bilinear_weights
+from edgex.runtime.upsampling import bilinear_weights
 
 if TYPE_CHECKING:
     from edgex.runtime.preprocessing import View

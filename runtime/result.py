@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgex.runtime.activations import ACTIVATIONS, DEFAULT_THRESHOLD
+from edgex.runtime.colormaps import COLORMAPS
 from edgex.runtime.errors import ArtefactError, ImageError, UsageError
 from edgex.runtime.frames import ColorOrder, as_frame
-from edgex.runtime.overlay import overlay, upsample
+from edgex.runtime.overlay import Floor, Style, overlay
 from edgex.runtime.printable import printable_json
 from edgex.runtime.regions import Box, find_boxes
+from edgex.runtime.upsampling import upsample
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -143,23 +145,33 @@ class Result:
         return upsample(self.heatmap, self.view)
 
     def overlay(
-        self, frame: Any, colormap: str = "turbo", opacity: float = 0.6, limit: float | None = None
+        self,
+        frame: Any,
+        colormap: str = COLORMAPS[0],
+        opacity: float | None = None,
+        limit: float | None = None,
+        *,
+        floor: Floor = "median",
+        style: Style = "heat",
     ) -> np.ndarray:
         """The frame with the heatmap drawn over it.
 
         frame: the picture that was explained, as it was given to the session.
-        colormap: "turbo", "inferno" or "viridis" show the evidence for the class and leave the rest as it is;
+        colormap: "plasma", "inferno", "viridis" or "turbo" show the evidence for the class and leave the rest as it is;
             "signed" shows evidence for it in yellow to red and against it in blue.
-        opacity: of the strongest evidence, 0 to 1.
+        opacity: of the strongest evidence, 0 to 1. Defaults to 0.6, for lines to 1.
         limit: evidence of the full colour, in logits per patch; defaults to the strongest of this heatmap.
             Set it to compare pictures, such as the frames of a stream.
+        floor: evidence up to which nothing is painted, in logits per patch; "median" is the heatmap's own, or 0 where
+            that lies below.
+        style: "heat" tints the places of evidence, "contour" draws lines around them, "spotlight" darkens all others.
 
         Returns uint8 [H, W, 3], RGB, or BGR where the session was called with color="bgr". What the model
-        did not see stays as it is.
+        did not see stays as it is, but for "spotlight".
         """
         checked = as_frame(frame, self.color)
         self._check_size(checked)
-        drawn = overlay(checked.rgb(), self.heatmap, self.view, colormap, opacity, limit)
+        drawn = overlay(checked.rgb(), self.heatmap, self.view, colormap, opacity, limit, floor=floor, style=style)
         return np.ascontiguousarray(drawn[..., ::-1]) if self.color == "bgr" else drawn
 
     def boxes(self, threshold: float = 0.5) -> list[Box]:

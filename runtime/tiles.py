@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from edgex.runtime.colormaps import COLORMAPS
 from edgex.runtime.frames import Frame, as_frame
 from edgex.runtime.result import Result
 
 if TYPE_CHECKING:
     from edgex.runtime.cutting import Layout
+    from edgex.runtime.overlay import Floor, Style
     from edgex.runtime.preprocessing import View
     from edgex.runtime.stitching import PartBox
 
@@ -132,11 +134,18 @@ class TiledResult(Result):
         return heat if seen is None else np.where(seen, heat, np.float32(np.nan))
 
     def overlay(
-        self, frame: Any, colormap: str = "turbo", opacity: float = 0.6, limit: float | None = None
+        self,
+        frame: Any,
+        colormap: str = COLORMAPS[0],
+        opacity: float | None = None,
+        limit: float | None = None,
+        *,
+        floor: Floor = "median",
+        style: Style = "heat",
     ) -> np.ndarray:
         """The frame with the heatmap drawn over it, see `Result.overlay`; limit in logits per cell of `heatmap`."""
         checked = as_frame(frame, self.color)
-        drawn = super().overlay(checked, colormap, opacity, limit)
+        drawn = super().overlay(checked, colormap, opacity, limit, floor=floor, style=style)
         seen = self.layout.stitching.seen
         if seen is not None:
             picture = checked.region(0, checked.height, 0, checked.width)

@@ -129,32 +129,26 @@ function showClasses() {
   $("frame").setAttribute("aria-label", label);
 }
 
-// Bilinear between patch centres, as Result.overlay draws it: full opacity from half of the strongest evidence on.
+// As Result.overlay draws it: smoothly, from the median on, full opacity from half of the strongest evidence on.
 function drawHeat() {
   if (current === null) return;
   const { heatmap, seen, frame_size: [height, width] } = current;
-  const rows = heatmap.length, columns = heatmap[0].length;
   const signed = $("against").checked;
   const opacity = Number($("opacity").value) / 100;
-  let strongest = 0;
-  for (const row of heatmap) for (const value of row) strongest = Math.max(strongest, signed ? Math.abs(value) : value);
-  const small = new OffscreenCanvas(columns * FINE, rows * FINE);
+  const size = (value) => (signed ? Math.abs(value) : value);
+  const fine = smooth(heatmap);
+  const small = new OffscreenCanvas(fine[0].length, fine.length);
   const image = new ImageData(small.width, small.height);
-  const table = signed ? about.colours.for : about.colours.turbo;
-  if (strongest > 0) {
-    for (let y = 0; y < small.height; y++) {
-      const [top, down] = between(y, rows);
-      for (let x = 0; x < small.width; x++) {
-        const [left, right] = between(x, columns);
-        const above = heatmap[top][left] * (1 - right) + (heatmap[top][left + 1] ?? 0) * right;
-        const below = heatmap[top + 1]
-          ? heatmap[top + 1][left] * (1 - right) + (heatmap[top + 1][left + 1] ?? 0) * right : 0;
-        const value = above * (1 - down) + below * down;
-        if (value <= 0 && !signed) continue;
-        const strength = Math.min(1, Math.abs(value) / strongest);
-        const colour = (value < 0 ? about.colours.against : table)[Math.trunc(255 * strength)];
-        image.data.set([...colour, 255 * opacity * Math.min(1, 2 * strength)], 4 * (y * small.width + x));
-      }
+  const table = signed ? about.colours.for : about.colours.evidence;
+  const floor = Math.max(median(heatmap.flat().map(size)), 0);
+  const strongest = Math.max(...fine.map((row) => Math.max(...row.map(size))));
+  for (let y = 0; y < small.height; y++) {
+    for (let x = 0; x < small.width; x++) {
+      const value = fine[y][x];
+      if (size(value) <= floor) continue;
+      const strength = (size(value) - floor) / (strongest - floor);
+      const colour = (value < 0 ? about.colours.against : table)[Math.trunc(255 * strength)];
+      image.data.set([...colour, 255 * opacity * Math.min(1, 2 * strength)], 4 * (y * small.width + x));
     }
   }
   small.getContext("2d").putImageData(image, 0, 0);
@@ -166,17 +160,37 @@ function drawHeat() {
   heat.drawImage(small, left * scaleX, top * scaleY, (right - left) * scaleX, (bottom - top) * scaleY);
 }
 
-// The patch before a fine position, and how far it lies towards the next one.
-function between(fine, cells) {
-  const position = Math.min(Math.max((fine + 0.5) / FINE - 0.5, 0), cells - 1);
-  const low = Math.min(Math.trunc(position), Math.max(cells - 2, 0));
-  return [low, position - low];
+// A heatmap on a grid FINE times as fine, by the filter of Mitchell and Netravali; see upsampling.py.
+function smooth(heatmap) {
+  const rows = filters(heatmap.length), columns = filters(heatmap[0].length);
+  const across = heatmap.map((row) => columns.map((taps) => taps.reduce((sum, [at, weight]) => sum + weight * row[at], 0)));
+  return rows.map((taps) => columns.map((_, x) => taps.reduce((sum, [at, weight]) => sum + weight * across[at][x], 0)));
+}
+
+// Of each fine position, the cells that it is made of and their weights.
+function filters(cells) {
+  return Array.from({ length: cells * FINE }, (_, fine) => {
+    const position = Math.min(Math.max((fine + 0.5) / FINE - 0.5, 0), cells - 1);
+    const low = Math.floor(position);
+    return [-1, 0, 1, 2].map((next) => {
+      const distance = Math.abs(position - low - next);
+      const value = distance < 1
+        ? 7 * distance ** 3 - 12 * distance ** 2 + 16 / 3
+        : -7 / 3 * distance ** 3 + 12 * distance ** 2 - 20 * distance + 32 / 3;
+      return [Math.min(Math.max(low + next, 0), cells - 1), value / 6];
+    });
+  });
+}
+
+function median(values) {
+  const sorted = values.sort((one, other) => one - other), middle = sorted.length >> 1;
+  return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }
 
 function drawScale() {
   const signed = $("against").checked;
-  const { turbo, for: positive, against } = about.colours;
-  const table = signed ? [...against].reverse().filter((_, i) => i % 2).concat(positive.filter((_, i) => i % 2)) : turbo;
+  const { evidence, for: positive, against } = about.colours;
+  const table = signed ? [...against].reverse().filter((_, i) => i % 2).concat(positive.filter((_, i) => i % 2)) : evidence;
   const image = new ImageData(256, 1);
   table.slice(0, 256).forEach((colour, i) => image.data.set([...colour, 255], 4 * i));
   $("scale").getContext("2d").putImageData(image, 0, 0);

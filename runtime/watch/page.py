@@ -28,9 +28,9 @@ from PIL import Image
 
 from edgex.runtime.captions import check_font
 from edgex.runtime.classes import class_name
+from edgex.runtime.colormaps import COLORMAPS, colours
 from edgex.runtime.errors import UsageError
 from edgex.runtime.json_text import parse_json
-from edgex.runtime.overlay import colours
 from edgex.runtime.printable import printable, printable_values
 from edgex.runtime.watch.page_server import HOST, Answer, RefusedError, Request, Routes, Server
 from edgex.runtime.watch.sinks import captioned
@@ -44,6 +44,8 @@ LARGEST = 960
 """Longest side of a picture on the page, in pixels."""
 _QUALITY = 82
 _PATIENCE = 10.0
+_COLOURS = {"evidence": COLORMAPS[0], "for": "for", "against": "against"}
+"""What the page draws with; the last two of evidence for and against a class."""
 """Seconds that a request waits for a newer picture."""
 _FILES = {
     "/": ("page.html", "text/html; charset=utf-8"),
@@ -122,7 +124,7 @@ class Page:
             "source": printable(self.stream.source.name),
             "policy": self.stream.policy,
             "classes": list(map(class_name, session.classes)),
-            "colours": {name: colours(name).round().astype(int).tolist() for name in ("turbo", "for", "against")},
+            "colours": {role: colours(name).round().astype(int).tolist() for role, name in _COLOURS.items()},
         }
 
     def state(self, version: int, frame: FrameResult | None, note: str) -> dict[str, Any]:

@@ -238,7 +238,7 @@ def test_a_signal_ends_it_cleanly(watch: Watch, pictures: Path, number: signal.S
 
 
 def test_a_folder_that_fills(watch: Watch, pictures: Path) -> None:
-    thread = threading.Timer(0.3, lambda: Image.fromarray(coloured(1)).save(pictures / "0 new.png"))
+    thread = threading.Timer(2.0, lambda: Image.fromarray(coloured(1)).save(pictures / "0 new.png"))
     thread.start()
     code, out, _ = watch("--source", "pictures", "--follow", "--limit", "4")
     thread.join()

