@@ -37,7 +37,7 @@ class Metadata:
     pooling: str
     """"token" or "avg"."""
     evidence: Mapping[str, Any]
-    """kind ("class-attention" or "patch-tokens"), blocks, scale."""
+    """kind ("class-attention" or "patch-tokens"), blocks, scale, and more; see `evidence_in_words`."""
     alpha: float | None
     """Strength of the explainability vector in the model; None where none was added."""
     architecture: str
@@ -67,6 +67,17 @@ class Metadata:
         """
         _check_format(schema.checked(schema.mapping, values, name).get("format"), name)
         return schema.checked(_METADATA, values, name, advice="export it again")
+
+
+def evidence_in_words(values: Mapping[str, Any]) -> str:
+    """What a heatmap is made of, of a file's `evidence`, in one line for people."""
+    blocks = f" of the last {values['blocks']} blocks" if values["blocks"] else ""
+    readout = " with a readout" if values.get("readout") else ""
+    beside = ""
+    if own := values.get("own"):
+        blurred = f" blurred by {own['blur']:.3g}" if own["blur"] else ""
+        beside = f" and {own['weight']:.3g} of the model's own of the last {own['blocks']}{blurred}"
+    return f"{values['kind']}{blocks}{readout}{beside}, scale {values['scale']:.4g}"
 
 
 def _steps(value: Any) -> tuple[dict[str, Any], ...]:
@@ -104,7 +115,14 @@ _METADATA = schema.record(
     preprocessing=PREPROCESSING,
     grid=schema.listed(schema.whole(1, schema.MAX_SIDE), least=2, most=2),
     pooling=schema.text,
-    evidence=schema.object_with(kind=schema.text, blocks=schema.whole(), scale=schema.number),
+    evidence=schema.object_with(
+        kind=schema.text,
+        blocks=schema.whole(),
+        scale=schema.number,
+        own=schema.Default(
+            schema.optional(schema.object_with(blocks=schema.whole(1), weight=schema.number, blur=schema.number)), None
+        ),
+    ),
     alpha=schema.optional(schema.number),
     architecture=schema.text,
     precision=schema.text,

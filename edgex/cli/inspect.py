@@ -34,6 +34,7 @@ def inspect(
 def show(path: Path, *, as_json: bool) -> None:
     """Prints what a file says of itself."""
     from edgex.inspection import inspect as read
+    from edgex.runtime.metadata import evidence_in_words
 
     described = read(path)
     if as_json:
@@ -49,7 +50,7 @@ def show(path: Path, *, as_json: bool) -> None:
         ("architecture", _architecture(metadata)),
         ("classes", _classes(metadata)),
         ("preprocessing", _preprocessing(metadata.get("preprocessing"))),
-        ("heatmap", _evidence(metadata.get("evidence"))),
+        ("heatmap", evidence_in_words(metadata["evidence"]) if metadata.get("evidence") else None),
         ("alpha", _alpha(metadata, described["file_kind"])),
         ("base", _base(metadata.get("base"))),
         ("source", metadata.get("source")),
@@ -103,14 +104,6 @@ def _preprocessing(values: dict[str, Any] | None) -> str | None:
     size = values["resize"]
     resize = "{}x{}".format(*size) if isinstance(size, list) else f"short side {size}"
     return f"{resize} px ({values['interpolation']}), centre crop {height}x{width}, mean {mean}, std {std}"
-
-
-def _evidence(values: dict[str, Any] | None) -> str | None:
-    if values is None:
-        return None
-    blocks = f" of the last {values['blocks']} blocks" if values["blocks"] else ""
-    readout = " with a readout" if values.get("readout") else ""
-    return f"{values['kind']}{blocks}{readout}, scale {values['scale']:.4g}"
 
 
 def _alpha(metadata: dict[str, Any], kind: str) -> str | None:

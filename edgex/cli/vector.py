@@ -139,6 +139,13 @@ def train(
         int | None,
         typer.Option(help="How many of the last blocks the heatmap is made of. Default: 4; all with fresh coalitions."),
     ] = None,
+    own_blocks: Annotated[
+        int,
+        typer.Option(
+            help="With a readout: of how many last blocks the model's own contributions are added to its evidence, by "
+            "learned factors; 0: none."
+        ),
+    ] = 0,
     steps: Annotated[
         int | None, typer.Option(help="Most training steps, the best is kept (600); with fresh coalitions all of them.")
     ] = None,
@@ -195,6 +202,7 @@ def train(
         coalitions=coalitions,
         minutes=minutes,
         evidence_blocks=evidence_blocks,
+        own_blocks=own_blocks,
         steps=steps,
         batch_size=batch_size,
         learning_rate=learning_rate,

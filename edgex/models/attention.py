@@ -34,11 +34,18 @@ class Attended(NamedTuple):
         block, gamma = self.block, self.block.gamma1()
         outgoing = (direction if gamma is None else direction * gamma) @ block.project.weight
         if block.inner_norm is not None:
-            mixed = (self.attention @ self.values).flatten(1)
-            sigma = torch.sqrt(mixed.var(dim=1, keepdim=True, unbiased=False) + block.inner_norm.eps)
             outgoing = outgoing * block.inner_norm.weight
-            outgoing = (outgoing - outgoing.mean(dim=1, keepdim=True)) / sigma
+            outgoing = (outgoing - outgoing.mean(dim=1, keepdim=True)) / self._sigma()
         return outgoing.unflatten(1, (block.heads, block.head_dim))
+
+    def written(self) -> Tensor:
+        """What each token writes into the one token whose attention this is, [N, T, D]: `folded` of every direction."""
+        carried = (self.values * self.attention.mT).transpose(1, 2).flatten(2)
+        found = carried @ outgoing_weight(self.block, self.block.project.weight).T
+        return found if self.block.inner_norm is None else found / self._sigma()[:, None]
+
+    def _sigma(self) -> Tensor:
+        return inner_sigma(self.block, (self.attention @ self.values).flatten(1))
 
 
 def run(block: Block, tokens: Tensor, normed: Tensor) -> Tensor:
@@ -103,6 +110,22 @@ def written(block: Block, mixed: Tensor) -> Tensor:
     output = block.project(flat if block.inner_norm is None else block.inner_norm(flat))
     gamma = block.gamma1()
     return output if gamma is None else output * gamma
+
+
+def outgoing_weight(block: Block, weight: Tensor) -> Tensor:
+    """An output projection [D, h d] with the block's layer scale and, but for its sigma, its inner norm folded in."""
+    gamma = block.gamma1()
+    weight = weight if gamma is None else weight * gamma[:, None]
+    if block.inner_norm is None:
+        return weight
+    weighted = weight * block.inner_norm.weight
+    return weighted - weighted.mean(dim=1, keepdim=True)
+
+
+def inner_sigma(block: Block, mixed: Tensor) -> Tensor:
+    """Sigma [N, 1] of the norm between attention and output projection at the mixed values [N, h d] of one token."""
+    assert block.inner_norm is not None
+    return torch.sqrt(mixed.var(dim=1, keepdim=True, unbiased=False) + block.inner_norm.eps)
 
 
 def _heads(packed: Tensor, block: Block) -> Tensor:

@@ -186,8 +186,8 @@ class SelfExplainingViT(nn.Module):
         self.strategy.forget()
 
     def _check_start(self, start: int) -> None:
-        if start > len(self.backbone.blocks) - self.evidence.blocks:
-            raise UsageError(f"evidence of the last {self.evidence.blocks} blocks cannot start at block {start}")
+        if start > len(self.backbone.blocks) - self.strategy.blocks:
+            raise UsageError(f"evidence of the last {self.strategy.blocks} blocks cannot start at block {start}")
 
 
 def normalise(image: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

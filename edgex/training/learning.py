@@ -80,26 +80,48 @@ class LearnOptions:
 
 @dataclasses.dataclass
 class Learned:
-    """Result of one run: backbone tensors and evidence scale of the best step, and how it went.
+    """Result of one run: backbone tensors, evidence scale and factors of the best step, and how it went.
 
-    history: rows of {"step", "train", "held_out", "kl"}, errors relative to the null.
+    factors: of evidence of two parts, see `edgex.models.evidence.two_parts`. history: rows of {"step", "train",
+    "held_out", "kl"}, errors relative to the null.
     """
 
     tensors: dict[str, Tensor]
     scale: float
     step: int
     history: list[dict[str, float]]
+    factors: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 class Trained(nn.Module):
-    """The trained part of a model and the learned evidence scale, as one module with one state."""
+    """The trained part of a model, the learned evidence scale and factors, as one module with one state.
+
+    The model's strategy takes the factors from here until `settle`.
+    """
 
     def __init__(self, model: SelfExplainingViT, blocks: int, scale: float) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.tensor(scale))
+        self.strategy, device = model.strategy, model.head.weight.device
+        self.factors = nn.ParameterDict(
+            {
+                name: nn.Parameter(torch.tensor(float(value), device=device))
+                for name, value in self.strategy.factors.items()
+            }
+        )
+        self.strategy.factors = dict(self.factors.items())
         self.parts = nn.ParameterDict(
             {name.replace(".", "/"): tensor for name, tensor in trained_parameters(model, blocks).items()}
         )
+
+    def numbers(self) -> list[nn.Parameter]:
+        """The scale and the factors, which are learned ten times as fast as weights."""
+        return [self.scale, *self.factors.values()]
+
+    def settle(self) -> None:
+        """Nothing is trained any more: the strategy's factors are numbers again."""
+        self.requires_grad_(False)
+        self.strategy.factors = {name: float(value) for name, value in self.factors.items()}
 
 
 def trained_parameters(model: SelfExplainingViT, blocks: int) -> dict[str, nn.Parameter]:
@@ -171,6 +193,7 @@ def learn(
     # A twin that learned the classes for longer would leave that in the difference, beside the explanation.
     without = run("without", 0.0, explained.step) if options.class_loss == "labels" else None
     restore(model, {n: explained.tensors[n] for n in start})
+    model.strategy.factors = dict(explained.factors)
     model.cpu()
     return explained, without
 
@@ -194,7 +217,7 @@ def _run(
     trained.requires_grad_(True)
     groups: list[dict[str, Any]] = [
         {"params": list(trained.parts.values())},
-        {"params": [trained.scale], "lr": 10 * options.learning_rate},
+        {"params": trained.numbers(), "lr": 10 * options.learning_rate},
     ]
     optimizer = torch.optim.AdamW(groups, lr=options.learning_rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warmup_cosine(options.steps, warmup_share=0.1))
@@ -232,7 +255,7 @@ def _run(
                 recent.clear()
                 if group.is_main:
                     checkpoint.save(parts, step + 1)
-    trained.requires_grad_(False)
+    trained.settle()
     # Without the explanation term there is nothing to choose a step by: the last one counts.
     state = best.state if options.explain_weight > 0 else trained.state_dict()
     return learned_from(model, options.blocks, state, best)
@@ -248,6 +271,7 @@ def learned_from(model: SelfExplainingViT, blocks: int, state: dict[str, Tensor]
         float(state["scale"]),
         best.step,
         best.history,
+        {name: float(state[f"factors.{name}"]) for name in model.strategy.factors},
     )
 
 
@@ -275,7 +299,7 @@ class Best:
         row = {"step": float(step), **measured}
         error = row["held_out"]
         self.history.append(row)
-        report({**row, "scale": float(trained.scale.detach())})
+        report({**row, "scale": float(trained.scale), **{name: float(x) for name, x in trained.factors.items()}})
         self.looks_since += 1
         if error < self.error:
             self.error, self.step, self.looks_since = error, step, 0

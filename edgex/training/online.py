@@ -170,6 +170,7 @@ def learn_online(
     )
     learned = run.train(run.held_out(shuffled[:count]), checkpoint, report)
     restore(model, {name: learned.tensors[name] for name in model.readout.tensors()})
+    model.strategy.factors = dict(learned.factors)
     model.cpu()
     return learned
 
@@ -208,7 +209,7 @@ class OnlineRun:
         trained.requires_grad_(True)
         rates = [options.learning_rate, 10 * options.learning_rate]
         optimizer = torch.optim.AdamW(
-            [{"params": list(trained.parts.values())}, {"params": [trained.scale]}], lr=rates[0], weight_decay=0.0
+            [{"params": list(trained.parts.values())}, {"params": trained.numbers()}], lr=rates[0], weight_decay=0.0
         )
         budget, best = _Budget(options), Best()
         factor = warmup_cosine(_RATE_STEPS, warmup_share=0.05)
@@ -234,7 +235,7 @@ class OnlineRun:
                     recent.clear()
                     if group.is_main:
                         checkpoint.save(parts, budget.steps)
-        trained.requires_grad_(False)
+        trained.settle()
         return learned_from(self.model, 0, best.state, best)
 
     def _spent(self, budget: _Budget) -> int:

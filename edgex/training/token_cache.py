@@ -51,7 +51,7 @@ class TokenCache:
         backbone = model.backbone
         crops = term.crops
         # Every block that is trained, and every block that the heatmap is made of, is computed at each step.
-        self.start = len(backbone.blocks) - max(blocks, model.evidence.blocks)
+        self.start = len(backbone.blocks) - max(blocks, model.strategy.blocks)
         self.term = term
         self.null = 1.0
         rows = 2 * len(crops)

@@ -24,6 +24,7 @@ from edgex.errors import UsageError
 from edgex.files.model_file import ModelCard, save_model
 from edgex.files.tensor_file import check_writable
 from edgex.files.vector_file import VectorCard, difference, save_vector
+from edgex.models.evidence import Own
 from edgex.models.evidence.readout import has_readout
 from edgex.models.self_explaining import SelfExplainingViT
 from edgex.runtime.printable import printable
@@ -53,6 +54,7 @@ def train(
     source_name: str | None,
     options: LearnOptions | OnlineOptions,
     evidence_blocks: int | None,
+    own_blocks: int,
     part: str | None,
     alpha: float,
     work: Path,
@@ -66,11 +68,13 @@ def train(
 
     source_name: of the domain; defaults to the first folder's. options: `LearnOptions` for labels and masks that are
     made before, `OnlineOptions` for fresh coalitions. evidence_blocks: of how many last blocks the heatmap is made; by
-    default KEPT_BLOCKS, with fresh coalitions all. part: what is learned, one of PARTS; by default a readout where the
-    model can have one. alpha: recommended factor, recorded. work: folder for label caches and checkpoints; an
-    interrupted run resumes from there. model_out: also write the self-explaining source model. dtype: how the vector
-    is stored. skip_bad: go on without the pictures that cannot be read. workers: see `edgex.data.loading.loaded`.
-    Several processes work together where a launcher started them; the first one writes and reports.
+    default KEPT_BLOCKS, with fresh coalitions all. own_blocks: of how many last blocks the model's own evidence is
+    added to a readout's, by factors that are learned with it; 0 for none. part: what is learned, one of PARTS; by
+    default a readout where the model can have one. alpha: recommended factor, recorded. work: folder for label caches
+    and checkpoints; an interrupted run resumes from there. model_out: also write the self-explaining source model.
+    dtype: how the vector is stored. skip_bad: go on without the pictures that cannot be read. workers: see
+    `edgex.data.loading.loaded`. Several processes work together where a launcher started them; the first one writes and
+    reports.
     """
     if not math.isfinite(alpha):
         raise UsageError(f"expected a finite alpha to recommend, found {alpha}", argument="alpha")
@@ -86,7 +90,8 @@ def train(
         readout = part == "readout" or (part is None and has_readout(model.backbone))
         fresh = isinstance(options, OnlineOptions)
         blocks = evidence_blocks or (len(model.backbone.blocks) if fresh else KEPT_BLOCKS)
-        model = with_evidence(model, blocks, readout=readout)
+        own = Own(own_blocks) if own_blocks else None
+        model = with_evidence(model, blocks, readout=readout, own=own)
         before = {key: tensor.detach().cpu().clone() for key, tensor in model.backbone.tensors().items()}
         tell = report if group.is_main else silent
         check = ReadCheck(skip_bad, tell, workers, group)
@@ -95,6 +100,7 @@ def train(
             "options": dataclasses.asdict(options),
             "evidence_blocks": blocks,
             "readout": readout,
+            **({"own_blocks": own_blocks} if own_blocks else {}),
         }
 
         def checkpoint(run: str, details: dict[str, Any]) -> TrainingCheckpoint:
@@ -114,7 +120,7 @@ def train(
             base=card.base,
             source=source_name or printable(lesson.folders[0].root.resolve().name),
             supervision=source.supervision,
-            evidence=dataclasses.replace(model.evidence, scale=explained.scale),
+            evidence=model.evidence.learned(explained.scale, explained.factors),
             alpha=alpha,
             unchanged=unchanged,
             provenance=(*card.provenance, step),
@@ -277,10 +283,15 @@ def _save_self_explaining(
     save_model(path, model, described, dtype=torch.float16 if dtype == torch.int8 else dtype)
 
 
-def with_evidence(model: SelfExplainingViT, blocks: int, *, readout: bool = False) -> SelfExplainingViT:
-    """The same model with a heatmap made of the last `blocks` blocks, read with copies of their weights or not."""
+def with_evidence(
+    model: SelfExplainingViT, blocks: int, *, readout: bool = False, own: Own | None = None
+) -> SelfExplainingViT:
+    """The same model with a heatmap made of the last `blocks` blocks, read with copies of their weights or not.
+
+    own: the model's own part beside a readout's.
+    """
     blocks = 0 if model.backbone.pooling == "avg" else blocks
-    evidence = dataclasses.replace(model.evidence, blocks=blocks, readout=readout)
+    evidence = dataclasses.replace(model.evidence, blocks=blocks, readout=readout, own=own)
     return SelfExplainingViT(model.backbone, model.head, evidence).freeze()
 
 

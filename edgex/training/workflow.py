@@ -155,6 +155,7 @@ def learn_vector(
     coalitions: str = "auto",
     minutes: float | None = None,
     evidence_blocks: int | None = None,
+    own_blocks: int = 0,
     steps: int | None = None,
     batch_size: int | None = None,
     learning_rate: float | None = None,
@@ -199,6 +200,8 @@ def learn_vector(
     blocks: with weights, how many of the last blocks are trained (6). class_weight: with weights, factor of the class
         loss (2). class_loss: with weights, "hold" (the predictor's own outputs, the default) or "labels".
     evidence_blocks: how many of the last blocks the heatmap is made of (4; with fresh coalitions all).
+    own_blocks: with a readout, of how many last blocks the model's own contributions are added to what the readout
+        reads, by factors that are learned with it. Defaults to 0, none.
     steps: most training steps (600); with fresh coalitions their number, in place of minutes. The best state on
         held-out pictures is kept. batch_size: crops per step, over all processes (32; with fresh coalitions 256).
         learning_rate: at its peak (1e-4; with fresh coalitions 4e-4). alpha: the one that the vector recommends.
@@ -260,6 +263,7 @@ def learn_vector(
         source_name=source,
         options=options,
         evidence_blocks=evidence_blocks,
+        own_blocks=own_blocks,
         part=learn,
         alpha=alpha,
         work=path.with_name(path.name + ".work") if cache_dir is None else Path(cache_dir),

@@ -19,6 +19,7 @@ from torch import Tensor
 from edgex.errors import MismatchError, UsageError
 from edgex.files.vector_file import STORAGE, LoadedVector, VectorCard, load_vector, restored, save_vector, stored_as
 from edgex.models.backbones import Architecture, build
+from edgex.models.evidence.selection import averaged
 from edgex.utils import provenance
 
 METHODS = ("sum", "average", "ties")
@@ -127,7 +128,7 @@ def combine(
     """Combines vector files into one and writes it; returns its card.
 
     weights: a factor for each file, 1 unless given. alpha: recommended one to record; by default, like the
-    evidence's scale, the files' own, averaged with the magnitudes of the weights. dtype: "fp32", "fp16" or "int8";
+    evidence's numbers, the files' own, averaged with the magnitudes of the weights. dtype: "fp32", "fp16" or "int8";
     what storing loses is recorded in the metrics.
 
     Each vector is multiplied by its weight, then trimmed, then merged; block factors come last. Raises
@@ -147,14 +148,13 @@ def combine(
     names = [*loaded[0].deltas, *cards[0].unchanged]
 
     shares = [abs(factor) / sum(map(abs, factors)) for factor in factors]
-    scale = sum(share * card.evidence.scale for share, card in zip(shares, cards, strict=True))
     combined = VectorCard(
         name=name,
         architecture=cards[0].architecture,
         base=cards[0].base,
         source=_joined(card.source for card in cards),
         supervision=_joined(card.supervision for card in cards),
-        evidence=dataclasses.replace(cards[0].evidence, scale=scale),
+        evidence=averaged([card.evidence for card in cards], shares),
         alpha=sum(s * card.alpha for s, card in zip(shares, cards, strict=True)) if alpha is None else alpha,
         unchanged=tuple(key for key in names if key not in deltas),
         provenance=(_step(loaded, factors, options, dtype),),
@@ -242,7 +242,7 @@ def _check_alike(first_path: Path, first: VectorCard, path: Path, card: VectorCa
         raise MismatchError(
             f"{path} was learned from {card.base}, {first_path} from {first.base}: combine vectors of one base"
         )
-    if dataclasses.replace(card.evidence, scale=1.0) != dataclasses.replace(first.evidence, scale=1.0):
+    if not card.evidence.is_like(first.evidence):
         raise MismatchError(
             f"{path} explains by {card.evidence}, {first_path} by {first.evidence}: combine vectors that make their "
             "heatmap of the same blocks"

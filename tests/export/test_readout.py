@@ -28,9 +28,13 @@ def read(model: Any, card: Any, blocks: int = 3) -> Any:
     return made, dataclasses.replace(card, evidence=made.evidence)
 
 
-@pytest.fixture(scope="module")
-def reading(small: Any) -> Any:
-    return read(*small)
+@pytest.fixture(scope="module", params=["linear keys", "normalised keys"])
+def reading(small: Any, random_model: Callable[..., Any], request: pytest.FixtureRequest) -> Any:
+    """A readout whose keys are folded, and one of a model that normalises them, with layer scale and registers."""
+    if request.param == "linear keys":
+        return read(*small)
+    options = {"qk_norm": True, "init_values": 1e-5, "reg_tokens": 2, "depth": 4}
+    return read(*random_model("timm/test_vit", classes=7, image_size=160, options=options))
 
 
 @pytest.mark.parametrize("kind", ["fp32", "fp16", "dynamic", "static"])

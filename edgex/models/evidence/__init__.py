@@ -6,6 +6,6 @@ of evidence, the scale and the correction that adds it up to the logit, is `edge
 """
 
 from edgex.models.evidence.base import Encoded, EvidenceStrategy
-from edgex.models.evidence.selection import Evidence
+from edgex.models.evidence.selection import Evidence, Own
 
-__all__ = ["Encoded", "Evidence", "EvidenceStrategy"]
+__all__ = ["Encoded", "Evidence", "EvidenceStrategy", "Own"]

@@ -52,7 +52,8 @@ class EvidenceStrategy(abc.ABC, Generic[Kept, Pooled]):
     Class attributes: kind, its name in files; poolings, which it explains; has_readout, whether `Evidence.readout` asks
     for it; fewest_blocks, which its evidence can be made of.
     Attributes: backbone; blocks, how many of the last blocks its evidence is made of; weights, those of its own, which
-    the network registers as `readout`.
+    the network registers as `readout`; factors, what the parts of evidence of several parts are multiplied with, by
+    name: numbers, or tensors while they are learned.
     """
 
     kind: ClassVar[str]
@@ -64,6 +65,7 @@ class EvidenceStrategy(abc.ABC, Generic[Kept, Pooled]):
     def __init__(self, backbone: Backbone, blocks: int) -> None:
         self.backbone = backbone
         self.blocks = blocks
+        self.factors: dict[str, float | Tensor] = {}
 
     @classmethod
     def default_blocks(cls, backbone: Backbone) -> int | None:  # noqa: ARG003

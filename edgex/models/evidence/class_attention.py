@@ -39,6 +39,11 @@ class ClassAttention(ClassTokenEvidence[Attended]):
         tokens, attended = run_attended(block, tokens, normed, only_rows=self.is_last(index))
         return tokens, attended if keep else None
 
+    def written(self, kept: list[Attended]) -> Tensor:
+        """What each patch writes into the class token, [N, P, D], before the final norm: for learning."""
+        written = [attended.written() for attended in kept]
+        return sum(written[1:], start=written[0])[:, self.backbone.prefix_tokens :]
+
     def evidence_along(self, rows: Tensor, tokens: Tensor, kept: list[Attended]) -> Tensor:
         """See the class. The direction is folded into each block's output projection, so that no [N, P, D] is made."""
         direction = self.directions(rows) * self.norm_slope(tokens)

@@ -15,8 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgex.errors import UnsupportedError
-from edgex.models.attention import run, run_attended
+from edgex.models.attention import inner_sigma, outgoing_weight, run, run_attended
 from edgex.models.backbones import Backbone, Block
 from edgex.models.evidence.base import Encoded, EvidenceWeights
 from edgex.models.evidence.class_token import ClassTokenEvidence
@@ -27,14 +26,13 @@ _Names = tuple[str, str | None, str]
 
 
 class _Copied(NamedTuple):
-    """One block's attention weights: query, key and value [h d, D] with biases [h d], output [D, h d].
+    """One block, and copies of its attention weights: query, key and value [h d, D], biases [h d], output [D, h d]."""
 
-    The key's bias is left out: it adds the same to all scores of a query and cancels in the softmax.
-    """
-
+    block: Block
     query: Tensor
     query_bias: Tensor | None
     key: Tensor
+    key_bias: Tensor | None
     value: Tensor
     value_bias: Tensor | None
     project: Tensor
@@ -61,25 +59,16 @@ class FoldedDirections(NamedTuple):
 
 
 def has_readout(backbone: Backbone) -> bool:
-    """Whether a backbone can have a readout: class-token pooling, queries and keys that are not normalised."""
-    return backbone.pooling == "token" and not any(block.normalises_qk for block in backbone.blocks)
+    """Whether a backbone can have a readout: class-token pooling."""
+    return backbone.pooling in ReadoutEvidence.poolings
 
 
 class Readout(EvidenceWeights):
-    """Copies of the attention weights of a backbone's last `blocks` blocks, under the library's own tensor names.
-
-    Raises UnsupportedError where queries and keys are normalised, which cannot be folded.
-    """
+    """Copies of the attention weights of a backbone's last `blocks` blocks, under the library's own tensor names."""
 
     def __init__(self, backbone: Backbone, blocks: int) -> None:
         super().__init__()
-        chosen = backbone.blocks[-blocks:]
-        if any(block.normalises_qk for block in chosen):
-            raise UnsupportedError(
-                f"{backbone.architecture.name} normalises its queries and keys and has no readout: learn changed "
-                "weights instead"
-            )
-        self.names = [_names(backbone, block) for block in chosen]
+        self.names = [_names(backbone, block) for block in backbone.blocks[-blocks:]]
         own = backbone.tensors()
         self.copies = nn.ParameterDict(
             {_key(name): nn.Parameter(own[name].detach().clone()) for names in self.names for name in names if name}
@@ -118,7 +107,7 @@ class Readout(EvidenceWeights):
 
         normed: output [N, T, D] of each block's first norm. folded: one direction per picture.
         """
-        seen = self._attention(normed, self._copies(backbone), _head_shape(backbone))
+        seen = _attention(normed, self._copies(backbone), _head_shape(backbone))
         written = _projected(normed, folded.vectors)
         if folded.shift is not None:
             written = written + folded.shift[:, None]
@@ -130,7 +119,7 @@ class Readout(EvidenceWeights):
         `evidence` is its product with one direction.
         """
         copies, prefix = self._copies(backbone), backbone.prefix_tokens
-        seen = self._attention(normed, copies, _head_shape(backbone))[:, prefix:]
+        seen = _attention(normed, copies, _head_shape(backbone))[:, prefix:]
         total: Tensor | None = None
         for tokens, copied, part in zip(normed, copies, seen.chunk(len(normed), dim=2), strict=True):
             values = F.linear(tokens[:, prefix:], copied.value, copied.value_bias)
@@ -144,25 +133,11 @@ class Readout(EvidenceWeights):
         copies = []
         for block, (weight, bias, project) in zip(backbone.blocks[-len(self.names) :], self.names, strict=True):
             query, key, value = _thirds(self.copies[_key(weight)])
-            query_bias, _, value_bias = (None, None, None) if bias is None else _thirds(self.copies[_key(bias)])
-            gamma = block.gamma1()
-            outgoing = self.copies[_key(project)]
+            biases = (None, None, None) if bias is None else _thirds(self.copies[_key(bias)])
             # The block's layer scale is the model's own; multiplied into the projection, it costs nothing.
-            outgoing = outgoing if gamma is None else outgoing * gamma[:, None]
-            copies.append(_Copied(query, query_bias, key, value, value_bias, outgoing))
+            outgoing = outgoing_weight(block, self.copies[_key(project)])
+            copies.append(_Copied(block, query, biases[0], key, biases[1], value, biases[2], outgoing))
         return copies
-
-    @staticmethod
-    def _attention(normed: Sequence[Tensor], copies: Sequence[_Copied], heads: tuple[int, int]) -> Tensor:
-        """The class token's attention to all tokens, of all blocks' heads side by side: [N, T, L h]."""
-        weight = torch.stack([copied.query.T for copied in copies])
-        biases = [copied.query_bias for copied in copies if copied.query_bias is not None]
-        key = torch.stack([copied.key.unflatten(0, heads) for copied in copies]) * heads[1] ** -0.5
-        query = torch.cat([tokens[:, :1] for tokens in normed], dim=1).transpose(0, 1) @ weight
-        query = query + torch.stack(biases)[:, None] if biases else query
-        # [L, h, N, D] to one [N, D, h] for each block.
-        columns = (query.unflatten(2, heads).transpose(1, 2) @ key).permute(0, 2, 3, 1)
-        return _projected(normed, columns.unbind()).softmax(dim=1)
 
 
 class ReadoutEvidence(ClassTokenEvidence[Tensor]):
@@ -174,7 +149,7 @@ class ReadoutEvidence(ClassTokenEvidence[Tensor]):
     output x_p of the block's first norm in the model. Nothing of the size of a block is computed twice. For one class
     per picture, query and class direction are folded backwards through the copies: per head, scores are
     x_p . (W_k^T q) and contributions x_p . (W_v^T W_o^T d_c). All blocks go through one product where their weights
-    allow it.
+    allow it. Keys that the model normalises or rotates are no linear function of x_p and are computed.
     """
 
     has_readout: ClassVar[bool] = True
@@ -209,11 +184,7 @@ class ReadoutEvidence(ClassTokenEvidence[Tensor]):
 
     def feature_evidence(self, encoded: Encoded[Tensor, Tensor], head: Head) -> Tensor:
         """Unscaled evidence [N, D', P] of each feature that the head reads."""
-        backbone = self.backbone
-        written = self.weights.written(backbone, encoded.kept)
-        centred = written - written.mean(dim=-1, keepdim=True)
-        slope = self.norm_slope(encoded.tokens) * head.slope(encoded.features)
-        return backbone.project(centred * backbone.norm.weight * slope[:, None]).mT
+        return self.of_features(self.weights.written(self.backbone, encoded.kept), encoded, head)
 
     def fold_classes(self, head: Head) -> None:
         """Folds the directions of all classes, where there are so few that it pays."""
@@ -234,6 +205,55 @@ def _head_shape(backbone: Backbone) -> tuple[int, int]:
     """Number of heads and their size, which all blocks share."""
     block = backbone.blocks[-1]
     return block.heads, block.head_dim
+
+
+def _attention(normed: Sequence[Tensor], copies: Sequence[_Copied], heads: tuple[int, int]) -> Tensor:
+    """The class token's attention to all tokens, of all blocks' heads side by side: [N, T, L h].
+
+    In blocks with a norm between attention and output projection, over that norm's sigma.
+    """
+    if any(copied.block.normalises_qk for copied in copies):
+        scores = torch.cat([_scores(tokens, copied, heads) for tokens, copied in zip(normed, copies, strict=True)], 2)
+    else:
+        scores = _folded_scores(normed, copies, heads)
+    biases = [bias for copied in copies if (bias := copied.block.score_bias()) is not None]
+    if biases:
+        scores = scores + torch.cat([bias[:, :, 0].mT for bias in biases], dim=2)
+    seen = scores.softmax(dim=1)
+    if all(copied.block.inner_norm is None for copied in copies):
+        return seen
+    parts = zip(normed, copies, seen.chunk(len(copies), dim=2), strict=True)
+    return torch.cat([part / _sigma(tokens, copied, part, heads)[:, None] for tokens, copied, part in parts], dim=2)
+
+
+def _sigma(normed: Tensor, copied: _Copied, seen: Tensor, heads: tuple[int, int]) -> Tensor:
+    """Sigma [N, 1] of a block's inner norm at what the class token mixes from the copy's values."""
+    # The mean token of each head before its values: one product of the size of a token instead of all of them.
+    mixed = (copied.value.unflatten(0, heads) @ (seen.mT @ normed)[..., None]).flatten(1)
+    return inner_sigma(copied.block, mixed if copied.value_bias is None else mixed + copied.value_bias)
+
+
+def _scores(normed: Tensor, copied: _Copied, heads: tuple[int, int]) -> Tensor:
+    """The class token's scores [N, T, h] in one block that normalises or rotates its queries and keys."""
+    query = F.linear(normed[:, :1], copied.query, copied.query_bias).unflatten(2, heads).transpose(1, 2)
+    key = F.linear(normed, copied.key, copied.key_bias).unflatten(2, heads).transpose(1, 2)
+    query, key = copied.block.normalise_qk(query, key)
+    return (key @ query.mT * heads[1] ** -0.5).squeeze(3).mT
+
+
+def _folded_scores(normed: Sequence[Tensor], copies: Sequence[_Copied], heads: tuple[int, int]) -> Tensor:
+    """The class token's scores [N, T, L h], each query folded backwards through the keys' weights.
+
+    The keys' bias is left out: it adds the same to all scores of a query and cancels in the softmax.
+    """
+    weight = torch.stack([copied.query.T for copied in copies])
+    biases = [copied.query_bias for copied in copies if copied.query_bias is not None]
+    key = torch.stack([copied.key.unflatten(0, heads) for copied in copies]) * heads[1] ** -0.5
+    query = torch.cat([tokens[:, :1] for tokens in normed], dim=1).transpose(0, 1) @ weight
+    query = query + torch.stack(biases)[:, None] if biases else query
+    # [L, h, N, D] to one [N, D, h] for each block.
+    columns = (query.unflatten(2, heads).transpose(1, 2) @ key).permute(0, 2, 3, 1)
+    return _projected(normed, columns.unbind())
 
 
 def _projected(normed: Sequence[Tensor], vectors: Sequence[Tensor]) -> Tensor:

@@ -5,13 +5,31 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgex.errors import UnsupportedError, UsageError
 from edgex.models.backbones import Backbone
 from edgex.models.discovery import modules_of
 from edgex.models.evidence.base import EvidenceStrategy
+from edgex.models.evidence.class_attention import ClassAttention
+from edgex.models.evidence.readout import ReadoutEvidence
+from edgex.models.evidence.two_parts import TwoParts
 from edgex.runtime import schema
+from edgex.runtime.metadata import evidence_in_words
+
+
+@dataclasses.dataclass(frozen=True)
+class Own:
+    """The model's own part of evidence of two parts, see `edgex.models.evidence.two_parts`.
+
+    blocks: of how many last blocks. weight: factor relative to the readout's part. blur: share of the part that is
+    averaged over neighbouring patches, 0 none, 1 all of it.
+    """
+
+    blocks: int
+    weight: float = 1.0
+    blur: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,20 +40,38 @@ class Evidence:
     through the attention of the last `blocks` blocks) or "patch-tokens" (average pooling: each patch's own share).
     scale: factor on the evidence before the additive correction; stored with the vector that learned it.
     readout: whether those blocks are read with attention weights of their own, see `edgex.models.evidence.readout`.
+    own: beside a readout, the model's own part of the evidence, if there is one.
     """
 
     kind: str
     blocks: int
     scale: float
     readout: bool = False
+    own: Own | None = None
 
     def __str__(self) -> str:
-        blocks = f" of the last {self.blocks} blocks" if self.blocks else ""
-        return f"{self.kind}{blocks}{' with a readout' if self.readout else ''}, scale {self.scale:.4g}"
+        return evidence_in_words(self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form."""
-        return dataclasses.asdict(self)
+        """JSON-ready form; `own` is left out where there is none."""
+        found = dataclasses.asdict(self)
+        return found if self.own else {name: value for name, value in found.items() if name != "own"}
+
+    def learned(self, scale: float, factors: Mapping[str, float]) -> Evidence:
+        """The same evidence with the scale, and the factors of its own part, that learning found."""
+        own = None if self.own is None else dataclasses.replace(self.own, **factors)
+        return dataclasses.replace(self, scale=scale, own=own)
+
+    @property
+    def factors(self) -> dict[str, float]:
+        """The factors of its own part, by name; none where there is no such part."""
+        return {} if self.own is None else {"weight": self.own.weight, "blur": self.own.blur}
+
+    def is_like(self, other: Evidence) -> bool:
+        """Whether both are made of the same blocks in the same way, and differ in learned numbers at most."""
+        return self.learned(1.0, dict.fromkeys(self.factors, 0.0)) == other.learned(
+            1.0, dict.fromkeys(other.factors, 0.0)
+        )
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Evidence:
@@ -54,6 +90,13 @@ class Evidence:
         raise UnsupportedError(f"{backbone.architecture} has no evidence that a heatmap is made of by default")
 
 
+def averaged(alike: Sequence[Evidence], shares: Sequence[float]) -> Evidence:
+    """Evidence with the means, weighted by `shares`, of the learned numbers of several that are alike."""
+    numbers = [{"scale": evidence.scale, **evidence.factors} for evidence in alike]
+    means = {name: sum(share * one[name] for share, one in zip(shares, numbers, strict=True)) for name in numbers[0]}
+    return alike[0].learned(means.pop("scale"), means)
+
+
 EVIDENCE = schema.record(
     Evidence,
     kind=schema.text,
@@ -61,13 +104,16 @@ EVIDENCE = schema.record(
     scale=schema.number,
     # Files from before there were readouts do not mention them.
     readout=schema.Default(schema.flag, False),
+    own=schema.Default(
+        schema.optional(schema.record(Own, blocks=schema.whole(1), weight=schema.number, blur=schema.number)), None
+    ),
 )
 """The object stored in artefacts, see `Evidence.to_dict`."""
 
 
 @functools.cache
 def strategies() -> tuple[type[EvidenceStrategy[Any, Any]], ...]:
-    """All strategies: the subclasses of `EvidenceStrategy` that the modules of this package define."""
+    """All strategies of one part: the subclasses of `EvidenceStrategy` that the modules of this package define."""
     assert __package__ is not None
     return tuple(
         found
@@ -77,6 +123,7 @@ def strategies() -> tuple[type[EvidenceStrategy[Any, Any]], ...]:
         and found.__module__ == module.__name__
         and issubclass(found, EvidenceStrategy)
         and not inspect.isabstract(found)
+        and found is not TwoParts
     )
 
 
@@ -96,9 +143,19 @@ def strategy_of(backbone: Backbone, evidence: Evidence) -> EvidenceStrategy[Any,
         raise UsageError(f"evidence of {evidence.blocks} blocks, but the model has {len(backbone.blocks)}")
     for strategy in alike:
         if strategy.has_readout == evidence.readout:
-            return strategy(backbone, evidence.blocks)
+            found = strategy(backbone, evidence.blocks)
+            return found if evidence.own is None else _beside_own(found, evidence.own)
     how = "with" if evidence.readout else "without"
     raise UsageError(f"{backbone.pooling} pooling is not explained by {evidence.kind} {how} a readout")
+
+
+def _beside_own(readout: EvidenceStrategy[Any, Any], own: Own) -> TwoParts:
+    """Evidence of two parts, of which this readout reads the first."""
+    if not isinstance(readout, ReadoutEvidence):
+        raise UsageError(f"the model's own part stands beside that of a readout: {readout.kind} here has none")
+    if not 1 <= own.blocks <= len(readout.backbone.blocks):
+        raise UsageError(f"own part of {own.blocks} blocks, but the model has {len(readout.backbone.blocks)}")
+    return TwoParts(readout, ClassAttention(readout.backbone, own.blocks), own.weight, own.blur)
 
 
 def _explaining(backbone: Backbone) -> list[type[EvidenceStrategy[Any, Any]]]:

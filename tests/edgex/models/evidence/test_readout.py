@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from edgex.data import image_folders
-from edgex.errors import ArtefactError, MismatchError, UnsupportedError, UsageError
+from edgex.errors import ArtefactError, MismatchError, UsageError
 from edgex.files import tensor_file
 from edgex.files.model_file import READOUT_PREFIX, load_model, save_model
 from edgex.files.tensor_file import TensorFile
@@ -32,6 +32,9 @@ from vectors import fitting
 pytestmark = pytest.mark.usefixtures("tiny_clips")
 
 NAMES = ["timm/test_vit", "open_clip/tiny-token", "open_clip/tiny-layerscale"]
+NORMALISED = {"qk_norm": True, "init_values": 1e-5, "reg_tokens": 2, "depth": 3}
+"""Options of a model that normalises queries and keys, with layer scale and registers."""
+CASES = [*((name, None) for name in NAMES), ("timm/test_vit", NORMALISED)]
 
 
 def with_readout(model: SelfExplainingViT, blocks: int = 2, noise: float = 0.0) -> SelfExplainingViT:
@@ -50,18 +53,22 @@ def images_for(model: SelfExplainingViT, count: int = 2) -> torch.Tensor:
     return torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_copy_reads_what_the_model_reads(random_model: Callable[..., Any], name: str) -> None:
-    model, _ = random_model(name)
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_a_copy_reads_what_the_model_reads(
+    random_model: Callable[..., Any], name: str, options: dict[str, Any] | None
+) -> None:
+    model, _ = random_model(name, options=options)
     plain, read = with_evidence(model, 2)(images_for(model)), with_readout(model)(images_for(model))
     assert torch.equal(plain.logits, read.logits)
     assert torch.allclose(plain.heatmap, read.heatmap, atol=1e-5 * float(plain.heatmap.abs().max()))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_heatmap_is_what_the_copies_write(random_model: Callable[..., Any], name: str) -> None:
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_the_heatmap_is_what_the_copies_write(
+    random_model: Callable[..., Any], name: str, options: dict[str, Any] | None
+) -> None:
     """Against attention as the textbook writes it, one block, head and patch after another, without any folding."""
-    model, _ = random_model(name)
+    model, _ = random_model(name, options=options)
     read = with_readout(model, noise=0.5)
     assert isinstance(read.readout, Readout)
     backbone, copies = read.backbone, read.readout.tensors()
@@ -73,6 +80,11 @@ def test_the_heatmap_is_what_the_copies_write(random_model: Callable[..., Any], 
             query, key, value = F.linear(block.norm1(tokens)[0], weight, bias).chunk(3, dim=-1)
             for head in range(block.heads):
                 own = slice(head * block.head_dim, (head + 1) * block.head_dim)
+                if options:
+                    query[:, own], key[:, own] = (
+                        block.module.attn.q_norm(query[:, own]),
+                        block.module.attn.k_norm(key[:, own]),
+                    )
                 seen = (query[0, own] @ key[:, own].T / block.head_dim**0.5).softmax(dim=0)
                 for patch in range(backbone.patches):
                     place = backbone.prefix_tokens + patch
@@ -99,9 +111,11 @@ def test_the_heatmap_is_what_the_copies_write(random_model: Callable[..., Any], 
     assert float(outputs.heatmap.sum() + outputs.base[0]) == pytest.approx(float(centred), abs=1e-4)
 
 
-@pytest.mark.parametrize("name", ["timm/test_vit", "open_clip/ViT-S-32"])
-def test_folded_classes_give_the_same_heatmap(random_model: Callable[..., Any], name: str) -> None:
-    model, _ = random_model(name, classes=5)
+@pytest.mark.parametrize(("name", "options"), [("open_clip/ViT-S-32", None), ("timm/test_vit", NORMALISED)])
+def test_folded_classes_give_the_same_heatmap(
+    random_model: Callable[..., Any], name: str, options: dict[str, Any] | None
+) -> None:
+    model, _ = random_model(name, classes=5, options=options)
     read = with_readout(model, noise=0.5)
     images, explained = images_for(read, 3), torch.tensor([-1, 4, 0])
     plain = read(images, explained)
@@ -285,6 +299,3 @@ def test_what_has_no_readout_is_refused(random_model: Callable[..., Any]) -> Non
     model, _ = random_model("timm/test_vit")
     with pytest.raises(UsageError, match="expected a model with a readout"):
         model.feature_evidence(model.backbone.embed(images_for(model)))
-    model.backbone.blocks[-1].normalises_qk = True
-    with pytest.raises(UnsupportedError, match="normalises its queries and keys"):
-        with_evidence(model, 2, readout=True)
