@@ -73,13 +73,12 @@ def _random_model(
     alpha: float | None = None,
     activation: str = "softmax",
     thresholds: tuple[float, ...] | None = None,
-    options: dict[str, Any] | None = None,
 ) -> Any:
     """A frozen (SelfExplainingViT, ModelCard) whose attention and evidence are not degenerate.
 
     Matrices have variance 1 / fan-in and query, key and value 1.5 times that, so attention is neither uniform
     nor one-hot; norms, biases, positions and layer scales are all away from their neutral values.
-    head: "linear" or "cosine"; defaults to cosine for open_clip, linear for timm. options: of the architecture.
+    head: "linear" or "cosine"; defaults to cosine for open_clip, linear for timm.
     """
     import torch
 

@@ -299,7 +299,8 @@ class Best:
         row = {"step": float(step), **measured}
         error = row["held_out"]
         self.history.append(row)
-        report({**row, "scale": float(trained.scale), **{name: float(x) for name, x in trained.factors.items()}})
+        numbers = {"scale": trained.scale, **trained.factors}
+        report({**row, **{name: float(number.detach()) for name, number in numbers.items()}})
         self.looks_since += 1
         if error < self.error:
             self.error, self.step, self.looks_since = error, step, 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -18,6 +18,8 @@ NO_PLACES = torch.empty((1, 0), dtype=torch.int64)
 """The places of the patches where none is left."""
 Prepare = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
 """Queries [N, h, Tq, d], keys [N, h, T, d] and the places of the patches among them -> what scores are made of."""
+Projections = tuple[Sequence[Tensor], Sequence[Tensor | None]]
+"""The weights and the biases that make queries, keys and values, see `Block`."""
 Bias = Callable[[Tensor | None], Tensor]
 """Places of the patches -> what is added to the scores, [1 or N, h, T, T]."""
 
@@ -29,7 +31,8 @@ class Block:
 
     Attributes (D: width of the tokens, h: heads, d: head_dim):
     module: the library's block. norm1: the norm before attention.
-    packed_projection: gives query, key and value weights side by side [3 h d, D] and their bias [3 h d], if any.
+    projections: gives the weights of query, key and value and their biases, of each either one tensor for all three
+        ([3 h d, D] and [3 h d]) or three ([h d, D] and [h d]); None for a bias that there is not.
     normalises_qk: whether `normalise_qk` changes queries and keys at all. biases_scores: whether there is `score_bias`.
     inner_norm: the norm [h d] between attention and output projection, if any.
     project: output projection, h d -> D. gamma1: gives the layer scale [D] of the attention, if any.
@@ -43,7 +46,7 @@ class Block:
         *,
         module: nn.Module,
         norm1: nn.Module,
-        packed_projection: Callable[[], tuple[Tensor, Tensor | None]],
+        projections: Callable[[], Projections],
         prepare: Prepare | None = None,
         bias: Bias | None = None,
         inner_norm: nn.LayerNorm | None = None,
@@ -55,7 +58,7 @@ class Block:
     ) -> None:
         self.module = module
         self.norm1 = norm1
-        self.packed_projection = packed_projection
+        self.projections = projections
         self._prepare, self._bias = prepare, bias
         self.normalises_qk = prepare is not None
         self.biases_scores = bias is not None
@@ -65,6 +68,10 @@ class Block:
         self.feed_forward = feed_forward
         self.heads, self.head_dim = heads, head_dim
         self._places: Tensor | None = None
+
+    def packed_projection(self) -> tuple[Tensor, Tensor | None]:
+        """Query, key and value weights side by side, [3 h d, D], and their bias [3 h d], if any."""
+        return packed(*self.projections())
 
     def normalise_qk(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """Queries [N, h, Tq, d] and keys [N, h, T, d] as scores are made of them: normalised, rotated by their places.
@@ -82,6 +89,15 @@ class Block:
         block = copy.copy(self)
         block._places = places
         return block
+
+
+def packed(weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> tuple[Tensor, Tensor | None]:
+    """The weights of `Projections` as one tensor, and the biases if there are any; a missing one of three is zeros."""
+    weight = weights[0] if len(weights) == 1 else torch.cat(list(weights))
+    known = [bias for bias in biases if bias is not None]
+    if len(known) == len(biases) == 1 or not known:
+        return weight, known[0] if known else None
+    return weight, torch.cat([torch.zeros_like(known[0]) if bias is None else bias for bias in biases])
 
 
 @dataclasses.dataclass(frozen=True)

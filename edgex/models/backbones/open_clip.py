@@ -87,7 +87,7 @@ def _block(source: Any, name: str) -> Block:
     return Block(
         module=source,
         norm1=source.ln_1,
-        packed_projection=lambda: (attention.in_proj_weight, attention.in_proj_bias),
+        projections=lambda: ((attention.in_proj_weight,), (attention.in_proj_bias,)),
         project=attention.out_proj,
         gamma1=lambda: getattr(source.ls_1, "gamma", None),
         feed_forward=lambda x: source.ls_2(source.mlp(source.ln_2(x))),

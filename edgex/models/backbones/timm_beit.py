@@ -12,7 +12,7 @@ from torch import Tensor
 
 from edgex.errors import UnsupportedError
 from edgex.models.backbones.backbone import Bias, Block
-from edgex.models.backbones.timm_eva import feed_forward, packed_projection
+from edgex.models.backbones.timm_eva import feed_forward, projections
 
 
 def assemble(module: Any, patches: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ def _block(source: Any, module: Any, name: str) -> Block:
     return Block(
         module=source,
         norm1=source.norm1,
-        packed_projection=lambda: packed_projection(attention),
+        projections=lambda: projections(attention),
         bias=_bias(attention, module),
         project=attention.proj,
         gamma1=lambda: source.gamma_1,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from edgex.errors import UnsupportedError
-from edgex.models.backbones.backbone import Block, Prepare
+from edgex.models.backbones.backbone import Block, Prepare, Projections
 
 
 def assemble(module: Any, patches: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ def _block(source: Any, module: Any, index: int, name: str) -> Block:
     return Block(
         module=source,
         norm1=source.norm1,
-        packed_projection=lambda: packed_projection(attention),
+        projections=lambda: projections(attention),
         prepare=_prepare(attention, module, index),
         inner_norm=inner if isinstance(inner, nn.LayerNorm) else None,
         project=attention.proj,
@@ -64,20 +64,14 @@ def feed_forward(source: Any) -> Callable[[Tensor], Tensor]:
     return run
 
 
-def packed_projection(attention: Any) -> tuple[Tensor, Tensor | None]:
-    """Query, key and value side by side, also where they lie apart; a missing bias of the keys is one of zeros."""
+def projections(attention: Any) -> Projections:
+    """What makes queries, keys and values, in one tensor or in three; there is no bias of the keys alone."""
     if attention.qkv is None:
         parts = (attention.q_proj, attention.k_proj, attention.v_proj)
-        return torch.cat([part.weight for part in parts]), _packed_bias([part.bias for part in parts])
+        return [part.weight for part in parts], [part.bias for part in parts]
     if attention.qkv.bias is not None:
-        return attention.qkv.weight, attention.qkv.bias
-    biases = (getattr(attention, "q_bias", None), None, getattr(attention, "v_bias", None))
-    return attention.qkv.weight, _packed_bias(biases)
-
-
-def _packed_bias(biases: Any) -> Tensor | None:
-    query = biases[0]
-    return None if query is None else torch.cat([torch.zeros_like(query) if bias is None else bias for bias in biases])
+        return (attention.qkv.weight,), (attention.qkv.bias,)
+    return (attention.qkv.weight,), (getattr(attention, "q_bias", None), None, getattr(attention, "v_bias", None))
 
 
 def _prepare(attention: Any, module: Any, index: int) -> Prepare | None:

@@ -36,7 +36,7 @@ def _block(source: Any, name: str) -> Block:
     return Block(
         module=source,
         norm1=source.norm1,
-        packed_projection=lambda: (attention.qkv.weight, attention.qkv.bias),
+        projections=lambda: ((attention.qkv.weight,), (attention.qkv.bias,)),
         prepare=None if plain else lambda query, key, _: (attention.q_norm(query), attention.k_norm(key)),
         inner_norm=inner if isinstance(inner, nn.LayerNorm) else None,
         project=attention.proj,

@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from edgex.models.attention import inner_sigma, outgoing_weight, run, run_attended
 from edgex.models.backbones import Backbone, Block
+from edgex.models.backbones.backbone import packed
 from edgex.models.evidence.base import Encoded, EvidenceWeights
 from edgex.models.evidence.class_token import ClassTokenEvidence
 from edgex.models.head import Head
 
-_Names = tuple[str, str | None, str]
-"""A block's packed query, key and value weights, their bias and the output projection."""
+_Names = tuple[list[str], list[str | None], str]
+"""A block's query, key and value weights, their biases (see `Block.projections`) and the output projection."""
 
 
 class _Copied(NamedTuple):
@@ -71,12 +72,12 @@ class Readout(EvidenceWeights):
         self.names = [_names(backbone, block) for block in backbone.blocks[-blocks:]]
         own = backbone.tensors()
         self.copies = nn.ParameterDict(
-            {_key(name): nn.Parameter(own[name].detach().clone()) for names in self.names for name in names if name}
+            {_key(name): nn.Parameter(own[name].detach().clone()) for names in self.names for name in _all(names)}
         )
 
     def tensors(self) -> dict[str, nn.Parameter]:
         """The copies by the names of what they are copies of."""
-        return {name: self.copies[_key(name)] for names in self.names for name in names if name}
+        return {name: self.copies[_key(name)] for names in self.names for name in _all(names)}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Gives all copies new values."""
@@ -131,9 +132,13 @@ class Readout(EvidenceWeights):
 
     def _copies(self, backbone: Backbone) -> list[_Copied]:
         copies = []
-        for block, (weight, bias, project) in zip(backbone.blocks[-len(self.names) :], self.names, strict=True):
-            query, key, value = _thirds(self.copies[_key(weight)])
-            biases = (None, None, None) if bias is None else _thirds(self.copies[_key(bias)])
+        for block, (weights, given, project) in zip(backbone.blocks[-len(self.names) :], self.names, strict=True):
+            weight, bias = packed(
+                [self.copies[_key(name)] for name in weights],
+                [None if name is None else self.copies[_key(name)] for name in given],
+            )
+            query, key, value = _thirds(weight)
+            biases = (None, None, None) if bias is None else _thirds(bias)
             # The block's layer scale is the model's own; multiplied into the projection, it costs nothing.
             outgoing = outgoing_weight(block, self.copies[_key(project)])
             copies.append(_Copied(block, query, biases[0], key, biases[1], value, biases[2], outgoing))
@@ -270,8 +275,17 @@ def _thirds(packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _names(backbone: Backbone, block: Block) -> _Names:
     """Names of a block's attention weights among the backbone's tensors."""
     name_of = {id(parameter): name for name, parameter in backbone.module.named_parameters()}
-    weight, bias = block.packed_projection()
-    return name_of[id(weight)], None if bias is None else name_of[id(bias)], name_of[id(block.project.weight)]
+    weights, biases = block.projections()
+    return (
+        [name_of[id(weight)] for weight in weights],
+        [None if bias is None else name_of[id(bias)] for bias in biases],
+        name_of[id(block.project.weight)],
+    )
+
+
+def _all(names: _Names) -> list[str]:
+    weights, biases, project = names
+    return [*weights, *(bias for bias in biases if bias is not None), project]
 
 
 def _key(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from edgex.errors import UnsupportedError
 from edgex.models.backbones import architecture, build
 from edgex.models.self_explaining import SelfExplainingViT
+from edgex.training.vector_training import with_evidence
 
 SMALL: dict[str, Any] = {"depth": 3, "embed_dim": 48, "num_heads": 3, "patch_size": 16}
 FOUR = {**SMALL, "num_heads": 4}  # rotary positions need heads of a multiple of four numbers
@@ -216,3 +218,30 @@ def test_class_attention_is_what_timms_attention_writes(case: str, made: Callabl
 def test_what_cannot_be_split_is_refused(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UnsupportedError, match=message):
         build(architecture(name, pooling="avg", options=options))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("case", TOKEN)
+def test_a_readout_reads_what_its_copies_would_write(case: str, made: Callable[[str], SelfExplainingViT]) -> None:
+    """Copies of the last block's weights that moved, against the model's own evidence after the same move."""
+    model = made(case)
+    tokens, classes = model.backbone.embed(images()), torch.tensor([[2], [0], [4]])
+    read = with_evidence(model, 3, readout=True)
+    own = with_evidence(model, 3).evidence_of(tokens, classes)[1]
+    assert torch.allclose(read.evidence_of(tokens, classes)[1], own, atol=1e-5 * float(own.abs().max())), "unmoved"
+
+    read = with_evidence(model, 1, readout=True)
+    moved = with_evidence(copy.deepcopy(model), 1)
+    assert read.readout is not None
+    generator, tensors = torch.Generator().manual_seed(2), dict(moved.backbone.module.named_parameters())
+    for name, tensor in read.readout.tensors().items():
+        tensor.add_(0.3 * torch.randn(tensor.shape, generator=generator) * tensor.std())
+        tensors[name].copy_(tensor)
+    found = read.evidence_of(tokens, classes)[1][:, 0]
+    expected = moved.evidence_of(tokens, classes)[1][:, 0]
+    assert not torch.allclose(found, with_evidence(model, 1).evidence_of(tokens, classes)[1][:, 0], rtol=0.1)
+    # The final norm is linearised at the class token of the model itself, so the two differ by a factor per picture.
+    assert torch.allclose(F.normalize(found, dim=1), F.normalize(expected, dim=1), atol=1e-5)
+    per_feature = read.feature_evidence(tokens)[1]
+    of_class = (model.head.explained_weight()[classes] @ per_feature)[:, 0]
+    assert torch.allclose(of_class, found, atol=1e-5 * float(found.abs().max()))

@@ -76,7 +76,8 @@ def test_the_heatmap_is_what_the_copies_write(
     tokens, written = backbone.embed(image), torch.zeros(backbone.patches, backbone.width)
     for index, block in enumerate(backbone.blocks):
         if index >= len(backbone.blocks) - 2:
-            weight, bias, project = (copies[str(name)] for name in read.readout.names[index - len(backbone.blocks) + 2])
+            weights, biases, last = read.readout.names[index - len(backbone.blocks) + 2]
+            weight, bias, project = (copies[str(name)] for name in (*weights, *biases, last))
             query, key, value = F.linear(block.norm1(tokens)[0], weight, bias).chunk(3, dim=-1)
             for head in range(block.heads):
                 own = slice(head * block.head_dim, (head + 1) * block.head_dim)
