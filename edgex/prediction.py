@@ -14,6 +14,7 @@ from edgex.errors import EdgexError, ImageError, UsageError
 from edgex.runtime import Result, Session
 from edgex.runtime.file_names import class_components, shortened
 from edgex.runtime.picture_files import describe, find_pictures, none_found
+from edgex.runtime.view import Fit
 from edgex.utils.output import save_picture
 
 EXPORTED = (".onnx", ".engine")
@@ -69,20 +70,23 @@ def predict(
     each_label: bool = False,
     provider: str = "auto",
     provider_options: Mapping[str, Any] | None = None,
+    fit: Fit | None = None,
     report: Callable[[str], None] = lambda _: None,
 ) -> Predictions:
     """Classifies and explains pictures.
 
     model: an exported file, a model file or a name of the zoo. pictures: files, and folders, which stand for every
     picture below them. explain: the class to explain. Defaults to each picture's predicted class. each_label:
-    also explain every label that is present, of a multi-label model. provider,
-    provider_options: for exported files, as `edgex.runtime.Session` takes them. report: called with lines for people.
+    also explain every label that is present, of a multi-label model. provider, provider_options: for exported files,
+    as `edgex.runtime.Session` takes them. fit: how a picture becomes the model's input, see `edgex.runtime.view`.
+    Defaults to what the model says. report: called with lines for people; one of them says what the model does not
+    see of the picture that loses most.
 
     An unreadable picture becomes an error of the result, and the others are classified. Raises UsageError for an
     unknown class, a folder without pictures, or a provider for a model that is not exported.
     """
     paths = _files(pictures, report)
-    predictor = open_predictor(model, provider, provider_options)
+    predictor = open_predictor(model, provider, provider_options, fit)
     if each_label and explain is not None:
         raise UsageError("expected either one class to explain or each label, found both", argument="each_label")
     results: list[tuple[Path, Result]] = []
@@ -98,6 +102,9 @@ def predict(
             raise UsageError(f"{model} gives a picture one label, which is explained anyway", argument="each_label")
         results.append((path, result))
         labelled += [(path, found) for found in predictor.explain_labels(path)] if each_label else []
+    remarks = [(result.view.seen_share, result.remark) for _, result in results if result.remark is not None]
+    if remarks:
+        report(min(remarks)[1])
     return Predictions(tuple(results), tuple(errors), tuple(labelled if each_label else results))
 
 
@@ -118,11 +125,14 @@ def _files(entries: Sequence[str | os.PathLike[str]], report: Callable[[str], No
 
 
 def open_predictor(
-    model: str | os.PathLike[str], provider: str = "auto", provider_options: Mapping[str, Any] | None = None
+    model: str | os.PathLike[str],
+    provider: str = "auto",
+    provider_options: Mapping[str, Any] | None = None,
+    fit: Fit | None = None,
 ) -> Predictor:
     """A session of an exported file, or a model of the zoo in PyTorch."""
     if Path(model).suffix in EXPORTED:
-        return Session(model, provider, provider_options=provider_options)
+        return Session(model, provider, provider_options=provider_options, fit=fit)
     if provider != "auto" or provider_options:
         raise UsageError(
             f"a provider and its options are for exported files, found the model {model}: export it first",
@@ -131,4 +141,4 @@ def open_predictor(
     from edgex.evaluation.torch_session import TorchSession
     from edgex.files import zoo
 
-    return TorchSession(zoo.resolve(os.fspath(model), "model"))
+    return TorchSession(zoo.resolve(os.fspath(model), "model"), fit=fit)

@@ -26,7 +26,8 @@ one environment overwrite each other, so install one.
 | result | `Result`: classes, heatmap, overlay, boxes, JSON |
 | tiles | `TiledResult`: what the tiles of one large frame, or its regions of interest, say together |
 | roi, cutting, stitching | regions of interest; how a frame is cut; how the parts' heatmaps become one |
-| preprocessing, resample | `Preprocessing`: resize and crop as in training, to the last bit |
+| preprocessing, resample | `Preprocessing`: a frame becomes the model's input as in training, to the last bit |
+| view | `View`: where the input lies in a frame, and what is not seen of it |
 | frames | what is accepted as a picture; the one reader of picture files |
 | picture_files | which files are pictures; the one lister of a folder's pictures |
 | overlay, regions | drawing a heatmap; boxes around high evidence |
@@ -62,11 +63,12 @@ from edgex.runtime.errors import (
 )
 
 if TYPE_CHECKING:
-    from edgex.runtime.preprocessing import Preprocessing, View
+    from edgex.runtime.preprocessing import Preprocessing
     from edgex.runtime.regions import Box
     from edgex.runtime.result import Result, decode_heatmap
     from edgex.runtime.session import Session
     from edgex.runtime.tiles import Tile, TiledResult
+    from edgex.runtime.view import View
     from edgex.runtime.watch.open_source import open_source
     from edgex.runtime.watch.stream import Stream
 
@@ -105,7 +107,7 @@ _HOMES = {
     "Stream": "watch.stream",
     "Tile": "tiles",
     "TiledResult": "tiles",
-    "View": "preprocessing",
+    "View": "view",
     "decode_heatmap": "result",
     "open_source": "watch.open_source",
 }

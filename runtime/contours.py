@@ -13,7 +13,7 @@ from edgex.runtime.colormaps import colours
 from edgex.runtime.upsampling import cells_at, smooth_weights
 
 if TYPE_CHECKING:
-    from edgex.runtime.preprocessing import View
+    from edgex.runtime.view import View
 
 LINES = (1 / 3, 2 / 3)
 """Of the way from floor to limit."""

@@ -15,9 +15,10 @@ import numpy as np
 
 from edgex.runtime import roi as regions_of_interest
 from edgex.runtime.errors import UsageError
-from edgex.runtime.preprocessing import Preprocessing, View
+from edgex.runtime.preprocessing import Preprocessing
 from edgex.runtime.roi import Roi, read_rois
 from edgex.runtime.stitching import PartBox, Stitching
+from edgex.runtime.view import Fit, View
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,7 +67,7 @@ class Cutting:
         """The parts of a frame of height x width pixels.
 
         preprocessing: of the model. Parts are looked at whole, whatever it crops of a frame: they are squashed to the
-            model's size. grid: (rows, columns) of the model's heatmap.
+            model's size, or padded where the model pads. grid: (rows, columns) of the model's heatmap.
 
         Raises UsageError where the frame is too small for the parts, or a region lies outside of it.
         """
@@ -122,7 +123,8 @@ def _layout(cutting: Cutting, height: int, width: int, preprocessing: Preprocess
     if len(boxes) > MOST_PARTS:
         raise UsageError(f"expected at most {MOST_PARTS} regions, found {len(boxes)}", argument="roi")
     ramps = cutting.tiles is not None
-    whole = replace(preprocessing, resize=preprocessing.image_size)
+    fit: Fit = "pad" if preprocessing.fit == "pad" else "squash"
+    whole = replace(preprocessing, resize=preprocessing.image_size, fit=fit)
     return Layout((height, width), tuple(boxes), whole, polygons, grid, ramps, cutting.shifts, inside)
 
 

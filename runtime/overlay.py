@@ -20,7 +20,7 @@ from edgex.runtime.layer import LEVELS, Table
 from edgex.runtime.upsampling import cells_at, smooth_weights
 
 if TYPE_CHECKING:
-    from edgex.runtime.preprocessing import View
+    from edgex.runtime.view import View
 
 Style = Literal["heat", "contour", "spotlight"]
 STYLES: tuple[str, ...] = get_args(Style)
@@ -28,6 +28,7 @@ Floor = float | Literal["median"]
 _FINER = 8
 """Places per patch and direction where the strongest evidence is looked for."""
 _ROUNDING = 1e-5
+_LEAST_SIDE = 128
 _DIMMED = 0.75
 """How much of the light "spotlight" takes from places without evidence, at full opacity."""
 
@@ -42,6 +43,7 @@ def overlay(
     *,
     floor: Floor = "median",
     style: Style = "heat",
+    border: bool = True,
 ) -> np.ndarray:
     """The picture with the heatmap over what the model saw of it.
 
@@ -53,12 +55,29 @@ def overlay(
         where that lies below: an amount that half of the patches have points at none of them.
     style: "heat" tints; "contour" draws lines at a third and at two thirds of the way from floor to limit and leaves
         the rest as it is; "spotlight" darkens what has no evidence, also what the model did not see.
+    border: draw where what the model saw ends, see `draw_border`.
 
     Returns a new uint8 [H, W, 3]. Raises UsageError for an unknown colormap or style or a value out of its range.
     """
     if opacity is None:
         opacity = 1.0 if style == "contour" else 0.6
     _check(colormap, opacity, limit, floor, style)
+    result = _painted(picture, *view.trimmed(heatmap), colormap, opacity, limit, floor, style)
+    if border:
+        draw_border(result, view)
+    return result
+
+
+def _painted(
+    picture: np.ndarray,
+    heatmap: np.ndarray,
+    view: View,
+    colormap: str,
+    opacity: float,
+    limit: float | None,
+    floor: Floor,
+    style: Style,
+) -> np.ndarray:
     top, left, bottom, right = view.seen
     rows, columns = slice(math.floor(top), math.ceil(bottom)), slice(math.floor(left), math.ceil(right))
     result = np.array(picture, np.uint8, order="C")
@@ -128,6 +147,27 @@ def _strongest(heatmap: np.ndarray, view: View, signed: bool) -> float:
         places = np.clip((np.arange(cells * _FINER) + 0.5) / _FINER, first, last)
         fine = np.moveaxis(np.tensordot(smooth_weights(places, cells), fine, (1, direction)), 0, direction)
     return max(float((np.abs(fine) if signed else fine).max()), 0.0)
+
+
+def draw_border(picture: np.ndarray, view: View) -> None:
+    """Draws a white and a black line around what the model saw, on the sides where the frame goes on.
+
+    picture: uint8 [H, W, 3] RGB, drawn into; the lines lie in what the model did not see. Pictures with a side of less
+    than 128 pixels stay as they are, lines would cover too much of them.
+    """
+    height, width = picture.shape[:2]
+    if min(height, width) < _LEAST_SIDE:
+        return
+    line = max(1, round(min(height, width) / 500))
+    top, left, bottom, right = view.seen
+    inner = (math.floor(top), math.floor(left), math.ceil(bottom), math.ceil(right))
+    for colour, distance in ((0, 2 * line), (255, line)):
+        y0, x0 = max(inner[0] - distance, 0), max(inner[1] - distance, 0)
+        y1, x1 = min(inner[2] + distance, height), min(inner[3] + distance, width)
+        picture[y0 : inner[0], x0:x1] = colour
+        picture[inner[2] : y1, x0:x1] = colour
+        picture[y0:y1, x0 : inner[1]] = colour
+        picture[y0:y1, inner[3] : x1] = colour
 
 
 @lru_cache(maxsize=16)

@@ -2,14 +2,14 @@
 
 The pixels equal torchvision's `Resize(resize, antialias=True)` + `CenterCrop` on a PIL picture to the
 last bit, so training, evaluation and the device see the same input. Mean and standard deviation are only
-carried here: a fused model holds them in its first layer. Reading and checking frames is in `frames`.
+carried here: a fused model holds them in its first layer. Reading and checking frames is in `frames`, where the
+input lies in a frame in `view`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from PIL import Image
@@ -18,6 +18,7 @@ from edgex.runtime import schema
 from edgex.runtime.errors import UsageError
 from edgex.runtime.frames import Frame, as_frame
 from edgex.runtime.resample import Interpolation, resample, resample_unrounded
+from edgex.runtime.view import FITS, Fit, View, view_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,54 +27,16 @@ INTERPOLATIONS = ("bicubic", "bilinear")
 
 
 @dataclass(frozen=True)
-class View:
-    """Where the model's pixels lie in a frame: resize, then a crop at `offset` of the resized picture."""
-
-    frame_size: tuple[int, int]
-    """(height, width) of the frame in pixels."""
-    resized: tuple[int, int]
-    """(height, width) after the resize."""
-    offset: tuple[int, int]
-    """(top, left) of the crop in the resized picture; negative where the crop is larger (black padding)."""
-    image_size: tuple[int, int]
-    """(height, width) of the crop: the model's input."""
-
-    @property
-    def scale(self) -> tuple[float, float]:
-        """Frame pixels per model pixel, (vertical, horizontal)."""
-        return self.frame_size[0] / self.resized[0], self.frame_size[1] / self.resized[1]
-
-    def to_frame(self, top: float, left: float) -> tuple[float, float]:
-        """Maps a point (top, left) of the model's input to frame coordinates, both in pixels from the corner.
-
-        Points in the padding come out outside the frame.
-        """
-        scale_y, scale_x = self.scale
-        return (top + self.offset[0]) * scale_y, (left + self.offset[1]) * scale_x
-
-    def to_model(self, top: float, left: float) -> tuple[float, float]:
-        """The inverse of `to_frame`: frame coordinates to coordinates of the model's input."""
-        scale_y, scale_x = self.scale
-        return top / scale_y - self.offset[0], left / scale_x - self.offset[1]
-
-    @property
-    def seen(self) -> tuple[float, float, float, float]:
-        """(top, left, bottom, right) of the part of the frame that the model sees, in frame pixels."""
-        top, left = self.to_frame(0, 0)
-        bottom, right = self.to_frame(*self.image_size)
-        height, width = self.frame_size
-        return max(top, 0.0), max(left, 0.0), min(bottom, float(height)), min(right, float(width))
-
-
-@dataclass(frozen=True)
 class Preprocessing:
     """How a picture becomes a model's input.
 
     image_size: (height, width) of the input in pixels.
-    resize: short side after resizing, in pixels; or (height, width) that every picture is resized to, whatever its
-        shape ("squash").
+    resize: (height, width) in pixels that the fit refers to; of crops it may be one number, the short side. Where it is
+        larger than image_size, the middle is cut out.
     interpolation: "bicubic" or "bilinear", both with antialiasing.
     mean, std: per channel (R, G, B), of pixels scaled to [0, 1].
+    fit: "crop" scales a picture to cover `resize`, "squash" scales both sides to it, "pad" scales the whole picture to
+        fit into it and fills the rest with `mean_colour`. Defaults to "crop" where resize is one number, else "squash".
     """
 
     image_size: tuple[int, int]
@@ -81,6 +44,7 @@ class Preprocessing:
     interpolation: Interpolation
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    fit: Fit = None  # type: ignore[assignment]  # replaced by the default that the type of `resize` tells
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "image_size", _numbers(self.image_size, "image_size", 2, int))
@@ -93,6 +57,11 @@ class Preprocessing:
                 "preprocessing: expected resize and image_size of at least 1 pixel, "
                 f"found resize {self.resize!r} and image_size {self.image_size!r}"
             )
+        if self.fit is None:
+            object.__setattr__(self, "fit", "squash" if isinstance(self.resize, tuple) else "crop")
+        check_fit(self.fit)
+        if self.fit != "crop" and not isinstance(self.resize, tuple):
+            raise UsageError(f"preprocessing: expected a resize of 2 ints with fit {self.fit!r}, found {self.resize!r}")
         if self.interpolation not in INTERPOLATIONS:
             raise UsageError(
                 f"preprocessing: expected interpolation {' or '.join(map(repr, INTERPOLATIONS))}, "
@@ -110,33 +79,55 @@ class Preprocessing:
         return schema.checked(PREPROCESSING, values, "preprocessing")
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: image_size [height, width], resize or [height, width], interpolation, mean [3], std [3]."""
+        """JSON-ready: image_size [height, width], resize or [height, width], interpolation, mean [3], std [3], fit."""
         return {
             "image_size": list(self.image_size),
             "resize": list(self.resize) if isinstance(self.resize, tuple) else self.resize,
             "interpolation": self.interpolation,
             "mean": list(self.mean),
             "std": list(self.std),
+            "fit": self.fit,
         }
 
     def at_image_size(self, image_size: tuple[int, int]) -> Preprocessing:
-        """The same for another input size (height, width): the crop keeps its share of the picture."""
-        if isinstance(self.resize, tuple):
-            scales = [new / old for new, old in zip(image_size, self.image_size, strict=True)]
-            resize: Any = tuple(round(side * scale) for side, scale in zip(self.resize, scales, strict=True))
-        else:
-            resize = round(self.resize * min(image_size) / min(self.image_size))
-        return replace(self, image_size=image_size, resize=resize)
+        """The same for another input size (height, width): the input keeps its share of the resized picture."""
+        if isinstance(self.resize, int):
+            short_side = self.resize * min(image_size) / min(self.image_size)
+            return replace(self, image_size=image_size, resize=covering(short_side, image_size))
+        sides = zip(self.resize, image_size, self.image_size, strict=True)
+        height, width = (round(side * new / old) for side, new, old in sides)
+        return replace(self, image_size=image_size, resize=(height, width))
+
+    def fitted(self, fit: Fit | None) -> Preprocessing:
+        """The same with another fit; None is its own. Another one shows as much of the picture as it can.
+
+        Raises UsageError for an unknown fit.
+        """
+        if fit is None or fit == self.fit:
+            return self
+        return replace(self, fit=check_fit(fit), resize=self.image_size)
+
+    @property
+    def mean_colour(self) -> tuple[int, int, int]:
+        """The colour of `mean`, 0 to 255 per channel: what normalisation turns into zeros."""
+        red, green, blue = (min(max(round(255 * value), 0), 255) for value in self.mean)
+        return red, green, blue
+
+    @property
+    def fill(self) -> tuple[int, int, int]:
+        """The colour of borders: `mean_colour` with fit "pad", else black, as torchvision pads crops."""
+        return self.mean_colour if self.fit == "pad" else (0, 0, 0)
 
     def view(self, height: int, width: int) -> View:
         """Where the model's pixels lie in a frame of height x width pixels."""
-        return _view(height, width, self.resize, self.image_size)
+        return view_of((height, width), self.resize, self.image_size, self.fit)
 
     def crop(self, image: Image.Image) -> Image.Image:
-        """Resizes to `resize`, cuts the centre: an RGB picture of `image_size`.
+        """Resizes as `fit` says, cuts the centre: an RGB picture of `image_size`.
 
         image: any PIL picture; EXIF rotation is applied, modes other than RGB are converted, see
-            `frames.as_frame`. Where the resized picture is smaller than `image_size`, black is added around.
+            `frames.as_frame`. Where the resized picture is smaller than `image_size`, the borders have the colour
+            `fill`.
         """
         return Image.fromarray(self.array(image))
 
@@ -161,7 +152,7 @@ class Preprocessing:
             pixels = pixels[..., ::-1]
         if visible[2:] == (height, width):
             return np.ascontiguousarray(pixels)
-        padded = np.zeros((height, width, 3), np.uint8)
+        padded = np.full((height, width, 3), self.fill, np.uint8)
         y, x = max(-top, 0), max(-left, 0)
         padded[y : y + visible[2], x : x + visible[3]] = pixels
         return padded
@@ -176,23 +167,25 @@ PREPROCESSING = schema.record(
     interpolation=schema.one_of(*INTERPOLATIONS),
     mean=schema.listed(schema.number, least=3, most=3),
     std=schema.listed(schema.positive, least=3, most=3),
+    fit=schema.Default(schema.optional(schema.one_of(*FITS)), None),
 )
 """The object stored in artefacts, see `Preprocessing.to_dict`."""
 
 
-@lru_cache(maxsize=64)
-def _view(height: int, width: int, resize: int | tuple[int, int], image_size: tuple[int, int]) -> View:
-    """The size arithmetic of torchvision.transforms.functional: resize, pad and center_crop."""
-    if isinstance(resize, tuple):
-        resized = resize
-    else:
-        long_side = int(resize * max(height, width) / min(height, width))
-        resized = (resize, long_side) if height <= width else (long_side, resize)
-    offset = tuple(
-        int(round((size - crop) / 2.0)) if size >= crop else -((crop - size) // 2)  # noqa: RUF046
-        for size, crop in zip(resized, image_size, strict=True)
-    )
-    return View((height, width), resized, (offset[0], offset[1]), image_size)
+def covering(short_side: float, image_size: tuple[int, int]) -> int | tuple[int, int]:
+    """The `resize` of a crop of this (height, width) whose short side is `short_side` pixels: one number if square.
+
+    In a crop that is not square the short side of the picture can be the long one of the input, so both are needed.
+    """
+    height, width = (round(short_side * side / min(image_size)) for side in image_size)
+    return height if height == width else (height, width)
+
+
+def check_fit(fit: Any) -> Fit:
+    """The fit; UsageError for an unknown one."""
+    if fit not in FITS:
+        raise UsageError(f"expected a fit of {', '.join(FITS)}, found {fit!r}", argument="fit")
+    return cast("Fit", fit)
 
 
 def _side_or_size(value: Any) -> int | tuple[int, int]:

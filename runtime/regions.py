@@ -10,7 +10,7 @@ from edgex.runtime.errors import UsageError
 from edgex.runtime.upsampling import bilinear_weights
 
 if TYPE_CHECKING:
-    from edgex.runtime.preprocessing import View
+    from edgex.runtime.view import View
 
 _SMALLEST = 0.02
 """Regions with less than this share of the strongest region's evidence are specks."""
@@ -33,12 +33,14 @@ def find_boxes(heatmap: np.ndarray, view: View, threshold: float) -> list[Box]:
     """Regions where the evidence is at least `threshold` times the strongest, strongest sum first.
 
     heatmap: float32 [rows, columns]. threshold: above 0, at most 1. Regions that touch at a corner are one;
-    specks are left out; without positive evidence there are none.
+    specks are left out; without positive evidence there are none. What lies in the padding does not count.
     """
     if not 0 < threshold <= 1:
         raise UsageError(f"threshold: expected a share of the strongest evidence, above 0 to 1, found {threshold!r}")
+    heatmap, view = view.trimmed(heatmap)
     rows, columns = heatmap.shape
     fine = _refine(rows) @ heatmap.astype(np.float32, copy=False) @ _refine(columns).T
+    fine[~(_inside(rows, view, 0)[:, None] & _inside(columns, view, 1))] = 0.0
     strongest = float(fine.max())
     if strongest <= 0:
         return []
@@ -59,6 +61,13 @@ def find_boxes(heatmap: np.ndarray, view: View, threshold: float) -> list[Box]:
 
 def _refine(cells: int) -> np.ndarray:
     return bilinear_weights((np.arange(cells * _FINER) + 0.5) / _FINER, cells)
+
+
+def _inside(cells: int, view: View, direction: int) -> np.ndarray:
+    """Which of the finer steps show some of the frame, bool [cells * _FINER]."""
+    first, stop = view.occupied(direction, cells * _FINER)
+    steps = np.arange(cells * _FINER)
+    return (first <= steps) & (steps < stop)
 
 
 def _connected(mask: np.ndarray) -> list[np.ndarray]:

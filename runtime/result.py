@@ -24,7 +24,7 @@ from edgex.runtime.upsampling import upsample
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgex.runtime.preprocessing import View
+    from edgex.runtime.view import View
 
 
 class Result:
@@ -167,12 +167,17 @@ class Result:
         style: "heat" tints the places of evidence, "contour" draws lines around them, "spotlight" darkens all others.
 
         Returns uint8 [H, W, 3], RGB, or BGR where the session was called with color="bgr". What the model
-        did not see stays as it is, but for "spotlight".
+        did not see stays as it is, but for "spotlight" and for the line where what it saw ends.
         """
         checked = as_frame(frame, self.color)
         self._check_size(checked)
         drawn = overlay(checked.rgb(), self.heatmap, self.view, colormap, opacity, limit, floor=floor, style=style)
         return np.ascontiguousarray(drawn[..., ::-1]) if self.color == "bgr" else drawn
+
+    @property
+    def remark(self) -> str | None:
+        """A line for people where the model did not see a part of the frame for its shape, else None; see `View`."""
+        return self.view.remark
 
     def boxes(self, threshold: float = 0.5) -> list[Box]:
         """Connected regions with at least `threshold` times the strongest evidence, in frame pixels.
@@ -185,7 +190,8 @@ class Result:
         """JSON-ready: classes, scores, and the heatmap as `encode_heatmap` gives it.
 
         labels are those of a multi-label model that are present; other models' results lack the key. seen is
-        the part of the frame that the model saw: [top, left, bottom, right] in pixels.
+        the part of the frame that the model saw, input_area where its input lies, which goes beyond the frame where it
+        was padded: each [top, left, bottom, right] in pixels.
         """
         return {
             "label": self.label,
@@ -203,6 +209,7 @@ class Result:
             "heatmap": encode_heatmap(self.heatmap),
             "frame_size": list(self.view.frame_size),
             "seen": list(self.view.seen),
+            "input_area": list(self.view.extent),
         }
 
     def to_json(self, top: int = 5) -> str:

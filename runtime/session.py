@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
-    from edgex.runtime.preprocessing import Preprocessing, View
+    from edgex.runtime.preprocessing import Preprocessing
+    from edgex.runtime.view import Fit, View
 
 ExplainClass = str | int | None
 """A class name, its position in `classes`, or None for the predicted class."""
@@ -64,6 +65,9 @@ class Session:
     roi: regions of interest: a box (x0, y0, x1, y1), a polygon [(x, y), (x, y), (x, y), ...] or a list of them, in
         pixels of the frame or, where no number is above 1, in shares of it. Of tiles, those that touch a region are
         run; without tiles, each region's bounding box is one input. A call gives a `TiledResult`.
+    fit: how a frame becomes the input, "crop", "squash" or "pad", see `edgex.runtime.view`. Defaults to what the file
+        says, which is what the model was made for. What a model does not see of a frame, `result.view` says: its
+        `seen_share` as a number, its `remark` as a line.
 
     Raises ArtefactError for a file that is no intact fused model, ProviderError for a provider that is not
     there, MissingExtraError where the package that runs it is not installed.
@@ -83,12 +87,14 @@ class Session:
         tiles: tuple[int, int] | None = None,
         overlap: float | None = None,
         roi: Any = None,
+        fit: Fit | None = None,
     ) -> None:
         options = BackendOptions(provider, threads, provider_options, io_binding)
         cutting = Cutting.of(tiles, overlap, roi)
         if warmup < 0:
             raise UsageError(f"warmup: expected a number of inferences of at least 0, found {warmup!r}")
-        self._open(Path(path), options, warmup=warmup, verify=verify, exact_resize=exact_resize, cutting=cutting)
+        asked = {"verify": verify, "exact_resize": exact_resize, "cutting": cutting, "fit": fit}
+        self._open(Path(path), options, warmup=warmup, **asked)
 
     def _open(
         self,
@@ -99,6 +105,7 @@ class Session:
         verify: bool,
         exact_resize: bool,
         cutting: Cutting | None,
+        fit: Fit | None,
         file_sha256: str | None = None,
     ) -> None:
         """file_sha256: of the file that it has to be, None for any."""
@@ -119,8 +126,10 @@ class Session:
             "verify": verify,
             "exact_resize": exact_resize,
             "cutting": cutting,
+            "fit": fit,
             "file_sha256": self.metadata.file_sha256,
         }
+        self._preprocessing = self.metadata.preprocessing.fitted(fit)
         self._closed = False
         self._backend = open_backend(FusedFile(self.path, self.metadata, plan), options)
         self.provider = self._backend.provider
@@ -136,8 +145,8 @@ class Session:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How a frame becomes the model's input."""
-        return self.metadata.preprocessing
+        """How a frame becomes the model's input, with the `fit` that was asked for."""
+        return self._preprocessing
 
     @property
     def shares_classes(self) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgex.runtime.preprocessing import View
+from edgex.runtime.view import View
 
 MOST_CELLS = 512
 """Of the stitched heatmap, in each direction."""

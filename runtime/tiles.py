@@ -19,8 +19,8 @@ from edgex.runtime.result import Result
 if TYPE_CHECKING:
     from edgex.runtime.cutting import Layout
     from edgex.runtime.overlay import Floor, Style
-    from edgex.runtime.preprocessing import View
     from edgex.runtime.stitching import PartBox
+    from edgex.runtime.view import View
 
 PREDICTED = -1
 """Stands for the predicted class, as in the model's input explain_class."""
@@ -117,6 +117,11 @@ class TiledResult(Result):
     def index(self) -> int:
         """Position in `classes` of the class that is most probable in a tile."""
         return int(self.probabilities.argmax())
+
+    @property
+    def remark(self) -> str | None:
+        """None: what is not looked at was left out on purpose."""
+        return None
 
     @property
     def strongest(self) -> Tile:

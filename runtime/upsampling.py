@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from edgex.runtime.preprocessing import View
+    from edgex.runtime.view import View
 
 
 def upsample(heatmap: np.ndarray, view: View, band: slice = slice(None)) -> np.ndarray:
@@ -20,8 +20,10 @@ def upsample(heatmap: np.ndarray, view: View, band: slice = slice(None)) -> np.n
 
     heatmap: float32 [rows, columns], one value per patch of the model's input. band: rows of the frame.
 
-    Returns float32 [H, W] of the frame or of its band, in logits per patch; NaN where the model saw nothing.
+    Returns float32 [H, W] of the frame or of its band, in logits per patch; NaN where the model saw nothing. Patches
+    that lie wholly in the padding count nowhere.
     """
+    heatmap, view = view.trimmed(heatmap)
     (rows, unseen_rows), (columns, unseen_columns) = (
         _axis(view, direction, heatmap.shape[direction]) for direction in (0, 1)
     )

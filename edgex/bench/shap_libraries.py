@@ -48,7 +48,7 @@ def segments_of(size: tuple[int, int], players: int) -> np.ndarray:
 
 def mean_colour(preprocessing: Preprocessing) -> np.ndarray:
     """The colour that normalisation makes 0, uint8 [3]: captum's default and `edgex.evaluation.faithfulness`'s fill."""
-    return np.round(255 * np.asarray(preprocessing.mean)).astype(np.uint8)
+    return np.array(preprocessing.mean_colour, np.uint8)
 
 
 def kernel_shap(

@@ -28,6 +28,15 @@ ProviderOptions = Annotated[
 ]
 """What `read_provider_options` reads, the same in every command that opens exported files."""
 
+Fit = Annotated[
+    str | None,
+    typer.Option(
+        help="How a picture becomes the input: crop (its middle), squash (the whole, out of proportion) or pad (the "
+        "whole, with borders); default: what the model says."
+    ),
+]
+"""The same in every command that makes or opens models; the libraries refuse other words."""
+
 
 def say(text: str) -> None:
     """A line for people on standard output, made safe by `printable`; the only way to print in a command."""

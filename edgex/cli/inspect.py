@@ -102,8 +102,11 @@ def _preprocessing(values: dict[str, Any] | None) -> str | None:
     height, width = values["image_size"]
     mean, std = (" ".join(f"{value:.4g}" for value in values[name]) for name in ("mean", "std"))
     size = values["resize"]
-    resize = "{}x{}".format(*size) if isinstance(size, list) else f"short side {size}"
-    return f"{resize} px ({values['interpolation']}), centre crop {height}x{width}, mean {mean}, std {std}"
+    whole = isinstance(size, list)
+    fit = values.get("fit") or ("squash" if whole else "crop")
+    resize = "{}x{}".format(*size) if whole else f"short side {size}"
+    cut = f", centre crop {height}x{width}" if fit == "crop" or size != [height, width] else ""
+    return f"fit {fit}, {resize} px ({values['interpolation']}){cut}, mean {mean}, std {std}"
 
 
 def _alpha(metadata: dict[str, Any], kind: str) -> str | None:

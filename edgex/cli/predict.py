@@ -10,6 +10,7 @@ import typer
 from edgex.cli.command import Command
 from edgex.cli.console import (
     EXIT_FAILURE,
+    Fit,
     ProviderOptions,
     answer_of,
     note,
@@ -37,6 +38,7 @@ def predict(
     ] = False,
     provider: Annotated[str, typer.Option(help="Exported files: execution provider, auto, cpu, cuda, ...")] = "auto",
     provider_options: ProviderOptions = None,
+    fit: Fit = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, heatmaps included.")] = False,
 ) -> None:
     """Classify pictures, with a heatmap of the evidence for the class.
@@ -53,6 +55,7 @@ def predict(
         each_label=each_label,
         provider=provider,
         provider_options=options,
+        fit=fit,  # type: ignore[arg-type]  # others are refused by name
         report=note,
     )
     for error in found.errors:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgex.cli.command import HALF, command
-from edgex.cli.console import note, say
+from edgex.cli.console import Fit, note, say
 
 
 def register(app: typer.Typer) -> None:
@@ -29,6 +29,7 @@ def train(
     crop_scale: Annotated[float, typer.Option(help="Smallest share of a picture that a random crop keeps.")] = 0.35,
     mirror: Annotated[bool, typer.Option(help="Mirror pictures at random; not for digits and signs.")] = True,
     resize: Annotated[int | None, typer.Option(help="Short side in pixels before the centre crop.")] = None,
+    fit: Fit = None,
     val_fraction: Annotated[float, typer.Option(help="Share of train held out where there is no val.")] = 0.1,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<n>.")] = "auto",
@@ -57,6 +58,7 @@ def train(
         crop_scale=crop_scale,
         mirror=mirror,
         resize=resize,
+        fit=fit,  # type: ignore[arg-type]  # others are refused by name
         val_fraction=val_fraction,
         seed=seed,
         device=device,

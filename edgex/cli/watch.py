@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from edgex.cli.command import Command
-from edgex.cli.console import EXIT_FAILURE, ProviderOptions, answer_of, note, read_provider_options, say
+from edgex.cli.console import EXIT_FAILURE, Fit, ProviderOptions, answer_of, note, read_provider_options, say
 from edgex.errors import UsageError
 from edgex.runtime.printable import printable
 from edgex.utils.output import refuse_to_overwrite
@@ -73,6 +73,7 @@ def watch(
     provider: Annotated[str, typer.Option(help="Execution provider: auto, cpu, cuda, ...")] = "auto",
     provider_options: ProviderOptions = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of one inference; default: one per core.")] = None,
+    fit: Fit = None,
     fast_resize: Annotated[
         bool,
         typer.Option(
@@ -103,8 +104,9 @@ def watch(
     opened = open_source(
         source, timeout=timeout, follow=follow, interval=1 / fps if fps and 0 < fps < float("inf") else 1.0
     )
-    options = read_provider_options(provider_options)
-    with Session(model, provider, threads=threads, provider_options=options, exact_resize=not fast_resize) as session:
+    options: dict[str, Any] = {"provider_options": read_provider_options(provider_options)}
+    options |= {"threads": threads, "exact_resize": not fast_resize, "fit": fit}
+    with Session(model, provider, **options) as session:
         stream = Stream(
             session,
             opened,

@@ -137,9 +137,11 @@ def masked_crops(
 def _coverage(crops: Crops, known: Annotations, grid: tuple[int, int], progress: Progress) -> Tensor:
     """float32 [V, P] of all crops of one folder's pictures, NaN where the object is not known."""
     rows, columns = grid
-    # Bicubic weights would ring at the object's edge; linear ones give the share that a pixel covers.
+    # Bicubic weights would ring at the object's edge; linear ones give the share that a pixel covers. Borders are no
+    # object: a mean of 0 makes them black.
     smooth = dataclasses.replace(
-        crops, preprocessing=dataclasses.replace(crops.preprocessing, interpolation="bilinear")
+        crops,
+        preprocessing=dataclasses.replace(crops.preprocessing, interpolation="bilinear", mean=(0.0, 0.0, 0.0)),
     )
     found = torch.full((len(crops), rows * columns), torch.nan)
     by_picture: dict[int, list[int]] = {}

@@ -70,14 +70,17 @@ class PicturesInMemory:
         chosen: int64 [N], positions of pictures.
         """
         aspects = self.aspects[chosen]
-        rows, columns = self.preprocessing.image_size
-        resize = self.preprocessing.resize
-        if isinstance(resize, tuple):
-            height, width = (torch.full_like(aspects, share) for share in (rows / resize[0], columns / resize[1]))
+        (rows, columns), resize = self.preprocessing.image_size, self.preprocessing.resize
+        tall, wide = (resize, resize) if isinstance(resize, int) else resize
+        # Of a picture whose height is 1, scaled by one factor, or by one for each side.
+        if self.preprocessing.fit == "squash":
+            height, width = torch.full_like(aspects, rows / tall), torch.full_like(aspects, columns / wide)
         else:
-            height = rows / resize * aspects.clamp(max=1)
-            width = columns / resize / aspects.clamp(min=1)
-        return self._sampled(chosen, width, height, torch.zeros_like(width), torch.zeros_like(height))
+            chosen_of = torch.maximum if self.preprocessing.fit == "crop" else torch.minimum
+            factor = chosen_of(torch.full_like(aspects, tall), wide / aspects)
+            height, width = rows / factor, columns / (factor * aspects)
+        zero = torch.zeros_like(width)
+        return self._sampled(chosen, width, height, zero, zero, (1 / width, 1 / height))
 
     def random_views(
         self, chosen: Tensor, generator: torch.Generator, *, crop_scale: float, mirror: bool = True
@@ -87,21 +90,42 @@ class PicturesInMemory:
         chosen: int64 [N], positions of pictures. generator: of the pictures' device. crop_scale: smallest share of a
             picture's area that is kept. The crop is Inception's, as `edgex.data.augmentation.augment` draws it.
         """
+        rows, columns = self.preprocessing.image_size
+        aspects, shape = self.aspects[chosen], columns / rows
         drawn = torch.rand(5, len(chosen), generator=generator, device=self.pixels.device)
         area = crop_scale + (1 - crop_scale) * drawn[0]
+        pads = self.preprocessing.fit == "pad"
         # Ratio of the crop, seen in the square that the picture was squeezed to.
-        ratio = torch.exp((2 * drawn[1] - 1) * math.log(4 / 3)) / self.aspects[chosen]
+        ratio = torch.exp((2 * drawn[1] - 1) * math.log(4 / 3)) * (1 if pads else shape / aspects)
         width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
         x, y = (2 * drawn[2] - 1) * (1 - width), (2 * drawn[3] - 1) * (1 - height)
-        return self._sampled(chosen, torch.where((drawn[4] < 0.5) & mirror, -width, width), height, x, y)
+        # With padding, how much of the input's width and height the crop takes.
+        own = aspects * width / height / shape
+        inside = (own.clamp(max=1), (1 / own).clamp(max=1)) if pads else (torch.ones_like(own), torch.ones_like(own))
+        width, height = width / inside[0], height / inside[1]
+        return self._sampled(chosen, torch.where((drawn[4] < 0.5) & mirror, -width, width), height, x, y, inside)
 
-    def _sampled(self, chosen: Tensor, width: Tensor, height: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """Crops of these sizes around these centres; all [N], in halves of the picture's sides."""
+    def _sampled(
+        self, chosen: Tensor, width: Tensor, height: Tensor, x: Tensor, y: Tensor, inside: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        """Views of these sizes around these centres, in halves of the picture's sides.
+
+        inside: the middle part of the view's width and height that shows the crop; the rest is filled. All [N].
+        """
         zero = torch.zeros_like(width)
         box = torch.stack([torch.stack([width, zero, x], dim=1), torch.stack([zero, height, y], dim=1)], dim=1)
-        grid = F.affine_grid(box, [len(chosen), 3, *self.preprocessing.image_size], align_corners=False)
+        rows, columns = self.preprocessing.image_size
+        grid = F.affine_grid(box, [len(chosen), 3, rows, columns], align_corners=False)
         pictures = self.pixels[chosen].permute(0, 3, 1, 2).float()
-        return F.grid_sample(pictures, grid, padding_mode="border", align_corners=False).permute(0, 2, 3, 1)
+        views = F.grid_sample(pictures, grid, padding_mode="border", align_corners=False).permute(0, 2, 3, 1)
+        shown = _within(inside[1], rows)[:, :, None] & _within(inside[0], columns)[:, None, :]
+        return torch.where(shown[..., None], views, views.new_tensor(self.preprocessing.fill))
+
+
+def _within(inside: Tensor, cells: int) -> Tensor:
+    """Which of a view's rows or columns lie in its middle part: bool [N, cells]; inside: [N], that part's share."""
+    centres = (2 * torch.arange(cells, device=inside.device) + 1) / cells - 1
+    return centres.abs() <= inside[:, None]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ from edgex.data import image_folders
 from edgex.evaluation.comparison import Comparison
 from edgex.runtime.captions import fit_text
 from edgex.runtime.overlay import overlay
-from edgex.runtime.preprocessing import View
+from edgex.runtime.view import View
 
 _GAP = 8
 _TEXT = 18

@@ -11,13 +11,18 @@ from edgex.models.self_explaining import normalise
 from edgex.runtime import Result
 from edgex.runtime.classes import ClassIndex
 from edgex.runtime.frames import as_frame
+from edgex.runtime.view import Fit
 
 
 class TorchSession:
-    """Classifies and explains pictures with a model artefact, without exporting it first."""
+    """Classifies and explains pictures with a model artefact, without exporting it first.
 
-    def __init__(self, path: Path) -> None:
+    fit: how a picture becomes the input, see `edgex.runtime.view`. Defaults to what the file says.
+    """
+
+    def __init__(self, path: Path, *, fit: Fit | None = None) -> None:
         self.model, self.card = load_model(path)
+        self.preprocessing = self.card.preprocessing.fitted(fit)
         self._classes = ClassIndex(self.card.classes)
 
     def __call__(self, picture: Path, explain: str | None = None) -> Result:
@@ -29,7 +34,7 @@ class TorchSession:
         return [self._run(picture, index) for index in self(picture).present()]
 
     def _run(self, picture: Path, index: int | None) -> Result:
-        preprocessing = self.card.preprocessing
+        preprocessing = self.preprocessing
         frame = as_frame(picture)
         pixels = torch.from_numpy(preprocessing.array(frame))[None]
         with torch.inference_mode():

@@ -19,7 +19,7 @@ from edgex.models import backbones
 from edgex.models.backbones import Architecture
 from edgex.models.backbones.options import shown
 from edgex.runtime.classes import class_key, find_twins
-from edgex.runtime.preprocessing import Preprocessing
+from edgex.runtime.preprocessing import Preprocessing, check_fit, covering
 
 ARGUMENT = "argument"
 """In `Settings.taken_from`: given by the caller."""
@@ -49,8 +49,8 @@ def settle(stated: Stated, given: Mapping[str, Any], *, source: str, own_head: b
     """Decides every setting: an argument before a statement before the architecture's default.
 
     given: the caller's arguments: "arch", "image_size", "pooling", "classes" (a tuple), "multi_label", "mean", "std",
-        "interpolation", "resize", "crop_pct"; None for those left out. source: names the weights in errors. own_head:
-        whether the weights' own head is used, which the stated classes are of.
+        "interpolation", "resize", "crop_pct", "fit"; None for those left out. source: names the weights in errors.
+        own_head: whether the weights' own head is used, which the stated classes are of.
 
     Raises UsageError where arguments contradict each other, where architecture or classes are known from nowhere, and
     where the classes given are more or fewer than those stated, or the same in another order; UnsupportedError for a
@@ -89,15 +89,15 @@ def preprocess(
     stated: Stated, given: Mapping[str, Any], default: Preprocessing
 ) -> tuple[Preprocessing, dict[str, str]]:
     """The preprocessing for the default's image size, and who says what of it."""
-    values = {name: _value(name, stated, given) for name in PREPROCESSING[:-1]}
-    values["resize"] = _resize(stated, given, default)
+    changes = {name: {name: _value(name, stated, given)} for name in PREPROCESSING[:-1]}
+    changes["resize"] = _resize(stated, given, default)
     sources = {name: _source(name, stated, given) for name in PREPROCESSING}
     result = default
-    for name, value in values.items():
-        if value is None:
+    for name, change in changes.items():
+        if None in change.values():
             continue
         try:
-            result = dataclasses.replace(result, **{name: value})
+            result = dataclasses.replace(result, **change)
         except UsageError as error:
             if sources[name] == ARGUMENT:
                 raise UsageError(str(error), argument=name) from None
@@ -105,29 +105,48 @@ def preprocess(
     return result, sources
 
 
-def _resize(stated: Stated, given: Mapping[str, Any], default: Preprocessing) -> Any:
-    """As in `Preprocessing`; None where neither argument nor file says anything of it."""
+def _resize(stated: Stated, given: Mapping[str, Any], default: Preprocessing) -> dict[str, Any]:
+    """ "resize" and "fit" as in `Preprocessing`; nothing where neither argument nor file says anything of them."""
+    fit = given.get("fit") and check_fit(given["fit"])
+    named = [name for name in ("resize", "crop_pct") if name in given]
+    if len(named) == 2:
+        raise UsageError("resize and crop_pct say the same: leave one of them out", argument="crop_pct")
+    if named and fit == "pad":
+        raise UsageError("a padded picture is scaled to the input itself: leave this out", argument=named[0])
+    if "resize" in given:
+        box = covering(int(given["resize"]), default.image_size)
+        return {"resize": (box, box) if fit == "squash" and isinstance(box, int) else box, "fit": fit or "crop"}
     if "crop_pct" in given:
-        if "resize" in given:
-            raise UsageError("resize and crop_pct say the same: leave one of them out", argument="crop_pct")
         if not 0.01 <= given["crop_pct"] <= 1:
             raise UsageError(f"expected a share from 0.01 to 1, found {given['crop_pct']}", argument="crop_pct")
-        return _share(given["crop_pct"], stated, default)
-    if "resize" in given:
-        return int(given["resize"])
+        return _share(given["crop_pct"], default, squash=fit == "squash" if fit else bool(stated.values.get("squash")))
+    if fit is None:
+        return _stated_resize(stated, default)
+    own = {} if "resize" in stated.refusals else _stated_resize(stated, default)
+    same = fit == own.get("fit", default.fit)
+    return own if same else {"resize": default.image_size, "fit": fit}
+
+
+def _stated_resize(stated: Stated, default: Preprocessing) -> dict[str, Any]:
+    """As `_resize`, of the files alone."""
     if "resize" in stated.refusals:
         raise UnsupportedError(stated.refusals["resize"])
     if "resize" in stated.values:
         size = stated.values.get("image_size", default.image_size)
-        at_size = dataclasses.replace(default, image_size=size, resize=stated.values["resize"])
-        return at_size.at_image_size(default.image_size).resize
-    return _share(stated.values["crop_pct"], stated, default) if "crop_pct" in stated.values else None
+        own = dataclasses.replace(default, image_size=size, resize=stated.values["resize"], fit=None)
+        scaled = own.at_image_size(default.image_size)
+        return {"resize": scaled.resize, "fit": scaled.fit}
+    if "crop_pct" in stated.values:
+        return _share(stated.values["crop_pct"], default, squash=bool(stated.values.get("squash")))
+    return {}
 
 
-def _share(crop_pct: float, stated: Stated, default: Preprocessing) -> Any:
+def _share(crop_pct: float, default: Preprocessing, *, squash: bool) -> dict[str, Any]:
     """The resize of which the crop keeps this share, by timm's rule."""
-    size = tuple(math.floor(side / crop_pct) for side in default.image_size)
-    return size if stated.values.get("squash") else min(size)
+    height, width = (math.floor(side / crop_pct) for side in default.image_size)
+    if squash:
+        return {"resize": (height, width), "fit": "squash"}
+    return {"resize": height if height == width else (height, width), "fit": "crop"}
 
 
 def _value(name: str, stated: Stated, given: Mapping[str, Any]) -> Any:
@@ -139,7 +158,7 @@ def _value(name: str, stated: Stated, given: Mapping[str, Any]) -> Any:
 
 
 def _source(name: str, stated: Stated, given: Mapping[str, Any]) -> str:
-    names = ("resize", "crop_pct") if name == "resize" else (name,)
+    names = ("resize", "crop_pct", "fit") if name == "resize" else (name,)
     if any(one in given for one in names):
         return ARGUMENT
     return next((stated.sources[one] for one in names if one in stated.sources), ASSUMED)
@@ -201,9 +220,9 @@ def _remarks(
         lines += _renamed(stated, classes)
     for name in given:
         source = _source(name, stated, {})
-        said = (
-            _resize(stated, {}, preprocessing) if name == "resize" and not stated.refusals else stated.values.get(name)
-        )
+        said = stated.values.get(name)
+        if name == "resize" and not stated.refusals:
+            said = _stated_resize(stated, preprocessing).get("resize")
         if name in stated.refusals:
             lines.append(f"warning: {name} {_shown(used[name])} as given replaces what {source} states")
         elif said is not None and name in used and used[name] != said:

@@ -21,6 +21,7 @@ from edgex.importers.class_heads import parse_classes
 from edgex.importers.settings import settle
 from edgex.models import backbones
 from edgex.runtime.file_names import check_name
+from edgex.runtime.view import Fit
 from edgex.utils.output import refuse_to_overwrite
 
 PathLike = str | os.PathLike[str]
@@ -51,6 +52,7 @@ def import_weights(
     interpolation: str | None = None,
     crop_pct: float | None = None,
     resize: int | None = None,
+    fit: Fit | None = None,
     image_size: int | None = None,
     pooling: str | None = None,
     multi_label: bool | None = None,
@@ -77,8 +79,8 @@ def import_weights(
         vectors of that base fit.
     mean, std: of the channels R, G, B, of pixels scaled to [0, 1]. interpolation: "bicubic" or "bilinear".
     crop_pct: share of the resized short side that the centre crop keeps, in (0, 1]; resize: or the short side in
-        pixels. image_size: input size in pixels. pooling: "token" or "avg". All these default to the configuration's,
-        then to the architecture's.
+        pixels. fit: "crop", "squash" or "pad", see `edgex.runtime.view`. image_size: input size in pixels.
+        pooling: "token" or "avg". All these default to the configuration's, then to the architecture's.
     multi_label: whether a picture may have several classes, or none, each with a sigmoid of its own. Defaults to what
         the configuration states, then to False. A head of one output is a sigmoid's: it takes one class, or two for
         the softmax that is the same.
@@ -110,6 +112,7 @@ def import_weights(
         "std": None if std is None else tuple(std),
         "interpolation": interpolation,
         "resize": resize,
+        "fit": fit,
         "crop_pct": crop_pct,
     }
     own_head = template is None and head is None

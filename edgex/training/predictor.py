@@ -25,7 +25,10 @@ from edgex.files.tensor_file import check_writable
 from edgex.importers import base_weights
 from edgex.models import backbones
 from edgex.models.self_explaining import Evidence, SelfExplainingViT
-from edgex.training.fine_tuning import TrainOptions, fit, new_head
+from edgex.runtime.preprocessing import Preprocessing, covering
+from edgex.runtime.view import Fit
+from edgex.training import fine_tuning
+from edgex.training.fine_tuning import TrainOptions, new_head
 from edgex.training.resume import TrainingCheckpoint
 from edgex.utils import devices, provenance
 from edgex.utils.text import Report
@@ -40,6 +43,7 @@ def train(
     *,
     name: str,
     resize: int | None,
+    fit: Fit | None = None,
     val_fraction: float,
     dtype: torch.dtype,
     report: Report,
@@ -49,7 +53,8 @@ def train(
     """Fine-tunes a predictor on `folder` and writes it; returns its card with the measured accuracy.
 
     weights: file of the base's weights; None takes its pretrained ones through its library's hub. dtype: of the stored
-    weights. report: called with lines for people, one after each epoch. skip_bad: go on without the pictures that
+    weights. resize, fit: as in `edgex.training.workflow.train`. report: called with lines for people, one after each
+    epoch. skip_bad: go on without the pictures that
     cannot be read. workers: see `edgex.data.loading.loaded`.
     """
     check_writable(out)
@@ -60,11 +65,7 @@ def train(
         backbone, base = base_weights.load_base(architecture, weights)
     else:
         backbone, base = base_weights.pretrained_backbone(architecture)
-    preprocessing = backbone.preprocessing
-    if resize is not None:
-        if resize < min(preprocessing.image_size):
-            raise UsageError(f"expected at least {min(preprocessing.image_size)} px, found {resize}", argument="resize")
-        preprocessing = dataclasses.replace(preprocessing, resize=resize)
+    preprocessing = _preprocessing(backbone.preprocessing, resize, fit)
     head = new_head(len(pictures.classes), backbone.output_width)
     model = SelfExplainingViT(backbone, head, Evidence.default(backbone))
 
@@ -73,10 +74,11 @@ def train(
         "pictures": hashlib.sha256(os.fsencode("\n".join(map(str, pictures.paths)))).hexdigest(),
         "base": dataclasses.asdict(base),
         "options": dataclasses.asdict(options),
+        "preprocessing": preprocessing.to_dict(),
     }
     checkpoint = TrainingCheckpoint(out.with_name(out.name + ".checkpoint"), identity, report)
     started = time.monotonic()
-    fit(
+    fine_tuning.fit(
         model,
         pictures,
         preprocessing,
@@ -111,6 +113,19 @@ def train(
     save_model(out, model, card, dtype=dtype)
     checkpoint.remove()
     return card
+
+
+def _preprocessing(own: Preprocessing, resize: int | None, fit: Fit | None) -> Preprocessing:
+    """The base's preprocessing with what the caller asks for."""
+    chosen = own.fitted(fit)
+    if resize is None:
+        return chosen
+    if chosen.fit == "pad":
+        raise UsageError("a padded picture is scaled to the input itself: leave this out", argument="resize")
+    if resize < min(own.image_size):
+        raise UsageError(f"expected at least {min(own.image_size)} px, found {resize}", argument="resize")
+    box = covering(resize, own.image_size)
+    return dataclasses.replace(chosen, resize=(box, box) if chosen.fit == "squash" and isinstance(box, int) else box)
 
 
 def _split(folder: Path, val_fraction: float, seed: int, check: ReadCheck) -> dict[str, Pictures]:

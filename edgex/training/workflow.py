@@ -19,6 +19,7 @@ from edgex.files.model_file import ModelCard
 from edgex.files.vector_file import STORAGE, VectorCard
 from edgex.models.evidence.readout import has_readout
 from edgex.runtime.file_names import name_of
+from edgex.runtime.view import Fit
 from edgex.shapley.labelling import load_predictor
 from edgex.shapley.labels import LabelOptions
 from edgex.shapley.superpixels import side_of
@@ -66,6 +67,7 @@ def train(
     crop_scale: float = 0.35,
     mirror: bool = True,
     resize: int | None = None,
+    fit: Fit | None = None,
     val_fraction: float = 0.1,
     seed: int = 0,
     device: str = "auto",
@@ -85,7 +87,8 @@ def train(
     weights: file of the base's weights; pretrained: take them from its library's hub instead. One of the two.
     name: of the predictor. Defaults to the file's.
     epochs, batch_size, learning_rate, crop_scale, mirror, seed: see `edgex.training.fine_tuning.TrainOptions`.
-    resize: short side in pixels before the centre crop. Defaults to the base's.
+    resize: short side in pixels before the centre crop. fit: "crop", "squash" or "pad", see `edgex.runtime.view`. Both
+        default to the base's.
     val_fraction: share of `train` that is held out where there is no `val`.
     device: "auto", "cpu", "cuda" or "cuda:<n>". precision: of the computation, "auto", "fp32" or "bf16". dtype: of
         the stored weights, "fp32" or "fp16".
@@ -124,6 +127,7 @@ def train(
         options,
         name=name_of(path, name),
         resize=resize,
+        fit=fit,
         val_fraction=val_fraction,
         dtype=STORAGE[dtype],
         workers=workers,

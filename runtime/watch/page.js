@@ -132,7 +132,8 @@ function showClasses() {
 // As Result.overlay draws it: smoothly, from the median on, full opacity from half of the strongest evidence on.
 function drawHeat() {
   if (current === null) return;
-  const { heatmap, seen, frame_size: [height, width] } = current;
+  const { seen, frame_size: [height, width] } = current;
+  const { heatmap, area: [top, left, bottom, right] } = trimmed(current);
   const signed = $("against").checked;
   const opacity = Number($("opacity").value) / 100;
   const size = (value) => (signed ? Math.abs(value) : value);
@@ -156,8 +157,25 @@ function drawHeat() {
   const scaleX = $("heat").width / width, scaleY = $("heat").height / height;
   heat.clearRect(0, 0, $("heat").width, $("heat").height);
   heat.imageSmoothingQuality = "high";
-  const [top, left, bottom, right] = seen;
   heat.drawImage(small, left * scaleX, top * scaleY, (right - left) * scaleX, (bottom - top) * scaleY);
+  drawBorder(heat, scaleX, scaleY);
+}
+
+// The patches that show some of the frame, and where they lie in it; the others lie wholly in the padding.
+function trimmed({ heatmap, input_area: [top, left, bottom, right], frame_size: [height, width] }) {
+  const rows = occupied(top, bottom, height, heatmap.length), columns = occupied(left, right, width, heatmap[0].length);
+  return {
+    heatmap: heatmap.slice(rows.first, rows.stop).map((row) => row.slice(columns.first, columns.stop)),
+    area: [rows.start, columns.start, rows.end, columns.end],
+  };
+}
+
+// Of one direction; start and end: of all cells, in pixels of a frame of this size.
+function occupied(start, end, size, cells) {
+  const cell = (end - start) / cells;
+  const first = Math.floor(Math.max(-start, 0) / cell + 1e-6);
+  const stop = Math.ceil((Math.min(end, size) - start) / cell - 1e-6);
+  return { first, stop, start: start + first * cell, end: start + stop * cell };
 }
 
 // A heatmap on a grid FINE times as fine, by the filter of Mitchell and Netravali; see upsampling.py.

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgex.runtime.errors import ImageError, SourceError, UsageError
+from edgex.runtime.view import Remarks
 from edgex.runtime.watch.metrics import StreamMetrics
 
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ class Stream:
         gave a picture is given up at once.
     loop: begin again at the end of a video or folder.
     stay: at the end, wait until `stop` and run the last picture again whenever `explain` changes.
-    notice: called with one line when a picture cannot be read or a source breaks; from either thread.
+    notice: called with one line when a picture cannot be read, a source breaks, or the model does not see a part of the
+        frame (once for each size that loses more than those before); from either thread.
 
     Iterating raises SourceError where the source cannot be opened, holds no picture or broke for good, after all
     pictures that came before; not for what lies behind the `limit` or a `stop`. A stream runs once: UsageError.
@@ -139,6 +141,7 @@ class Stream:
         self._exhausted = False
         self._tried = False
         self._remarked = False
+        self._remarks = Remarks()
         self._error: Exception | None = None
         self._due = 0.0
         self._last: SourceFrame | None = None
@@ -221,6 +224,8 @@ class Stream:
             self._unusable(error)
             return None
         end = time.monotonic()
+        if result.remark is not None and (remark := self._remarks(result.view)) is not None:
+            self._notice(f"{self.source.name}: {remark}")
         if not is_rerun:
             self.metrics.done(end - arrival, end - begin)
         return FrameResult(number, source_frame, result, end - arrival, end - begin, is_rerun)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import tracemalloc
 from pathlib import Path
@@ -11,9 +12,11 @@ import pytest
 from PIL import Image
 
 from edgex.runtime import ArtefactError, ImageError, Preprocessing, UsageError
+from edgex.runtime.view import Remarks
 
 if TYPE_CHECKING:
     from edgex.runtime.resample import Interpolation
+    from edgex.runtime.view import Fit
 
 SIZES = [(1, 1), (1, 7), (2, 3), (3, 200), (97, 211), (224, 224), (223, 257), (256, 300), (300, 256)]
 SIZES += [(333, 517), (641, 479), (255, 255), (4, 300), (300, 3), (700, 201)]
@@ -86,6 +89,92 @@ def test_equals_torchvision_on_random_sizes() -> None:
         image = Image.fromarray(picture(height, width, seed))
         wanted = torchvision_crop(image, preprocessing)
         assert np.array_equal(preprocessing.array(image), wanted), (height, width, preprocessing)
+
+
+@pytest.mark.parametrize("image_size", [(224, 224), (96, 160)])
+@pytest.mark.parametrize("how", ["bicubic", "bilinear"])
+def test_padding_is_pillows_own_resize_on_the_mean_colour(image_size: tuple[int, int], how: str) -> None:
+    interpolation = cast("Interpolation", how)
+    preprocessing = Preprocessing(image_size, image_size, interpolation, (0.2, 0.5, 0.8), (1, 1, 1), "pad")
+    rows, columns = image_size
+    for height, width in [(480, 640), (300, 100), (1, 1), (90, 160), (1080, 1920), (7, 400)]:
+        factor = min(rows / height, columns / width)
+        size = max(1, int(width * factor + 1e-9)), max(1, int(height * factor + 1e-9))
+        image = Image.fromarray(picture(height, width))
+        wanted = Image.new("RGB", (columns, rows), (51, 128, 204))
+        resized = image.resize(size, Image.Resampling[how.upper()])
+        wanted.paste(resized, ((columns - size[0]) // 2, (rows - size[1]) // 2))
+        assert np.array_equal(preprocessing.array(image), np.asarray(wanted)), (height, width)
+        view = preprocessing.view(height, width)
+        assert view.seen == pytest.approx((0, 0, height, width)) and view.seen_share == pytest.approx(1)
+
+
+def test_a_crop_that_is_not_square_covers_itself_whatever_the_picture() -> None:
+    preprocessing = dataclasses.replace(make((70, 120), (64, 112)), fit="crop")
+    for height, width in [(90, 160), (160, 90), (100, 100), (64, 112)]:
+        view = preprocessing.view(height, width)
+        assert view.resized[0] >= 70 and view.resized[1] >= 120 and min(view.offset) >= 0
+        assert view.resized[0] == 70 or view.resized[1] == 120
+        assert view.scale[0] == pytest.approx(view.scale[1], rel=0.02), "one factor"
+    # A square one is torchvision's, with one number or two.
+    two = Preprocessing((64, 64), (72, 72), "bicubic", (0, 0, 0), (1, 1, 1), "crop")
+    for height, width in SIZES:
+        assert two.view(height, width) == make(72, (64, 64)).view(height, width)
+
+
+def test_files_without_a_fit_keep_their_meaning() -> None:
+    for resize, fit in ((256, "crop"), ([224, 224], "squash")):
+        values = {key: value for key, value in make().to_dict().items() if key != "fit"} | {"resize": resize}
+        assert Preprocessing.from_dict(values).fit == fit
+    with pytest.raises(ArtefactError, match="fit: expected .*crop.*pad.*stretch"):
+        Preprocessing.from_dict(make().to_dict() | {"fit": "stretch"})
+    with pytest.raises(ArtefactError, match="expected a resize of 2 ints with fit 'pad', found 256"):
+        Preprocessing.from_dict(make().to_dict() | {"fit": "pad"})
+
+
+def test_another_fit_shows_as_much_as_it_can() -> None:
+    own = make(256)
+    assert own.fitted(None) is own and own.fitted("crop") is own
+    for fit in ("pad", "squash"):
+        other = own.fitted(cast("Fit", fit))
+        assert (other.fit, other.resize, other.view(1080, 1920).seen_share) == (fit, (224, 224), pytest.approx(1))
+        assert other.fitted("crop").view(1080, 1920).seen_share == pytest.approx(9 / 16, abs=0.003)
+    with pytest.raises(UsageError, match="expected a fit of crop, squash, pad, found 'stretch'") as caught:
+        own.fitted(cast("Fit", "stretch"))
+    assert caught.value.argument == "fit"
+
+
+def test_the_share_that_is_not_seen_is_said_in_a_line() -> None:
+    view = make(224).view(1080, 1920)
+    assert view.seen_share == pytest.approx(0.5625, abs=0.003)
+    assert view.remark == (
+        "this model sees the middle 56% of a 1920x1080 frame; the fits 'pad' and 'squash' show it all"
+    )
+    assert make(224).view(224, 230).remark is None
+    assert make(256).view(500, 500).remark is None, "a margin on all sides"
+    assert make(200).view(500, 500).remark is None, "black borders"
+    assert "45% of a 1080x1920" in (make(250).view(1920, 1080).remark or "")
+
+
+def test_a_remark_is_made_once_and_again_only_for_a_larger_loss() -> None:
+    remarks, own = Remarks(), make(224)
+    said = [remarks(own.view(height, 1000)) for height in (1000, 600, 600, 590, 900, 400, 410)]
+    assert [index for index, line in enumerate(said) if line] == [1, 5]
+
+
+@pytest.mark.parametrize(
+    "own, size, wanted",
+    [
+        (make(256), (112, 112), 128),
+        (make(256), (256, 448), (293, 512)),
+        (make(256, (224, 448)), (224, 224), 256),
+        (make((224, 224)), (256, 448), (256, 448)),
+        (make((448, 224)), (112, 112), (224, 112)),
+    ],
+)
+def test_another_input_size_keeps_the_share(own: Preprocessing, size: tuple[int, int], wanted: object) -> None:
+    other = own.at_image_size(size)
+    assert (other.image_size, other.resize, other.fit) == (size, wanted, own.fit)
 
 
 def test_crop_is_the_array_as_a_picture() -> None:

@@ -70,6 +70,18 @@ def test_evidence_in_the_padding_has_no_box() -> None:
     assert find_boxes(heatmap(r0c0=1.0), view(40, 200, resize=32), 0.9) == []
 
 
+def test_what_lies_in_the_padding_does_not_count() -> None:
+    padded = Preprocessing((64, 64), (64, 64), "bicubic", (0, 0, 0), (1, 1, 1), "pad").view(60, 120)
+    quiet, loud = heatmap(r3c3=1.0, r4c3=1.0), heatmap(r3c3=1.0, r4c3=1.0, r0c3=9.0, r1c3=9.0, r7c7=9.0)
+    (box,) = find_boxes(quiet, padded, 0.5)
+    assert find_boxes(loud, padded, 0.5) == [box]
+    assert 0 <= box.top < box.bottom <= 60
+    # A region that reaches over the frame's edge ends there, and so does its sum.
+    ones = np.ones((8, 8), np.float32)
+    (whole,) = find_boxes(ones, padded, 0.5)
+    assert whole == (0, 0, 60, 120, 32.0)
+
+
 def test_nothing_speaks_for_the_class() -> None:
     assert find_boxes(np.full((8, 8), -1, np.float32), view(64, 64), 0.5) == []
 

@@ -19,6 +19,7 @@ from PIL import Image
 from edgex.runtime import ArtefactError, EdgexError, ImageError, Result, Session, UsageError
 from edgex.runtime.backends.binding import HostBinding
 from edgex.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from edgex.runtime.view import Fit
 
 Reference = Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]]
 
@@ -199,6 +200,23 @@ def test_a_single_pixel(session: Session) -> None:
     assert result.label == "green thing"
     assert result.heatmap_on().shape == (1, 1)
     assert result.overlay(np.zeros((1, 1, 3), np.uint8)).shape == (1, 1, 3)
+
+
+@pytest.mark.parametrize("fit", ["pad", "squash", "crop"])
+def test_a_fit_replaces_the_files_own(model_path: Path, reference: Reference, fit: Fit) -> None:
+    frame = np.random.default_rng(3).integers(0, 256, (48, 160, 3), np.uint8)
+    session = Session(model_path, "cpu", threads=1, fit=fit)
+    own = session.metadata.preprocessing
+    assert own.fit == "crop"
+    assert session.preprocessing == own.fitted(fit)
+    for opened in (session, copy.copy(session)):
+        result = opened(frame)
+        pixels = own.fitted(fit).array(frame)
+        np.testing.assert_allclose(result.logits, reference(pixels[None], [-1])[0][0], atol=1e-4)
+        assert result.view == own.fitted(fit).view(48, 160)
+        assert (result.view.remark is None) == (fit != "crop")
+    with pytest.raises(UsageError, match="expected a fit of crop, squash, pad, found 'stretch'"):
+        Session(model_path, fit="stretch")  # type: ignore[arg-type]
 
 
 def test_open_options(model_path: Path, frame: np.ndarray) -> None:

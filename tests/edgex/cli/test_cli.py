@@ -70,8 +70,9 @@ def check_places(picture: Path, overlay: Path, heatmap: np.ndarray, seen: list[f
     right_way, *wrong_ways = [np.corrcoef(each.ravel(), patches.ravel())[0, 1] for each in turned]
     assert right_way > 0.5
     assert max(wrong_ways) < right_way - 0.2
-    outside = np.ones_like(change, bool)
-    outside[math.floor(top) : math.ceil(bottom), math.floor(left) : math.ceil(right)] = False
+    outside, border = np.ones_like(change, bool), 4
+    first_row, first_column = max(math.floor(top) - border, 0), max(math.floor(left) - border, 0)
+    outside[first_row : math.ceil(bottom) + border, first_column : math.ceil(right) + border] = False
     assert not change[outside].any(), "the model has not seen it"
 
 

@@ -86,3 +86,17 @@ def test_an_overlay_is_that_of_the_explained_class(run: Callable[..., str], pict
     assert "(explained: class 3)" in said
     (written,) = (tmp_path / "overlays").iterdir()
     np.testing.assert_array_equal(np.asarray(Image.open(written)), result.overlay(picture))
+
+
+def test_what_is_not_seen_of_a_picture_is_said_once(run: Callable[..., str], picture: Path, tmp_path: Path) -> None:
+    (tmp_path / "wide").mkdir()
+    for number, width in enumerate((320, 280, 300)):
+        Image.new("RGB", (width, 160), "red").save(tmp_path / "wide" / f"{number}.png")
+    said = [line for line in run("predict", "model.safetensors", "wide").splitlines() if "this model sees" in line]
+    assert len(said) == 1
+    assert "of a 320x160 frame; the fits 'pad' and 'squash' show it all" in said[0]
+    for fit in ("pad", "squash"):
+        result = TorchSession(picture.with_name("model.safetensors"), fit=fit)(tmp_path / "wide" / "0.png")
+        shown = run("predict", "model.safetensors", "wide/0.png", "--fit", fit, "--top", "1").strip()
+        assert shown == f"wide/0.png: {result.label} {100 * result.score:.1f}%"
+        assert result.view.seen_share == pytest.approx(1)

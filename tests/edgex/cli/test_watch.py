@@ -160,7 +160,7 @@ def test_every_option_arrives(watch: Watch, pictures: Path, monkeypatch: pytest.
         "--timeout",
         "3",
     )
-    options += ("--threads", "2", "--fast-resize", "--provider", "cpu")
+    options += ("--threads", "2", "--fast-resize", "--provider", "cpu", "--fit", "pad")
     code, out, _ = watch("--source", "pictures", *options, "--top", "1")
     assert (code, len(out.splitlines())) == (0, 2)
     assert all(
@@ -173,6 +173,7 @@ def test_every_option_arrives(watch: Watch, pictures: Path, monkeypatch: pytest.
         "interval": 1 / 90,
         "provider": "cpu",
         "exact_resize": False,
+        "fit": "pad",
         "provider_options": None,
     }
     assert {name: arguments[name] for name in wanted} == wanted

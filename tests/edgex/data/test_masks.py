@@ -63,6 +63,14 @@ def test_boxes_follow_resize_and_crop(tmp_path: Path) -> None:
     assert np.allclose(found.coverage[1], in_the_centre_crop((5, 40, 70, 130), (100, 170)), atol=0.02)
 
 
+def test_borders_of_padded_pictures_are_no_object(tmp_path: Path) -> None:
+    picture(tmp_path / "1.png", (160, 80))
+    (tmp_path / "boxes.json").write_text(json.dumps({"1.png": [[0, 0, 80, 80]]}))
+    folder = Folder(tmp_path, list_images([tmp_path]), 1)
+    (found,) = masked_crops([folder], [None], PREPROCESSING.fitted("pad"), GRID, crop_scale=0.5, seed=0).coverage
+    assert np.allclose(found.reshape(GRID), [[0] * 4, [1, 1, 0, 0], [1, 1, 0, 0], [0] * 4], atol=0.02)
+
+
 def test_pictures_may_be_links_to_elsewhere(tmp_path: Path) -> None:
     kept, folder = picture(tmp_path / "kept" / "1.png"), tmp_path / "chosen"
     (folder / "train").mkdir(parents=True)

@@ -17,7 +17,7 @@ from edgex.evaluation.sheet import comparison_sheet
 from edgex.evaluation.workflow import evaluate
 from edgex.files.model_file import load_model, save_model
 from edgex.runtime.overlay import overlay
-from edgex.runtime.preprocessing import View
+from edgex.runtime.view import View
 from pictures import COLOURS, picture_folder
 
 QUICK: dict[str, Any] = {"num_images": 3, "steps": 4, "fill": "mean", "precision": "fp32", "device": "cpu"}

@@ -81,6 +81,30 @@ class TestTimm:
         )
         assert (scores(defaults.path) - expected).abs().max() > 1e-3, "the picture tells the two apart"
 
+    @pytest.mark.parametrize(
+        ("given", "resize"),
+        [
+            ({"fit": "pad"}, (160, 160)),
+            ({"fit": "squash"}, (160, 160)),
+            ({"fit": "crop"}, 182),
+            ({"fit": "squash", "crop_pct": 0.8}, (200, 200)),
+            ({"fit": "squash", "resize": 170}, (170, 170)),
+            ({"fit": "crop", "resize": 170}, 170),
+        ],
+    )
+    def test_a_fit_replaces_the_stated_one(
+        self, folder: Path, tmp_path: Path, given: dict[str, Any], resize: Any
+    ) -> None:
+        result = import_weights(weights=folder / "model.safetensors", out=tmp_path / "m.safetensors", **given)
+        assert load_model(result.path).card.preprocessing == result.card.preprocessing
+        assert (result.card.preprocessing.fit, result.card.preprocessing.resize) == (given["fit"], resize)
+        assert result.card.provenance[0]["taken_from"]["resize"] == "argument"
+
+    def test_a_fit_stands_in_for_a_stated_one_that_edgex_does_not_have(self, tmp_path: Path) -> None:
+        folder = timm_folder(tmp_path / "timm", crop_mode="border")
+        result = import_weights(weights=folder / "model.safetensors", out=tmp_path / "m.safetensors", fit="pad")
+        assert result.card.preprocessing.fit == "pad"
+
     def test_everything_stated_is_taken_printed_and_recorded(self, folder: Path, tmp_path: Path) -> None:
         said: list[str] = []
         result = import_weights(
@@ -310,6 +334,9 @@ class TestTimm:
             ({"mean": (1, 2)}, "expected mean of 3 floats", "mean"),
             ({"interpolation": "area"}, "expected interpolation", "interpolation"),
             ({"resize": 0}, "at least 1 pixel", "resize"),
+            ({"fit": "stretch"}, "expected a fit of crop, squash, pad, found 'stretch'", "fit"),
+            ({"fit": "pad", "resize": 200}, "leave this out", "resize"),
+            ({"fit": "pad", "crop_pct": 0.9}, "leave this out", "crop_pct"),
         ],
     )
     def test_unusable_arguments_are_named(

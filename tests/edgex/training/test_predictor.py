@@ -11,6 +11,7 @@ import torch
 from edgex.data import image_folders
 from edgex.errors import ArtefactError, DataError, UsageError
 from edgex.files.model_file import ModelCard, load_model
+from edgex.runtime.view import Fit
 from edgex.training import predictor
 from edgex.training.fine_tuning import TrainOptions, warmup_cosine
 from edgex.training.resume import TrainingCheckpoint
@@ -34,7 +35,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(
-    folder: Path, base: Path, out: Path, report: Callable[[str], None] = lambda _: None, **change: Any
+    folder: Path,
+    base: Path,
+    out: Path,
+    report: Callable[[str], None] = lambda _: None,
+    *,
+    resize: int | None = None,
+    fit: Fit | None = None,
+    **change: Any,
 ) -> ModelCard:
     options = TrainOptions(
         **{"epochs": 2, "batch_size": 8, "learning_rate": 1e-3, "precision": "fp32", "crop_scale": 0.8, **change}
@@ -46,7 +54,8 @@ def run(
         out,
         options,
         name="shapes",
-        resize=None,
+        resize=resize,
+        fit=fit,
         val_fraction=0.25,
         dtype=torch.float32,
         report=report,
@@ -68,6 +77,21 @@ def test_training_learns_and_records_what_it_did(folder: Path, base: Path, tmp_p
     assert stored == card
     assert model.head.weight.shape == (3, 64)
     assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.parametrize("fit", ["pad", "squash"])
+def test_the_fit_is_the_trained_models_own(folder: Path, base: Path, tmp_path: Path, fit: Fit) -> None:
+    card = run(folder, base, tmp_path / "m.safetensors", epochs=1, fit=fit)
+    assert (card.preprocessing.fit, card.preprocessing.resize) == (fit, (160, 160))
+    assert load_model(tmp_path / "m.safetensors").card.preprocessing == card.preprocessing
+
+
+def test_a_resize_goes_with_crop_and_squash(folder: Path, base: Path, tmp_path: Path) -> None:
+    squashed = run(folder, base, tmp_path / "m.safetensors", epochs=1, fit="squash", resize=176)
+    assert squashed.preprocessing.resize == (176, 176)
+    with pytest.raises(UsageError, match="a padded picture is scaled to the input itself") as caught:
+        run(folder, base, tmp_path / "n.safetensors", fit="pad", resize=176)
+    assert caught.value.argument == "resize"
 
 
 def test_an_interrupted_training_ends_as_an_uninterrupted_one(

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from edgex.runtime import Session, SourceError, Stream, UsageError
+from edgex.runtime.frames import as_frame
 from edgex.runtime.watch import stream as module
 from edgex.runtime.watch.folder import FolderSource
+from edgex.runtime.watch.source import SourceFrame
 from streams import LABELS, Script, coloured, jpeg
 
 
@@ -267,3 +269,26 @@ def test_what_goes_into_json(session: Session) -> None:
     assert (found["frame"], found["name"], found["time"], found["label"]) == (0, "picture 2", None, "blue thing")
     assert found["top"] == [["blue thing", pytest.approx(seen.result.score)]]
     assert found["latency_ms"] >= found["model_ms"] > 0
+
+
+def test_what_the_model_does_not_see_is_said_once(model_path: Path) -> None:
+    sizes = [(64, 96), (64, 120), (64, 240), (64, 240), (64, 120), (64, 230)]
+    source = Script(range(len(sizes)))
+    notices: list[str] = []
+    with Session(model_path, "cpu", threads=1) as session:
+        stream = Stream(session, source, notice=notices.append)
+        pictures = iter(sizes)
+        plain = source.read
+
+        def read() -> Any:
+            return SourceFrame(as_frame(coloured(0, next(pictures))), "one") if plain() is not None else None
+
+        source.read = read  # type: ignore[method-assign]
+        assert len(list(stream)) == len(sizes)
+    said = [line for line in notices if "sees" in line]
+    assert [line.partition("% of a ")[2].partition(" frame")[0] for line in said] == ["120x64", "240x64"]
+    assert said[0].startswith("script: this model sees the middle 51% of a 120x64 frame")
+    notices.clear()
+    with Session(model_path, "cpu", threads=1, fit="pad") as session:
+        list(Stream(session, Script(range(3)), notice=notices.append))
+    assert notices == []
