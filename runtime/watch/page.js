@@ -132,7 +132,7 @@ function showClasses() {
 // As Result.overlay draws it: smoothly, from the median on, full opacity from half of the strongest evidence on.
 function drawHeat() {
   if (current === null) return;
-  const { seen, frame_size: [height, width] } = current;
+  const { frame_size: [height, width] } = current;
   const { heatmap, area: [top, left, bottom, right] } = trimmed(current);
   const signed = $("against").checked;
   const opacity = Number($("opacity").value) / 100;
@@ -142,12 +142,14 @@ function drawHeat() {
   const image = new ImageData(small.width, small.height);
   const table = signed ? about.colours.for : about.colours.evidence;
   const floor = Math.max(median(heatmap.flat().map(size)), 0);
-  const strongest = Math.max(...fine.map((row) => Math.max(...row.map(size))));
+  const fineRows = occupied(top, bottom, height, fine.length), fineColumns = occupied(left, right, width, fine[0].length);
+  const seen = fine.slice(fineRows.first, fineRows.stop).map((row) => row.slice(fineColumns.first, fineColumns.stop));
+  const strongest = Math.max(...seen.map((row) => Math.max(...row.map(size))));
   for (let y = 0; y < small.height; y++) {
     for (let x = 0; x < small.width; x++) {
       const value = fine[y][x];
       if (size(value) <= floor) continue;
-      const strength = (size(value) - floor) / (strongest - floor);
+      const strength = Math.min(1, (size(value) - floor) / (strongest - floor));
       const colour = (value < 0 ? about.colours.against : table)[Math.trunc(255 * strength)];
       image.data.set([...colour, 255 * opacity * Math.min(1, 2 * strength)], 4 * (y * small.width + x));
     }
@@ -159,6 +161,22 @@ function drawHeat() {
   heat.imageSmoothingQuality = "high";
   heat.drawImage(small, left * scaleX, top * scaleY, (right - left) * scaleX, (bottom - top) * scaleY);
   drawBorder(heat, scaleX, scaleY);
+}
+
+// A black and a white line around what the model saw, where the picture goes on, as Result.overlay draws them.
+function drawBorder(heat, scaleX, scaleY) {
+  const { seen, frame_size: [height, width] } = current;
+  if (Math.min(height, width) < 128) return;
+  const top = Math.floor(seen[0] * scaleY), left = Math.floor(seen[1] * scaleX);
+  const bottom = Math.ceil(seen[2] * scaleY), right = Math.ceil(seen[3] * scaleX);
+  const line = Math.max(1, Math.round(Math.min(height * scaleY, width * scaleX) / 500));
+  for (const [colour, around] of [["black", 2 * line], ["white", line]]) {
+    heat.fillStyle = colour;
+    heat.fillRect(left - around, top - around, right - left + 2 * around, around);
+    heat.fillRect(left - around, bottom, right - left + 2 * around, around);
+    heat.fillRect(left - around, top, around, bottom - top);
+    heat.fillRect(right, top, around, bottom - top);
+  }
 }
 
 // The patches that show some of the frame, and where they lie in it; the others lie wholly in the padding.

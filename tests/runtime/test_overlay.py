@@ -8,7 +8,7 @@ import pytest
 from edgex.runtime import Preprocessing, UsageError, View
 from edgex.runtime import layer as layer_module
 from edgex.runtime.colormaps import COLORMAPS, colours
-from edgex.runtime.overlay import STYLES, overlay
+from edgex.runtime.overlay import STYLES, Style, overlay
 from edgex.runtime.upsampling import smooth_weights
 
 GREY = np.full((40, 60, 3), 128, np.uint8)
@@ -98,6 +98,43 @@ def test_outside_of_the_crop_nothing_is_drawn(style: str, colormap: str) -> None
         inside = np.ascontiguousarray(PICTURE[9:84, 28:141])
         alone = overlay(inside, HEAT, whole(75, 113), colormap)
         assert np.abs(drawn[9:84, 28:141].astype(int) - alone).mean() < 3
+
+
+def padded(height: int, width: int) -> View:
+    return Preprocessing((64, 64), (64, 64), "bicubic", (0, 0, 0), (1, 1, 1), "pad").view(height, width)
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("size", [(70, 160), (160, 70)])
+def test_patches_in_the_padding_are_not_drawn(style: Style, size: tuple[int, int]) -> None:
+    view, rng = padded(*size), np.random.default_rng(0)
+    picture = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+    heatmap, (top, bottom), (left, right) = rng.random((8, 8)), *(view.occupied(axis, 8) for axis in (0, 1))
+    loud = np.full((8, 8), 100.0)
+    loud[top:bottom, left:right] = heatmap[top:bottom, left:right]
+    np.testing.assert_array_equal(
+        overlay(picture, loud, view, style=style), overlay(picture, heatmap, view, style=style)
+    )
+    assert (overlay(picture, heatmap, view, style=style) != picture).any()
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_the_border_of_what_was_seen_shows_on_any_picture(style: Style) -> None:
+    view, nothing = cropped(135, 240, 32, (32, 32)), np.zeros((2, 2), np.float32)
+    _, left, _, right = view.seen
+    first, last = int(left), int(np.ceil(right))
+    for ground in (0, 127, 255):
+        picture = np.full((135, 240, 3), ground, np.uint8)
+        drawn, without = (overlay(picture, nothing, view, style=style, border=border) for border in (True, False))
+        for outside, beside in ((first - 2, first - 1), (last + 1, last)):
+            assert (drawn[:, outside] == 0).all()
+            assert (drawn[:, beside] == 255).all()
+        elsewhere = np.ones(240, bool)
+        elsewhere[[first - 2, first - 1, last, last + 1]] = False
+        np.testing.assert_array_equal(drawn[:, elsewhere], without[:, elsewhere])
+    np.testing.assert_array_equal(
+        overlay(picture, nothing, padded(135, 240)), picture, "no border where all of the frame is seen"
+    )
 
 
 def test_the_picture_itself_is_not_changed() -> None:

@@ -7,6 +7,7 @@ import dataclasses
 import http.client
 import io
 import json
+import math
 import os
 import re
 import shutil
@@ -26,6 +27,7 @@ from reverse_proxy import reverse_proxy
 
 from edgex.runtime import Session, Stream, UsageError
 from edgex.runtime.classes import ClassIndex
+from edgex.runtime.view import Fit
 from edgex.runtime.watch.page import _PATIENCE, LARGEST, Page, encode
 from edgex.runtime.watch.source import SourceFrame
 from streams import Script, coloured
@@ -375,7 +377,9 @@ def test_the_page_in_a_browser(browser: Any, session: Session, tmp_path: Path) -
             "const s = document.getElementById('opacity'); s.value = 0; s.dispatchEvent(new Event('input'))"
         )
         assert text("opacity-value") == "0%"
-        assert pixels("heat")[..., 3].max() == 0
+        top, left, bottom, right = state["seen"]
+        inside = slice(math.ceil(top) + 2, math.floor(bottom) - 2), slice(math.ceil(left) + 2, math.floor(right) - 2)
+        assert pixels("heat")[inside][..., 3].max() == 0
         browser.execute_script(
             "const s = document.getElementById('opacity'); s.value = 60; s.dispatchEvent(new Event('input'))"
         )
@@ -413,6 +417,37 @@ def test_the_page_in_a_browser(browser: Any, session: Session, tmp_path: Path) -
     finally:
         running.close()
     until(lambda: text("state") == "disconnected")
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("fit", ["pad", "crop"])
+def test_the_browser_draws_what_was_seen_of_a_wide_frame(
+    browser: Any, model_path: Path, tmp_path: Path, fit: Fit
+) -> None:
+    """As Result.overlay does: nothing of the padding, and a line where the middle that is cropped ends."""
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    from edgex import samples
+    from edgex.runtime import open_source
+
+    Image.open(samples.paths()[0]).convert("RGB").resize((700, 180)).save(tmp_path / "wide.png")
+    session = Session(model_path, "cpu", threads=1, fit=fit)
+    running = Running(session, open_source(str(tmp_path / "wide.png")))
+    try:
+        browser.get(running.page.url)
+        WebDriverWait(browser, 30).until(lambda _: browser.find_element(By.ID, "state").text == "ended")
+        _, picture = running.frame()
+        url = browser.execute_script("return document.getElementById('heat').toDataURL()")
+        heat = np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGBA")).astype(float)
+        alpha = heat[..., 3:] / 255
+        drawn = picture * (1 - alpha) + heat[..., :3] * alpha
+        wanted = session(tmp_path / "wide.png").overlay(np.asarray(Image.open(tmp_path / "wide.png"))).astype(float)
+        assert np.abs(wanted - picture).mean() > 2
+        assert np.abs(drawn - wanted).mean() < 3
+        assert (alpha[:, 1] > 0).any() == (fit == "pad")
+    finally:
+        running.close()
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
