@@ -138,12 +138,12 @@ def _random_tensor(name: str, like: Any, generator: Any) -> Any:
     import torch
 
     noise = torch.randn(like.shape, generator=generator)
-    if any(part in name for part in ("pos_embed", "positional_embedding", "token", "class_embedding")):
+    if any(part in name for part in ("pos_embed", "positional_embedding", "token", "class_embedding", "latent")):
         return 0.5 * noise
     if like.ndim == 1:
         return 1 + 0.1 * noise if name.endswith(("weight", "gamma", "gamma_1", "gamma_2")) else 0.05 * noise
     fan_in = like.shape[0] if name == "proj" else math.prod(like.shape[1:])
-    gain = 1.5 if "qkv" in name or "in_proj" in name else 1.0
+    gain = 1.5 if any(part in name for part in ("qkv", "in_proj", "attn_pool")) else 1.0
     return gain * noise / math.sqrt(fan_in)
 
 

@@ -5,7 +5,7 @@ Nothing outside this package asks how a library lays out its modules. A family o
 """
 
 from edgex.models.backbones.architectures import Architecture, Pooling
-from edgex.models.backbones.backbone import NO_PLACES, Backbone, Block
+from edgex.models.backbones.backbone import NO_PLACES, AttentionPool, Backbone, Block
 from edgex.models.backbones.registry import architecture, build
 
-__all__ = ["NO_PLACES", "Architecture", "Backbone", "Block", "Pooling", "architecture", "build"]
+__all__ = ["NO_PLACES", "Architecture", "AttentionPool", "Backbone", "Block", "Pooling", "architecture", "build"]

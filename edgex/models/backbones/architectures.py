@@ -11,7 +11,12 @@ from edgex.models.backbones.options import checked_options, shown
 from edgex.runtime import schema
 
 Pooling = str
-"""How patch and class tokens become what the head reads: "token" (class token) or "avg" (mean over patch tokens)."""
+"""How patch and class tokens become what the head reads.
+
+"token": the class token. "avg": the mean over patch tokens. "attention": what a learned query attends to. Names joined
+by "+" are concatenated: "token+avg" (class token beside the patches' mean, as in DINOv2's classifiers) and
+"token+distillation" (class token beside the distillation token of DeiT).
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +25,7 @@ class Architecture:
 
     name: "timm/<model>" or "open_clip/<model>".
     image_size: (height, width) in pixels.
-    pooling: "token" (class token) or "avg" (mean over patch tokens).
+    pooling: "token", "avg", "attention", "token+avg" or "token+distillation", see `Pooling`.
     options: what differs from the named model, see `edgex.models.backbones.options`; UsageError for an unknown one.
     """
 

@@ -101,6 +101,28 @@ def packed(weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> tuple[
 
 
 @dataclasses.dataclass(frozen=True)
+class AttentionPool:
+    """A learned query that attends over the last block's output, under common names; holds no parameters of its own.
+
+    y = project(attention(query, tokens)); what is pooled is y + feed_forward(y).
+
+    Attributes (D: width of the tokens, h: heads, d: head_dim, Dy: width of the pooled token):
+    query: gives the query [1, h, 1, d], as it meets the keys.
+    keys_and_values: tokens [N, T, D] -> keys [N, h, T, d] and values [N, h, T, d].
+    project: output projection, h d -> Dy. feed_forward: what an MLP adds, [N, Dy] -> [N, Dy], or None.
+    reads_prefix: whether class token and registers are attended to as well as the patch tokens.
+    """
+
+    query: Callable[[], Tensor]
+    keys_and_values: Callable[[Tensor], tuple[Tensor, Tensor]]
+    project: nn.Linear
+    feed_forward: Callable[[Tensor], Tensor] | None
+    reads_prefix: bool
+    heads: int
+    head_dim: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Parts:
     """What a family shows of one of its modules; see `Backbone` for what each part is."""
 
@@ -114,6 +136,7 @@ class Parts:
     width: int
     output_width: int
     preprocessing: Preprocessing
+    attention_pool: AttentionPool | None = None
 
 
 Adapter = Callable[[nn.Module, Architecture], Parts]
@@ -143,9 +166,9 @@ class Backbone(nn.Module):
     """A ViT up to its final norm and projection, without a head.
 
     Attributes: module (the library's own, so tensor names stay the library's), architecture, preprocessing,
-    patch_projection (nn.Conv2d), blocks, norm (the final LayerNorm, see `final_layer_norm`), norm_after_pool (whether tokens are pooled
-    before it), prefix_tokens (class token and registers), grid (rows, columns), width D of the tokens,
-    output_width D' of what the head reads.
+    patch_projection (nn.Conv2d), blocks, norm (see `final_layer_norm`), norm_after_pool (whether tokens are pooled
+    before it), attention_pool (of attention pooling), prefix_tokens (class token and registers), grid (rows, columns),
+    width D of the tokens, output_width D' of what the head reads.
     """
 
     patch_projection: nn.Conv2d
@@ -161,7 +184,8 @@ class Backbone(nn.Module):
         self.norm_after_pool = parts.norm_after_pool
         self.prefix_tokens = parts.prefix_tokens
         self.width = parts.width
-        self.output_width = parts.output_width
+        self.output_width = parts.output_width * len(architecture.pooling.split("+"))
+        self.attention_pool = parts.attention_pool
         # Plain attributes: registering these modules again would double every tensor's name.
         self.__dict__["patch_projection"] = parts.patch_projection
         self.__dict__["norm"] = parts.norm
@@ -173,7 +197,7 @@ class Backbone(nn.Module):
 
     @property
     def pooling(self) -> Pooling:
-        """ "token" or "avg"."""
+        """How tokens become what the head reads, see `edgex.models.backbones.architectures`."""
         return self.architecture.pooling
 
     @property

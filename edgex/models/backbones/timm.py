@@ -17,18 +17,23 @@ from edgex.errors import UnsupportedError, UsageError
 from edgex.models.backbones.architectures import Architecture
 from edgex.models.backbones.backbone import Family, Parts, final_layer_norm
 from edgex.models.backbones.options import shown
+from edgex.models.backbones.timm_attention_pool import attention_pool
 from edgex.runtime.errors import first_line
 from edgex.runtime.preprocessing import Preprocessing
 from edgex.utils.text import nearest
+
+_POOLINGS = {"attention": "map", "token+avg": "token", "token+distillation": "token"}
+"""Our names of poolings -> timm's, where they differ. The features beside the class token are taken here."""
 
 
 def describe(model: str, options: Mapping[str, Any], pooling: str | None) -> tuple[tuple[int, int], str]:
     """The model's own image size (height, width), and the pooling given or its own."""
     with torch.device("meta"):
-        module = _create(model, options, **({"global_pool": pooling} if pooling else {}))
+        module = _create(model, options, **({"global_pool": _POOLINGS.get(pooling, pooling)} if pooling else {}))
     _check_class(module, f"timm/{model}")
     size = module.patch_embed.img_size
-    return (int(size[0]), int(size[1])), module.global_pool or "none"
+    own = "token+distillation" if _is_distilled(module) else {"map": "attention"}.get(module.global_pool)
+    return (int(size[0]), int(size[1])), pooling or own or module.global_pool or "none"
 
 
 def create(architecture: Architecture) -> nn.Module:
@@ -38,10 +43,13 @@ def create(architecture: Architecture) -> nn.Module:
         architecture.model,
         architecture.options,
         img_size=architecture.image_size,
-        global_pool=architecture.pooling,
+        global_pool=_timm_pooling(architecture),
         dynamic_img_size=False,
     )
     _check_class(module, name)
+    if _is_distilled(module) != (architecture.pooling == "token+distillation"):
+        tokens = "a class and a distillation token" if _is_distilled(module) else "no distillation token"
+        raise UnsupportedError(f"{name} has {tokens}, which does not go with {architecture.pooling} pooling")
     if getattr(module, "pool_include_prefix", False) and architecture.pooling == "avg":
         raise UnsupportedError(f"{name} averages its class token in with the patches, which has no heatmap")
     _fill_constants(module)
@@ -53,7 +61,7 @@ def arguments(architecture: Architecture) -> dict[str, Any]:
     return {
         **_arguments(architecture.options),
         "img_size": architecture.image_size,
-        "global_pool": architecture.pooling,
+        "global_pool": _timm_pooling(architecture),
     }
 
 
@@ -89,12 +97,14 @@ def _create(model: str, options: Mapping[str, Any], **more: Any) -> Any:
 def _layout(module: Any) -> Any:
     """What knows how a class of timm lays out its modules: `assemble` and `blocks`; None for another class."""
     from timm.models.beit import Beit
+    from timm.models.deit import VisionTransformerDistilled
     from timm.models.eva import Eva
     from timm.models.vision_transformer import VisionTransformer
 
     from edgex.models.backbones import timm_beit, timm_eva, timm_vit
 
-    return {VisionTransformer: timm_vit, Eva: timm_eva, Beit: timm_beit}.get(type(module))
+    layouts = {VisionTransformer: timm_vit, VisionTransformerDistilled: timm_vit, Eva: timm_eva, Beit: timm_beit}
+    return layouts.get(type(module))
 
 
 def _check_class(module: Any, name: str) -> None:
@@ -132,7 +142,18 @@ def adapt(module: Any, architecture: Architecture) -> Parts:
         width=module.embed_dim,
         output_width=module.embed_dim,
         preprocessing=_preprocessing(module, architecture.image_size),
+        attention_pool=attention_pool(module, architecture.name) if architecture.pooling == "attention" else None,
     )
+
+
+def _timm_pooling(architecture: Architecture) -> str:
+    return _POOLINGS.get(architecture.pooling, architecture.pooling)
+
+
+def _is_distilled(module: nn.Module) -> bool:
+    from timm.models.deit import VisionTransformerDistilled
+
+    return isinstance(module, VisionTransformerDistilled)
 
 
 def _preprocessing(module: nn.Module, size: tuple[int, int]) -> Preprocessing:
@@ -148,4 +169,4 @@ def _preprocessing(module: nn.Module, size: tuple[int, int]) -> Preprocessing:
     )
 
 
-FAMILY = Family("timm", ("token", "avg"), describe, create, adapt)
+FAMILY = Family("timm", ("token", "avg", "attention", "token+avg", "token+distillation"), describe, create, adapt)
