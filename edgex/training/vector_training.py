@@ -290,7 +290,7 @@ def with_evidence(
 
     own: the model's own part beside a readout's.
     """
-    blocks = 0 if model.backbone.pooling == "avg" else blocks
+    blocks = blocks if model.strategy.fewest_blocks else 0
     evidence = dataclasses.replace(model.evidence, blocks=blocks, readout=readout, own=own)
     return SelfExplainingViT(model.backbone, model.head, evidence).freeze()
 

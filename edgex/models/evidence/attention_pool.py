@@ -7,7 +7,7 @@ from typing import ClassVar, NamedTuple
 from torch import Tensor
 
 from edgex.models.attention import run
-from edgex.models.backbones import AttentionPool, Backbone, Pooling
+from edgex.models.backbones import NO_PLACES, AttentionPool, Backbone, Block, Pooling
 from edgex.models.evidence.base import EvidenceStrategy
 
 
@@ -57,9 +57,16 @@ class AttentionPooling(EvidenceStrategy[None, PooledByAttention]):
         assert pool is not None
         return pool
 
-    def run_block(self, index: int, tokens: Tensor, normed: Tensor, keep: bool) -> tuple[Tensor, None]:  # noqa: ARG002
+    def run_block(
+        self,
+        index: int,  # noqa: ARG002
+        block: Block,
+        tokens: Tensor,
+        normed: Tensor,
+        keep: bool,  # noqa: ARG002
+    ) -> tuple[Tensor, None]:
         """Keeps nothing."""
-        return run(self.backbone.blocks[index], tokens, normed), None
+        return run(block, tokens, normed), None
 
     def pool(self, tokens: Tensor) -> tuple[Tensor, PooledByAttention]:
         """The pooled token, normed and projected, and what it is made of."""
@@ -74,7 +81,7 @@ class AttentionPooling(EvidenceStrategy[None, PooledByAttention]):
 
     def empty_features(self) -> Tensor:
         """Features [1, D'] of a query that attends to the prefix alone, or to nothing: all patch tokens dropped."""
-        return self.encode(self.backbone.prefix(), keep=False).features
+        return self.encode(self.backbone.prefix(), keep=False, places=NO_PLACES).features
 
     def evidence_along(self, rows: Tensor, tokens: PooledByAttention, kept: list[None]) -> Tensor:  # noqa: ARG002
         """See the class. The direction is folded into the output projection, so that no [N, P, Dy] is made."""

@@ -13,6 +13,7 @@ from edgex.errors import UnsupportedError, UsageError
 from edgex.models import evidence
 from edgex.models.backbones import Architecture
 from edgex.models.evidence import Evidence, selection
+from edgex.models.evidence.attention_pool import AttentionPooling
 from edgex.models.evidence.class_attention import ClassAttention
 from edgex.models.evidence.concatenated import ClassAndDistillationTokens, ClassAndPatchTokens
 from edgex.models.evidence.patch_tokens import PatchTokens
@@ -50,7 +51,8 @@ def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_every_strategy_is_found() -> None:
     concatenated = {ClassAndDistillationTokens, ClassAndPatchTokens}
-    assert set(selection.strategies()) == {ClassAttention, ReadoutEvidence, PatchTokens} | concatenated
+    single = {ClassAttention, ReadoutEvidence, PatchTokens, AttentionPooling}
+    assert set(selection.strategies()) == single | concatenated
 
 
 @pytest.mark.parametrize(
