@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from edgex.errors import MismatchError
@@ -74,7 +75,7 @@ def sort_tensors(tensors: Mapping[str, Tensor], architecture: Architecture, *, s
     check_weights(tensors, source)
     library = _recognise(tensors, architecture, source)
     if library == "timm":
-        return _sort_timm(tensors, source)
+        return _sort_timm(tensors)
     if library == "open_clip":
         return _sort_open_clip(tensors)
     return _sort_transformers(tensors, architecture, source)
@@ -101,15 +102,26 @@ def _recognise(tensors: Mapping[str, Tensor], architecture: Architecture, source
     )
 
 
-def _sort_timm(tensors: Mapping[str, Tensor], source: str) -> StateDict:
-    if any(name.startswith("head_dist.") for name in tensors):
-        raise MismatchError(
-            f"{source}: a distilled DeiT, whose second class head ('head_dist.weight') edgex does not support: "
-            "import a model that was trained without a distillation token"
-        )
+def _sort_timm(tensors: Mapping[str, Tensor]) -> StateDict:
+    tensors = _one_head(tensors)
     head = {name.removeprefix("head."): tensors[name] for name in _TIMM_HEAD if name in tensors}
     image = {name: tensor for name, tensor in tensors.items() if name not in _TIMM_HEAD}
     return StateDict("timm", image, head, {})
+
+
+def _one_head(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """A distilled model's heads of class token and distillation token as one of both tokens side by side.
+
+    Its logits are the mean of the two heads': half the weights of each. Heads of different shapes are left as they are.
+    """
+    pairs = [(name, name.replace("head.", "head_dist.")) for name in _TIMM_HEAD]
+    if not all(other in tensors and name in tensors for name, other in pairs):
+        return tensors
+    (weight, bias) = ((tensors[name], tensors[other]) for name, other in pairs)
+    if weight[0].shape != weight[1].shape or bias[0].shape != bias[1].shape:
+        return tensors
+    others = {name: tensor for name, tensor in tensors.items() if not name.startswith("head_dist.")}
+    return others | {"head.weight": torch.cat(weight, dim=1) / 2, "head.bias": (bias[0] + bias[1]) / 2}
 
 
 def _sort_open_clip(tensors: Mapping[str, Tensor]) -> StateDict:
@@ -133,4 +145,4 @@ def _sort_transformers(tensors: Mapping[str, Tensor], architecture: Architecture
     family = registry.find(tensors)
     assert family is not None, "recognised by its tensors"
     renamed = family.names.renamed(tensors, architecture)
-    return dataclasses.replace(_sort_timm(renamed, source), library="transformers")
+    return dataclasses.replace(_sort_timm(renamed), library="transformers")

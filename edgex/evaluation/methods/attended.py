@@ -18,13 +18,15 @@ class Attended(NamedTuple):
     """One run over the blocks, differentiable where gradients are on.
 
     logits: [N, C]. normed: the output [N, T, D] of every block's first norm. attention: every block's matrices after
-    the softmax, [N, h, T, T]. tokens: every block's output [N, T, D].
+    the softmax, [N, h, T, T]. tokens: every block's output [N, T, D]. read: how much the head reads of each token
+    after the last block, [N, 1, T], which adds up to 1: for example the class token, or all patches alike.
     """
 
     logits: Tensor
     normed: list[Tensor]
     attention: list[Tensor]
     tokens: list[Tensor]
+    read: Tensor
 
 
 def attended(model: SelfExplainingViT, tokens: Tensor) -> Attended:
@@ -39,19 +41,6 @@ def attended(model: SelfExplainingViT, tokens: Tensor) -> Attended:
         every_norm.append(normed)
         every_attention.append(attention)
         outputs.append(tokens)
-    features, _ = model.strategy.pool(tokens)
-    return Attended(model.head(features), every_norm, every_attention, outputs)
-
-
-def read_from(model: SelfExplainingViT, like: Tensor) -> Tensor:
-    """How much the head reads of each token after the last block, [N, 1, T]: the class token, or all patches alike.
-
-    like: a matrix [N, h, T, T], for size, device and dtype.
-    """
-    backbone = model.backbone
-    weights = like.new_zeros(len(like), 1, like.shape[-1])
-    if backbone.pooling == "avg":
-        weights[..., backbone.prefix_tokens :] = 1 / backbone.patches
-    else:
-        weights[..., 0] = 1
-    return weights
+    features, pooled = model.strategy.pool(tokens)
+    read = model.strategy.read(tokens, pooled)
+    return Attended(model.head(features), every_norm, every_attention, outputs, read)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgex.evaluation.methods.attended import attended, read_from
+from edgex.evaluation.methods.attended import attended
 from edgex.evaluation.methods.method import Cost, PlainMethod
 from edgex.models.self_explaining import SelfExplainingViT
 
@@ -39,7 +39,7 @@ class Rollout(PlainMethod):
         """See `Method`."""
         with torch.inference_mode():
             run = attended(model, model.backbone.embed(images))
-            reached = read_from(model, run.attention[0])
+            reached = run.read
             for attention in reversed(run.attention):
                 reached = 0.5 * reached + 0.5 * reached @ attention.mean(dim=1)
         return reached[:, 0, model.backbone.prefix_tokens :].unflatten(1, model.backbone.grid)

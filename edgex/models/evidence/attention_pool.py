@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, NamedTuple
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from edgex.models.attention import run
@@ -78,6 +79,11 @@ class AttentionPooling(EvidenceStrategy[None, PooledByAttention]):
         token = token if pool.feed_forward is None else token + pool.feed_forward(token)
         features = backbone.project(backbone.norm(token) if self.pools_before_norm else token)
         return features, PooledByAttention(attention, values, token)
+
+    def read(self, tokens: Tensor, pooled: PooledByAttention) -> Tensor:
+        """What the query attends to, as the mean over heads."""
+        attention = pooled.attention.mean(dim=1)
+        return F.pad(attention, (tokens.shape[1] - attention.shape[-1], 0))
 
     def empty_features(self) -> Tensor:
         """Features [1, D'] of a query that attends to the prefix alone, or to nothing: all patch tokens dropped."""

@@ -96,6 +96,13 @@ class EvidenceStrategy(abc.ABC, Generic[Kept, Pooled]):
         tokens, kept: of `Encoded`.
         """
 
+    @abc.abstractmethod
+    def read(self, tokens: Tensor, pooled: Pooled) -> Tensor:
+        """How much the head reads of each of the last block's tokens [N, T, D]: weights [N, 1, T] that add up to 1.
+
+        pooled: what `pool` gives beside the features.
+        """
+
     @property
     def pools_before_norm(self) -> bool:
         """Whether the final norm is applied to the pooled token, and not to each token before they are pooled."""

@@ -47,6 +47,12 @@ class ClassTokenEvidence(EvidenceStrategy[Kept, Tensor]):
         slope = self.norm_slope(encoded.tokens) * head.slope(encoded.features)
         return backbone.project(centred * backbone.norm.weight * slope[:, None]).mT
 
+    def read(self, tokens: Tensor, pooled: Tensor) -> Tensor:  # noqa: ARG002
+        """The class token alone."""
+        weights = tokens.new_zeros(len(tokens), 1, tokens.shape[1])
+        weights[..., self.token] = 1
+        return weights
+
     def empty_features(self) -> Tensor:
         """Features [1, D'] of class token and registers alone, all patch tokens dropped."""
         return self.encode(self.backbone.prefix(), keep=False, places=NO_PLACES).features

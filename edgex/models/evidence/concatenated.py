@@ -29,18 +29,19 @@ class ClassAndDistillationTokens(EvidenceStrategy[Attended, _Sources]):
     each are half of those that were trained for it, because a distilled model's logits are the mean of two heads'.
     Source: DeiT, Touvron et al., 2020, arXiv 2012.12877, section 4.
 
-    Class attribute: read R, how many of the first tokens are features as they are; the first R parts read one each.
+    Class attribute: class_tokens R, how many of the first tokens are features as they are, one for each of the first R
+    parts.
     """
 
     kind: ClassVar[str] = ClassAttention.kind
     poolings: ClassVar[tuple[Pooling, ...]] = ("token+distillation",)
     fewest_blocks: ClassVar[int] = ClassAttention.fewest_blocks
-    read: ClassVar[int] = 2
+    class_tokens: ClassVar[int] = 2
 
     def __init__(self, backbone: Backbone, blocks: int) -> None:
         super().__init__(backbone, blocks)
         self.parts: list[EvidenceStrategy[Any, Tensor]] = [
-            ClassAttention(backbone, blocks, token) for token in range(self.read)
+            ClassAttention(backbone, blocks, token) for token in range(self.class_tokens)
         ]
 
     @classmethod
@@ -52,10 +53,10 @@ class ClassAndDistillationTokens(EvidenceStrategy[Attended, _Sources]):
         self, index: int, block: Block, tokens: Tensor, normed: Tensor, keep: bool
     ) -> tuple[Tensor, Attended | None]:
         """Keeps the attention of the first R tokens and all values; runs of the last block what the parts read."""
-        only_rows = len(self.parts) == self.read and index == len(self.backbone.blocks) - 1
+        only_rows = len(self.parts) == self.class_tokens and index == len(self.backbone.blocks) - 1
         if not keep and not only_rows:
             return run(block, tokens, normed), None
-        tokens, attended = run_attended(block, tokens, normed, rows=slice(0, self.read), only_rows=only_rows)
+        tokens, attended = run_attended(block, tokens, normed, rows=slice(0, self.class_tokens), only_rows=only_rows)
         return tokens, attended if keep else None
 
     def pool(self, tokens: Tensor) -> tuple[Tensor, _Sources]:
@@ -63,13 +64,18 @@ class ClassAndDistillationTokens(EvidenceStrategy[Attended, _Sources]):
         pooled = [part.pool(tokens) for part in self.parts]
         return torch.cat([features for features, _ in pooled], dim=-1), tuple(source for _, source in pooled)
 
+    def read(self, tokens: Tensor, pooled: _Sources) -> Tensor:
+        """What the parts read, each with the same weight."""
+        parts = [part.read(tokens, source) for part, source in zip(self.parts, pooled, strict=True)]
+        return torch.stack(parts).mean(dim=0)
+
     def empty_features(self) -> Tensor:
         """Those of the first R tokens alone, all patch tokens dropped, and the other parts' own."""
         tokens = self.backbone.prefix()
         for block in self.backbone.blocks_at(NO_PLACES):
             tokens = run(block, tokens, block.norm1(tokens))
-        read = [part.pool(tokens)[0] for part in self.parts[: self.read]]
-        return torch.cat([*read, *(part.empty_features() for part in self.parts[self.read :])], dim=-1)
+        read = [part.pool(tokens)[0] for part in self.parts[: self.class_tokens]]
+        return torch.cat([*read, *(part.empty_features() for part in self.parts[self.class_tokens :])], dim=-1)
 
     def evidence_along(self, rows: Tensor, tokens: _Sources, kept: list[Attended]) -> Tensor:
         """See the class."""
@@ -89,7 +95,7 @@ class ClassAndPatchTokens(ClassAndDistillationTokens):
 
     kind: ClassVar[str] = f"{ClassAttention.kind}+{PatchTokens.kind}"
     poolings: ClassVar[tuple[Pooling, ...]] = ("token+avg",)
-    read: ClassVar[int] = 1
+    class_tokens: ClassVar[int] = 1
 
     def __init__(self, backbone: Backbone, blocks: int) -> None:
         super().__init__(backbone, blocks)

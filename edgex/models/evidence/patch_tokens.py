@@ -55,6 +55,12 @@ class PatchTokens(EvidenceStrategy[None, Tensor]):
         patches = backbone.norm(patches)
         return backbone.project(patches.mean(dim=1)), patches
 
+    def read(self, tokens: Tensor, pooled: Tensor) -> Tensor:
+        """All patch tokens alike."""
+        weights = tokens.new_zeros(len(tokens), 1, tokens.shape[1])
+        weights[..., self.backbone.prefix_tokens :] = 1 / pooled.shape[1]
+        return weights
+
     def empty_features(self) -> Tensor:
         """Features [1, D'] of a mean that is zero."""
         backbone = self.backbone

@@ -47,6 +47,8 @@ class TestTimm:
             ("test_vit2", {}),  # layer scale and a register token, average pooling
             ("test_vit", {"global_pool": "avg"}),
             ("vit_small_patch14_reg4_dinov2", {"img_size": 56}),
+            ("test_vit3", {}),  # attention pooling
+            ("deit_tiny_distilled_patch16_224", {"img_size": 64}),  # two heads, whose mean is the logit
         ],
     )
     def test_logits_of_variants_equal_timms(
@@ -308,7 +310,7 @@ class TestCheckpoints:
     @pytest.mark.parametrize(
         ("name", "change", "message"),
         [
-            ("head_dist.weight", lambda _: torch.ones(2, 2), "a distilled DeiT"),
+            ("head_dist.weight", lambda _: torch.ones(2, 2), "head_dist.weight"),
             ("blocks.0.attn.qkv.weight", lambda tensor: tensor.to(torch.int8), "'blocks.0.attn.qkv.weight' holds int8"),
             (
                 "blocks.0.attn.qkv.weight",

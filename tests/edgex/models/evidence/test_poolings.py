@@ -16,6 +16,10 @@ from edgex.models.self_explaining import Evidence, SelfExplainingViT
 
 SMALL = {"depth": 3, "embed_dim": 64, "num_heads": 2, "patch_size": 16}
 ATTENTION = [
+    (
+        "timm/vit_pe_core_tiny_patch16_384",
+        {"options": {"depth": 3, "embed_dim": 64, "num_heads": 2}},
+    ),  # rotary positions
     ("timm/vit_base_patch16_siglip_224", {"options": SMALL}),  # no token but the patches
     ("timm/vit_base_patch16_siglip_224", {"options": {**SMALL, "class_token": True}}),  # which the pool leaves out
     ("timm/test_vit3", {}),  # a register that the pool reads
@@ -66,6 +70,22 @@ def features(model: SelfExplainingViT, normed: Tensor) -> Tensor:
     return torch.cat([normed[:, 0], second], dim=1)
 
 
+def library_blocks(model: SelfExplainingViT, tokens: Tensor, places: list[int]) -> Tensor:
+    """timm's own blocks and final norm over tokens [N, T, D] of the patches at `places`."""
+    module: Any = model.backbone.module
+    if isinstance(module.blocks, nn.Sequential):
+        return module.norm(module.blocks(tokens))
+    angles = module.rope.get_embed(shape=module.patch_embed.grid_size)[places]
+    for block in module.blocks:
+        tokens = block(tokens, rope=angles)
+    return module.norm(tokens)
+
+
+def reads_prefix(model: SelfExplainingViT) -> bool:
+    """Whether timm's attention pool reads class token and registers; Eva's does."""
+    return getattr(model.backbone.module, "pool_include_prefix", True)
+
+
 @torch.no_grad()
 def test_logits_equal_the_librarys(model: SelfExplainingViT) -> None:
     module: Any = model.backbone.module
@@ -106,11 +126,11 @@ def test_heatmap_and_base_add_up(model: SelfExplainingViT) -> None:
 def test_dropped_tokens(model: SelfExplainingViT) -> None:
     """Removing patch tokens equals the library's own blocks and pooling on the tokens that are left."""
     backbone = model.backbone
-    module: Any = backbone.module
     tokens = backbone.embed(pictures(model))
-    kept = tokens[:, [*range(backbone.prefix_tokens), *range(backbone.prefix_tokens + 1, tokens.shape[1], 3)]]
-    expected = model.head(features(model, module.norm(module.blocks(kept))))
-    assert torch.allclose(model.logits(kept), expected, rtol=1e-4, atol=1e-4)
+    places = list(range(1, backbone.patches, 3))
+    kept = tokens[:, [*range(backbone.prefix_tokens), *(backbone.prefix_tokens + place for place in places)]]
+    expected = model.head(features(model, library_blocks(model, kept, places)))
+    assert torch.allclose(model.logits(kept, torch.tensor([places])), expected, rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
@@ -119,9 +139,9 @@ def test_an_empty_picture_leaves_the_pool_the_prefix_or_nothing(attention_model:
     backbone = attention_model.backbone
     module: Any = backbone.module
     pool = module.attn_pool
-    if module.pool_include_prefix:
+    if reads_prefix(attention_model):
         tokens = backbone.embed(pictures(attention_model, 1))[:, : backbone.prefix_tokens]
-        pooled = pool(module.norm(module.blocks(tokens)))
+        pooled = pool(library_blocks(attention_model, tokens, []))
     else:
         taken_in = pool.proj(torch.zeros(1, pool.proj.in_features))
         pooled = taken_in + pool.mlp(pool.norm(taken_in))
@@ -169,7 +189,7 @@ def test_zeroing_a_value_of_the_pool_takes_its_evidence_away(attention_model: Se
     module: Any = backbone.module
     images = pictures(model, 1)
     read = module(images)
-    first = backbone.prefix_tokens if module.pool_include_prefix else 0
+    first = backbone.prefix_tokens if reads_prefix(model) else 0
 
     def taken_in(patch: int | None) -> Tensor:
         """The output [1, 1, D] of the pool's projection."""
@@ -232,6 +252,19 @@ def test_zeroing_a_patch_in_every_part_takes_its_evidence_away(concatenated_mode
             lost = lost + module.norm(last)[0, prefix + patch] @ shares[1] / backbone.patches
         assert torch.allclose(found[patch], lost, rtol=1e-3, atol=1e-5)
         assert lost.abs() > 1e-5
+
+
+@torch.no_grad()
+def test_what_the_head_reads_of_the_last_tokens(model: SelfExplainingViT) -> None:
+    """Weights that add up to 1, with which the tokens that the head does not read have nothing to do."""
+    backbone = model.backbone
+    tokens = model.run_blocks(backbone.embed(pictures(model)), len(backbone.blocks))
+    weights = model.strategy.read(tokens, model.strategy.pool(tokens)[1])
+    assert torch.allclose(weights.sum(dim=-1), torch.ones(3, 1))
+    before = model.head(model.strategy.pool(tokens)[0])
+    unread = (weights[0, 0] == 0).nonzero().flatten()
+    tokens[:, unread] += torch.randn(backbone.width, generator=torch.Generator().manual_seed(1))
+    assert torch.allclose(model.head(model.strategy.pool(tokens)[0]), before, atol=1e-5)
 
 
 @torch.no_grad()
