@@ -17,8 +17,9 @@ runs scatter by more than the heatmap costs; the profiler's own time per operato
 Models are names of timm or open_clip, or of built-in ones: `cars` has few enough classes (196) for the export to fold
 them into the readout, an ImageNet classifier has not.
 
-The heatmap is read as the built-in vector has it, with a readout of the last four blocks; --own-weights reads it with
-the model's own weights instead, as after a vector of `--learn weights`.
+The heatmap is read with a readout of the last four blocks, or of as many as --blocks says; --own-blocks adds the
+model's own contributions of its last blocks, half of them blurred. --own-weights reads it with the model's own weights
+alone, as after a vector of `--learn weights`. --files takes some of the exported forms instead of all.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ from edgex.export.quantization_impact import Budget
 from edgex.export.report import Stages
 from edgex.files import zoo
 from edgex.files.model_file import load_model
+from edgex.models.evidence import Own
 from edgex.training.vector_training import with_evidence
 
 MODELS = ("cars", "timm/deit_tiny_patch16_224", "open_clip/ViT-B-32", "timm/vit_base_patch16_224")
@@ -75,11 +77,13 @@ def without_heatmap(model: ir.Model) -> ir.Model:
     return model
 
 
-def export_all(model: Any, card: Any, pictures: np.ndarray, folder: Path) -> dict[str, Path]:
+def export_all(
+    model: Any, card: Any, pictures: np.ndarray, folder: Path, recipes: dict[str, Recipe]
+) -> dict[str, Path]:
     files = {PLAIN: folder / "plain.onnx", PLAIN_INT8: folder / "plain-int8.onnx"}
     export_plain(model, card.preprocessing.image_size, files[PLAIN])
     plain_int8(files[PLAIN], files[PLAIN_INT8])
-    for index, (label, recipe) in enumerate(RECIPES.items()):
+    for index, (label, recipe) in enumerate(recipes.items()):
         graph = build_graph(model, card, recipe, pictures[:2], Stages(None)).graph
         files[label] = folder / f"fused-{index}.onnx"
         ir.save(graph, files[label])
@@ -137,14 +141,17 @@ def cpu_times(sessions: dict[str, Any], pictures: np.ndarray, rounds: int) -> di
     return times
 
 
-def compare(name: str, rounds: int, batches: tuple[int, ...], *, readout: bool) -> list[dict[str, Any]]:
+def compare(name: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     model, card, weights = load(name) if "/" in name else (*load_model(zoo.resolve(name, "model")), "built in")
-    model = with_evidence(model, 4, readout=readout)
+    own = Own(arguments.own_blocks, 1.0, 0.5) if arguments.own_blocks else None
+    model = with_evidence(model, arguments.blocks, readout=not arguments.own_weights, own=own)
+    rounds, batches = arguments.rounds, arguments.batches
+    recipes = {label: RECIPES[label] for label in arguments.files}
     card = dataclasses.replace(card, evidence=model.evidence)
     pictures = test_support()._natural_pictures(max(batches), card.preprocessing.image_size)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        files = export_all(model, card, pictures, Path(folder))
+        files = export_all(model, card, pictures, Path(folder), recipes)
         sessions = {
             label: onnxruntime.InferenceSession(str(path), session_options(), providers=["CPUExecutionProvider"])
             for label, path in files.items()
@@ -152,6 +159,7 @@ def compare(name: str, rounds: int, batches: tuple[int, ...], *, readout: bool) 
         shares = {
             (label, batch): heatmap_share(files[label], files[label + BARE], pictures[:batch], rounds)
             for label in SHIPPED
+            if label in files
             for batch in batches
         }
         sizes = {label: path.stat().st_size for label, path in files.items()}
@@ -187,11 +195,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 4])
     parser.add_argument("--own-weights", action="store_true", help="no readout")
+    parser.add_argument("--blocks", type=int, default=4)
+    parser.add_argument("--own-blocks", type=int, default=0)
+    parser.add_argument("--files", nargs="+", choices=RECIPES, default=list(RECIPES))
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
     result: dict[str, Any] = {"machine": machine(PACKAGES), "rounds": arguments.rounds, "rows": []}
     for name in arguments.models:
-        result["rows"] += compare(name, arguments.rounds, tuple(arguments.batches), readout=not arguments.own_weights)
+        result["rows"] += compare(name, arguments)
         arguments.out.write_text(json.dumps(result, indent=2))
 
 

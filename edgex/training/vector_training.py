@@ -54,13 +54,13 @@ def train(
     source_name: str | None,
     options: LearnOptions | OnlineOptions,
     evidence_blocks: int | None,
-    own_blocks: int,
     part: str | None,
     alpha: float,
     work: Path,
     model_out: Path | None,
     dtype: torch.dtype,
     report: Report,
+    own_blocks: int = 0,
     skip_bad: bool = False,
     workers: int | None = None,
 ) -> VectorCard:
@@ -90,7 +90,12 @@ def train(
         readout = part == "readout" or (part is None and has_readout(model.backbone))
         fresh = isinstance(options, OnlineOptions)
         blocks = evidence_blocks or (len(model.backbone.blocks) if fresh else KEPT_BLOCKS)
-        own = Own(own_blocks) if own_blocks else None
+        if own_blocks and not readout:
+            raise UsageError(
+                "the model's own evidence is added to a readout's: leave own blocks out, or learn a readout",
+                argument="own_blocks",
+            )
+        own = Own(own_blocks, blur=0.5) if own_blocks else None
         model = with_evidence(model, blocks, readout=readout, own=own)
         before = {key: tensor.detach().cpu().clone() for key, tensor in model.backbone.tensors().items()}
         tell = report if group.is_main else silent
@@ -304,7 +309,8 @@ def _history_line(row: dict[str, float], run: str = "with") -> str:
     """run: "with" or "without" explanations, of the twins."""
     played = f", {row['pairs']:.3g} pairs" if "pairs" in row else ""
     divergence = f", KL {row['kl']:.4f}" if "kl" in row else ""
+    own = f", own part {row['weight']:.3f} blurred by {row['blur']:.2f}" if "weight" in row else ""
     return (
         f"{run} explanations, step {row['step']:.0f}{played}: train error {row['train']:.4f}, held-out error "
-        f"{row['held_out']:.4f} of the null{divergence}, scale {row['scale']:.3f}"
+        f"{row['held_out']:.4f} of the null{divergence}, scale {row['scale']:.3f}{own}"
     )

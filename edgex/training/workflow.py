@@ -234,6 +234,8 @@ def learn_vector(
         _given(crops=crops, limit=limit, skip_bad=skip_bad or None),
         for_weights,
     )
+    if own_blocks < 0:
+        raise UsageError(f"expected own blocks from 0 up, found {own_blocks}", argument="own_blocks")
     if fresh:
         for name in for_kept | for_weights:
             raise UsageError(f"{name} is for labels that are kept: leave it out, or keep coalitions", argument=name)

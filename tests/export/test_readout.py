@@ -11,15 +11,16 @@ import torch
 
 from edgex.export.onnx import write_onnx
 from edgex.export.tensorrt import write_engine
+from edgex.models.evidence import Own
 from edgex.models.self_explaining import normalise
 from edgex.runtime.metadata import load
 from edgex.training.vector_training import with_evidence
 from export_checks import centred_of, gate_of, session
 
 
-def read(model: Any, card: Any, blocks: int = 3) -> Any:
+def read(model: Any, card: Any, blocks: int = 3, own: Own | None = None) -> Any:
     """The model with copies that moved away from its own weights, and its card."""
-    made = with_evidence(model, blocks, readout=True)
+    made = with_evidence(model, blocks, readout=True, own=own)
     assert made.readout is not None
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
@@ -28,11 +29,13 @@ def read(model: Any, card: Any, blocks: int = 3) -> Any:
     return made, dataclasses.replace(card, evidence=made.evidence)
 
 
-@pytest.fixture(scope="module", params=["linear keys", "normalised keys"])
+@pytest.fixture(scope="module", params=["linear keys", "normalised keys", "two parts"])
 def reading(small: Any, random_model: Callable[..., Any], request: pytest.FixtureRequest) -> Any:
-    """A readout whose keys are folded, and one of a model that normalises them, with layer scale and registers."""
+    """Folded keys; those of a model that normalises them, with layer scale and registers; evidence of two parts."""
     if request.param == "linear keys":
         return read(*small)
+    if request.param == "two parts":
+        return read(*small, own=Own(2, 0.4, 0.75))
     options = {"qk_norm": True, "init_values": 1e-5, "reg_tokens": 2, "depth": 4}
     return read(*random_model("timm/test_vit", classes=7, image_size=160, options=options))
 
@@ -106,5 +109,5 @@ def test_an_engine_is_built(reading: Any, small_pictures: np.ndarray, tmp_path: 
     )
     metadata, plan = load(report.path)
     assert plan is not None
-    assert metadata.tensorrt is not None and metadata.evidence["readout"] is True
+    assert metadata.tensorrt is not None and metadata.evidence == card.evidence.to_dict()
     assert "MATRIX_MULTIPLY HALF" in metadata.tensorrt["layers"]

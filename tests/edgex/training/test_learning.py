@@ -9,6 +9,7 @@ import torch
 
 from edgex.errors import UsageError
 from edgex.files import torch_file
+from edgex.models.evidence import Own
 from edgex.models.self_explaining import normalise
 from edgex.shapley.labels import LabelOptions, Labels, label
 from edgex.training import learning
@@ -16,6 +17,7 @@ from edgex.training.learning import LearnOptions
 from edgex.training.losses import PairTerm
 from edgex.training.resume import TrainingCheckpoint
 from edgex.training.token_cache import TokenCache
+from edgex.training.vector_training import with_evidence
 from edgex.utils.processes import Processes
 from pictures import draw
 
@@ -56,6 +58,17 @@ def test_learning_lowers_the_held_out_error(random_model: Callable[..., Any], la
     assert min(errors) < errors[0]
     assert learned.step == learned.history[errors.index(min(errors))]["step"]
     assert without is None
+
+
+def test_the_mixture_of_two_parts_is_learned_from_labels(
+    random_model: Callable[..., Any], labels: Labels, tmp_path: Path
+) -> None:
+    model, card = random_model("timm/test_vit", classes=4)
+    both = with_evidence(model, 2, readout=True, own=Own(3, 1.0, 0.5))
+    learned, _ = run(both, card, labels, tmp_path, steps=20, learning_rate=1e-3, look_every=5)
+    assert learned.step > 0
+    assert learned.factors["weight"] != 1.0 and learned.factors["blur"] != 0.5
+    assert both.strategy.factors == learned.factors
 
 
 def test_only_the_last_blocks_and_the_final_norm_change(

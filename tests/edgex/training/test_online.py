@@ -12,6 +12,7 @@ import torch
 
 from edgex.data.memory import PicturesInMemory
 from edgex.errors import UsageError
+from edgex.models.evidence import Own
 from edgex.models.self_explaining import SelfExplainingViT
 from edgex.training import online
 from edgex.training.learning import Learned
@@ -75,6 +76,29 @@ def test_the_held_out_error_falls_and_the_best_state_is_kept(
     assert model[0].readout is not None
     tensors = model[0].readout.tensors()
     assert all(torch.equal(tensor, learned.tensors[name]) for name, tensor in tensors.items())
+
+
+def test_the_mixture_of_two_parts_is_learned_with_the_readout(
+    random_model: Callable[..., Any], paths: list[Path], tmp_path: Path
+) -> None:
+    network, card = random_model("timm/test_vit", classes=4)
+    both = with_evidence(network, 3, readout=True, own=Own(2, 1.0, 0.5)), card.preprocessing
+    rows: list[dict[str, float]] = []
+    learned = learn(both, paths, tmp_path, rows.append, steps=20, learning_rate=2e-3)
+    assert learned.step > 0 and learned.history[0]["held_out"] > min(row["held_out"] for row in learned.history)
+    assert rows[0]["weight"] == 1.0 and rows[0]["blur"] == 0.5
+    assert abs(learned.factors["weight"] - 1.0) > 1e-3 and abs(learned.factors["blur"] - 0.5) > 1e-3
+    assert both[0].strategy.factors == learned.factors, "the model goes on with what was learned"
+    stated = both[0].evidence.learned(learned.scale, learned.factors)
+    assert stated.own == Own(2, learned.factors["weight"], learned.factors["blur"])
+    # A model that is built from what the file says reads the same.
+    again = SelfExplainingViT(both[0].backbone, both[0].head, stated)
+    assert again.readout is not None
+    again.readout.load({name: tensor.detach() for name, tensor in both[0].readout.tensors().items()})  # type: ignore[union-attr]
+    pixels = torch.randn(2, 3, *network.backbone.architecture.image_size)
+    both[0].evidence = stated
+    with torch.no_grad():
+        assert torch.allclose(again(pixels).heatmap, both[0](pixels).heatmap, atol=1e-6)
 
 
 def test_the_differences_that_are_compared_are_those_of_the_heatmap(model: tuple[SelfExplainingViT, Any]) -> None:

@@ -130,10 +130,11 @@ def test_minutes_ask_for_fresh_coalitions_and_steps_may_stand_for_them(home: Pat
     assert not (home / "a.safetensors.work" / "a.safetensors.with.checkpoint").exists()
     again = workflow.learn_vector(
         "shapes", home / "b.safetensors", data=home / "pictures", coalitions="fresh", steps=2, pairs=2, batch_size=4,
-        evidence_blocks=2, device="cpu", precision="fp32",
+        evidence_blocks=2, own_blocks=3, device="cpu", precision="fp32",
     )  # fmt: skip
     assert again.card.metrics["pairs"] == 2 * 2 * 4
     assert again.card.evidence.blocks == 2
+    assert again.card.evidence.own is not None and again.card.evidence.own.blocks == 3
 
 
 @pytest.mark.parametrize(
@@ -151,6 +152,8 @@ def test_minutes_ask_for_fresh_coalitions_and_steps_may_stand_for_them(home: Pat
         ({"labels": "labels", "limit": 3}, "limit"),
         ({"supervision": "masks", "players": 49}, "players"),
         ({"blocks": 2}, "blocks"),
+        ({"own_blocks": 2, "learn": "weights"}, "own_blocks"),
+        ({"own_blocks": -1}, "own_blocks"),
         ({"class_loss": "labels"}, "class_loss"),
         ({"dtype": "bf16"}, "dtype"),
         ({"data": None}, "data"),
