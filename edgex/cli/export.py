@@ -30,7 +30,9 @@ def export(
     trt: Annotated[
         str | None, typer.Option(metavar="PRECISION", help="Short for --format tensorrt --precision PRECISION.")
     ] = None,
-    format: Annotated[str | None, typer.Option(help="onnx, or tensorrt (a TensorRT or TensorRT-RTX engine).")] = None,
+    format: Annotated[
+        str | None, typer.Option(help="onnx (the default), or tensorrt (a TensorRT or TensorRT-RTX engine).")
+    ] = None,
     precision: Annotated[
         str | None, typer.Option(help="fp32, fp16 or int8; default: fp32 for onnx, fp16 for tensorrt.")
     ] = None,
@@ -117,19 +119,19 @@ def export(
 
 
 def _form(onnx: str | None, trt: str | None, format: str | None, precision: str | None) -> tuple[str, str | None]:
-    """The format and precision, which can be given in three ways."""
+    """The format and precision, which can be given in three ways; ONNX where they are not."""
     chosen: list[tuple[str, str | None]]
     chosen = [(name, value) for name, value in (("onnx", onnx), ("tensorrt", trt)) if value is not None]
     if format is not None:
         chosen.append((format, precision))
     elif precision is not None:
         raise UsageError("expected --format beside it, found none", argument="precision")
-    if len(chosen) != 1:
+    if len(chosen) > 1:
         raise UsageError(
             "expected one of --format FORMAT, --onnx PRECISION and --trt PRECISION, for example: "
             "edgex export --onnx fp32"
         )
-    return chosen[0]
+    return chosen[0] if chosen else ("onnx", None)
 
 
 def _thresholds(given: list[str]) -> dict[str, float]:

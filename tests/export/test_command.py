@@ -37,6 +37,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize(
     ("options", "format", "precision"),
     [
+        ((), "onnx", None),
         (("--onnx", "int8"), "onnx", "int8"),
         (("--trt", "fp16"), "tensorrt", "fp16"),
         (("--format", "onnx"), "onnx", None),
@@ -64,7 +65,6 @@ def test_what_is_not_given_is_left_to_the_library(asked: Any) -> None:
     [
         (("--onnx", "fp32", "--trt", "fp16"), "expected one of --format FORMAT, --onnx PRECISION and --trt PRECISION"),
         (("--onnx", "fp32", "--format", "onnx"), "expected one of --format FORMAT"),
-        ((), "expected one of --format FORMAT"),
         (("--precision", "fp16"), "--precision: expected --format beside it, found none"),
         (("--onnx", "fp32", "--precision", "fp16"), "--precision: expected --format beside it, found none"),
         (("--format", "coreml"), "--format: expected onnx or tensorrt, found 'coreml'"),
