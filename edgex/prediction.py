@@ -71,6 +71,9 @@ def predict(
     provider: str = "auto",
     provider_options: Mapping[str, Any] | None = None,
     fit: Fit | None = None,
+    tiles: tuple[int, int] | None = None,
+    overlap: float | None = None,
+    roi: Any = None,
     report: Callable[[str], None] = lambda _: None,
 ) -> Predictions:
     """Classifies and explains pictures.
@@ -79,14 +82,15 @@ def predict(
     picture below them. explain: the class to explain. Defaults to each picture's predicted class. each_label:
     also explain every label that is present, of a multi-label model. provider, provider_options: for exported files,
     as `edgex.runtime.Session` takes them. fit: how a picture becomes the model's input, see `edgex.runtime.view`.
-    Defaults to what the model says. report: called with lines for people; one of them says what the model does not
-    see of the picture that loses most.
+    Defaults to what the model says. tiles, overlap, roi: how each picture is cut into parts and what of it is looked
+    at, as `edgex.runtime.Session` takes them. report: called with lines for people; one of them says what the model
+    does not see of the picture that loses most.
 
     An unreadable picture becomes an error of the result, and the others are classified. Raises UsageError for an
     unknown class, a folder without pictures, or a provider for a model that is not exported.
     """
     paths = _files(pictures, report)
-    predictor = open_predictor(model, provider, provider_options, fit)
+    predictor = open_predictor(model, provider, provider_options, fit=fit, tiles=tiles, overlap=overlap, roi=roi)
     if each_label and explain is not None:
         raise UsageError("expected either one class to explain or each label, found both", argument="each_label")
     results: list[tuple[Path, Result]] = []
@@ -128,11 +132,14 @@ def open_predictor(
     model: str | os.PathLike[str],
     provider: str = "auto",
     provider_options: Mapping[str, Any] | None = None,
-    fit: Fit | None = None,
+    **looks: Any,
 ) -> Predictor:
-    """A session of an exported file, or a model of the zoo in PyTorch."""
+    """A session of an exported file, or a model of the zoo in PyTorch.
+
+    looks: what both take about the frame: fit, tiles, overlap, roi.
+    """
     if Path(model).suffix in EXPORTED:
-        return Session(model, provider, provider_options=provider_options, fit=fit)
+        return Session(model, provider, provider_options=provider_options, **looks)
     if provider != "auto" or provider_options:
         raise UsageError(
             f"a provider and its options are for exported files, found the model {model}: export it first",
@@ -141,4 +148,4 @@ def open_predictor(
     from edgex.evaluation.torch_session import TorchSession
     from edgex.files import zoo
 
-    return TorchSession(zoo.resolve(os.fspath(model), "model"), fit=fit)
+    return TorchSession(zoo.resolve(os.fspath(model), "model"), **looks)

@@ -46,8 +46,10 @@ class Cutting:
     shifts: int = 1
 
     @classmethod
-    def of(cls, tiles: Any, overlap: Any, roi: Any) -> Cutting | None:
+    def of(cls, tiles: Any, overlap: Any, roi: Any, fit: Fit | None = None) -> Cutting | None:
         """What the arguments of a session ask for; None where they ask for nothing. Raises UsageError."""
+        if fit == "crop" and not (tiles is None and roi is None):
+            raise UsageError("expected 'pad' or 'squash': tiles and regions are looked at whole", argument="fit")
         if tiles is None and overlap is not None:
             raise UsageError("expected tiles that overlap, found tiles=None", argument="overlap")
         rois = () if roi is None else read_rois(roi)

@@ -123,6 +123,11 @@ class Result:
         chosen = self.probabilities >= np.asarray(least, np.float32)
         return [index for index in self.order(len(self.classes)) if chosen[index]]
 
+    @property
+    def outlines(self) -> tuple[tuple[tuple[float, float], ...], ...]:
+        """Polygons of corners (x, y) in frame pixels that show how the frame was cut, for drawing; here none."""
+        return ()
+
     def top(self, k: int = 5) -> list[tuple[str, float]]:
         """The k most probable classes as (label, probability), most probable first."""
         if k < 1:

@@ -25,7 +25,7 @@ MOST_POINTS = 200
 class Roi:
     """A region of interest: a polygon, in pixels or, where no number is above 1, in shares of the frame.
 
-    points: corners (x, y) in order, x to the right and y down, from the frame's top left corner.
+    points: corners (x, y), x to the right and y down, from the frame's top left corner; kept in clockwise order.
     """
 
     points: tuple[Point, ...]
@@ -37,8 +37,10 @@ class Roi:
             raise _refusal(f"expected coordinates of at least 0, found {self}")
         if _crosses_itself(self.points):
             raise _refusal(f"expected a polygon whose sides do not cross, found {self}")
-        if abs(_area(self.points)) == 0:
+        if (area := _area(self.points)) == 0:
             raise _refusal(f"expected a region with an area, found {self}")
+        if area < 0:
+            object.__setattr__(self, "points", self.points[::-1])
 
     def __str__(self) -> str:
         shown = " ".join(f"{x:g},{y:g}" for x, y in self.points[:8])
@@ -60,11 +62,11 @@ def read_rois(value: Any) -> tuple[Roi, ...]:
     """One region or a list of them.
 
     value: a region is a box (x0, y0, x1, y1) or a polygon [(x, y), (x, y), (x, y), ...], in pixels or in shares of the
-        frame, see `Roi`.
+        frame, see `Roi`, or a `Roi` itself.
 
     Raises UsageError for anything else, and for regions that are empty, cross themselves or have negative coordinates.
     """
-    value = _plain(value)
+    value = [value] if isinstance(value, Roi) else _plain(value)
     if not isinstance(value, list) or not value:
         raise _refusal(
             f"expected a box (x0, y0, x1, y1), a polygon [(x, y), ...] or a list of them, found {value!r:.60}"
@@ -96,6 +98,8 @@ def _rasterised(polygon: Sequence[Point], height: int, width: int) -> np.ndarray
 
 
 def _read_roi(value: Any) -> Roi:
+    if isinstance(value, Roi):
+        return value
     if _are_numbers(value):
         if len(value) != 4:
             raise _refusal(f"expected a box of 4 numbers x0, y0, x1, y1, found {len(value)}")

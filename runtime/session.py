@@ -90,7 +90,7 @@ class Session:
         fit: Fit | None = None,
     ) -> None:
         options = BackendOptions(provider, threads, provider_options, io_binding)
-        cutting = Cutting.of(tiles, overlap, roi)
+        cutting = Cutting.of(tiles, overlap, roi, fit)
         if warmup < 0:
             raise UsageError(f"warmup: expected a number of inferences of at least 0, found {warmup!r}")
         asked = {"verify": verify, "exact_resize": exact_resize, "cutting": cutting, "fit": fit}
@@ -354,8 +354,16 @@ class Session:
         def classify(images: np.ndarray, views: Sequence[View], numbers: list[int]) -> list[Result]:
             return self._results(images, views, numbers, color)
 
-        most, exact = self.metadata.max_batch, self._exact_resize
-        return run_parts(frame, layout, wanted, classify, batch=most, exact=exact, kind=kind)
+        return run_parts(
+            frame,
+            layout,
+            wanted,
+            classify,
+            batch=self.metadata.max_batch,
+            exact=self._exact_resize,
+            shared=self.shares_classes,
+            kind=kind,
+        )
 
     def _results(self, images: np.ndarray, views: Sequence[View], wanted: list[int], color: ColorOrder) -> list[Result]:
         logits, heatmaps, bases = self.run(images, np.array(wanted, np.int64))

@@ -50,6 +50,12 @@ class Tile:
         """The tile's probability of the class that the heatmap explains."""
         return float(self.result.probabilities[self.result.explained_index])
 
+    @property
+    def corners(self) -> tuple[tuple[float, float], ...]:
+        """Of the box, as (x, y)."""
+        top, left, bottom, right = self.box
+        return (left, top), (right, top), (right, bottom), (left, bottom)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: box [top, left, bottom, right], label, index, score and explained_score."""
         return {
@@ -128,6 +134,11 @@ class TiledResult(Result):
         """The tile in which the explained class is most probable."""
         return max(self.tiles, key=lambda tile: tile.explained_score)
 
+    @property
+    def outlines(self) -> tuple[tuple[tuple[float, float], ...], ...]:
+        """Of the tiles and the regions of interest, as polygons of corners (x, y) in frame pixels."""
+        return (*self.layout.polygons, *(tile.corners for tile in self.tiles if self.layout.ramps))
+
     def order(self, k: int) -> list[int]:
         """Positions in `classes` of the k most probable classes, most probable first."""
         return [int(index) for index in np.argsort(-self.probabilities, kind="stable")[:k]]
@@ -152,7 +163,7 @@ class TiledResult(Result):
         checked = as_frame(frame, self.color)
         drawn = super().overlay(checked, colormap, opacity, limit, floor=floor, style=style)
         seen = self.layout.stitching.seen
-        if seen is not None:
+        if seen is not None and style != "spotlight":
             picture = checked.region(0, checked.height, 0, checked.width)
             if checked.color != self.color:
                 picture = picture[..., ::-1]
@@ -204,12 +215,13 @@ def run_parts(
     *,
     batch: int,
     exact: bool = True,
+    shared: bool = False,
     kind: type[Tiled],
 ) -> list[Tiled]:
     """One result for each of the wanted classes; -1 stands for the class that the frame is said to show.
 
-    layout: of the frame's size. batch: most pictures that `classify` takes. exact: see `Preprocessing.array`. kind: of
-        the results.
+    layout: of the frame's size. batch: most pictures that `classify` takes. exact: see `Preprocessing.array`.
+        shared: whether several classes of one picture cost `classify` one pass. kind: of the results.
 
     Naming a class costs one pass per part. The frame's own class is known after the first pass only: parts that
     predict another class take a second pass, which explains it.
@@ -232,7 +244,16 @@ def run_parts(
             others = [part for part, result in enumerate(results) if result.index != number]
             for part, again in zip(others, run(others, number), strict=True):
                 results[part] = again
+        return put_together(results, number)
+
+    def put_together(results: Sequence[Result], number: int) -> Tiled:
         tiles = [Tile(box, result) for box, result in zip(layout.boxes, results, strict=True)]
         return kind(tiles, layout, number)
 
+    if shared and len(wanted) > 1 and PREDICTED not in wanted:
+        numbers = list(wanted)
+        each = [
+            classify(pixels[part : part + 1], [view] * len(numbers), numbers) for part, view in enumerate(layout.views)
+        ]
+        return [put_together(results, number) for results, number in zip(zip(*each, strict=True), numbers, strict=True)]
     return [together(number) for number in wanted]

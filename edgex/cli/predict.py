@@ -19,6 +19,7 @@ from edgex.cli.console import (
     read_provider_options,
     say,
 )
+from edgex.cli.tiles import Overlap, Regions, Tiles, read_roi, read_tiles
 
 
 def register(app: typer.Typer) -> None:
@@ -39,6 +40,9 @@ def predict(
     provider: Annotated[str, typer.Option(help="Exported files: execution provider, auto, cpu, cuda, ...")] = "auto",
     provider_options: ProviderOptions = None,
     fit: Fit = None,
+    tiles: Tiles = None,
+    overlap: Overlap = None,
+    roi: Regions = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, heatmaps included.")] = False,
 ) -> None:
     """Classify pictures, with a heatmap of the evidence for the class.
@@ -55,6 +59,9 @@ def predict(
         each_label=each_label,
         provider=provider,
         provider_options=options,
+        tiles=read_tiles(tiles),
+        overlap=overlap,
+        roi=read_roi(roi),
         fit=fit,  # type: ignore[arg-type]  # others are refused by name
         report=note,
     )

@@ -15,6 +15,7 @@ import typer
 
 from edgex.cli.command import Command
 from edgex.cli.console import EXIT_FAILURE, Fit, ProviderOptions, answer_of, note, read_provider_options, say
+from edgex.cli.tiles import Overlap, Regions, Tiles, read_roi, read_tiles
 from edgex.errors import UsageError
 from edgex.runtime.printable import printable
 from edgex.utils.output import refuse_to_overwrite
@@ -74,6 +75,9 @@ def watch(
     provider_options: ProviderOptions = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads of one inference; default: one per core.")] = None,
     fit: Fit = None,
+    tiles: Tiles = None,
+    overlap: Overlap = None,
+    roi: Regions = None,
     fast_resize: Annotated[
         bool,
         typer.Option(
@@ -106,6 +110,7 @@ def watch(
     )
     options: dict[str, Any] = {"provider_options": read_provider_options(provider_options)}
     options |= {"threads": threads, "exact_resize": not fast_resize, "fit": fit}
+    options |= {"tiles": read_tiles(tiles), "overlap": overlap, "roi": read_roi(roi)}
     with Session(model, provider, **options) as session:
         stream = Stream(
             session,

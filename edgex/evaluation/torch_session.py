@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 
 from edgex.files.model_file import load_model
 from edgex.models.self_explaining import normalise
 from edgex.runtime import Result
 from edgex.runtime.classes import ClassIndex
+from edgex.runtime.cutting import Cutting
 from edgex.runtime.frames import as_frame
-from edgex.runtime.view import Fit
+from edgex.runtime.tiles import PREDICTED, TiledResult, run_parts
+from edgex.runtime.view import Fit, View
+
+_BATCH = 8
+"""Tiles at once."""
 
 
 class TorchSession:
     """Classifies and explains pictures with a model artefact, without exporting it first.
 
     fit: how a picture becomes the input, see `edgex.runtime.view`. Defaults to what the file says.
+    tiles, overlap, roi: see `edgex.runtime.Session`.
     """
 
-    def __init__(self, path: Path, *, fit: Fit | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        fit: Fit | None = None,
+        tiles: tuple[int, int] | None = None,
+        overlap: float | None = None,
+        roi: Any = None,
+    ) -> None:
+        self._cutting = Cutting.of(tiles, overlap, roi, fit)
         self.model, self.card = load_model(path)
         self.preprocessing = self.card.preprocessing.fitted(fit)
         self._classes = ClassIndex(self.card.classes)
@@ -34,19 +52,29 @@ class TorchSession:
         return [self._run(picture, index) for index in self(picture).present()]
 
     def _run(self, picture: Path, index: int | None) -> Result:
-        preprocessing = self.preprocessing
         frame = as_frame(picture)
-        pixels = torch.from_numpy(preprocessing.array(frame))[None]
+        wanted = PREDICTED if index is None else index
+        if self._cutting is not None:
+            grid = self.model.backbone.grid
+            layout = self._cutting.layout(frame.height, frame.width, self.preprocessing, grid)
+            return run_parts(frame, layout, [wanted], self._classify, batch=_BATCH, kind=TiledResult)[0]
+        view = self.preprocessing.view(frame.height, frame.width)
+        return self._classify(self.preprocessing.array(frame)[np.newaxis], [view], [wanted])[0]
+
+    def _classify(self, images: np.ndarray, views: Sequence[View], wanted: list[int]) -> list[Result]:
         with torch.inference_mode():
-            image = normalise(pixels, preprocessing.mean, preprocessing.std)
-            explained = self.model(image, torch.tensor([-1 if index is None else index]))
-        return Result(
-            explained.logits[0].numpy(),
-            explained.heatmap[0].numpy(),
-            float(explained.base[0]),
-            classes=self.card.classes,
-            view=preprocessing.view(frame.height, frame.width),
-            explained_index=index,
-            activation=self.card.head_activation,
-            thresholds=self.card.thresholds,
-        )
+            image = normalise(torch.from_numpy(images), self.preprocessing.mean, self.preprocessing.std)
+            explained = self.model(image, torch.tensor(wanted))
+        return [
+            Result(
+                explained.logits[number].numpy(),
+                explained.heatmap[number].numpy(),
+                float(explained.base[number]),
+                classes=self.card.classes,
+                view=view,
+                explained_index=None if wanted[number] == PREDICTED else wanted[number],
+                activation=self.card.head_activation,
+                thresholds=self.card.thresholds,
+            )
+            for number, view in enumerate(views)
+        ]

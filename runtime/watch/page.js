@@ -4,6 +4,7 @@
 
 const $ = (id) => document.getElementById(id);
 const FINE = 16; // steps per patch of the drawn heatmap
+const MOST_FINE = 640; // steps in each direction: the heatmap of many tiles has many patches
 let about = null;
 let current = null; // the newest state that is on the page
 let version = -1;
@@ -159,8 +160,13 @@ function drawHeat() {
   const scaleX = $("heat").width / width, scaleY = $("heat").height / height;
   heat.clearRect(0, 0, $("heat").width, $("heat").height);
   heat.imageSmoothingQuality = "high";
-  heat.drawImage(small, left * scaleX, top * scaleY, (right - left) * scaleX, (bottom - top) * scaleY);
+  heat.save();
+  heat.scale(scaleX, scaleY);
+  if (current.roi?.length) heat.clip(outline(current.roi));
+  heat.drawImage(small, left, top, right - left, bottom - top);
+  heat.restore();
   drawBorder(heat, scaleX, scaleY);
+  drawOutlines(heat, scaleX, scaleY);
 }
 
 // A black and a white line around what the model saw, where the picture goes on, as Result.overlay draws them.
@@ -196,17 +202,41 @@ function occupied(start, end, size, cells) {
   return { first, stop, start: start + first * cell, end: start + stop * cell };
 }
 
-// A heatmap on a grid FINE times as fine, by the filter of Mitchell and Netravali; see upsampling.py.
+// Thin lines around tiles and regions of interest; in each tile how probable the explained class is there.
+function drawOutlines(heat, scaleX, scaleY) {
+  const { outlines, tiles = [] } = current;
+  heat.strokeStyle = heat.fillStyle = "rgb(255 255 255 / 45%)";
+  heat.lineWidth = 1;
+  const scaled = outlines.map((corners) => corners.map(([x, y]) => [x * scaleX, y * scaleY]));
+  heat.stroke(outline(scaled));
+  heat.font = "11px sans-serif";
+  heat.textBaseline = "top";
+  for (const { box: [top, left], explained_score: score } of tiles) {
+    heat.fillText(`${(100 * score).toFixed(0)}%`, left * scaleX + 4, top * scaleY + 4);
+  }
+}
+
+function outline(polygons) {
+  const path = new Path2D();
+  for (const corners of polygons) {
+    corners.forEach(([x, y], number) => (number ? path.lineTo(x, y) : path.moveTo(x, y)));
+    path.closePath();
+  }
+  return path;
+}
+
+// A heatmap on a grid up to FINE times as fine, by the filter of Mitchell and Netravali; see upsampling.py.
 function smooth(heatmap) {
-  const rows = filters(heatmap.length), columns = filters(heatmap[0].length);
+  const steps = Math.max(1, Math.min(FINE, Math.floor(MOST_FINE / Math.max(heatmap.length, heatmap[0].length))));
+  const rows = filters(heatmap.length, steps), columns = filters(heatmap[0].length, steps);
   const across = heatmap.map((row) => columns.map((taps) => taps.reduce((sum, [at, weight]) => sum + weight * row[at], 0)));
   return rows.map((taps) => columns.map((_, x) => taps.reduce((sum, [at, weight]) => sum + weight * across[at][x], 0)));
 }
 
 // Of each fine position, the cells that it is made of and their weights.
-function filters(cells) {
-  return Array.from({ length: cells * FINE }, (_, fine) => {
-    const position = Math.min(Math.max((fine + 0.5) / FINE - 0.5, 0), cells - 1);
+function filters(cells, steps) {
+  return Array.from({ length: cells * steps }, (_, fine) => {
+    const position = Math.min(Math.max((fine + 0.5) / steps - 0.5, 0), cells - 1);
     const low = Math.floor(position);
     return [-1, 0, 1, 2].map((next) => {
       const distance = Math.abs(position - low - next);

@@ -147,6 +147,7 @@ class Page:
                 "top": [[index, float(result.probabilities[index])] for index in result.order(max(5, len(present)))],
                 **({"present": present} if result.multi_label else {}),
                 "heatmap": result.heatmap.round(5).tolist(),
+                "outlines": result.outlines,
                 "latency_ms": 1000 * frame.latency,
             }
         return printable_values(state)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 _QUALITY = 90
 """Of JPEG pictures, 0 to 95."""
 _NAME = re.compile(r"[0-9]{6,}\.[\w-]*\.jpg")
+_OUTLINE = (255, 255, 255, 110)
+"""RGBA, of tiles and regions of interest."""
 _MARK = b"edgex watch"
 """Comment in the pictures of a `FolderSink`: the name alone could be another picture's."""
 
@@ -169,7 +171,7 @@ class VideoSink:
 
 
 def captioned(frame: FrameResult, opacity: float, font: str | os.PathLike[str] | None = None) -> np.ndarray:
-    """The picture with heatmap, and under it in the picture what the model says: uint8 [H, W, 3] RGB.
+    """The picture with heatmap, outlines of tiles and regions, and a line of what the model says: uint8 [H, W, 3] RGB.
 
     font: a font file that is used where it has the characters. Defaults to a font of the system that has them. Classes
     are called by their numbers ("class 3") where no font has the characters of their names.
@@ -179,6 +181,9 @@ def captioned(frame: FrameResult, opacity: float, font: str | os.PathLike[str] |
     if min(height, width) < 64:
         return pixels
     image = Image.fromarray(pixels)
+    line = max(1, round(min(height, width) / 700))
+    for outline in frame.result.outlines:
+        ImageDraw.Draw(image, "RGBA").polygon(outline, outline=_OUTLINE, width=line)
     size = max(11, round(min(height, width) / 22))
     # Long names are cut where the picture ends.
     bar = (0, height - 2 * size, width, height)

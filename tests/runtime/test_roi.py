@@ -32,6 +32,13 @@ def test_a_box_and_a_polygon_in_every_form(value: Any) -> None:
     assert sorted(roi.points) == sorted(SQUARE)
 
 
+def test_corners_are_kept_clockwise() -> None:
+    clockwise = ((0.0, 0.0), (4.0, 0.0), (0.0, 4.0))
+    assert Roi(clockwise).points == clockwise
+    assert Roi(clockwise[::-1]).points == clockwise
+    assert read_rois(Roi(clockwise)) == read_rois([Roi(clockwise)]) == (Roi(clockwise),)
+
+
 def test_several_regions_of_both_kinds() -> None:
     box, polygon = read_rois([[0, 0, 0.5, 0.5], [(3, 4), (9, 4), (3, 8)]])
     assert box.in_pixels(200, 100) == ((0, 0), (50, 0), (50, 100), (0, 100))

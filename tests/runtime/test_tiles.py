@@ -297,8 +297,21 @@ def test_files_that_share_classes_are_tiled_alike(
     }
     sharing = Session(make_model("m.onnx", make_graph(**own)), "cpu", tiles=(2, 3))
     plain = open_tiled(tiles=(2, 3))
-    for found, wanted in zip(sharing(frame, explain=[None, 3]), plain(frame, explain=[None, 3]), strict=True):
-        np.testing.assert_allclose(found.heatmap, wanted.heatmap, atol=1e-6)
+    for asked in ([None, 3], [2, 0, 2]):
+        for found, wanted in zip(sharing(frame, explain=asked), plain(frame, explain=asked), strict=True):
+            np.testing.assert_allclose(found.heatmap, wanted.heatmap, atol=1e-6)
+            assert found.explained == wanted.explained
+            assert [tile.box for tile in found.tiles] == [tile.box for tile in wanted.tiles]
+    passes: list[int] = []
+    run = sharing._backend.run
+
+    def counted(image: np.ndarray, explain_class: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        passes.append(len(image))
+        return run(image, explain_class)
+
+    sharing._backend.run = counted  # type: ignore[method-assign]
+    sharing(frame, explain=[0, 1, 2, 3])
+    assert passes == [1] * 6
 
 
 def test_labels_of_a_multi_label_model_are_those_of_any_tile(

@@ -451,6 +451,40 @@ def test_the_browser_draws_what_was_seen_of_a_wide_frame(
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_tiles_and_regions_in_a_browser(browser: Any, model_path: Path, tmp_path: Path) -> None:
+    """Heat inside the regions only, as Result.overlay draws it, and thin lines around them and the tiles."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    from edgex.runtime import open_source
+    from edgex.runtime.roi import mask
+
+    pixels = np.random.default_rng(1).integers(0, 256, (8, 12, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize((480, 320)).save(tmp_path / "frame.png")
+    regions = [((30, 20), (300, 60), (90, 300)), ((200, 100), (460, 100), (460, 280), (200, 280))]
+    session = Session(model_path, "cpu", tiles=(2, 3), roi=regions)
+    running = Running(session, open_source(str(tmp_path / "frame.png")))
+    try:
+        browser.get(running.page.url)
+        WebDriverWait(browser, 30).until(lambda _: browser.execute_script("return current !== null"))
+        state, picture = running.frame()
+        assert len(state["outlines"]) == 2 + 6
+        assert state["tiles"][0]["box"] == [0, 0, 169, 172]
+        url = browser.execute_script("return document.getElementById('heat').toDataURL()")
+        heat = np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGBA")).astype(float)
+        alpha = heat[..., 3:] / 255
+        drawn = picture * (1 - alpha) + heat[..., :3] * alpha
+        wanted = session(picture, explain=state["index"]).overlay(picture).astype(float)
+        inside = mask(regions, 320, 480)
+        assert np.abs(drawn - wanted)[inside].mean() < 4
+        assert np.abs(wanted - picture)[inside].mean() > 8
+        assert 0 < (alpha[~inside] > 0).mean() < 0.1
+        messages = [entry["message"] for entry in browser.get_log("browser")]
+        assert [message for message in messages if running.page.url in message] == []
+    finally:
+        running.close()
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_the_page_in_a_browser_behind_a_reverse_proxy(browser: Any, running: Running) -> None:
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.ui import WebDriverWait

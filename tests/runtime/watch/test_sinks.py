@@ -10,6 +10,7 @@ from fonts import write_font
 from PIL import Image
 
 from edgex.runtime import ArtefactError, Result, Session, Stream, UsageError, captions, decode_heatmap
+from edgex.runtime.frames import as_frame
 from edgex.runtime.watch.sinks import FolderSink, JsonLinesSink, VideoSink, _caption, captioned, holds_results
 from edgex.runtime.watch.source import SourceFrame
 from edgex.runtime.watch.stream import FrameResult
@@ -22,6 +23,20 @@ def seen(session: Session) -> list[FrameResult]:
     found = list(Stream(session, Script(range(3))))
     last = found[-1]
     return [*found, FrameResult(last.number, last.source_frame, last.result, 0.1, 0.1, is_rerun=True)]
+
+
+def test_outlines_of_tiles_and_regions_are_drawn(model_path: Path) -> None:
+    """One pixel wide and light, on what the overlay shows."""
+    frame = np.full((160, 240, 3), 60, np.uint8)
+    session = Session(model_path, tiles=(2, 2), overlap=0, roi=(20, 10, 220, 150))
+    result = session(frame)
+    drawn = captioned(FrameResult(0, SourceFrame(as_frame(frame), "grey"), result, 0.1, 0.1), 0.6)
+    plain = result.overlay(frame, opacity=0.6)
+    changed = (drawn != plain).any(axis=-1)[:130]
+    assert changed[:, 119:121].any(axis=1).all()
+    assert changed[10, 20:220].all()
+    assert not changed[12:78, 22:118].any()
+    assert drawn[5, 119:121].max() < 200
 
 
 def test_json_lines(seen: list[FrameResult], tmp_path: Path) -> None:
