@@ -26,6 +26,9 @@ def bake(
     val: Annotated[
         Path | None, typer.Option(help="Labelled pictures in class folders, for --alpha auto or to record accuracy.")
     ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="With --val, multi-label targets: the pictures' labels, .csv or .json.")
+    ] = None,
     max_drop: Annotated[
         float | None,
         typer.Option(
@@ -57,6 +60,7 @@ def bake(
         vector,
         alpha=_factor(alpha),
         val=val,
+        labels=labels,
         max_drop=max_drop,
         max_alpha=max_alpha,
         out=out,

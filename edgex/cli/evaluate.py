@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 def evaluate(
     model: Annotated[str, typer.Argument(help="Model: a file or a zoo name.")],
-    data: Annotated[Path, typer.Option(help="Pictures in class folders.")],
+    data: Annotated[Path, typer.Option(help="Pictures in class folders, or with --labels in any.")],
     unbaked: Annotated[
         str | None, typer.Option(help="The model before baking: for paired differences, and what baselines explain.")
     ] = None,
@@ -44,6 +44,9 @@ def evaluate(
     steps: Annotated[int, typer.Option(help="Steps of the insertion and deletion curves.")] = 14,
     reference: Annotated[
         str | None, typer.Option(help="Shapley reference to correlate with, for example kernel-shap:4000.")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Multi-label models: the pictures' labels, .csv or .json as for edgex train.")
     ] = None,
     sheet: Annotated[Path | None, typer.Option(help="PNG file with pictures and heatmaps side by side.")] = None,
     cache_dir: Annotated[
@@ -70,6 +73,7 @@ def evaluate(
         fill=fill,
         steps=steps,
         reference=reference,
+        labels=labels,
         sheet=sheet,
         cache_dir=cache_dir,
         device=device,
@@ -85,11 +89,12 @@ def evaluate(
 
 def _print(found: Comparison) -> None:
     report = found.to_dict()
-    for name, entry in report["models"].items():
-        accuracy = entry["accuracy"]
-        say(f"{name}: accuracy {100 * accuracy['mean']:.2f}% of {accuracy['n']} pictures")
-    if "paired_accuracy" in report:
-        say(f"accuracy, paired change: {_interval(report['paired_accuracy'], 100, 2)} points")
+    for model in found.models:
+        what = f"accuracy {100 * model.correct.mean():.2f}% of {len(model.correct)} pictures"
+        say(f"{model.name}: {model.labels or what}")
+    measure = found.models[0].measure
+    if change := report.get(f"paired_{measure}"):
+        say(f"{measure.replace('_', ' ')}, paired change: {_interval(change, 100, 2)} points")
     methods = f"; other methods explain {report['methods_explain']}" if found.plan.methods else ""
     say(f"heatmaps of the predicted class on {len(found.paths)} pictures, {found.plan.steps} steps{methods}")
     for fill in found.plan.fills:

@@ -37,12 +37,23 @@ def train(
     dtype: Annotated[str, typer.Option(help="How the weights are stored: fp32 or fp16.")] = "fp32",
     force: Annotated[bool, typer.Option(help="Overwrite an existing file.")] = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Go on without pictures that cannot be read.")] = False,
+    multi_label: Annotated[
+        bool,
+        typer.Option("--multi-label", help="Let a picture have several labels, or none: a sigmoid for each class."),
+    ] = False,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="The labels, with --multi-label: a .csv with 'file,label;label' or a 0-1 column a class; .json."
+        ),
+    ] = None,
 ) -> None:
     """Fine-tune a predictor on an image folder, starting from a pretrained base.
 
     An interrupted run resumes from its last epoch when the same command is given again. Accuracy is measured on
     val (or on the share of train held out) and, where the folder has one, on test.
     """
+    from edgex.evaluation.multi_label import LabelQuality
     from edgex.training import workflow
 
     card = workflow.train(
@@ -66,9 +77,13 @@ def train(
         dtype=dtype,
         force=force,
         skip_bad=skip_bad,
+        multi_label=multi_label,
+        labels=labels,
         report=note,
     ).card
     say(f"{out}: {len(card.classes)} classes, {card.architecture}")
     for key in ("val", "test"):
         if measured := card.metrics.get(f"accuracy_{key}"):
             say(f"accuracy on {key}: {100 * measured['value']:.2f}% of {measured['n']} pictures")
+        if measured := card.metrics.get(f"labels_{key}"):
+            say(f"labels on {key}: {LabelQuality(**measured)}")

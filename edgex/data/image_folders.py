@@ -50,6 +50,16 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.paths)
 
+    @property
+    def targets(self) -> np.ndarray:
+        """The class of each picture: int64 [N]."""
+        return np.array(self.labels, np.int64)
+
+    @property
+    def shown(self) -> set[int]:
+        """The classes that a picture shows."""
+        return set(self.labels)
+
     def subset(self, indices: Sequence[int]) -> Pictures:
         """The pictures at these positions; the classes stay."""
         return Pictures(tuple(self.paths[i] for i in indices), tuple(self.labels[i] for i in indices), self.classes)
@@ -122,7 +132,7 @@ def list_images(roots: Sequence[Path], *, report: Report = silent) -> tuple[Path
     """
     paths: list[Path] = []
     for root in roots:
-        _check_folder(root, "a folder of pictures")
+        check_folder(root, "a folder of pictures")
         found = _found(root)
         if not found.pictures:
             raise DataError(none_found(root, found.passed_over))
@@ -134,7 +144,7 @@ def list_images(roots: Sequence[Path], *, report: Report = silent) -> tuple[Path
 
 def _class_folders(folder: Path) -> tuple[list[Path], Counter[str]]:
     """The class folders in a folder, and what was passed over beside them."""
-    _check_folder(folder, "a folder of class folders")
+    check_folder(folder, "a folder of class folders")
     passed_over = Counter[str]()
     with _listing_of(folder):
         entries = list_folder(folder, passed_over)
@@ -162,8 +172,8 @@ def _listing_of(folder: Path) -> Iterator[None]:
         raise DataError(f"{folder} cannot be listed ({error.strerror or error}): check its permissions") from error
 
 
-def _check_folder(folder: Path, expected: str) -> None:
-    """Raises DataError where `folder` is none."""
+def check_folder(folder: Path, expected: str) -> None:
+    """Raises DataError where `folder` is none. expected: what it should be, for the message."""
     if folder.is_dir():
         return
     if folder.exists():

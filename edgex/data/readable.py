@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from edgex.data.image_folders import Pictures
 from edgex.data.loading import loaded
+from edgex.data.multi_label import AnyPictures
 from edgex.errors import DataError, ImageError
 from edgex.runtime.frames import as_frame
 from edgex.utils.processes import Processes
@@ -68,14 +68,14 @@ class ReadCheck:
                 raise DataError(f"not one of these pictures can be read: {listing(before)}")
         return kept
 
-    def sets(self, *sets: Pictures) -> list[Pictures]:
+    def sets(self, *sets: AnyPictures) -> list[AnyPictures]:
         """Several sets of labelled pictures, checked together, without those that cannot be read.
 
         Raises DataError also where a class of the first set has no picture left.
         """
         found = iter(self.readable([path for pictures in sets for path in pictures.paths]))
         kept = [pictures.subset([i for i in range(len(pictures)) if next(found)]) for pictures in sets]
-        if lost := sorted(set(sets[0].labels) - set(kept[0].labels)):
+        if lost := sorted(sets[0].shown - kept[0].shown):
             names = listing([f"'{sets[0].classes[label]}'" for label in lost])
             raise DataError(f"no picture of these classes can be read: {names}")
         return kept

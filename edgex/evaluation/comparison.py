@@ -21,13 +21,16 @@ import torch
 from torch import Tensor
 
 from edgex.data import image_folders
+from edgex.data.multi_label import for_model
 from edgex.data.readable import ReadCheck
 from edgex.errors import UsageError
 from edgex.evaluation import classification, localisation
+from edgex.evaluation.classification import Classified
 from edgex.evaluation.explanations import Explanations, cached_heatmaps
 from edgex.evaluation.faithfulness import FILLS, STEPS, Fill, check_steps, faithfulness
 from edgex.evaluation.methods import Method
 from edgex.evaluation.methods.kernel_shap import KernelShap
+from edgex.evaluation.multi_label import LabelQuality
 from edgex.files import cache_file
 from edgex.files.model_file import LoadedModel, ModelCard, load_model
 from edgex.files.tensor_file import encode
@@ -81,13 +84,25 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class MeasuredModel:
-    """A model that is measured: the name it was asked for by, the model, whether each picture is classified correctly
-    (bool [pictures]).
+    """A model that is measured: the name it was asked for by, the model, how right its answers are: of each
+    picture, whether its class is right (bool [pictures]) or which share of its labels is, and of a multi-label model
+    the quality of its labels.
     """
 
     name: str
     loaded: LoadedModel
     correct: np.ndarray
+    labels: LabelQuality | None = None
+
+    @property
+    def measure(self) -> str:
+        """The name of what `correct` is the mean of."""
+        return "accuracy" if self.labels is None else "label_accuracy"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        quality = {} if self.labels is None else {"labels": self.labels.to_dict()}
+        return {self.measure: _estimate(self.correct), **quality}
 
     @property
     def network(self) -> SelfExplainingViT:
@@ -154,7 +169,7 @@ class Comparison:
             "steps": plan.steps,
             "precision": plan.precision,
             "methods_explain": self.models[-1].name,
-            "models": {s.name: {"accuracy": _estimate(s.correct)} for s in self.models},
+            "models": {s.name: s.to_dict() for s in self.models},
             "heatmaps": {
                 row.name: {"measured_on": row.on, **{k: _estimate(v, values_too=True) for k, v in row.values.items()}}
                 for row in self.heatmaps
@@ -172,7 +187,7 @@ class Comparison:
         if len(self.models) > 1:
             second = self.models[1]
             change = Estimate.of(first.correct.astype(float) - second.correct)
-            report["paired_accuracy"] = change.with_interval()
+            report[f"paired_{first.measure}"] = change.with_interval()
             gain = self.paired(self.heatmaps[0], self.heatmaps[1])[f"difference:{plan.fills[0]}"]
             report["paired_gain"] = gain.with_interval()
         if plan.reference is not None:
@@ -193,6 +208,7 @@ def compare(
     plan: Plan,
     cache: Path,
     *,
+    labels: Path | None = None,
     skip_bad: bool = False,
     report: Report = silent,
 ) -> Comparison:
@@ -203,7 +219,8 @@ def compare(
     Other methods explain the original, the user's own model, or `model` where no original is given; the model's
     heatmaps are then measured on the original too, of the original's predicted class, unless both make the same class
     scores of the same weights, as they do after a bake with a readout. cache: folder of other methods' heatmaps and of
-    what was measured. skip_bad: go on without the pictures that cannot be read. report: called with lines for people.
+    what was measured. labels: file of the pictures' labels, for a multi-label model. skip_bad: go on without the
+    pictures that cannot be read. report: called with lines for people.
 
     Raises UsageError where the two models do not take the same pictures to the same classes, DataError for an unusable
     folder and for pictures that cannot be read.
@@ -221,7 +238,8 @@ def compare(
     check_steps(plan.steps, network.backbone.patches)
     for method in (*plan.methods, *([plan.reference] if plan.reference else [])):
         method.check(grid)
-    listed = image_folders.remap_labels(image_folders.labelled(folder, report=report), card.classes, folder)
+    several = network.head.activation.multi_label
+    listed = for_model(folder, card.classes, labels, multi_label=several, report=report)
     (pictures,) = ReadCheck(skip_bad, report, plan.workers).sets(listed)
     paths = image_folders.subsample_evenly(pictures.paths, plan.explained)
     marked = localisation.objects(folder, paths, card.preprocessing, grid)
@@ -231,14 +249,19 @@ def compare(
     unchanged = bool(others) and classifier_digest(network) == classifier_digest(others[0].network)
     for (name, _), loaded in zip([model, original] if original else [model], [first, *others], strict=True):
         if models and unchanged:
-            hits = models[0].correct
+            found = Classified(models[0].correct, models[0].labels)
         else:
-            title = f"accuracy of {name}"
-            hits = classification.correct(
-                loaded.network, pictures, card.preprocessing, device=plan.device, title=title, workers=plan.workers
+            found = classification.classified(
+                loaded.network,
+                pictures,
+                card.preprocessing,
+                thresholds=loaded.card.thresholds,
+                device=plan.device,
+                title=f"accuracy of {name}",
+                workers=plan.workers,
             )
         network = loaded.network.inference_copy(devices.device_of(plan.device))
-        models.append(MeasuredModel(name, dataclasses.replace(loaded, network=network), hits))
+        models.append(MeasuredModel(name, dataclasses.replace(loaded, network=network), found.correct, found.labels))
     references: dict[str, Tensor] = {}
     for measured in reversed(models if plan.reference else []):
         known = references.get(models[-1].name) if unchanged else None
@@ -405,7 +428,7 @@ def _check_alike(name: str, card: ModelCard, other_name: str, other: ModelCard) 
             f"expected another model to compare {name} with, found the same one: name the unbaked model",
             argument="unbaked",
         )
-    for what in ("classes", "preprocessing", "architecture"):
+    for what in ("classes", "preprocessing", "architecture", "head_activation"):
         if getattr(card, what) != getattr(other, what):
             raise UsageError(
                 f"expected {other_name} to have the {what} of {name}, found others: compare a baked model with the "

@@ -37,6 +37,7 @@ def evaluate(
     fill: str | Sequence[str] = FILLS,
     steps: int = 14,
     reference: str | None = None,
+    labels: PathLike | None = None,
     sheet: PathLike | None = None,
     cache_dir: PathLike | None = None,
     device: str = "auto",
@@ -50,6 +51,8 @@ def evaluate(
     Localisation is measured where `boxes.json` or `<picture>.mask.png` mark objects. The models are left as they are.
 
     model: a file, a name of the zoo, or a loaded model. data: folder of pictures in class folders.
+    labels: of a multi-label model, the file of the pictures' labels (.csv or .json, see `edgex.data.label_tables`),
+        which names files relative to `data`; mean average precision and F1 at the model's thresholds are measured then.
     unbaked: the model before baking, for paired differences; baselines then explain this one.
     baselines: other methods, each once: "kernel-shap:PASSES", "kernel-shap:PASSES@patches", "grad-cam", "rollout" and
         others; see `edgex.evaluation.methods`. As a list or as one text with commas.
@@ -85,7 +88,8 @@ def evaluate(
     original = None if unbaked is None else _named(unbaked)
     cache = zoo.home() / "cache" / "heatmaps" if cache_dir is None else Path(cache_dir)
     say = report or silent
-    found = compare(_named(model), original, Path(data), plan, cache, skip_bad=skip_bad, report=say)
+    table = None if labels is None else Path(labels)
+    found = compare(_named(model), original, Path(data), plan, cache, labels=table, skip_bad=skip_bad, report=say)
     if sheet is not None:
         save_picture(np.asarray(comparison_sheet(found)), Path(sheet))
         say(f"wrote {os.fspath(sheet)}")

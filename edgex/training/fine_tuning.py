@@ -15,13 +15,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from edgex.data import image_folders
 from edgex.data.augmentation import augment
-from edgex.data.image_folders import Pictures
 from edgex.data.loading import loaded
+from edgex.data.multi_label import AnyPictures
 from edgex.errors import UsageError
 from edgex.models.self_explaining import Head, SelfExplainingViT, normalise
 from edgex.runtime.preprocessing import Preprocessing
@@ -68,14 +67,14 @@ def check_numbers(*, seed: int, learning_rate: float) -> None:
         raise UsageError(f"expected a learning rate above 0, found {learning_rate}", argument="learning_rate")
 
 
-def new_head(classes: int, width: int) -> Head:
+def new_head(classes: int, width: int, activation: str = "softmax") -> Head:
     """A linear head that starts at zero, so that the first steps move no feature at random."""
-    return Head(torch.zeros(classes, width), torch.zeros(classes), kind="linear")
+    return Head(torch.zeros(classes, width), torch.zeros(classes), kind="linear", activation=activation)
 
 
 def fit(
     model: SelfExplainingViT,
-    pictures: Pictures,
+    pictures: AnyPictures,
     preprocessing: Preprocessing,
     options: TrainOptions,
     *,
@@ -139,7 +138,7 @@ def _step(
     with devices.mixed_precision(images.device, options.precision):
         tokens = model.backbone.embed(normalise(images, preprocessing.mean, preprocessing.std))
         logits = model.logits(tokens)
-    loss = F.cross_entropy(logits.float(), labels, label_smoothing=options.label_smoothing)
+    loss = model.head.activation.loss(logits.float(), labels, options.label_smoothing)
     optimizer.zero_grad()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -166,31 +165,32 @@ def _parameter_groups(model: SelfExplainingViT, options: TrainOptions) -> list[d
     ]
 
 
-def _batches(pictures: Pictures, options: TrainOptions, first: int) -> Iterator[list[_Crop]]:
+def _batches(pictures: AnyPictures, options: TrainOptions, first: int) -> Iterator[list[_Crop]]:
     """The crops of every step from epoch `first` on.
 
     Order and crops depend on the seed, the epoch and the picture alone, so a resumed run sees the same data.
     """
+    targets = pictures.targets
     for epoch in range(first, options.epochs):
         order = np.random.default_rng((options.seed, epoch)).permutation(len(pictures)).tolist()
         for start in range(0, len(order), options.batch_size):
             yield [
-                _Crop(pictures.paths[i], pictures.labels[i], (options.seed, epoch, i))
+                _Crop(pictures.paths[i], targets[i], (options.seed, epoch, i))
                 for i in order[start : start + options.batch_size]
             ]
 
 
 class _Crop(NamedTuple):
-    """A picture with its class, and the seed that its crop is drawn from."""
+    """A picture with its target, a class or 0 and 1 for each class, and the seed that its crop is drawn from."""
 
     path: Path
-    label: int
+    target: np.ndarray
     seed: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class _CropLoader:
-    """Cuts the crops of one step: -> pixels uint8 [N, H, W, 3] and classes int64 [N]."""
+    """Cuts the crops of one step: -> pixels uint8 [N, H, W, 3] and targets, int64 [N] or float32 [N, C]."""
 
     preprocessing: Preprocessing
     crop_scale: float
@@ -207,4 +207,4 @@ class _CropLoader:
             )
             for crop in crops
         ]
-        return np.stack(images), np.array([crop.label for crop in crops], np.int64)
+        return np.stack(images), np.stack([crop.target for crop in crops])

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ import torch
 
 from edgex.data import image_folders
 from edgex.data.image_folders import Pictures
+from edgex.data.label_tables import read_labels
+from edgex.data.multi_label import AnyPictures, labelled_by
 from edgex.data.readable import ReadCheck
 from edgex.errors import DataError, UsageError
 from edgex.evaluation import classification
+from edgex.evaluation.multi_label import LabelQuality, best_thresholds
 from edgex.files.model_file import ModelCard, save_model
 from edgex.files.tensor_file import check_writable
 from edgex.importers import base_weights
@@ -31,7 +35,7 @@ from edgex.training import fine_tuning
 from edgex.training.fine_tuning import TrainOptions, new_head
 from edgex.training.resume import TrainingCheckpoint
 from edgex.utils import devices, provenance
-from edgex.utils.text import Report
+from edgex.utils.text import Report, listing
 
 
 def train(
@@ -49,16 +53,19 @@ def train(
     report: Report,
     skip_bad: bool = False,
     workers: int | None = None,
+    labels: Path | None = None,
 ) -> ModelCard:
     """Fine-tunes a predictor on `folder` and writes it; returns its card with the measured accuracy.
 
+    labels: file of the pictures' labels, see `edgex.data.label_tables`; the predictor is then multi-label, and its
+    thresholds are those of the highest F1 on the validation pictures. None where pictures lie in class folders.
     weights: file of the base's weights; None takes its pretrained ones through its library's hub. dtype: of the stored
     weights. resize, fit: as in `edgex.training.workflow.train`. report: called with lines for people, one after each
-    epoch. skip_bad: go on without the pictures that
-    cannot be read. workers: see `edgex.data.loading.loaded`.
+    epoch. skip_bad: go on without the pictures that cannot be read. workers: see `edgex.data.loading.loaded`.
     """
     check_writable(out)
-    sets = _split(folder, val_fraction, options.seed, ReadCheck(skip_bad, report, workers))
+    check = ReadCheck(skip_bad, report, workers)
+    sets = _split(_listed(folder, labels, report), val_fraction, options.seed, check)
     pictures = sets["train"]
     architecture = backbones.architecture(base_name)
     if weights is not None:
@@ -66,7 +73,8 @@ def train(
     else:
         backbone, base = base_weights.pretrained_backbone(architecture)
     preprocessing = _preprocessing(backbone.preprocessing, resize, fit)
-    head = new_head(len(pictures.classes), backbone.output_width)
+    activation = "softmax" if labels is None else "sigmoid"
+    head = new_head(len(pictures.classes), backbone.output_width, activation)
     model = SelfExplainingViT(backbone, head, Evidence.default(backbone))
 
     identity = {
@@ -75,6 +83,7 @@ def train(
         "base": dataclasses.asdict(base),
         "options": dataclasses.asdict(options),
         "preprocessing": preprocessing.to_dict(),
+        **({} if labels is None else {"labels": hashlib.sha256(pictures.targets.tobytes()).hexdigest()}),
     }
     checkpoint = TrainingCheckpoint(out.with_name(out.name + ".checkpoint"), identity, report)
     started = time.monotonic()
@@ -89,13 +98,7 @@ def train(
     )
     seconds = time.monotonic() - started
 
-    metrics: dict[str, Any] = {}
-    for key in ("val", "test"):
-        if measured := sets.get(key):
-            value = classification.accuracy(
-                model, measured, preprocessing, device=options.device, title=f"{key} accuracy", workers=workers
-            )
-            metrics[f"accuracy_{key}"] = {"value": value, "n": len(measured)}
+    measured = _measured(model, sets, preprocessing, options.device, workers)
     card = ModelCard(
         name=name,
         architecture=architecture,
@@ -106,8 +109,9 @@ def train(
         head_activation=head.activation.name,
         evidence=model.evidence,
         base=base,
-        provenance=(_step(folder, pictures, base, options, seconds, val_fraction),),
-        metrics=metrics,
+        provenance=(_step(folder, labels, pictures, base, options, seconds, val_fraction),),
+        metrics=measured.metrics,
+        thresholds=measured.thresholds,
     )
     model.cpu().requires_grad_(False)
     save_model(out, model, card, dtype=dtype)
@@ -128,24 +132,75 @@ def _preprocessing(own: Preprocessing, resize: int | None, fit: Fit | None) -> P
     return dataclasses.replace(chosen, resize=(box, box) if chosen.fit == "squash" and isinstance(box, int) else box)
 
 
-def _split(folder: Path, val_fraction: float, seed: int, check: ReadCheck) -> dict[str, Pictures]:
+@dataclasses.dataclass(frozen=True)
+class _Measured:
+    """metrics: as a card has them. thresholds: of a multi-label predictor's classes."""
+
+    metrics: dict[str, Any]
+    thresholds: tuple[float, ...] | None = None
+
+
+def _measured(
+    model: SelfExplainingViT,
+    sets: Mapping[str, AnyPictures],
+    preprocessing: Preprocessing,
+    device: str,
+    workers: int | None,
+) -> _Measured:
+    """Measures a trained model on "val" and, where there are any, on the "test" pictures."""
+    metrics: dict[str, Any] = {}
+    thresholds: tuple[float, ...] | None = None
+    for key in ("val", "test"):
+        pictures = sets.get(key)
+        if isinstance(pictures, Pictures):
+            value = classification.accuracy(
+                model, pictures, preprocessing, device=device, title=f"{key} accuracy", workers=workers
+            )
+            metrics[f"accuracy_{key}"] = {"value": value, "n": len(pictures)}
+        elif pictures is not None:
+            scores = classification.probabilities(
+                model, pictures, preprocessing, device=device, title=f"{key} labels", workers=workers
+            )
+            thresholds = thresholds or best_thresholds(scores, pictures.targets)
+            metrics[f"labels_{key}"] = LabelQuality.of(scores, pictures.targets, thresholds).to_dict()
+    return _Measured(metrics, thresholds)
+
+
+def _listed(folder: Path, labels: Path | None, report: Report) -> dict[str, AnyPictures]:
+    """The pictures of "train" and, where there are any, of "val" and "test", with the classes of "train"."""
+    splits = [name for name in ("train", "val", "test") if image_folders.has_split(folder, name)]
+    own = "train" if "train" in splits else None
+    others = [name for name in splits if name != "train"]
+    if labels is not None:
+        if others and own is None:
+            raise DataError(f"expected train beside {' and '.join(others)} in {folder}, found none")
+        table = read_labels(labels)
+        found = labelled_by(table, folder, own, report=report)
+        if unseen := sorted(set(range(len(table.classes))) - found.shown):
+            names = listing([f"'{table.classes[label]}'" for label in unseen])
+            raise DataError(f"{labels}: no picture of {folder / (own or '')} has the label {names}", argument="labels")
+        return {"train": found} | {name: labelled_by(table, folder, name, report=report) for name in others}
+    root = folder / own if own else folder
+    first = image_folders.labelled(folder, own, report=report)
+    if len(first.classes) < 2:
+        raise DataError(
+            f"expected class folders of at least two classes in {root}, found '{first.classes[0]}' alone: the score of "
+            "a single class is 100% for every picture"
+        )
+    sets: dict[str, AnyPictures] = {"train": first}
+    for name in others:
+        found_there = image_folders.labelled(folder, name, report=report)
+        lack = f"{root} does not have"
+        sets[name] = image_folders.remap_labels(found_there, first.classes, folder / name, lack=lack)
+    return sets
+
+
+def _split(sets: dict[str, AnyPictures], val_fraction: float, seed: int, check: ReadCheck) -> dict[str, AnyPictures]:
     """The pictures of "train", "val" and, where there are any, "test": every one can be read.
 
     Everything about them is found here, before the training: a class or a bad picture that only the test pictures have
     would cost all of its hours.
     """
-    root = folder / "train" if image_folders.has_split(folder, "train") else folder
-    sets = {"train": image_folders.labelled(folder, "train" if root != folder else None, report=check.report)}
-    if len(classes := sets["train"].classes) < 2:
-        raise DataError(
-            f"expected class folders of at least two classes in {root}, found '{classes[0]}' alone: the score of a "
-            "single class is 100% for every picture"
-        )
-    for name in ("val", "test"):
-        if image_folders.has_split(folder, name):
-            found = image_folders.labelled(folder, name, report=check.report)
-            lack = f"{root} does not have"
-            sets[name] = image_folders.remap_labels(found, classes, folder / name, lack=lack)
     if "val" not in sets and not 0 < val_fraction < 1:
         raise UsageError(
             f"expected a validation fraction between 0 and 1, found {val_fraction}", argument="val_fraction"
@@ -162,7 +217,8 @@ def _epoch_line(epoch: int, epochs: int, numbers: dict[str, float]) -> str:
 
 def _step(
     folder: Path,
-    pictures: Pictures,
+    labels: Path | None,
+    pictures: AnyPictures,
     base: Any,
     options: TrainOptions,
     seconds: float,
@@ -171,7 +227,12 @@ def _step(
     return provenance.step(
         "train",
         inputs=[{"role": "base", "name": base.name, "fingerprint": base.fingerprint}],
-        data={"name": folder.resolve().name, "pictures": len(pictures), "val_fraction": val_fraction},
+        data={
+            "name": folder.resolve().name,
+            "pictures": len(pictures),
+            "val_fraction": val_fraction,
+            **({} if labels is None else {"labels": labels.name}),
+        },
         options=dataclasses.asdict(options),
         seconds_this_run=round(seconds, 1),
         machine=devices.machine(),

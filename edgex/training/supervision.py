@@ -138,7 +138,15 @@ def _pair_term(model: SelfExplainingViT, labels: Labels) -> PairTerm:
 
 
 def truth(folders: Sequence[Folder], crops: torch.Tensor, card: ModelCard) -> torch.Tensor:
-    """The class of each crop, from the class folders that the pictures lie in."""
+    """The class of each crop, from the class folders that the pictures lie in.
+
+    Raises UsageError for pictures elsewhere, and for a multi-label model.
+    """
+    if card.head_activation != "softmax":
+        raise UsageError(
+            f"class loss 'labels' needs a class for each picture, found the multi-label model {card.name}: use 'hold'",
+            argument="class_loss",
+        )
     labels: dict[Path, int] = {}
     for folder in folders:
         pictures = image_folders.remap_labels(image_folders.labelled(folder.root), card.classes, folder.root)

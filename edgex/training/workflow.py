@@ -76,6 +76,8 @@ def train(
     force: bool = False,
     skip_bad: bool = False,
     workers: int | None = None,
+    multi_label: bool = False,
+    labels: PathLike | None = None,
     report: Report | None = None,
 ) -> TrainResult:
     """Fine-tunes a predictor, an ordinary classifier, on an image folder, starting from a pretrained base.
@@ -94,6 +96,9 @@ def train(
         the stored weights, "fp32" or "fp16".
     force: replace an existing `out`. skip_bad: go on without the pictures that cannot be read.
     workers: processes that decode pictures, see `edgex.data.loading`; the result does not depend on it.
+    multi_label: let a picture have several labels, or none, which `labels` gives: a .csv or .json file, see
+        `edgex.data.label_tables`, that names files relative to `data`. Each class then has a sigmoid and a threshold of
+        its own.
     report: called with lines for people, one after each epoch.
 
     All pictures are opened before the training starts. Raises UsageError for contradicting arguments, DataError for an
@@ -106,6 +111,12 @@ def train(
         )
     if dtype not in _MODEL_DTYPES:
         raise UsageError(f"expected {' or '.join(_MODEL_DTYPES)}, found '{dtype}'", argument="dtype")
+    if multi_label and labels is None:
+        raise UsageError("expected a .csv or .json file of the pictures' labels for multi_label", argument="labels")
+    if labels is not None and not multi_label:
+        raise UsageError(
+            "a file of labels is for multi_label; without it, pictures lie in class folders", argument="labels"
+        )
     refuse_to_overwrite(out, force=force)
     check_workers(workers)
     path = Path(out)
@@ -118,6 +129,8 @@ def train(
         seed=seed,
         device=device,
         precision=precision,
+        # Softened targets would only move every class's probability towards one half.
+        **({"label_smoothing": 0.0} if multi_label else {}),
     )
     card = predictor.train(
         Path(data),
@@ -132,6 +145,7 @@ def train(
         dtype=STORAGE[dtype],
         workers=workers,
         skip_bad=skip_bad,
+        labels=None if labels is None else Path(labels),
         report=report or silent,
     )
     return TrainResult(path, card)

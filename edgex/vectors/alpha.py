@@ -1,5 +1,7 @@
 """Choosing alpha: the largest one that a labelled validation set allows.
 
+What may not drop is accuracy, or the mean average precision of a multi-label model, see
+`edgex.evaluation.classification.score`.
 A vector with a readout cannot cost accuracy: it is taken at the alpha that it recommends, or at the largest one to try
 where that is smaller. Adding a vector with a known alpha is `edgex.vectors.bake`.
 """
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from edgex.data.image_folders import Pictures
+from edgex.data.multi_label import AnyPictures
 from edgex.errors import UsageError
 from edgex.evaluation import classification
 from edgex.files.model_file import load_model
@@ -39,7 +41,7 @@ class Choice:
 
 
 def choose(
-    target: Path, vector: Path, pictures: Pictures, *, max_drop: float, max_alpha: float, device: str = "auto"
+    target: Path, vector: Path, pictures: AnyPictures, *, max_drop: float, max_alpha: float, device: str = "auto"
 ) -> Choice:
     """The largest alpha up to `max_alpha`, in steps of 0.25, that costs at most `max_drop` points of accuracy.
 
@@ -64,7 +66,7 @@ def choose(
 
 
 def accuracies(
-    target: Path, vector: Path, pictures: Pictures, alphas: Sequence[float], *, device: str = "auto"
+    target: Path, vector: Path, pictures: AnyPictures, alphas: Sequence[float], *, device: str = "auto"
 ) -> tuple[tuple[float, float], ...]:
     """(alpha, top-1 accuracy in [0, 1]) of the target with each alpha times the vector added."""
     return _Scan(target, vector).curve(pictures, alphas, device)
@@ -80,16 +82,16 @@ class _Scan:
             self.deltas = {}  # Class scores do not depend on them.
         self.start = {n: t.clone() for n, t in self.model.backbone.tensors().items() if n in self.deltas}
 
-    def curve(self, pictures: Pictures, alphas: Sequence[float], device: str) -> tuple[tuple[float, float], ...]:
+    def curve(self, pictures: AnyPictures, alphas: Sequence[float], device: str) -> tuple[tuple[float, float], ...]:
         if not self.start:
             accuracy = self.accuracy(pictures, 0.0, device)
             return tuple((alpha, accuracy) for alpha in alphas)
         return tuple((alpha, self.accuracy(pictures, alpha, device)) for alpha in alphas)
 
-    def accuracy(self, pictures: Pictures, alpha: float, device: str) -> float:
+    def accuracy(self, pictures: AnyPictures, alpha: float, device: str) -> float:
         tensors = self.model.backbone.tensors()
         with torch.no_grad():
             for name, original in self.start.items():
                 tensors[name].copy_(torch.add(original, self.deltas[name], alpha=alpha))
         title = f"accuracy at alpha {alpha:g}"
-        return classification.accuracy(self.model, pictures, self.card.preprocessing, device=device, title=title)
+        return classification.score(self.model, pictures, self.card.preprocessing, device=device, title=title)

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from edgex.data import image_folders
-from edgex.data.image_folders import Pictures
+from edgex.data.multi_label import AnyPictures, for_model
 from edgex.data.readable import ReadCheck
 from edgex.errors import ArtefactError, UsageError
 from edgex.files import home, zoo
 from edgex.files.model_file import ModelCard, load_card
 from edgex.files.vector_file import VectorCard, load_vector_card
+from edgex.runtime.activations import ACTIVATIONS
 from edgex.runtime.file_names import check_name
 from edgex.utils.output import refuse_to_overwrite
 from edgex.utils.text import Report, silent
@@ -35,8 +35,8 @@ class BakeResult:
     """A baked model: its file, its card, and how it came about.
 
     alpha: the factor of this bake; `card.alpha` also counts earlier ones. target, vector: the names of both. curve:
-    (alpha, top-1 accuracy in [0, 1]) of every alpha that was measured, on `pictures` pictures. warnings: one line for
-    each measured failure of the vector on this target.
+    (alpha, value in [0, 1]) of every alpha that was measured, on `pictures` pictures: top-1 accuracy, or the mean
+    average precision of a multi-label model. warnings: one line for each measured failure of the vector on this target.
     """
 
     path: Path
@@ -65,6 +65,7 @@ def bake(
     *,
     alpha: float | Literal["auto"] | None = None,
     val: PathLike | None = None,
+    labels: PathLike | None = None,
     max_drop: float | None = None,
     max_alpha: float | None = None,
     out: PathLike | None = None,
@@ -79,6 +80,8 @@ def bake(
     alpha: factor on the vector. Defaults to the one that the vector recommends. "auto" takes the largest that costs
         at most `max_drop` percentage points of accuracy on `val`; see `edgex.vectors.alpha.choose`.
     val: folder of labelled pictures in class folders, for "auto"; with another alpha, the accuracy is recorded.
+    labels: of a multi-label target, the file of the labels of `val` (.csv or .json, see `edgex.data.label_tables`);
+        what is measured then is the mean average precision.
     max_drop: for "auto". Defaults to 0.5 points. max_alpha: for "auto", the largest to try. Defaults to 2.
     out: file to write. Defaults to <target>-baked in the local zoo, where it replaces an earlier bake.
     force: add the vector across different bases where shapes agree, and replace an existing `out`.
@@ -90,7 +93,7 @@ def bake(
     damaged files, DataError for an unusable folder and for pictures that cannot be read.
     """
     refuse_to_overwrite(out, force=force)
-    _check_arguments(alpha, val, max_drop, max_alpha, device, skip_bad)
+    _check_arguments(alpha, val, labels, max_drop, max_alpha, device, skip_bad)
     say = report or silent
     target_path, vector_path = zoo.resolve(os.fspath(target), "model"), zoo.resolve(os.fspath(vector), "vector")
     tau, _ = load_vector_card(vector_path)
@@ -107,14 +110,16 @@ def bake(
     if val is not None:
         allowed = MAX_DROP if max_drop is None else max_drop
         most = MAX_ALPHA if max_alpha is None else max_alpha
-        found = image_folders.labelled(Path(val), report=say)
-        known = image_folders.remap_labels(found, before.classes, Path(val))
+        several = ACTIVATIONS[before.head_activation].multi_label
+        table = None if labels is None else Path(labels)
+        known = for_model(Path(val), before.classes, table, multi_label=several, report=say)
         (pictures,) = ReadCheck(skip_bad, say).sets(known)
+        measure = "mean average precision" if several else "accuracy"
         result = _measured(result, target_path, vector_path, tau, alpha, pictures, allowed, most, device or "auto")
-        _report_curve(result, Path(val), say)
+        _report_curve(result, measure, Path(val), say)
         curve = [list(point) for point in result.curve]
         metrics["bake"] = {
-            "accuracy_curve": curve,
+            f"{measure.replace(' ', '_')}_curve": curve,
             "n": result.pictures,
             "max_drop_points": allowed if alpha == "auto" else None,
         }
@@ -136,6 +141,7 @@ def _zoo_path(target: ModelCard) -> Path:
 def _check_arguments(
     alpha: float | Literal["auto"] | None,
     val: PathLike | None,
+    labels: PathLike | None,
     max_drop: float | None,
     max_alpha: float | None,
     device: str | None,
@@ -149,6 +155,8 @@ def _check_arguments(
         for name, value in (("max_drop", max_drop), ("max_alpha", max_alpha)):
             if value is not None:
                 raise UsageError(f"{name} is for alpha 'auto': set that, or leave {name} out", argument=name)
+    if val is None and labels is not None:
+        raise UsageError("labels are of labelled pictures: name val, or leave labels out", argument="labels")
     if val is None and device is not None:
         raise UsageError("device is where accuracy is measured: name val, or leave device out", argument="device")
     if val is None and skip_bad:
@@ -161,7 +169,7 @@ def _measured(
     vector: Path,
     tau: VectorCard,
     alpha: float | Literal["auto"] | None,
-    pictures: Pictures,
+    pictures: AnyPictures,
     max_drop: float,
     max_alpha: float,
     device: str,
@@ -176,8 +184,8 @@ def _measured(
     return dataclasses.replace(result, alpha=factor, curve=curve, pictures=len(pictures))
 
 
-def _report_curve(result: BakeResult, val: Path, say: Callable[[str], None]) -> None:
-    say(f"accuracy on {result.pictures} pictures of {val}:")
+def _report_curve(result: BakeResult, measure: str, val: Path, say: Callable[[str], None]) -> None:
+    say(f"{measure} on {result.pictures} pictures of {val}:")
     start = result.curve[0][1]
     for alpha, accuracy in result.curve:
         mark = " <- chosen" if alpha == result.alpha else ""

@@ -10,7 +10,7 @@ import torch
 
 from edgex.files.model_file import load_card, load_model
 from edgex.files.tensor_file import TensorFile
-from pictures import picture_folder
+from pictures import labelled_pictures, picture_folder
 
 Run = Callable[..., str]
 BASE = ("--base", "timm/test_vit", "--weights", "base.pt")
@@ -54,6 +54,25 @@ def test_options_do_what_they_say(run: Run, shapes: Path, tmp_path: Path) -> Non
     assert load_card(tmp_path / "half.safetensors")[0].name == "small"
     with TensorFile(tmp_path / "half.safetensors") as file:
         assert {spec.dtype for spec in file.tensors.values()} == {torch.float16}
+
+
+def test_several_labels_a_picture(run: Run, shapes: Path, tmp_path: Path) -> None:
+    table = labelled_pictures(tmp_path / "several", {"train": 16, "test": 8})
+    train = ("train", "--data", "several", *BASE, *QUICK, "--multi-label", "--out", "several.safetensors")
+    said = run(*train, "--labels", str(table))
+    assert "several.safetensors: 3 classes" in said and "labels on val: mAP " in said
+    assert "labels on test: mAP " in said and "macro F1" in said and "of 8 pictures" in said
+    shown = run("inspect", "several.safetensors")
+    assert "3: blue disc, green square, red disc; several may be present, from a probability of 0." in shown
+    measured = run("eval", "several.safetensors", "--data", "several", "--labels", str(table), "--num-images", "1")
+    assert "several.safetensors: mAP " in measured and "of 24 pictures" in measured
+    for command, message in (
+        (train, "--labels: expected a .csv or .json file of the pictures' labels for multi_label"),
+        ((*train[:-3], *train[-2:], "--force", "--labels", "x.csv"), "--labels: a file of labels is for multi_label"),
+        ((*train, "--force", "--labels", "x.txt"), "--labels: expected labels in a .csv or .json file, found x.txt"),
+        (("eval", "several.safetensors", "--data", "several"), "--labels: the model gives a picture several labels"),
+    ):
+        assert message in run(*command, code=2 if "x.txt" not in command else 1)
 
 
 def test_what_cannot_be_is_one_line(run: Run, shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

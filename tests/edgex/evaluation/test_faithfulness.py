@@ -104,3 +104,14 @@ def test_a_heatmap_of_the_model_beats_its_negative(
         good = faithfulness.faithfulness(model, images, classes, explained.heatmap, steps=4, fill=fill)
         bad = faithfulness.faithfulness(model, images, classes, -explained.heatmap, steps=4, fill=fill)
         assert good.difference.mean() > bad.difference.mean() + (0.2 if fill == "mean" else 0.1)
+
+
+def test_a_multi_label_model_is_followed_by_its_sigmoid(random_model: Callable[..., Any]) -> None:
+    """With one step, a curve is the mean of two probabilities: of the whole picture and of the filled one."""
+    model, _ = random_model("timm/test_vit", activation="sigmoid")
+    images = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(0))
+    classes = torch.tensor([1, 4])
+    found = faithfulness.faithfulness(model, images, classes, torch.randn(2, *model.backbone.grid), steps=1)
+    with torch.no_grad():
+        odds = [model(shown).logits.gather(1, classes[:, None])[:, 0].sigmoid() for shown in (images, 0 * images)]
+    np.testing.assert_allclose(found.insertion, torch.stack(odds).mean(dim=0).numpy(), atol=1e-5)
