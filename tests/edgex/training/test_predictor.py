@@ -173,7 +173,7 @@ def test_a_test_class_that_train_lacks_is_refused_before_the_training(
 ) -> None:
     root = picture_folder(tmp_path / "data", {"train": 3, "test": 1})
     (root / "test" / "red disc").rename(root / "test" / "unheard of")
-    monkeypatch.setattr(predictor, "fit", lambda *_, **__: pytest.fail("it was trained first"))
+    monkeypatch.setattr(predictor.fine_tuning, "fit", lambda *_, **__: pytest.fail("it was trained first"))
     with pytest.raises(DataError, match="class 'unheard of' that .*train does not have"):
         run(root, base, tmp_path / "x.safetensors")
 
