@@ -105,10 +105,12 @@ def _rotation(module: Any, index: int, places: Tensor | None) -> Tensor:
 
 def _rotated(vectors: Tensor, rotation: Tensor, attention: Any) -> Tensor:
     """Queries or keys [N, h, T, d] of prefix and patches, or of the prefix alone."""
-    from timm.layers import apply_rot_embed_cat
+    from timm.layers import apply_rot_embed
 
-    prefix = attention.num_prefix_tokens
+    prefix, size = attention.num_prefix_tokens, attention.head_dim
     if vectors.shape[2] <= prefix:
         return vectors
-    turned = apply_rot_embed_cat(vectors[:, :, prefix:], rotation, half=attention.rotate_half)
+    # Sines and cosines by slices, which the exporter folds into constants.
+    sine, cosine = rotation[..., :size], rotation[..., size:]
+    turned = apply_rot_embed(vectors[:, :, prefix:], sine, cosine, half=attention.rotate_half)
     return torch.cat([vectors[:, :, :prefix], turned.to(vectors.dtype)], dim=2)
