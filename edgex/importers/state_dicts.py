@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from edgex.errors import MismatchError
+from edgex.importers import torchvision_vit
 from edgex.importers.transformers import registry, zero_shot_clip
 from edgex.importers.values import check_weights
 from edgex.models.backbones import Architecture
 
-Library = Literal["timm", "open_clip", "transformers"]
+Library = Literal["timm", "open_clip", "transformers", "torchvision"]
 
 # Buffers and scalars that a library saves beside its weights and that carry nothing an image tower needs.
 _LEFTOVERS = re.compile(
@@ -43,6 +44,7 @@ _MARKS: dict[Library, tuple[str, ...]] = {
         for base in ("", *family.names.bases)
         for mark in family.names.marks
     ),
+    "torchvision": torchvision_vit.NAMES.marks,
 }
 
 
@@ -65,9 +67,9 @@ class StateDict:
 def sort_tensors(tensors: Mapping[str, Tensor], architecture: Architecture, *, source: str) -> StateDict:
     """Recognises a state dict and renames its tensors for an architecture.
 
-    timm names go to timm architectures, open_clip names to open_clip ones, transformers' to timm; its CLIP names with
-    their projection to open_clip as well. Raises MismatchError where the names are of another library than the
-    architecture, or of none.
+    timm names go to timm architectures, open_clip names to open_clip ones, torchvision's and transformers' to timm;
+    transformers' CLIP names with their projection to open_clip as well. Raises MismatchError where the names are of
+    another library than the architecture, or of none.
     """
     tensors = {
         name: tensor for name, tensor in tensors.items() if not _LEFTOVERS.fullmatch(name) and not _is_count(tensor)
@@ -78,6 +80,9 @@ def sort_tensors(tensors: Mapping[str, Tensor], architecture: Architecture, *, s
         return _sort_timm(tensors)
     if library == "open_clip":
         return _sort_open_clip(tensors)
+    if library == "torchvision":
+        renamed = torchvision_vit.NAMES.renamed(tensors, architecture)
+        return dataclasses.replace(_sort_timm(renamed), library=library)
     return _sort_transformers(tensors, architecture, source)
 
 
@@ -89,7 +94,7 @@ def _is_count(tensor: Tensor) -> bool:
 def _recognise(tensors: Mapping[str, Tensor], architecture: Architecture, source: str) -> Library:
     found = [library for library, names in _MARKS.items() if any(name in tensors for name in names)]
     wanted: tuple[Library, ...] = (
-        ("timm", "transformers") if architecture.family == "timm" else ("open_clip", "transformers")
+        ("timm", "transformers", "torchvision") if architecture.family == "timm" else ("open_clip", "transformers")
     )
     for library in found:
         if library in wanted:

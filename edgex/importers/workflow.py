@@ -15,10 +15,11 @@ from edgex.errors import UsageError
 from edgex.files import hub
 from edgex.files.model_file import ModelCard, save_model
 from edgex.files.vector_file import STORAGE
-from edgex.importers import assembly, checkpoint_files, configuration
+from edgex.importers import assembly, checkpoint_files, configuration, torchvision_vit
 from edgex.importers import pretrained as published
 from edgex.importers.class_heads import parse_classes
 from edgex.importers.settings import settle
+from edgex.importers.weights import read_weights
 from edgex.models import backbones
 from edgex.runtime.file_names import check_name
 from edgex.runtime.view import Fit
@@ -120,7 +121,10 @@ def import_weights(
         named, path = _found(weights, report)
         shards = [part.name for part in checkpoint_files.parts(path)[1:]]
         hub.fetch_beside(path, [*configuration.FILES, *shards])
-        settings = settle(configuration.beside(path), given, source=path.name, own_head=own_head)
+        stated = configuration.beside(path)
+        if not stated.files:
+            stated = torchvision_vit.state(read_weights(path, key=weights_key).tensors, stated)
+        settings = settle(stated, given, source=path.name, own_head=own_head)
         make = functools.partial(
             assembly.import_model, path, base_weights=base_weights, weights_key=weights_key, report=report
         )

@@ -17,7 +17,7 @@ from edgex.models.backbones.timm_eva import feed_forward, projections
 
 def assemble(module: Any, patches: Tensor) -> Tensor:
     """Patch embeddings [N, P, D] -> input of the first block [N, 1 + P, D]."""
-    tokens = torch.cat([module.cls_token.expand(len(patches), -1, -1), module.patch_embed.norm(patches)], dim=1)
+    tokens = torch.cat([module.cls_token.expand(patches.shape[0], -1, -1), module.patch_embed.norm(patches)], dim=1)
     return tokens if module.pos_embed is None else tokens + module.pos_embed
 
 
