@@ -41,7 +41,7 @@ from edgex.evaluation.faithfulness import faithfulness
 from edgex.files.model_file import load_model
 from edgex.importers.base_weights import load_base
 from edgex.models import backbones
-from edgex.models.evidence import Encoded, Evidence
+from edgex.models.evidence import Encoded, Evidence, Own
 from edgex.models.self_explaining import SelfExplainingViT, normalise
 from edgex.runtime.preprocessing import Preprocessing
 from edgex.shapley.play import draw_sizes, play, players_of
@@ -59,8 +59,6 @@ BASE = "timm/deit_tiny_patch16_224"
 TARGETS = ("cars", "flowers", "gtsrb", "mnist", "cifar10", "dtd", "ucmerced", "scenes", "grocery", "neu")
 UPRIGHT = ("gtsrb", "mnist")
 ALPHAS = (1.0, 1.5)
-OWN_BLOCKS = 4
-"""Last blocks whose own contributions are the unbaked heatmap."""
 REFERENCE_PICTURES = 24
 
 
@@ -69,9 +67,9 @@ class Recipe:
     """One way of learning. share: of the minutes that are left for learning, relative to the others'.
 
     blocks: of the readout. players: kinds of players, "both", "patches" or "superpixels". placed, smooth, border:
-    weights of the loss on boxes, of differences between neighbours, and of evidence at the border. own: whether the
-    model's own contributions are part of the evidence. few: learn from this many pictures, with many more coalitions
-    of each.
+    weights of the loss on boxes, of differences between neighbours, and of evidence at the border. own: where the
+    model's own contributions are part of the evidence, the mixture to start from. held: its factors that are not
+    learned. few: learn from this many pictures, with many more coalitions of each.
     """
 
     name: str
@@ -81,16 +79,23 @@ class Recipe:
     placed: float = 0.0
     smooth: float = 0.0
     border: float = 0.0
-    own: bool = False
+    own: Own | None = None
+    held: tuple[str, ...] = ()
     few: int | None = None
 
 
+OWN_BLOCKS = 4
+"""Last blocks that the model's own contributions are of."""
 RECIPES = (
     Recipe("all-blocks", share=2.0),
-    Recipe("own-and-readout", own=True),
+    Recipe("own-learned", own=Own(OWN_BLOCKS, 1.0, 0.5), share=1.5),
+    Recipe("own-held", own=Own(OWN_BLOCKS, 1.0, 1.0), held=("weight", "blur"), share=1.5),
+    Recipe("own-learned-not-blurred", own=Own(OWN_BLOCKS, 1.0, 0.0), held=("blur",)),
+    Recipe("own-and-boxes-0.1", own=Own(OWN_BLOCKS, 1.0, 0.5), placed=0.1),
     Recipe("boxes-0.1", placed=0.1),
-    Recipe("own-and-boxes-0.1", own=True, placed=0.1),
+    Recipe("own-and-patches", own=Own(OWN_BLOCKS, 1.0, 0.5), players="patches"),
     Recipe("patches", players="patches"),
+    Recipe("own-and-smooth", own=Own(OWN_BLOCKS, 1.0, 0.5), smooth=0.05, border=0.05),
     Recipe("smooth-and-border", smooth=0.05, border=0.05),
     Recipe("four-blocks", blocks=4, share=0.7),
     Recipe("few-pictures", few=512, share=0.7),
@@ -107,23 +112,13 @@ class Run(OnlineRun):
     def __init__(self, *given: Any) -> None:
         recipe, self.marked = self.setting
         self.recipe = recipe
-        network = given[0]
-        self.own = with_evidence(network, OWN_BLOCKS, readout=True) if recipe.own else None
         super().__init__(*given)
+        for name in recipe.held:
+            del self.model.strategy.factors[name]
         if recipe.players != "both":
             self.players = self.table.players[:1] if recipe.players == "patches" else self.table.players[1:]
         if recipe.few is not None:
             self.training = self.training[: recipe.few]
-
-    def evidence(self, encoded: Encoded[Tensor]) -> Tensor:
-        """The readout's, with the model's own where the recipe says so."""
-        found = super().evidence(encoded)
-        if self.own is None:
-            return found
-        own = self.own.to(found.device)
-        with torch.no_grad(), devices.mixed_precision(found.device, self.options.precision):
-            last = Encoded(encoded.features, encoded.tokens, encoded.kept[-OWN_BLOCKS:])
-            return found + own.strategy.feature_evidence(last, own.head).float()
 
     def loss(self, error: Tensor, played: Round, evidence: Tensor, generator: torch.Generator) -> Tensor:
         """The error and what the recipe adds to it."""
@@ -199,8 +194,14 @@ class Bench:
         self.device = devices.device_of(arguments.device)
         self.out: Path = arguments.out
         self.out.mkdir(parents=True, exist_ok=True)
-        self.base, self.base_weights = load_base(backbones.architecture(BASE), arguments.pack / "weights.safetensors")
+        self.base, self.base_weights = load_base(
+            backbones.architecture(arguments.base), arguments.pack / "weights.safetensors"
+        )
         self.preprocessing = dataclasses.replace(self.base.preprocessing, resize=224)
+
+    def blocks(self, recipe: Recipe) -> int:
+        """Of a recipe's readout: as many as the base has, at most."""
+        return min(recipe.blocks, len(self.base.blocks))
 
     def left(self) -> float:
         """Seconds until the run must be over."""
@@ -229,10 +230,11 @@ class Bench:
                 for part in ("tune", "test")
             ]
         before = self.left()
-        total = sum(recipe.share for recipe in RECIPES)
+        recipes = [recipe for recipe in RECIPES if recipe.name in self.arguments.recipes]
+        total = sum(recipe.share for recipe in recipes)
         judging = 0.0
-        for recipe in RECIPES:
-            seconds = self.arguments.seconds or max(5.0, (before - len(RECIPES) * 12) * recipe.share / total)
+        for recipe in recipes:
+            seconds = self.arguments.seconds or max(5.0, (before - len(recipes) * 12) * recipe.share / total)
             if self.left() < seconds + judging + 10:
                 self.tell("left out", recipe=recipe.name)
                 continue
@@ -251,7 +253,7 @@ class Bench:
         classes = ",".join(f"n{number:04d}" for number in range(1000))
         path = self.folder / "source.safetensors"
         if not path.exists():
-            import_weights(BASE, classes, self.arguments.pack / "weights.safetensors", out=path)
+            import_weights(self.arguments.base, classes, self.arguments.pack / "weights.safetensors", out=path)
         return load_model(path).network.to(self.device).freeze()
 
     def predictor(self, name: str) -> tuple[SelfExplainingViT, Preprocessing]:
@@ -260,7 +262,9 @@ class Bench:
             loaded = load_model(ROOT / "edgex" / "built_in" / "cars.safetensors")
             return loaded.network.to(self.device).freeze(), loaded.card.preprocessing
         pictures = image_folders.labelled(self.folder / name, "train")
-        backbone, _ = load_base(backbones.architecture(BASE), self.arguments.pack / "weights.safetensors")
+        backbone, _ = load_base(
+            backbones.architecture(self.arguments.base), self.arguments.pack / "weights.safetensors"
+        )
         head = new_head(len(pictures.classes), backbone.output_width)
         network = SelfExplainingViT(backbone, head, Evidence.default(backbone)).to(self.device)
         self.fine_tune(network, pictures, mirror=name not in UPRIGHT)
@@ -357,7 +361,7 @@ class Bench:
         self, recipe: Recipe, model: SelfExplainingViT, pictures: PicturesInMemory, marked: Marked, seconds: float
     ) -> Learned:
         """One readout, saved."""
-        network = with_evidence(model, recipe.blocks, readout=True)
+        network = with_evidence(model, self.blocks(recipe), readout=True, own=recipe.own)
         network.evidence = dataclasses.replace(network.evidence, scale=1.0)
         run = type("RecipeRun", (Run,), {"setting": (recipe, marked)})
         options = OnlineOptions(
@@ -371,7 +375,7 @@ class Bench:
         )  # fmt: skip
         network.to(self.device)
         assert network.readout is not None
-        before = with_evidence(model, recipe.blocks, readout=True).readout
+        before = with_evidence(model, self.blocks(recipe), readout=True).readout
         assert before is not None
         deltas = {
             name: (tensor.detach().cpu() - before.tensors()[name].detach().cpu()).contiguous()
@@ -382,6 +386,7 @@ class Bench:
         self.tell(
             "learned", recipe=dataclasses.asdict(recipe), seconds=round(time.monotonic() - begun, 1),
             asked_seconds=round(seconds, 1), pairs=pairs, pairs_a_second=round(pairs / seconds), scale=found.scale,
+            factors=found.factors,
             best_step=found.step, held_out=[round(row["held_out"], 5) for row in found.history],
             flops_a_pair=_flops_a_pair(self.base), peak=_peak(self.device),
         )  # fmt: skip
@@ -389,38 +394,44 @@ class Bench:
 
     def measure(self, recipe: Recipe, learned: Learned, alpha: float, judged: Judged) -> None:
         """A recipe's heatmaps of one predictor at one alpha."""
-        network = with_evidence(judged.network, recipe.blocks, readout=True).to(self.device)
+        own = None if recipe.own is None else dataclasses.replace(recipe.own, **learned.factors)
+        network = with_evidence(judged.network, self.blocks(recipe), readout=True, own=own).to(self.device)
         assert network.readout is not None
         tensors = network.readout.tensors()
         network.readout.load(
             {name: tensors[name].detach() + alpha * delta.to(self.device) for name, delta in learned.tensors.items()}
         )
-        own = with_evidence(judged.network, OWN_BLOCKS).to(self.device) if recipe.own else None
-        heatmaps = []
+        heatmaps, direct = [], []
         with torch.inference_mode():
             for pixels, classes in zip(judged.pixels.split(128), judged.classes.split(128), strict=True):
                 tokens = network.backbone.embed(pixels)
-                encoded = network.strategy.encode(tokens, keep=True)
-                evidence = network.strategy.evidence(encoded, network.head, classes)
-                if own is not None:
-                    evidence = evidence + own.strategy.evidence(
-                        own.strategy.encode(tokens, keep=True), own.head, classes
-                    )
+                evidence = learned.scale * network.evidence_of(tokens, classes[:, None])[1][:, 0]
                 explained = judged.network.explain(tokens, classes)
-                evidence = learned.scale * evidence
+                direct.append(evidence.unflatten(1, network.backbone.grid))
                 total = explained.heatmap.flatten(1).sum(dim=1)
                 correction = (total - evidence.sum(dim=1)) / evidence.shape[1]
                 heatmaps.append((evidence + correction[:, None]).unflatten(1, network.backbone.grid))
         found = torch.cat(heatmaps).float()
-        self.report(recipe.name, alpha, judged, found)
+        self.report(recipe.name, alpha, judged, found, direct=torch.cat(direct).float())
         if recipe.name == RECIPES[0].name:
             blurred = F.avg_pool2d(F.pad(judged.unbaked[:, None], (1, 1, 1, 1), mode="replicate"), 3, 1)[:, 0]
             both = sum(part / part.flatten(1).std(dim=1)[:, None, None] for part in (found, blurred))
             assert isinstance(both, Tensor)
             self.report(f"{recipe.name} + unbaked blurred", alpha, judged, both)
 
-    def report(self, recipe: str, alpha: float, judged: Judged, heatmaps: Tensor, halves: float | None = None) -> None:
-        """One line: how faithful and how well placed these heatmaps are."""
+    def report(
+        self,
+        recipe: str,
+        alpha: float,
+        judged: Judged,
+        heatmaps: Tensor,
+        halves: float | None = None,
+        direct: Tensor | None = None,
+    ) -> None:
+        """One line: how faithful and how well placed these heatmaps are.
+
+        direct: the evidence alone, without the correction, which only the mass of positive values depends on.
+        """
         faithful = judged.faithful if recipe == "unbaked" else self.faithful(judged, heatmaps)
         values: dict[str, Any] = {"difference": _mean(faithful)}
         if recipe != "unbaked":
@@ -433,6 +444,9 @@ class Bench:
         if judged.places is not None and judged.coverage is not None:
             maps = heatmaps.cpu().numpy()[judged.places]
             values |= {key: _mean(found) for key, found in localisation.localise(maps, judged.coverage).items()}
+            if direct is not None:
+                flat = direct.flatten(1).cpu().numpy()[judged.places]
+                values["relevance_mass_without_correction"] = _mean(localisation.relevance_mass(flat, judged.coverage))
         values["border"] = _mean(localisation.strongest_at_border(heatmaps.cpu().numpy()))
         values["positive"] = _mean((heatmaps.flatten(1) > 0).float().mean(dim=1).cpu().numpy())
         self.tell("heatmaps", recipe=recipe, alpha=alpha, pictures=judged.name, n=len(heatmaps), **values)
@@ -524,6 +538,8 @@ def _arguments() -> argparse.Namespace:
     made.add_argument("--out", type=Path, required=True, help="folder for results and readouts")
     made.add_argument("--minutes", type=float, default=8.5, help="for everything")
     made.add_argument("--seconds", type=float, help="of each recipe; default: what the minutes allow")
+    made.add_argument("--recipes", nargs="+", default=[recipe.name for recipe in RECIPES])
+    made.add_argument("--base", default=BASE, help="whose weights the pack holds")
     made.add_argument("--predictor-seconds", type=float, default=7.0)
     made.add_argument("--targets", nargs="+", default=list(TARGETS), choices=TARGETS)
     made.add_argument("--pictures", type=int, default=100, help="most pictures of each target that are measured on")

@@ -37,8 +37,9 @@ class TwoParts(ClassTokenEvidence[KeptOfBoth]):
 
         e[p, c] = readout[p, c] + weight * ((1 - blur) * own[p, c] + blur * mean of own over p and its neighbours)
 
-    Neighbours are the up to eight patches around p on the patch grid. The factors `weight` and `blur` are constants of
-    the file that were learned with the readout; the evidence's scale multiplies the sum.
+    Neighbours are the up to eight patches around p on the patch grid. `weight` and `blur` are constants of the file,
+    which were learned with the readout; the evidence's scale multiplies the sum. Learning leaves those alone that are
+    taken out of `factors`.
     """
 
     weights: Readout
@@ -47,7 +48,8 @@ class TwoParts(ClassTokenEvidence[KeptOfBoth]):
         super().__init__(readout.backbone, max(readout.blocks, own.blocks))
         self.readout, self.own = readout, own
         self.weights = readout.weights
-        self.factors = {"weight": weight, "blur": blur}
+        self.given: dict[str, float | Tensor] = {"weight": weight, "blur": blur}
+        self.factors = dict(self.given)
 
     def run_block(
         self, index: int, block: Block, tokens: Tensor, normed: Tensor, keep: bool
@@ -90,12 +92,13 @@ class TwoParts(ClassTokenEvidence[KeptOfBoth]):
 
     def _weighted(self, own: Tensor) -> Tensor:
         """The second summand of K maps [N, K, P]."""
-        weight, blur = self.factors["weight"], self.factors["blur"]
-        if isinstance(blur, float) and blur == 0:
+        factors = self.given | self.factors
+        weight, blur = factors["weight"], factors["blur"]
+        if not isinstance(blur, Tensor) and blur == 0:
             return weight * own
         maps = own.unflatten(2, self.backbone.grid)
         blurred = F.avg_pool2d(maps, 3, stride=1, padding=1, count_include_pad=False).flatten(2)
-        if isinstance(blur, float) and blur == 1:
+        if not isinstance(blur, Tensor) and blur == 1:
             return weight * blurred
         return weight * (1 - blur) * own + weight * blur * blurred
 
