@@ -174,3 +174,44 @@ def test_arguments_that_mean_nothing_are_named(
     assert raised.value.argument == argument
     assert "--" not in str(raised.value)
     assert sorted(home.rglob("*")) == before, "before anything long begins"
+
+
+@pytest.mark.parametrize("learn", ["readout", "weights"])
+def test_a_vector_is_learned_from_a_multi_label_model(home: Path, random_model: Callable[..., Any], learn: str) -> None:
+    """Its heatmaps explain logits that are not centred, and its class scores are held by a divergence of sigmoids."""
+    model, card = random_model("timm/test_vit", classes=3, activation="sigmoid", thresholds=(0.2, 0.5, 0.9))
+    save_model(home / "several.safetensors", model, card)
+    learned = workflow.learn_vector(
+        home / "several.safetensors",
+        home / "v.safetensors",
+        data=home / "pictures",
+        model_out=home / "m.safetensors",
+        learn=learn,
+        pairs=3,
+        players=25,
+        coalitions="kept",
+        **SMALL,
+    )
+    network, made = load_model(home / "m.safetensors")
+    assert learned.card.metrics["history"] and (made.head_activation, made.thresholds) == ("sigmoid", (0.2, 0.5, 0.9))
+    assert (network.readout is not None) == (learn == "readout")
+    images = torch.randn(3, 3, 160, 160, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found = network(images, torch.arange(3))
+        folded = network.inference_copy().fold_classes()(images, torch.arange(3))
+    own = found.logits.diagonal()
+    torch.testing.assert_close(found.heatmap.sum(dim=(1, 2)) + found.base, own, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(folded.heatmap, found.heatmap, atol=1e-4, rtol=1e-3)
+    if learn == "weights":
+        with pytest.raises(UsageError, match="class loss 'labels' needs a class for each picture, found the multi-lab"):
+            workflow.learn_vector(
+                home / "several.safetensors",
+                home / "w.safetensors",
+                data=home / "pictures",
+                learn=learn,
+                pairs=3,
+                players=25,
+                class_loss="labels",
+                coalitions="kept",
+                **SMALL,
+            )
