@@ -27,7 +27,8 @@ def import_weights(
     weights: Annotated[
         str | None,
         typer.Argument(
-            metavar="FILE", help="Weights: a file, its folder or hf://organisation/repository[/file][@revision]."
+            metavar="FILE",
+            help="Weights: a file, its folder, hf://organisation/repository or a file of it, perhaps @revision.",
         ),
     ] = None,
     pretrained: Annotated[

@@ -47,7 +47,9 @@ class HubFile(NamedTuple):
 
 
 def named(name: str | os.PathLike[str]) -> HubFile | None:
-    """What "hf://organisation/repository[/path][@revision]" names, path "" for the whole repository; None for a path.
+    """What "hf://organisation/repository/path@revision" names, the path "" for the whole repository; None for a path.
+
+    Path and revision may be left out.
 
     Raises UsageError for a name of another form.
     """

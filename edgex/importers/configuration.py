@@ -39,6 +39,8 @@ _TIMM_ARGUMENTS = (
     *("num_classes", "in_chans", "img_size", "global_pool", "pretrained", "checkpoint_path"),
     *("dynamic_img_size", "dynamic_img_pad", "strict_img_size"),
 )
+_TIMM_POOLINGS = {"map": "attention"}
+"""timm's names of poolings -> ours, where they differ."""
 _SIDE = schema.whole(1, schema.MAX_SIDE)
 # PIL's filters by the numbers that transformers stores.
 _FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
@@ -146,7 +148,7 @@ def read_timm(file: Source, content: Mapping[str, Any], stated: Stated) -> None:
         file,
         arch=f"timm/{_text(architecture, file, 'architecture')}" if architecture else None,
         options=options or None,
-        pooling=_text(pooling, file, "global_pool") if pooling else None,
+        pooling=_TIMM_POOLINGS.get(_text(pooling, file, "global_pool"), pooling) if pooling else None,
         classes=_names(content.get("label_names") or cfg.get("label_names"), file, "label_names"),
         mean=_channels(cfg.get("mean"), file, "mean"),
         std=_channels(cfg.get("std"), file, "std"),

@@ -71,8 +71,8 @@ def import_weights(
     arch: timm/<model> or open_clip/<model>. classes: "a,b,c", or "@FILE" with a name a line or a JSON list. Both are
         needed where no configuration states them.
     weights: a checkpoint, the folder it lies in, the output folder of transformers' Trainer, or
-        hf://organisation/repository[/file][@revision]; pretrained: a tag of the library instead, "default" is its own
-        choice. One of the two.
+        hf://organisation/repository or a file of it, with "@revision" if need be; pretrained: a tag of the library
+        instead, "default" is its own choice. One of the two.
     weights_key: which weights to take where the checkpoint holds several sets, see
         `edgex.importers.assembly.import_model`.
     template: prompts of a zero-shot head, "{}" is the class. head: file of a linear head, see

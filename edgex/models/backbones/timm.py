@@ -27,13 +27,17 @@ _POOLINGS = {"attention": "map", "token+avg": "token", "token+distillation": "to
 
 
 def describe(model: str, options: Mapping[str, Any], pooling: str | None) -> tuple[tuple[int, int], str]:
-    """The model's own image size (height, width), and the pooling given or its own."""
+    """The model's own image size (height, width), and the pooling given or its own.
+
+    timm calls the pooling of class and distillation token "token", as that of the class token alone.
+    """
     with torch.device("meta"):
         module = _create(model, options, **({"global_pool": _POOLINGS.get(pooling, pooling)} if pooling else {}))
     _check_class(module, f"timm/{model}")
     size = module.patch_embed.img_size
-    own = "token+distillation" if _is_distilled(module) else {"map": "attention"}.get(module.global_pool)
-    return (int(size[0]), int(size[1])), pooling or own or module.global_pool or "none"
+    pooling = pooling or module.global_pool or "none"
+    ours = {"map": "attention", "token": "token+distillation" if _is_distilled(module) else "token"}
+    return (int(size[0]), int(size[1])), ours.get(pooling, pooling)
 
 
 def create(architecture: Architecture) -> nn.Module:
