@@ -213,7 +213,7 @@ class Session:
     def finer(
         self, frame: Any, shifts: int = 2, explain: ExplainClass = None, color: ColorOrder = "rgb"
     ) -> ShiftedResult:
-        """As a call for one picture, with a heatmap of `shifts` times as many rows and columns.
+        """As a call for one picture, with a heatmap of `shifts` times as many cells per patch in each direction.
 
         The model looks at shifts x shifts views of what it sees of the frame, each shifted by 1/shifts of a patch, and
         the finer heatmap is their mean: shifts^2 passes for a class that is named, and up to twice as many for the

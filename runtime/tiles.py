@@ -184,7 +184,7 @@ class ShiftedResult(TiledResult):
 
     tiles: the views. They show the same thing, so the frame's logits, probabilities and base are their means.
 
-    heatmap: float32 [rows, columns], `shifts` times as many of each as the model's grid; each cell is the mean over the
+    heatmap: float32 [rows, columns], with `shifts` cells per patch in each direction; each cell is the mean over the
         views that see it. heatmap.sum() + base is about the mean of the views' scores: places at the border, which
         fewer views see, weigh as much as others.
     """
