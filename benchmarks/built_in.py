@@ -18,8 +18,10 @@ import numpy as np
 import torch
 
 from edgex.data import image_folders
-from edgex.evaluation import classification, comparison
-from edgex.evaluation.comparison import MeasuredModel, Plan
+from edgex.evaluation import classification
+from edgex.evaluation.measured import MeasuredModel, own_heatmaps
+from edgex.evaluation.plan import Plan
+from edgex.evaluation.scores import curves
 from edgex.files import zoo
 from edgex.files.model_file import load_card, load_model
 from edgex.files.vector_file import load_vector_card
@@ -88,8 +90,8 @@ def difference(path: Path, pictures: Sequence[Path]) -> np.ndarray:
     loaded.network.to(devices.device_of("auto"))
     measured = MeasuredModel(path.stem, loaded, np.empty(0))
     images = torch.from_numpy(image_folders.load_batch(pictures, loaded.card.preprocessing))
-    explanations, _ = comparison.own_heatmaps(measured, images)
-    return comparison.scores(measured, images, explanations, PLAN, measured.name)["difference:mean"]
+    explanations, _ = own_heatmaps(measured, images)
+    return curves(measured, images, explanations, PLAN, "mean", measured.name)["difference:mean"]
 
 
 def compared(before: np.ndarray, after: np.ndarray) -> dict[str, object]:

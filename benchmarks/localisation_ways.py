@@ -29,8 +29,9 @@ from targets import Setting, baked_file, bracketed, described, folder_of, parser
 
 from edgex.bench.timing import machine
 from edgex.data import image_folders
-from edgex.evaluation import comparison, localisation
+from edgex.evaluation import localisation
 from edgex.evaluation.localisation import METRICS
+from edgex.evaluation.measured import MeasuredModel, own_heatmaps
 from edgex.files import zoo
 from edgex.files.model_file import load_model
 from edgex.files.vector_file import load_vector_card
@@ -77,8 +78,8 @@ def measured(name: str, vectors: Sequence[Path], arguments: argparse.Namespace) 
         if scale is not None:
             model.evidence = dataclasses.replace(model.evidence, scale=scale)
         model.to(devices.device_of("auto")).freeze()
-        measured = comparison.MeasuredModel(file.stem, loaded, np.zeros(0))
-        return localisation.localise(comparison.own_heatmaps(measured, images)[0].heatmaps.numpy(), coverage)
+        measured = MeasuredModel(file.stem, loaded, np.zeros(0))
+        return localisation.localise(own_heatmaps(measured, images)[0].heatmaps.numpy(), coverage)
 
     unbaked = metrics(path)
     rows: dict[str, Any] = {"unbaked": {key: {"value": Estimate.of(unbaked[key]).to_dict()} for key in METRICS}}

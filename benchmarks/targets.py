@@ -24,9 +24,12 @@ from torch import Tensor
 from edgex.data import class_names, image_folders
 from edgex.data.image_folders import Pictures
 from edgex.evaluation import classification, comparison
-from edgex.evaluation.comparison import Plan, classifier_digest
 from edgex.evaluation.faithfulness import Fill
+from edgex.evaluation.measured import MeasuredModel, classifier_digest, own_heatmaps
 from edgex.evaluation.methods import parse
+from edgex.evaluation.methods.kernel_shap import KernelShap
+from edgex.evaluation.plan import Plan
+from edgex.evaluation.scores import cached_scores
 from edgex.files import zoo
 from edgex.files.model_file import load_card, load_model
 from edgex.files.tensor_file import TensorFile
@@ -35,6 +38,7 @@ from edgex.runtime.atomic_files import atomic_output
 from edgex.training import predictor
 from edgex.training.fine_tuning import TrainOptions
 from edgex.utils import devices
+from edgex.utils.json import finite
 from edgex.utils.statistics import Estimate
 from edgex.vectors.bake import add_vector
 
@@ -198,13 +202,13 @@ def own(
         correct = before[1]
     else:
         correct = classification.correct(model, pictures, card.preprocessing, title=f"accuracy of {path.stem}")
-    measured = comparison.MeasuredModel(path.stem, loaded, correct)
+    measured = MeasuredModel(path.stem, loaded, correct)
     images = torch.from_numpy(
         image_folders.load_batch(image_folders.subsample_evenly(pictures.paths, explained), card.preprocessing)
     )
-    made, _ = comparison.own_heatmaps(measured, images)
+    made, _ = own_heatmaps(measured, images)
     plan = Plan(fills=("mean",), precision=setting.precision)
-    values = comparison.cached_scores(measured, images, made, plan, path.stem, setting.work / "heatmaps")[METRIC]
+    values = cached_scores(measured, images, made, plan, path.stem, setting.work / "heatmaps")[METRIC]
     return Own(correct, values, made.heatmaps)
 
 
@@ -215,13 +219,16 @@ def against(
     rounds: Sequence[tuple[str, int]],
     fills: tuple[Fill, ...],
     setting: Setting,
+    reference: KernelShap | None = None,
 ) -> dict[str, Any]:
     """Baked beside unbaked and other methods on the pictures of a folder: accuracy, every metric, paired differences.
 
     rounds: (methods, separated by commas; pictures to explain); a round without methods is left out. Other methods
-    explain the unbaked model.
+    explain the unbaked model. reference: of Shapley values, for the first round.
     """
     rows: dict[str, Any] = {}
+    costs: dict[str, Any] = {}
+    agreement: dict[str, Any] = {}
     paired: dict[str, Any] = {}
     accuracy: dict[str, Any] = {}
     for methods, explained in (r for r in rounds if r[0]):
@@ -230,6 +237,7 @@ def against(
             methods=tuple(parse(text) for text in methods.split(",")),
             fills=fills,
             precision=setting.precision,
+            reference=None if rows else reference,
         )
         made = comparison.compare(("baked", baked), ("unbaked", unbaked), folder, plan, setting.work / "heatmaps")
         first = made.heatmaps[0]
@@ -238,10 +246,19 @@ def against(
             if row.name in rows:
                 continue
             rows[row.name] = {key: Estimate.of(values).to_dict() for key, values in row.values.items()}
+            costs[row.name] = {"passes": str(row.cost), **finite({"milliseconds": row.milliseconds})}
             if row is not first:
                 paired[row.name] = {key: e.with_interval() for key, e in made.paired(first, row).items()}
+        agreement = agreement or {name: Estimate.of(found).to_dict() for name, found in made.reliability.items()}
     change = 100 * (accuracy["baked"]["mean"] - accuracy["unbaked"]["mean"])
-    return {"accuracy": accuracy, "accuracy_change": change, "methods": rows, "baked_minus": paired}
+    return {
+        "accuracy": accuracy,
+        "accuracy_change": change,
+        "methods": rows,
+        "baked_minus": paired,
+        "costs": costs,
+        "reference_halves": agreement,
+    }
 
 
 def methods_of(found: Mapping[str, Any], key: str) -> list[str]:

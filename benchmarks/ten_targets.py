@@ -37,9 +37,15 @@ from targets import (
 
 from edgex.bench.timing import machine
 from edgex.evaluation.faithfulness import FILLS
+from edgex.evaluation.methods.kernel_shap import KernelShap
+from edgex.evaluation.plan import REFERENCE
 from edgex.files import zoo
 from edgex.files.model_file import load_card
 from edgex.files.vector_file import load_vector_card
+
+MEASURES = ("difference:mean", "difference:blur", "saco:mean", "saco:blur", "reference_correlation")
+"""What stands side by side in the report."""
+PEERS = "kernel-shap:150,kernel-shap:150@patches,grad-cam,rollout,legrad,attn-lrp,transformer-attribution,recipro-cam"
 
 
 def main() -> None:
@@ -76,11 +82,14 @@ def target(name: str, vector: Path, arguments: argparse.Namespace) -> dict[str, 
         "rounds": rounds,
         "fills": FILLS,
         "precision": arguments.precision,
+        "measures": MEASURES,
+        "reference": arguments.reference,
     }
+    reference = KernelShap(arguments.reference) if arguments.reference else None
 
     def measure() -> dict[str, Any]:
         baked = baked_file(path, vector, alpha, setting.work)
-        return against(baked, path, folder / "test", rounds, FILLS, setting)
+        return against(baked, path, folder / "test", rounds, FILLS, setting, reference)
 
     return {
         "predictor_sha256": digest,
@@ -117,10 +126,51 @@ def table(report: dict[str, Any]) -> str:
             "",
             *summary(report, "difference:blur"),
             "",
+            *measures_table(report),
+            "",
             f"Accuracy: mean change {sum(changes) / len(changes):+.2f} points, worst {min(changes):+.2f}.",
             "",
         ]
     )
+
+
+def measures_table(report: dict[str, Any]) -> list[str]:
+    """Markdown: every measure of every method, averaged over the targets that have it, with the method's costs.
+
+    Behind a mean stands on how many of the targets the method is first among those that take one pass or two.
+    """
+    targets = report["targets"].values()
+    names = methods_of(report["targets"], "methods")
+    keys = [key for key in MEASURES if any(key in t["methods"]["baked"] for t in targets)]
+    lines = [
+        "Side by side, means over targets (first of the methods of one pass, with or without a backward one):",
+        "",
+        f"| heatmap | passes | ms | {' | '.join(keys)} |",
+        "|" + "---|" * (len(keys) + 3),
+    ]
+    for name in names:
+        costs = [t["costs"][name] for t in targets if name in t.get("costs", {})]
+        timed = sorted(c["milliseconds"] for c in costs if c["milliseconds"])
+        cells = [costs[0]["passes"] if costs else "", f"{timed[len(timed) // 2]:.1f}" if timed else ""]
+        for key in keys:
+            means = [t["methods"][name][key]["mean"] for t in targets if key in t["methods"].get(name, {})]
+            first = sum(name == _first(t, key) for t in targets)
+            cells.append(f"{sum(means) / len(means):.3f} ({first})" if means else "")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    halves = [t["reference_halves"]["unbaked"]["mean"] for t in targets if t.get("reference_halves")]
+    if halves:
+        lines += ["", f"The reference's two halves agree by {sum(halves) / len(halves):.3f} on average."]
+    return lines
+
+
+def _first(target: dict[str, Any], key: str) -> str | None:
+    """The method with the largest mean of a measure among those of one forward pass."""
+    single = {
+        name: values[key]["mean"]
+        for name, values in target["methods"].items()
+        if key in values and target.get("costs", {}).get(name, {}).get("passes", "").partition(" ")[0] == "1"
+    }
+    return max(single, key=lambda name: single[name], default=None)
 
 
 def summary(report: dict[str, Any], metric: str) -> list[str]:
@@ -186,9 +236,12 @@ def _arguments() -> argparse.Namespace:
     options.add_argument("--vector", default="imagenet")
     options.add_argument("--targets", default=",".join(TARGETS))
     options.add_argument("--explained", type=int, default=50)
-    options.add_argument("--against", default="kernel-shap:150,kernel-shap:150@patches,grad-cam,rollout")
-    options.add_argument("--costly", default="kernel-shap:1000", help="Methods for fewer pictures.")
+    options.add_argument("--against", default=PEERS)
+    options.add_argument("--costly", default="kernel-shap:1000,rise:4000", help="Methods for fewer pictures.")
     options.add_argument("--costly-explained", type=int, default=20)
+    options.add_argument(
+        "--reference", type=int, default=REFERENCE.passes, help="Coalitions of the Shapley reference; 0 for none."
+    )
     return options.parse_args()
 
 

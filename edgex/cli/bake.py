@@ -38,14 +38,24 @@ def bake(
     ] = None,
     max_alpha: Annotated[float | None, typer.Option(help="With --alpha auto: largest alpha to try (2).")] = None,
     out: Annotated[Path | None, typer.Option(help="File to write; default: <target>-baked in the local zoo.")] = None,
+    check: Annotated[
+        Path | None,
+        typer.Option(
+            help="Pictures, labelled or not, to compare heatmaps on first: says in words whether the bake makes them "
+            "more faithful and keeps them on the objects. A bake that is worse is not written."
+        ),
+    ] = None,
     force: Annotated[
-        bool, typer.Option(help="Bake across bases where shapes agree; overwrite an existing --out.")
+        bool,
+        typer.Option(
+            help="Bake across bases where shapes agree; overwrite an existing --out; write what --check finds worse."
+        ),
     ] = False,
     device: Annotated[
-        str | None, typer.Option(help="With --val: where accuracy is measured, auto (the default), cpu or cuda.")
+        str | None, typer.Option(help="With --val or --check: where to measure, auto (the default), cpu or cuda.")
     ] = None,
     skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="With --val: go on without pictures that cannot be read.")
+        bool, typer.Option("--skip-bad", help="With --val or --check: go on without pictures that cannot be read.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -64,6 +74,7 @@ def bake(
         max_drop=max_drop,
         max_alpha=max_alpha,
         out=out,
+        check=check,
         force=force,
         device=device,
         skip_bad=skip_bad,

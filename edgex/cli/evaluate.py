@@ -43,8 +43,12 @@ def evaluate(
     fill: Annotated[str, typer.Option(help="What hidden patches show: mean (colour), blur, or both.")] = "mean,blur",
     steps: Annotated[int, typer.Option(help="Steps of the insertion and deletion curves.")] = 14,
     reference: Annotated[
-        str | None, typer.Option(help="Shapley reference to correlate with, for example kernel-shap:4000.")
-    ] = None,
+        str,
+        typer.Option(
+            help="Shapley reference to correlate with: kernel-shap:PASSES, none, or auto: kernel-shap:4000 on a GPU, "
+            "none on a CPU."
+        ),
+    ] = "auto",
     labels: Annotated[
         Path | None, typer.Option(help="Multi-label models: the pictures' labels, .csv or .json as for edgex train.")
     ] = None,
@@ -72,7 +76,7 @@ def evaluate(
         num_images=num_images,
         fill=fill,
         steps=steps,
-        reference=reference,
+        reference=None if reference == "none" else reference,
         labels=labels,
         sheet=sheet,
         cache_dir=cache_dir,
@@ -101,9 +105,17 @@ def _print(found: Comparison) -> None:
         keys = [f"{key}:{fill}" for key in ("insertion", "deletion", "difference")]
         title = f"faithfulness, hidden patches show the {'mean colour' if fill == 'mean' else 'blurred picture'}"
         _print_table(found, title, keys)
+    for fill in found.plan.fills:
+        shown = "mean colour" if fill == "mean" else "blurred picture"
+        title = f"SaCo, 1 at best: whether stronger groups of patches matter more when they show the {shown}"
+        _print_table(found, title, [f"saco:{fill}"])
     if "reference" in report:
         reference = report["reference"]
-        kept = ", ".join(f"{value:.2f} on {name}" for name, value in reference["reliability"].items())
+        halves = reference["split_half_correlation"]
+        kept = ", ".join(
+            f"{value:.2f} on {name}, whose halves agree by {halves[name]['mean']:.2f}"
+            for name, value in reference["reliability"].items()
+        )
         title = f"correlation with {reference['method']} (its reliability from two halves: {kept})"
         _print_table(found, title, ["reference_correlation"])
     if found.area is not None:
@@ -111,9 +123,24 @@ def _print(found: Comparison) -> None:
         _print_table(found, title, ["iou", "pointing_game", "relevance_mass"])
         title = "relevance mass of heatmaps less their means, and share of strongest patches at the border"
         _print_table(found, title, ["centred_mass", "border"])
+    _print_costs(found)
+    if (verdict := found.verdict) is not None:
+        for line in verdict.lines:
+            say(f"baked against unbaked, {line}")
     for row in found.heatmaps:
         if "sum_error" in row.values:
             say(f"{row.name}: heatmap, base and logit differ by at most {row.values['sum_error'].max():.1e}")
+
+
+def _print_costs(found: Comparison) -> None:
+    from edgex.evaluation.sheet import short_name
+
+    rows = []
+    for row in found.heatmaps:
+        took = f"{row.milliseconds:.4g}" if row.milliseconds == row.milliseconds else "not timed"
+        rows.append((short_name(row.name), str(row.cost), took))
+    columns = ("passes through the model", "milliseconds")
+    print_table("what a heatmap of one picture costs, in PyTorch here", ("heatmaps of", *columns), rows, right=columns)
 
 
 def _print_table(found: Comparison, title: str, keys: list[str]) -> None:

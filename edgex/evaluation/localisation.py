@@ -92,3 +92,27 @@ def localise(heatmaps: np.ndarray, coverage: np.ndarray) -> dict[str, np.ndarray
     flat = heatmaps.reshape(len(heatmaps), -1)
     values = [f(flat, coverage) for f in (relevance_mass, centred_mass, pointing_game, matched_iou)]
     return dict(zip(METRICS, [*values, strongest_at_border(heatmaps)], strict=True))
+
+
+def concentration(heatmaps: np.ndarray) -> np.ndarray:
+    """Share of a heatmap's excess over its mean that the strongest tenth of its patches holds, [N] in [0, 1].
+
+    heatmaps: [N, gh, gw]. 0 where all patches are the same.
+    """
+    flat = heatmaps.reshape(len(heatmaps), -1).astype(np.float64)
+    above = np.maximum(flat - flat.mean(axis=1, keepdims=True), 0)
+    strongest = np.sort(above, axis=1)[:, -max(1, flat.shape[1] // 10) :].sum(axis=1)
+    total = above.sum(axis=1)
+    return np.divide(strongest, total, out=np.zeros_like(strongest), where=total > 0)
+
+
+def measured(heatmaps: np.ndarray, marked: tuple[np.ndarray, np.ndarray] | None) -> dict[str, np.ndarray]:
+    """What is known of where heatmaps [N, gh, gw] lie, by its name. marked: what `objects` gives.
+
+    Every heatmap's concentration; of those on marked objects all METRICS; without any, every heatmap's border share.
+    """
+    values = {"concentration": concentration(heatmaps)}
+    if marked is None:
+        return values | {"border": strongest_at_border(heatmaps)}
+    places, coverage = marked
+    return values | localise(heatmaps[places], coverage)

@@ -14,13 +14,16 @@ import numpy as np
 
 from edgex.data.loading import check_workers
 from edgex.errors import UsageError
-from edgex.evaluation.comparison import Comparison, Plan, compare
+from edgex.evaluation.comparison import Comparison, compare
 from edgex.evaluation.faithfulness import FILLS
 from edgex.evaluation.methods import Method, parse
+from edgex.evaluation.methods.kernel_shap import KernelShap
+from edgex.evaluation.plan import REFERENCE, Plan
 from edgex.evaluation.sheet import comparison_sheet
 from edgex.files import zoo
 from edgex.files.model_file import LoadedModel
 from edgex.files.tensor_file import check_writable
+from edgex.utils import devices
 from edgex.utils.output import save_picture
 from edgex.utils.text import Report, silent
 
@@ -36,7 +39,7 @@ def evaluate(
     num_images: int = 50,
     fill: str | Sequence[str] = FILLS,
     steps: int = 14,
-    reference: str | None = None,
+    reference: str | None = "auto",
     labels: PathLike | None = None,
     sheet: PathLike | None = None,
     cache_dir: PathLike | None = None,
@@ -58,7 +61,8 @@ def evaluate(
         others; see `edgex.evaluation.methods`. As a list or as one text with commas.
     num_images: how many pictures' heatmaps are measured, evenly spaced over the folder.
     fill: what hidden patches show, "mean" (colour), "blur", or both. steps: of the insertion and deletion curves.
-    reference: Kernel SHAP of many passes to correlate heatmaps with, such as "kernel-shap:4000".
+    reference: Kernel SHAP of many passes to correlate heatmaps with, such as "kernel-shap:4000". "auto" takes that one
+        on a GPU and none on a CPU, where `report` says how long it would take. None for none.
     sheet: PNG file to draw pictures and heatmaps into, side by side.
     cache_dir: folder that keeps baselines' heatmaps and scores. Defaults to one below the user's own folder.
     device: "auto", "cpu", "cuda" or "cuda:<n>". precision: of masked passes, "auto", "fp32" or "bf16".
@@ -78,7 +82,7 @@ def evaluate(
         methods=tuple(_method(text, "baselines") for text in methods),
         fills=fills,  # type: ignore[arg-type]  # checked above
         steps=steps,
-        reference=_method(reference, "reference") if reference else None,  # type: ignore[arg-type]  # checked there
+        reference=_reference(reference, device),
         device=device,
         precision=precision,
         workers=workers,
@@ -90,6 +94,8 @@ def evaluate(
     say = report or silent
     table = None if labels is None else Path(labels)
     found = compare(_named(model), original, Path(data), plan, cache, labels=table, skip_bad=skip_bad, report=say)
+    if reference == "auto" and plan.reference is None:
+        say(_left_out(found))
     if sheet is not None:
         save_picture(np.asarray(comparison_sheet(found)), Path(sheet))
         say(f"wrote {os.fspath(sheet)}")
@@ -109,6 +115,22 @@ def _method(text: str, argument: str) -> Method:
     except UsageError as error:
         error.argument = argument
         raise
+
+
+def _reference(text: str | None, device: str) -> KernelShap | None:
+    if text == "auto":
+        return REFERENCE if devices.device_of(device).type == "cuda" else None
+    return _method(text, "reference") if text else None  # type: ignore[return-value]  # Plan refuses other methods.
+
+
+def _left_out(found: Comparison) -> str:
+    """What the Shapley reference would have cost."""
+    passes = REFERENCE.passes * len(found.paths)
+    minutes = passes * found.heatmaps[0].milliseconds / 60_000
+    return (
+        f"agreement with Shapley values was not measured: {REFERENCE.passes} passes for each of {len(found.paths)} "
+        f"pictures take about {max(1, round(minutes))} minutes here; ask for reference {REFERENCE}"
+    )
 
 
 def _listed(given: str | Sequence[str]) -> tuple[str, ...]:

@@ -7,22 +7,26 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from edgex.data.multi_label import AnyPictures, for_model
 from edgex.data.readable import ReadCheck
 from edgex.errors import ArtefactError, UsageError
+from edgex.evaluation.verdict import Verdict, check_bake, enforce, word_of
 from edgex.files import home, zoo
 from edgex.files.model_file import ModelCard, load_card
 from edgex.files.vector_file import VectorCard, load_vector_card
 from edgex.runtime.activations import ACTIVATIONS
 from edgex.runtime.file_names import check_name
 from edgex.utils.output import refuse_to_overwrite
+from edgex.utils.statistics import Estimate
 from edgex.utils.text import Report, silent
+from edgex.vectors import bake as addition
 from edgex.vectors.alpha import accuracies, choose
-from edgex.vectors.bake import add_vector, check
+from edgex.vectors.bake import add_vector
 from edgex.vectors.transfer import records_of, warnings_for
 
 PathLike = str | os.PathLike[str]
@@ -37,6 +41,8 @@ class BakeResult:
     alpha: the factor of this bake; `card.alpha` also counts earlier ones. target, vector: the names of both. curve:
     (alpha, value in [0, 1]) of every alpha that was measured, on `pictures` pictures: top-1 accuracy, or the mean
     average precision of a multi-label model. warnings: one line for each measured failure of the vector on this target.
+    verdict: what the bake did to the heatmaps of the pictures it was checked on, None where it was not. gains: where a
+    readout's alpha was chosen by heatmaps, each other alpha's gain in insertion - deletion over the recommended one.
     """
 
     path: Path
@@ -46,11 +52,14 @@ class BakeResult:
     alpha: float
     curve: tuple[tuple[float, float], ...] = ()
     pictures: int = 0
+    gains: tuple[tuple[float, Estimate], ...] = ()
     warnings: tuple[str, ...] = ()
+    verdict: Verdict | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
-        return {
+        checked = {} if self.verdict is None else {"check": self.verdict.to_dict()}
+        return checked | {
             "path": str(self.path),
             "alpha": self.alpha,
             "metrics": self.card.metrics,
@@ -69,6 +78,7 @@ def bake(
     max_drop: float | None = None,
     max_alpha: float | None = None,
     out: PathLike | None = None,
+    check: PathLike | None = None,
     force: bool = False,
     device: str | None = None,
     skip_bad: bool = False,
@@ -78,26 +88,31 @@ def bake(
 
     target, vector: files or names of the zoo.
     alpha: factor on the vector. Defaults to the one that the vector recommends. "auto" takes the largest that costs
-        at most `max_drop` percentage points of accuracy on `val`; see `edgex.vectors.alpha.choose`.
+        at most `max_drop` percentage points of accuracy on `val`; of a vector with a readout, which costs none, the
+        one whose heatmaps are the most faithful there. See `edgex.vectors.alpha.choose`.
     val: folder of labelled pictures in class folders, for "auto"; with another alpha, the accuracy is recorded.
     labels: of a multi-label target, the file of the labels of `val` (.csv or .json, see `edgex.data.label_tables`);
         what is measured then is the mean average precision.
     max_drop: for "auto". Defaults to 0.5 points. max_alpha: for "auto", the largest to try. Defaults to 2.
     out: file to write. Defaults to <target>-baked in the local zoo, where it replaces an earlier bake.
-    force: add the vector across different bases where shapes agree, and replace an existing `out`.
-    device: where accuracy is measured: "auto" (the default), "cpu", "cuda" or "cuda:<n>". skip_bad: with `val`, go on
-        without the pictures that cannot be read.
+    check: folder of pictures, labelled or not, on which heatmaps are compared with the target's before anything is
+        written; see `edgex.evaluation.verdict`.
+    force: add the vector across different bases where shapes agree, replace an existing `out`, and write a bake that
+        `check` finds worse.
+    device: where pictures are measured: "auto" (the default), "cpu", "cuda" or "cuda:<n>". skip_bad: with `val` or
+        `check`, go on without the pictures that cannot be read.
     report: called with each warning and with the accuracies, as lines for people.
 
     Raises UsageError for contradicting arguments, MismatchError where the two do not fit together, ArtefactError for
-    damaged files, DataError for an unusable folder and for pictures that cannot be read.
+    damaged files, DataError for an unusable folder and for pictures that cannot be read, VerdictError for a bake that
+    `check` finds worse; then nothing is written.
     """
     refuse_to_overwrite(out, force=force)
-    _check_arguments(alpha, val, labels, max_drop, max_alpha, device, skip_bad)
+    _check_arguments(alpha, val, labels, max_drop, max_alpha, _given_for_pictures(device, skip_bad), val or check)
     say = report or silent
     target_path, vector_path = zoo.resolve(os.fspath(target), "model"), zoo.resolve(os.fspath(vector), "vector")
     tau, _ = load_vector_card(vector_path)
-    check(target_path, vector_path, force=force)
+    addition.check(target_path, vector_path, force=force)
     before, _ = load_card(target_path)
     if before.alpha is not None and out is None:
         raise UsageError(f"{target_path} was baked already: name a file to add another vector into", argument="out")
@@ -122,15 +137,42 @@ def bake(
             f"{measure.replace(' ', '_')}_curve": curve,
             "n": result.pictures,
             "max_drop_points": allowed if alpha == "auto" else None,
+            **({"heatmap_gains": [[a, gain.with_interval()] for a, gain in result.gains]} if result.gains else {}),
         }
     elif alpha is not None:
         result = dataclasses.replace(result, alpha=float(alpha))
+    if check is not None:
+        verdict = _checked(target_path, vector_path, result.alpha, Path(check), force, device, skip_bad, say)
+        result = dataclasses.replace(result, verdict=verdict)
+        metrics["check"] = verdict.to_dict()
     card, sha256 = add_vector(target_path, vector_path, path, alpha=result.alpha, force=force, metrics=metrics)
     try:
         home.record_bake(path, sha256)
     except ArtefactError as error:
         say(f"warning: exporting needs this model's name, since the bake was not recorded: {error}")
     return dataclasses.replace(result, card=card)
+
+
+def _checked(
+    target: Path,
+    vector: Path,
+    alpha: float,
+    folder: Path,
+    force: bool,
+    device: str | None,
+    skip_bad: bool,
+    say: Report,
+) -> Verdict:
+    """The verdict on heatmaps of these pictures, said in words; VerdictError where the bake is worse and not forced."""
+    with tempfile.TemporaryDirectory(prefix="edgex-") as scratch:
+        baked = Path(scratch) / "baked.safetensors"
+        add_vector(target, vector, baked, alpha=alpha, force=force)
+        cache = zoo.home() / "cache" / "heatmaps"
+        verdict = check_bake(baked, target, folder, cache, device=device or "auto", skip_bad=skip_bad, report=say)
+    for line in verdict.lines:
+        say(line)
+    enforce(verdict, force=force)
+    return verdict
 
 
 def _zoo_path(target: ModelCard) -> Path:
@@ -144,9 +186,10 @@ def _check_arguments(
     labels: PathLike | None,
     max_drop: float | None,
     max_alpha: float | None,
-    device: str | None,
-    skip_bad: bool,
+    for_pictures: Sequence[str],
+    measured: PathLike | None,
 ) -> None:
+    """for_pictures: arguments that mean something where pictures are `measured` alone."""
     if isinstance(alpha, str) and alpha != "auto":
         raise UsageError(f"expected a number or 'auto', found '{alpha}'", argument="alpha")
     if alpha == "auto" and val is None:
@@ -157,10 +200,15 @@ def _check_arguments(
                 raise UsageError(f"{name} is for alpha 'auto': set that, or leave {name} out", argument=name)
     if val is None and labels is not None:
         raise UsageError("labels are of labelled pictures: name val, or leave labels out", argument="labels")
-    if val is None and device is not None:
-        raise UsageError("device is where accuracy is measured: name val, or leave device out", argument="device")
-    if val is None and skip_bad:
-        raise UsageError("skip_bad is for labelled pictures: name val, or leave skip_bad out", argument="skip_bad")
+    if measured is None:
+        for name in for_pictures:
+            raise UsageError(
+                f"{name} is for pictures that are measured: name val or check, or leave {name} out", argument=name
+            )
+
+
+def _given_for_pictures(device: str | None, skip_bad: bool) -> list[str]:
+    return [name for name, given in (("device", device is not None), ("skip_bad", skip_bad)) if given]
 
 
 def _measured(
@@ -175,13 +223,14 @@ def _measured(
     device: str,
 ) -> BakeResult:
     """The result with its alpha and with the accuracies on the labelled pictures."""
+    gains: tuple[tuple[float, Estimate], ...] = ()
     if alpha == "auto":
         choice = choose(target, vector, pictures, max_drop=max_drop, max_alpha=max_alpha, device=device)
-        factor, curve = choice.alpha, choice.curve
+        factor, curve, gains = choice.alpha, choice.curve, choice.gains
     else:
         factor = tau.alpha if alpha is None else float(alpha)
         curve = accuracies(target, vector, pictures, sorted({0.0, factor}), device=device)
-    return dataclasses.replace(result, alpha=factor, curve=curve, pictures=len(pictures))
+    return dataclasses.replace(result, alpha=factor, curve=curve, pictures=len(pictures), gains=gains)
 
 
 def _report_curve(result: BakeResult, measure: str, val: Path, say: Callable[[str], None]) -> None:
@@ -190,3 +239,11 @@ def _report_curve(result: BakeResult, measure: str, val: Path, say: Callable[[st
     for alpha, accuracy in result.curve:
         mark = " <- chosen" if alpha == result.alpha else ""
         say(f"  alpha {alpha:<5g} {100 * accuracy:6.2f}%  ({100 * (accuracy - start):+.2f} points){mark}")
+    if result.gains:
+        say("class scores are the same at every alpha; faithfulness of heatmaps against the recommended alpha:")
+        for alpha, gain in result.gains:
+            low, high = gain.interval
+            mark = " <- chosen" if alpha == result.alpha else ""
+            say(f"  alpha {alpha:<5g} {word_of(gain)}, {gain.mean:+.4f} [{low:+.4f}, {high:+.4f}]{mark}")
+        if all(alpha != result.alpha for alpha, _ in result.gains):
+            say(f"nothing to choose: no other alpha's heatmaps are measurably more faithful than {result.alpha:g}'s")

@@ -12,12 +12,15 @@ import pytest
 import torch
 
 from edgex.errors import UsageError
-from edgex.evaluation import comparison, localisation
-from edgex.evaluation.comparison import ON_ORIGINAL, Comparison, Plan
+from edgex.evaluation import comparison, localisation, scores
+from edgex.evaluation.comparison import ON_ORIGINAL, Comparison
 from edgex.evaluation.explanations import cached_heatmaps
 from edgex.evaluation.faithfulness import faithfulness
+from edgex.evaluation.measured import MeasuredModel, own_heatmaps
 from edgex.evaluation.methods import parse
 from edgex.evaluation.methods.kernel_shap import KernelShap
+from edgex.evaluation.plan import Plan
+from edgex.evaluation.reference import correlation, spearman_brown
 from edgex.files.model_file import ModelCard, load_model, save_model
 from edgex.models.self_explaining import Head, SelfExplainingViT, normalise
 from edgex.training.vector_training import with_evidence
@@ -122,7 +125,7 @@ def test_a_readout_is_measured_once_and_nothing_twice(
     assert [row.name for row in first.heatmaps] == ["read", "original", "rollout"]
     assert (first.models[0].correct == first.models[1].correct).all()
     assert not np.array_equal(first.heatmaps[0].values["difference:mean"], first.heatmaps[1].values["difference:mean"])
-    monkeypatch.setattr(comparison, "scores", None)
+    monkeypatch.setattr(scores, "_MEASURES", {"scores": None, "saco": None})
     again = compared()
     for row, other in zip(first.heatmaps, again.heatmaps, strict=True):
         assert all(np.array_equal(values, other.values[key]) for key, values in row.values.items())
@@ -150,9 +153,7 @@ def test_the_reference_states_its_budget_and_its_own_reliability(found: Comparis
     reference = found.to_dict()["reference"]
     assert reference["method"] == "kernel-shap:40@5"
     halves = found.reliability["original"]
-    assert math.isclose(
-        reference["reliability"]["original"], comparison.spearman_brown(float(halves.mean())), rel_tol=1e-6
-    )
+    assert math.isclose(reference["reliability"]["original"], spearman_brown(float(halves.mean())), rel_tol=1e-6)
     assert -1 <= reference["split_half_correlation"]["baked"]["mean"] <= 1
     for row in found.heatmaps:
         assert np.abs(row.values["reference_correlation"]).max() <= 1 + 1e-9
@@ -161,11 +162,11 @@ def test_the_reference_states_its_budget_and_its_own_reliability(found: Comparis
 def test_correlation_is_pearsons_over_players() -> None:
     generator = torch.Generator().manual_seed(0)
     heatmaps, others = torch.randn(3, 4, 4, generator=generator), torch.randn(3, 4, 4, generator=generator)
-    found = comparison.correlation(heatmaps, others, parse("kernel-shap:10@2"))
+    found = correlation(heatmaps, others, parse("kernel-shap:10@2"))
     for a, b, value in zip(heatmaps.numpy(), others.numpy(), found, strict=True):
         blocks = [m.reshape(2, 2, 2, 2).sum(axis=(1, 3)).ravel() for m in (a, b)]
         assert math.isclose(value, np.corrcoef(*blocks)[0, 1], abs_tol=1e-6)
-    assert comparison.correlation(torch.ones(1, 4, 4), others[:1], parse("kernel-shap:10@2"))[0] == 0
+    assert correlation(torch.ones(1, 4, 4), others[:1], parse("kernel-shap:10@2"))[0] == 0
 
 
 def test_spearman_brown_is_the_correlation_of_a_doubled_test() -> None:
@@ -175,8 +176,8 @@ def test_spearman_brown_is_the_correlation_of_a_doubled_test() -> None:
     readings = truth + generator.normal(size=(4, 200_000))
     half = np.corrcoef(readings[0], readings[1])[0, 1]
     whole = np.corrcoef(readings[0] + readings[1], readings[2] + readings[3])[0, 1]
-    assert math.isclose(comparison.spearman_brown(half), whole, abs_tol=0.01)
-    assert math.isnan(comparison.spearman_brown(-1.0))
+    assert math.isclose(spearman_brown(half), whole, abs_tol=0.01)
+    assert math.isnan(spearman_brown(-1.0))
 
 
 def test_alone_the_methods_explain_the_model_itself(made: Made, tmp_path: Path) -> None:
@@ -254,9 +255,9 @@ def test_own_heatmaps_report_a_sum_that_is_off(made: Made) -> None:
 
     head = Head(made.model.head.weight.detach(), None, kind="linear")
     tampered = Tampered(made.model.backbone, head, made.model.evidence).freeze()
-    measured = comparison.MeasuredModel(
+    measured = MeasuredModel(
         "tampered", dataclasses.replace(load_model(made.baked), network=tampered), np.ones(1, dtype=bool)
     )
     images = torch.zeros(2, 160, 160, 3, dtype=torch.uint8)
-    _, errors = comparison.own_heatmaps(measured, images)
+    _, errors = own_heatmaps(measured, images)
     assert np.allclose(errors, 0.5, atol=1e-3)

@@ -50,7 +50,7 @@ def test_methods_are_read_and_written(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("shap", "or rollout, found 'shap'"),
+        ("shap", "or transformer-attribution, found 'shap'"),
         ("kernel-shap", "expected a method .*kernel-shap:PASSES"),
         ("kernel-shap:-5", "expected a method .*kernel-shap:PASSES"),
         ("kernel-shap:150@many", "expected a method .*kernel-shap:PASSES"),
