@@ -23,6 +23,14 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_clips(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Adds small CLIP models ("open_clip/tiny-token" and others) to open_clip's own list."""
+    from tiny_clips import add_tiny_clips
+
+    add_tiny_clips(tmp_path_factory.mktemp("open_clip"))
+
+
+@pytest.fixture(scope="session")
 def random_model() -> Callable[..., Any]:
     """`random_model(name, classes=5, seed=0, image_size=None, pooling=None, ...)`: see `_random_model`."""
     return _random_model

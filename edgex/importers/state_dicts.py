@@ -32,12 +32,19 @@ _OPEN_CLIP_TEXT = re.compile(
     r"(logit_scale|logit_bias)$"
     r"|(text\.|transformer\.|token_embedding\.weight|positional_embedding|ln_final\.|text_projection)"
 )
+_OPEN_CLIP_UNREAD = "text_decoder."
+"""CoCa's writer of captions."""
+_TRUNKS = ("visual.trunk.", "trunk.")
+"""What open_clip puts before the names of a model of timm."""
 _TIMM_HEAD = ("head.weight", "head.bias")
 
 # A tensor that every image tower of a library has, under its usual name first.
 _MARKS: dict[Library, tuple[str, ...]] = {
     "timm": ("patch_embed.proj.weight",),
-    "open_clip": ("visual.conv1.weight", "class_embedding"),  # ResNets, too, have a conv1
+    "open_clip": (
+        *("visual.conv1.weight", "class_embedding"),  # ResNets, too, have a conv1
+        *(f"{prefix}patch_embed.proj.weight" for prefix in _TRUNKS),
+    ),
     "transformers": tuple(
         f"{base}{mark}"
         for family in registry.families().values()
@@ -75,6 +82,8 @@ def sort_tensors(tensors: Mapping[str, Tensor], architecture: Architecture, *, s
         name: tensor for name, tensor in tensors.items() if not _LEFTOVERS.fullmatch(name) and not _is_count(tensor)
     }
     check_weights(tensors, source)
+    if architecture.family == "timm":
+        tensors = _without_clip(tensors)
     library = _recognise(tensors, architecture, source)
     if library == "timm":
         return _sort_timm(tensors)
@@ -129,13 +138,23 @@ def _one_head(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     return others | {"head.weight": torch.cat(weight, dim=1) / 2, "head.bias": (bias[0] + bias[1]) / 2}
 
 
+def _without_clip(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """timm's own part of a CLIP model whose image tower is one of timm's."""
+    for prefix in _TRUNKS:
+        if f"{prefix}patch_embed.proj.weight" in tensors:
+            return {name.removeprefix(prefix): tensors[name] for name in tensors if name.startswith(prefix)}
+    return tensors
+
+
 def _sort_open_clip(tensors: Mapping[str, Tensor]) -> StateDict:
-    if "visual.conv1.weight" not in tensors:
+    if not any(name.startswith("visual.") for name in tensors):
         # The image tower alone, saved without the name of its place in CLIP.
         return StateDict("open_clip", dict(tensors), {}, {})
     image: dict[str, Tensor] = {}
     text: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
+        if name.startswith(_OPEN_CLIP_UNREAD):
+            continue
         if _OPEN_CLIP_TEXT.match(name):
             text[name.removeprefix("text.")] = tensor
         else:

@@ -35,7 +35,7 @@ _WRAPPERS = re.compile(rf"^(?:module\.|{_INNER})+|(?<=\.){_INNER}")
 _BASES = "|".join({re.escape(base) for family in registry.families().values() for base in family.names.bases})
 _TOWER = re.compile(
     r"(?P<prefix>(?:.*?\.)??)"
-    r"(?:patch_embed\.proj\.weight|(?P<clip>visual\.)?conv1\.weight"
+    r"(?:(?:(?:visual\.)?trunk\.)?patch_embed\.proj\.weight|(?P<clip>visual\.)?conv1\.weight"
     rf"|(?:{_BASES})?embeddings\.patch_embeddings?(?:\.projection)?\.weight)"
 )
 """The patch embedding of an image tower of timm, open_clip or transformers, and what stands before it."""

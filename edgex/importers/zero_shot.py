@@ -29,7 +29,7 @@ def zero_shot_head(
     *,
     source: str,
 ) -> Head:
-    """A cosine head [C, output_width] with CLIP's own scale, exp(logit_scale).
+    """A cosine head [C, output_width] with CLIP's own scale, exp(logit_scale), and SigLIP's bias, of all classes alike.
 
     architecture: "open_clip/<model>", whose text tower reads the prompts. text: its tensors under open_clip's
     names, with "logit_scale". templates: prompts with "{}" where the class name goes, as it is written; the
@@ -48,9 +48,10 @@ def zero_shot_head(
         raise MismatchError(f"{source}: missing tensor 'logit_scale' that a zero-shot head needs")
     check_tensors(text, source=source)
     tower = _TextTower(architecture)
-    tower.load({name: tensor for name, tensor in text.items() if name != "logit_scale"}, source)
+    tower.load({name: tensor for name, tensor in text.items() if name not in ("logit_scale", "logit_bias")}, source)
     weight = build_zero_shot_classifier(tower, _tokenizer(architecture), list(classes), list(templates))
-    return Head(weight.T.contiguous(), None, kind="cosine", scale=text["logit_scale"].exp().item())
+    bias = text["logit_bias"].expand(len(classes)).clone() if "logit_bias" in text else None
+    return Head(weight.T.contiguous(), bias, kind="cosine", scale=text["logit_scale"].exp().item())
 
 
 class _TextTower(nn.Module):
@@ -62,7 +63,7 @@ class _TextTower(nn.Module):
 
         super().__init__()
         config = get_model_config(architecture.model)
-        text = CLIPTextCfg(**config["text_cfg"])
+        text = CLIPTextCfg(**{**config["text_cfg"], "output_tokens": False})
         if text.hf_model_name:
             raise UnsupportedError(
                 f"{architecture.name} reads text with {text.hf_model_name}, which open_clip does not hold: "

@@ -137,6 +137,7 @@ class Parts:
     output_width: int
     preprocessing: Preprocessing
     attention_pool: AttentionPool | None = None
+    projection_bias: Callable[[], Tensor | None] = lambda: None
 
 
 Adapter = Callable[[nn.Module, Architecture], Parts]
@@ -191,6 +192,7 @@ class Backbone(nn.Module):
         self.__dict__["norm"] = parts.norm
         self._assemble = parts.assemble
         self._projection = parts.projection
+        self._projection_bias = parts.projection_bias
         self._adapter = adapter
         patch = parts.patch_projection.kernel_size
         self.grid = (architecture.image_size[0] // patch[0], architecture.image_size[1] // patch[1])
@@ -229,8 +231,14 @@ class Backbone(nn.Module):
 
     def project(self, features: Tensor) -> Tensor:
         """Normed features [..., D] -> what the head reads [..., D']."""
+        bias = self._projection_bias()
+        projected = self.project_share(features)
+        return projected if bias is None else projected + bias
+
+    def project_share(self, share: Tensor) -> Tensor:
+        """A share of normed features [..., D] -> its share of what the head reads [..., D'], without the bias."""
         projection = self.projection
-        return features if projection is None else features @ projection
+        return share if projection is None else share @ projection
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Backbone:
         """A backbone of its own. The parts refer to the library's module, so those of the copy are taken anew."""

@@ -24,6 +24,8 @@ from edgex.utils.text import nearest
 
 _POOLINGS = {"attention": "map", "token+avg": "token", "token+distillation": "token"}
 """Our names of poolings -> timm's, where they differ. The features beside the class token are taken here."""
+OWN_NAMES = {"map": "attention"}
+"""timm's names of poolings -> ours, where they differ."""
 
 
 def describe(model: str, options: Mapping[str, Any], pooling: str | None) -> tuple[tuple[int, int], str]:
@@ -33,16 +35,15 @@ def describe(model: str, options: Mapping[str, Any], pooling: str | None) -> tup
     """
     with torch.device("meta"):
         module = _create(model, options, **({"global_pool": _POOLINGS.get(pooling, pooling)} if pooling else {}))
-    _check_class(module, f"timm/{model}")
+    check_class(module, f"timm/{model}")
     size = module.patch_embed.img_size
     pooling = pooling or module.global_pool or "none"
-    ours = {"map": "attention", "token": "token+distillation" if _is_distilled(module) else "token"}
+    ours = {**OWN_NAMES, "token": "token+distillation" if _is_distilled(module) else "token"}
     return (int(size[0]), int(size[1])), ours.get(pooling, pooling)
 
 
 def create(architecture: Architecture) -> nn.Module:
     """timm's module without a head."""
-    name = architecture.name
     module = _create(
         architecture.model,
         architecture.options,
@@ -50,14 +51,20 @@ def create(architecture: Architecture) -> nn.Module:
         global_pool=_timm_pooling(architecture),
         dynamic_img_size=False,
     )
-    _check_class(module, name)
+    check(module, architecture)
+    return module
+
+
+def check(module: Any, architecture: Architecture) -> None:
+    """Computes the tensors that no file holds; UnsupportedError for a module that cannot be explained."""
+    name = architecture.name
+    check_class(module, name)
     if _is_distilled(module) != (architecture.pooling == "token+distillation"):
         tokens = "a class and a distillation token" if _is_distilled(module) else "no distillation token"
         raise UnsupportedError(f"{name} has {tokens}, which does not go with {architecture.pooling} pooling")
     if getattr(module, "pool_include_prefix", False) and architecture.pooling == "avg":
         raise UnsupportedError(f"{name} averages its class token in with the patches, which has no heatmap")
     _fill_constants(module)
-    return module
 
 
 def arguments(architecture: Architecture) -> dict[str, Any]:
@@ -111,11 +118,15 @@ def _layout(module: Any) -> Any:
     return layouts.get(type(module))
 
 
-def _check_class(module: Any, name: str) -> None:
+def check_class(module: Any, name: str) -> None:
+    """UnsupportedError for a module of another class than those that can be explained."""
     if _layout(module) is None:
         raise UnsupportedError(
             f"{name} is a {type(module).__name__}: edgex explains timm's VisionTransformer, Eva and Beit models"
         )
+    if not isinstance(getattr(module.patch_embed, "proj", None), nn.Conv2d):
+        kind = type(module.patch_embed).__name__
+        raise UnsupportedError(f"{name} makes its patch tokens with a {kind}: expected one convolution (PatchEmbed)")
 
 
 def _fill_constants(module: nn.Module) -> None:

@@ -45,7 +45,7 @@ class ClassTokenEvidence(EvidenceStrategy[Kept, Tensor]):
         backbone = self.backbone
         centred = written - written.mean(dim=-1, keepdim=True)
         slope = self.norm_slope(encoded.tokens) * head.slope(encoded.features)
-        return backbone.project(centred * backbone.norm.weight * slope[:, None]).mT
+        return backbone.project_share(centred * backbone.norm.weight * slope[:, None]).mT
 
     def read(self, tokens: Tensor, pooled: Tensor) -> Tensor:  # noqa: ARG002
         """The class token alone."""

@@ -56,6 +56,43 @@ class TestOpenClip:
             expected = module.logit_scale.exp() * module.encode_image(images, normalize=True) @ weight
             assert_same_logits(model, images, expected, record_property)
 
+    @pytest.mark.parametrize("name", ["tiny-coca", "tiny-map", "tiny-timm-head", "tiny-timm-linear"])
+    def test_logits_of_other_towers_equal_open_clips(
+        self, name: str, tmp_path: Path, record_property: Callable[[str, Any], None]
+    ) -> None:
+        """CoCa's pooling with attention, and models of timm; SigLIP's logits have a bias, of all classes alike."""
+        import open_clip
+
+        module = shaken(open_clip.create_model(name))
+        file = saved(tmp_path / "clip.safetensors", module.state_dict())
+        model, card = import_model(file, architecture(f"open_clip/{name}"), CLASSES, name="mine")
+        tokenizer = open_clip.get_tokenizer(name)
+        weight = open_clip.build_zero_shot_classifier(module, tokenizer, CLASSES, ["a photo of a {}."])
+        images = pictures(card.architecture.image_size[0])
+        with torch.no_grad():
+            expected = module.logit_scale.exp() * module.encode_image(images, normalize=True) @ weight
+            if module.logit_bias is not None:
+                expected = expected + module.logit_bias
+            assert_same_logits(model, images, expected, record_property)
+
+    def test_the_image_tower_of_timm_alone(self, tmp_path: Path) -> None:
+        """Saved without CLIP's names, inside of them for an architecture of timm, and in a wrapper."""
+        import open_clip
+
+        module = shaken(open_clip.create_model("tiny-map"))
+        head = saved(tmp_path / "head.safetensors", {"weight": torch.randn(len(CLASSES), 96)})
+        siglip, own = architecture("open_clip/tiny-map"), architecture("timm/test_vit3")
+        files = {
+            "tower": (module.visual.state_dict(), siglip),
+            "whole": (module.state_dict(), own),
+            "wrapped": ({f"model.{name}": tensor for name, tensor in module.state_dict().items()}, siglip),
+        }
+        images, found = pictures(160), []
+        for name, (tensors, wanted) in files.items():
+            file = saved(tmp_path / f"{name}.safetensors", tensors)
+            found.append(import_model(file, wanted, CLASSES, name="mine", head=head)[0](images).logits)
+        assert all(torch.equal(logits, found[0]) for logits in found[1:])
+
     def test_a_published_configuration(self, tmp_path: Path, record_property: Callable[[str, Any], None]) -> None:
         import open_clip
 
@@ -100,7 +137,6 @@ class TestOpenClip:
             "missing tensor 'logit_scale'": {n: t for n, t in weights.items() if n != "logit_scale"},
             "missing tensor 'ln_final.bias'": {n: t for n, t in weights.items() if n != "ln_final.bias"},
             "missing tensor 'proj'": {n: t for n, t in weights.items() if n != "visual.proj"},
-            "extra tensor 'logit_bias'": {**weights, "logit_bias": torch.zeros(())},
             "extra tensor 'surplus'": {**weights, "surplus": torch.zeros(1)},
             "'ln_final.bias' holds NaN": {**weights, "ln_final.bias": torch.full((64,), math.nan)},
         }

@@ -27,6 +27,8 @@ MODELS = [
     ("open_clip/tiny-quickgelu", None),
     ("open_clip/tiny-layerscale", None),
     ("open_clip/tiny-avg", None),
+    ("open_clip/tiny-coca", None),
+    ("open_clip/tiny-map", None),
     ("open_clip/tiny-avg-norm-first", None),
 ]
 
@@ -44,9 +46,9 @@ def images_for(backbone: Backbone, count: int = 2) -> torch.Tensor:
 
 @torch.no_grad()
 def test_embedding_equals_the_librarys(backbone: Backbone) -> None:
-    module: Any = backbone.module
+    module: Any = getattr(backbone.module, "trunk", backbone.module)
     images = images_for(backbone)
-    if backbone.architecture.family == "timm":
+    if hasattr(module, "_pos_embed"):  # timm's
         expected = module.norm_pre(module._pos_embed(module.patch_embed(images)))
     else:
         expected = _open_clip_tokens(module, images)
@@ -77,10 +79,15 @@ def test_tensor_names_are_the_librarys(backbone: Backbone) -> None:
 
 
 def test_grid_and_width(backbone: Backbone) -> None:
+    import open_clip
+
     rows, columns = backbone.grid
     assert rows * columns == backbone.patches
     assert rows * backbone.patch_projection.kernel_size[0] == backbone.architecture.image_size[0]
-    expected = 32 if backbone.architecture.family == "open_clip" else backbone.width * len(backbone.pooling.split("+"))
+    if backbone.architecture.family == "open_clip":
+        expected = open_clip.get_model_config(backbone.architecture.model)["embed_dim"]
+    else:
+        expected = backbone.width * len(backbone.pooling.split("+"))
     assert backbone.output_width == expected
     assert backbone.preprocessing.image_size == backbone.architecture.image_size
 
@@ -140,6 +147,8 @@ def test_preprocessing_is_the_librarys() -> None:
     clip = build(architecture("open_clip/ViT-B-32")).preprocessing
     assert (clip.resize, clip.interpolation) == (224, "bicubic")
     assert clip.mean == pytest.approx((0.48145466, 0.4578275, 0.40821073))
+    siglip = build(architecture("open_clip/ViT-B-16-SigLIP")).preprocessing
+    assert (siglip.fit, siglip.resize, siglip.mean, siglip.std) == ("squash", (224, 224), (0.5,) * 3, (0.5,) * 3)
 
 
 @pytest.mark.parametrize(
@@ -156,10 +165,10 @@ def test_preprocessing_is_the_librarys() -> None:
             "timm/vit_pwee_patch16_reg1_gap_256",
             "has ParallelScalingBlock blocks: expected pre-norm attention",
         ),
-        ("open_clip/RN50", "has no CLIP VisionTransformer image tower"),
-        ("open_clip/ViT-B-16-SigLIP", "has no CLIP VisionTransformer image tower"),
-        ("open_clip/convnext_base", "has no CLIP VisionTransformer image tower"),
-        ("open_clip/coca_ViT-B-32", "pools with 'attention': expected a pooling of 'token' or 'avg'"),
+        ("open_clip/RN50", "has no VisionTransformer image tower"),
+        ("open_clip/convnext_base", "is a ConvNeXt: edgex explains timm's"),
+        ("open_clip/MobileCLIP-B", "makes its patch tokens with a HybridEmbed"),
+        ("open_clip/ViTamin-S", "makes its patch tokens with a HybridEmbed"),
     ],
 )
 def test_models_that_cannot_be_explained_are_refused(name: str, message: str) -> None:
@@ -180,7 +189,7 @@ def test_poolings_that_cannot_be_explained_are_refused() -> None:
         architecture("timm/test_vit", pooling="max")
     with pytest.raises(UnsupportedError, match="test_vit2 has no token pooling"):
         build(architecture("timm/test_vit2", pooling="token"))
-    with pytest.raises(UnsupportedError, match="coca_ViT-B-32 pools with attention"):
+    with pytest.raises(UnsupportedError, match="coca_ViT-B-32 has no token pooling, but attention"):
         build(Architecture("open_clip/coca_ViT-B-32", (224, 224), "token"))
 
 

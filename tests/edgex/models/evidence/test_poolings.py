@@ -14,6 +14,8 @@ from edgex.errors import UnsupportedError
 from edgex.models.backbones import Architecture, architecture, build
 from edgex.models.self_explaining import Evidence, SelfExplainingViT
 
+pytestmark = pytest.mark.usefixtures("tiny_clips")
+
 SMALL = {"depth": 3, "embed_dim": 64, "num_heads": 2, "patch_size": 16}
 ATTENTION = [
     (
@@ -24,6 +26,11 @@ ATTENTION = [
     ("timm/vit_base_patch16_siglip_224", {"options": {**SMALL, "class_token": True}}),  # which the pool leaves out
     ("timm/test_vit3", {}),  # a register that the pool reads
     ("timm/vit_base_patch16_siglip_224", {"options": SMALL, "head": "cosine"}),
+]
+OPEN_CLIP = [
+    ("open_clip/tiny-coca", {}),
+    ("open_clip/tiny-coca", {"head": "linear"}),
+    ("open_clip/tiny-map", {}),
 ]
 CONCATENATED = [
     ("timm/vit_small_patch14_reg4_dinov2", {"options": SMALL, "pooling": "token+avg"}),
@@ -53,6 +60,11 @@ def attention_model(request: pytest.FixtureRequest, random_model: Callable[..., 
 @pytest.fixture(scope="module", params=CONCATENATED, ids=_identity)
 def concatenated_model(request: pytest.FixtureRequest, random_model: Callable[..., Any]) -> SelfExplainingViT:
     return random_model(request.param[0], image_size=64, **request.param[1])[0]
+
+
+@pytest.fixture(scope="module", params=OPEN_CLIP, ids=_identity)
+def clip_model(request: pytest.FixtureRequest, tiny_clips: None, random_model: Callable[..., Any]) -> SelfExplainingViT:
+    return random_model(request.param[0], **request.param[1])[0]
 
 
 def pictures(model: SelfExplainingViT, count: int = 3) -> Tensor:
@@ -93,6 +105,18 @@ def test_logits_equal_the_librarys(model: SelfExplainingViT) -> None:
     expected = model.head(features(model, module.forward_features(images)))
     assert torch.allclose(model(images).logits, expected, rtol=1e-5, atol=1e-4)
     assert torch.allclose(model.logits(model.backbone.embed(images)), expected, rtol=1e-5, atol=1e-4)
+
+
+@torch.no_grad()
+def test_logits_and_sums_of_open_clips_towers(clip_model: SelfExplainingViT) -> None:
+    images = pictures(clip_model)
+    logits, heatmap, base = clip_model(images)
+    assert torch.allclose(logits, clip_model.head(clip_model.backbone.module(images)), rtol=1e-5, atol=1e-4)
+    score = logits.max(dim=1).values - logits.mean(dim=1)
+    assert torch.allclose(heatmap.sum((1, 2)) + base, score, atol=1e-4)
+    assert heatmap.flatten(1).std(dim=1).min() > 1e-4
+    fewer = clip_model.backbone.embed(images)[:, : clip_model.backbone.prefix_tokens + 3]
+    assert clip_model.logits(fewer, torch.arange(3)[None]).isfinite().all()
 
 
 @torch.no_grad()
@@ -208,6 +232,45 @@ def test_zeroing_a_value_of_the_pool_takes_its_evidence_away(attention_model: Se
     for patch in (0, 5, 15):
         lost = ((whole - taken_in(patch))[0, 0] * row(model, read, 2)).sum()
         assert torch.allclose(evidence[0, 0, patch], lost, rtol=1e-3, atol=1e-5)
+        assert lost.abs() > 1e-5
+
+
+def test_zeroing_a_value_of_cocas_pool_takes_its_evidence_away(
+    tiny_clips: None, random_model: Callable[..., Any]
+) -> None:
+    """In open_clip's own pool, whose token is normed after it; the values' bias is zero, so that a zero stays one."""
+    model = random_model("open_clip/tiny-coca", seed=1, head="linear")[0]
+    backbone = model.backbone
+    module: Any = backbone.module
+    module.attn_pool.attn.in_proj_bias.chunk(3)[2].zero_()
+    images = pictures(model, 1)
+
+    def taken_in(patch: int | None) -> Tensor:
+        """What enters the final norm: the first query's token [D]."""
+
+        def zero(_: Any, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            query, key, value = given
+            value = value.clone()
+            if patch is not None:
+                value[:, 1 + patch] = 0
+            return query, key, value
+
+        handle = module.attn_pool.attn.register_forward_pre_hook(zero)
+        with torch.no_grad(), hooked(module.attn_pool, lambda output: output) as seen:
+            module(images)
+        handle.remove()
+        return seen[0][0, 0]
+
+    whole = taken_in(None)
+    entering = whole.clone().requires_grad_(True)
+    with torch.enable_grad():
+        deviation = (entering.detach().var(correction=0) + backbone.norm.eps).sqrt()
+        normed = (entering - entering.mean()) / deviation * backbone.norm.weight
+        (gradient,) = torch.autograd.grad(normed @ module.proj @ row(model, module(images), 2), entering)
+    found = model.evidence_of(backbone.embed(images), torch.tensor([[2]]))[1][0, 0]
+    for patch in (0, 5, 15):
+        lost = (whole - taken_in(patch)) @ gradient
+        assert torch.allclose(found[patch], lost, rtol=1e-3, atol=1e-5)
         assert lost.abs() > 1e-5
 
 
