@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from edgex.errors import ArtefactError, UnsupportedError
 from edgex.importers.checkpoint_files import TRAINER_CHECKPOINT
-from edgex.importers.transformers import registry
+from edgex.importers.transformers import registry, zero_shot_clip
 from edgex.models.backbones.options import OPTIONS, checked_options
 from edgex.runtime import schema
 from edgex.runtime.json_text import read_json
@@ -167,6 +167,7 @@ def _read_transformers(file: Path, content: Mapping[str, Any], stated: Stated) -
     _add_problem(stated, file, content.get("problem_type"))
     described = registry.describe(name, content, str(file))
     if described is None:
+        stated.add(file, arch=zero_shot_clip.open_clip_architecture(content, str(file)))
         vision = _object(content.get("vision_config") or content, file, "vision_config")
         _add_size(stated, file, "image_size", vision.get("image_size"))
         return None

@@ -15,7 +15,7 @@ from edgex.errors import UsageError
 from edgex.files import hub
 from edgex.files.model_file import ModelCard, save_model
 from edgex.files.vector_file import STORAGE
-from edgex.importers import assembly, checkpoint_files, configuration, torchvision_vit
+from edgex.importers import assembly, checkpoint_files, configuration, openai_clip, torchvision_vit
 from edgex.importers import pretrained as published
 from edgex.importers.class_heads import parse_classes
 from edgex.importers.settings import settle
@@ -123,7 +123,8 @@ def import_weights(
         hub.fetch_beside(path, [*configuration.FILES, *shards])
         stated = configuration.beside(path)
         if not stated.files:
-            stated = torchvision_vit.state(read_weights(path, key=weights_key).tensors, stated)
+            tensors = read_weights(path, key=weights_key).tensors
+            stated = openai_clip.state(tensors, torchvision_vit.state(tensors, stated))
         settings = settle(stated, given, source=path.name, own_head=own_head)
         make = functools.partial(
             assembly.import_model, path, base_weights=base_weights, weights_key=weights_key, report=report

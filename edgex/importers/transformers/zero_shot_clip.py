@@ -1,16 +1,19 @@
-"""transformers' CLIP with its projection, under open_clip's names: what a zero-shot head needs."""
+"""transformers' CLIP with its projection as open_clip's: the model's name, and the names of its tensors."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
 from edgex.errors import MismatchError
+from edgex.importers.clip_shapes import Shape, open_clip_name
 from edgex.importers.transformers import clip
 from edgex.importers.transformers.names import Names, packed_modules
 from edgex.models.backbones import Architecture
+from edgex.runtime import schema
 
 _VISION = Names(
     marks=clip.NAMES.marks,
@@ -46,7 +49,34 @@ _TEXT = dataclasses.replace(
         "text_projection.weight": "text_projection",
     },
 )
+_TEXT_CHECKS = {
+    "hidden_size": schema.Default(schema.whole(1), 512),
+    "num_hidden_layers": schema.Default(schema.whole(1), 12),
+    "num_attention_heads": schema.Default(schema.whole(1), 8),
+    "vocab_size": schema.Default(schema.whole(1), 49408),
+    "max_position_embeddings": schema.Default(schema.whole(1), 77),
+}
+"""What is read of "text_config", in the order of `Shape.text`, and transformers' own values."""
 _OF_TEXT = ("text_model.", "text_projection.", "logit_scale")
+
+
+def open_clip_architecture(content: Mapping[str, Any], file: str) -> str | None:
+    """The model of open_clip ("open_clip/<name>") that a config.json describes; None where open_clip has none.
+
+    Raises ArtefactError for a value of another type than transformers writes.
+    """
+    check = schema.object_with(projection_dim=schema.Default(schema.whole(1), 512))
+    embed_dim = schema.checked(check, content, file).get("projection_dim", 512)
+    vision = clip.FAMILIES[0].values(content, file)
+    text = None
+    if content.get("text_config") is not None:
+        values = schema.checked(schema.object_with(**_TEXT_CHECKS), content["text_config"], f"{file}: text_config")
+        text = tuple(values.get(name, default.value) for name, default in _TEXT_CHECKS.items())
+    if vision["layer_norm_eps"] != 1e-5 or vision["hidden_act"] not in ("quick_gelu", "gelu"):
+        return None
+    tower = (vision["hidden_size"], vision["num_hidden_layers"], vision["num_attention_heads"])
+    shape = Shape(embed_dim, vision["hidden_act"] == "quick_gelu", tower, vision["patch_size"][0], text)
+    return open_clip_name(shape, vision["image_size"][0])
 
 
 def open_clip_tensors(
