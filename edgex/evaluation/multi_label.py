@@ -33,7 +33,7 @@ class LabelQuality:
     def of(cls, scores: np.ndarray, targets: np.ndarray, thresholds: Sequence[float] | None = None) -> LabelQuality:
         """Measures scores [N, C] against targets [N, C]. thresholds: of the classes; defaults to 0.5 each."""
         decided, true = decisions(scores, thresholds), targets > 0
-        shown = true.any(axis=0).nonzero()[0]
+        shown = np.flatnonzero(true.any(axis=0))
         precisions = [average_precision(scores[:, c], true[:, c]) for c in shown]
         each = [f1(decided[:, c], true[:, c]) for c in shown]
         return cls(

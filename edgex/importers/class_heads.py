@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor
 
 from edgex.errors import MismatchError, UnsupportedError, UsageError
@@ -26,8 +26,6 @@ from edgex.runtime import schema
 from edgex.runtime.classes import class_name, describe_twins, find_twins
 from edgex.runtime.json_text import read_json, read_text
 
-_ROW_BEFORE = {1: (1, 0), 2: (0, 0, 1, 0)}
-"""Padding that puts a zero before a bias [1], or a row of zeros before a weight [1, D]."""
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
@@ -100,10 +98,12 @@ def class_head(
         if "weight" not in linear:
             raise MismatchError(f"{source}: missing tensor 'head.weight' (the class weights)")
         weight, bias = linear["weight"], linear.get("bias")
-        if weight.shape[:1] == (1,) and len(classes) == 2 and not multi_label:
-            weight, bias = (rows if rows is None else F.pad(rows, _ROW_BEFORE[rows.ndim]) for rows in (weight, bias))
-        sigmoid = multi_label or len(weight) == 1
-        return Head(weight, bias, kind="linear", activation="sigmoid" if sigmoid else "softmax")
+        one_output = weight.ndim == 2 and len(weight) == 1 and (bias is None or bias.shape == (1,))
+        if one_output and len(classes) == 2 and not multi_label:
+            both = None if bias is None else torch.cat([torch.zeros_like(bias), bias])
+            return Head(torch.cat([torch.zeros_like(weight), weight]), both, kind="linear")
+        activation = "sigmoid" if multi_label or one_output else "softmax"
+        return Head(weight, bias, kind="linear", activation=activation)
     if not state.text or architecture.family != "open_clip":
         raise UsageError(
             f"{source} has neither a class head nor a text tower for {architecture.name}: give the class weights as a "
@@ -147,14 +147,14 @@ def check_head(head: Head, backbone: Backbone, classes: Sequence[str], source: s
             f"{source}: the head's weight has shape {list(shape)}, expected {[count, width]} for "
             f"{count} classes on {backbone.architecture.name}"
         )
+    if head.bias is not None and tuple(head.bias.shape) != shape[:1]:
+        raise MismatchError(f"{source}: the head's bias has shape {list(head.bias.shape)}, expected {[shape[0]]}")
     if shape[0] != count:
         binary = "; a head of one output takes one name, or two for its sigmoid below and above one half"
         raise MismatchError(
             f"{source}: the head's weight has shape {list(shape)}, one row for each of {shape[0]} classes, found "
             f"{count} class names: give all names in the order of the rows{binary if shape[0] == 1 else ''}"
         )
-    if head.bias is not None and tuple(head.bias.shape) != (count,):
-        raise MismatchError(f"{source}: the head's bias has shape {list(head.bias.shape)}, expected {[count]}")
     if bool((head.weight == (0.0 if head.activation.multi_label else head.weight[:1])).all()):
         same = "no weights but zero" if head.activation.multi_label else "the same weights for every class"
         raise UnsupportedError(

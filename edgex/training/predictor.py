@@ -179,7 +179,7 @@ def _listed(folder: Path, labels: Path | None, report: Report) -> dict[str, AnyP
         if unseen := sorted(set(range(len(table.classes))) - found.shown):
             names = listing([f"'{table.classes[label]}'" for label in unseen])
             raise DataError(f"{labels}: no picture of {folder / (own or '')} has the label {names}", argument="labels")
-        return {"train": found} | {name: labelled_by(table, folder, name, report=report) for name in others}
+        return {"train": found, **{name: labelled_by(table, folder, name, report=report) for name in others}}
     root = folder / own if own else folder
     first = image_folders.labelled(folder, own, report=report)
     if len(first.classes) < 2:

@@ -156,6 +156,25 @@ class TestTimm:
         with pytest.raises(MismatchError, match="one row for each of 3 classes, found 1 class names: give all names"):
             import_model(file, arch, ("defect",), name="mine")
 
+    @pytest.mark.parametrize(
+        ("weight", "bias", "said"),
+        [
+            ((1, 64), (), r"the head's bias has shape \[\], expected \[1\]"),
+            ((1, 64), (1, 1), r"the head's bias has shape \[1, 1\], expected \[1\]"),
+            ((1, 64), (2,), r"the head's bias has shape \[2\], expected \[1\]"),
+            ((1,), (1,), r"the head's weight has shape \[1\], expected \[2, 64\]"),
+            ((), (1,), r"the head's weight has shape \[\], expected \[2, 64\]"),
+            ((0, 64), (0,), "one row for each of 0 classes, found 2"),
+        ],
+    )
+    def test_one_output_of_another_shape_is_named(
+        self, one_output: tuple[Any, Path], weight: tuple[int, ...], bias: tuple[int, ...], said: str, tmp_path: Path
+    ) -> None:
+        tensors = {**one_output[0].state_dict(), "head.weight": torch.ones(weight), "head.bias": torch.ones(bias)}
+        file = saved(tmp_path / "odd.safetensors", tensors)
+        with pytest.raises(MismatchError, match=said):
+            import_model(file, architecture("timm/test_vit"), ("good", "defect"), name="mine")
+
     def test_a_sigmoid_head_of_zeros_is_refused(self, timm_vit: Any, tmp_path: Path) -> None:
         timm_vit.head.weight.data.zero_()
         file = saved(tmp_path / "vit.safetensors", timm_vit.state_dict())

@@ -464,7 +464,12 @@ class TestTransformers:
         def make(**changes: Any) -> tuple[Any, Path]:
             from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
 
-            sizes = {"hidden_size": 64, "num_hidden_layers": 6, "num_attention_heads": 2, "intermediate_size": 192}
+            sizes: dict[str, Any] = {
+                "hidden_size": 64,
+                "num_hidden_layers": 6,
+                "num_attention_heads": 2,
+                "intermediate_size": 192,
+            }
             torch.manual_seed(0)
             reference = shaken(ViTForImageClassification(ViTConfig(image_size=160, **sizes, **changes)))
             reference.save_pretrained(tmp_path / "hf")

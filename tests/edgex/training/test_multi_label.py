@@ -44,7 +44,13 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trained(table: Path, base: Path, out: Path, **options: Any) -> Any:
-    settings = {"epochs": 12, "batch_size": 16, "learning_rate": 2e-3, "crop_scale": 0.9, "val_fraction": 0.25}
+    settings: dict[str, Any] = {
+        "epochs": 12,
+        "batch_size": 16,
+        "learning_rate": 2e-3,
+        "crop_scale": 0.9,
+        "val_fraction": 0.25,
+    }
     settings |= {"multi_label": True, "labels": table, "precision": "fp32", "device": "cpu"}
     return train(
         table.parent,
@@ -160,7 +166,7 @@ def test_alpha_is_chosen_by_mean_average_precision(baked: Any, model: Path) -> N
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_the_device_gives_the_same_labels(baked: Any, table: Path, tmp_path: Path, precision: str) -> None:
+def test_the_device_gives_the_same_labels(baked: Any, table: Path, tmp_path: Path, precision: Any) -> None:
     result, _ = baked
     path = tmp_path / f"{precision}.onnx"
     pictures = image_folders.list_images([table.parent / "test"])

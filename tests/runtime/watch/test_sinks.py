@@ -277,7 +277,7 @@ def test_a_caption_names_all_labels_that_are_present(
         explained_index=explained,
         activation="sigmoid",
     )
-    assert _caption(FrameResult(0, SourceFrame(frame, "street"), result, 0.1, 0.1), by_name=True) == said
+    assert _caption(FrameResult(0, SourceFrame(as_frame(frame), "street"), result, 0.1, 0.1), by_name=True) == said
 
 
 def _renamed(entry: FrameResult, name: str) -> FrameResult:
