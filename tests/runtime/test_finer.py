@@ -67,6 +67,16 @@ def test_what_a_crop_leaves_out_stays_unseen(session: Session, frame: np.ndarray
     assert np.isnan(session.finer(frame, 3).heatmap_on()).any()
 
 
+def test_a_padded_frame_is_seen_whole(model_path: Path) -> None:
+    frame = np.random.default_rng(1).integers(0, 256, (120, 200, 3), dtype=np.uint8)
+    session = Session(model_path, "cpu", threads=1, fit="pad")
+    result = session.finer(frame, 3, "red thing")
+    assert result.view.seen == (0, 0, 120, 200)
+    assert np.isfinite(result.heatmap_on()).all()
+    assert {tile.result.view.frame_size for tile in result.tiles} == {(87, 164)}
+    assert result.score == pytest.approx(session(frame).score, abs=0.2)
+
+
 def test_the_predicted_class_is_that_of_the_mean(session: Session, frame: np.ndarray) -> None:
     result = session.finer(frame[..., ::-1], color="bgr")
     assert result.label == result.explained == "red thing"

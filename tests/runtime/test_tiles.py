@@ -130,6 +130,24 @@ def test_one_tile_is_the_frame(open_tiled: Callable[..., Session], frame: np.nda
     assert result.heatmap.sum() + result.base == pytest.approx(logits[0].max() - logits[0].mean(), abs=1e-5)
 
 
+def test_padding_of_tiles_is_neither_seen_nor_counted(open_tiled: Callable[..., Session]) -> None:
+    """Tiles of 64 x 48 pixels in an input of 32 x 48: half of it is padding, the middle patch of three and half of the
+    others' columns lie in the tile."""
+    frame = np.random.default_rng(8).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    result = open_tiled(tiles=(1, 2), overlap=0, fit="pad")(frame, explain=0)
+    whole = open_tiled(fit="pad")
+    inside = 0.0
+    for tile in result.tiles:
+        top, left, bottom, right = tile.box
+        alone = whole(frame[top:bottom, left:right], explain=0)
+        np.testing.assert_allclose(tile.result.heatmap, alone.heatmap, atol=1e-5)
+        assert alone.view.seen == (0, 0, 64, 48)
+        inside += float((alone.heatmap * [0.25, 1.0, 0.25]).sum())
+    assert result.heatmap.sum() == pytest.approx(inside, abs=1e-4)
+    assert result.heatmap.shape == (2, 3)
+    assert np.isfinite(result.heatmap_on()).all()
+
+
 @pytest.fixture
 def two_things() -> np.ndarray:
     """uint8 [80, 120, 3]: red, with something blue in the tile at the bottom right of 2 x 2."""
