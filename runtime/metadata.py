@@ -77,7 +77,8 @@ def evidence_in_words(values: Mapping[str, Any]) -> str:
     if own := values.get("own"):
         blurred = f" blurred by {own['blur']:.3g}" if own["blur"] else ""
         beside = f" and {own['weight']:.3g} of the model's own of the last {own['blocks']}{blurred}"
-    return f"{values['kind']}{blocks}{readout}{beside}, scale {values['scale']:.4g}"
+    rest = ", the rest of the score in the base" if values.get("correction") == "base" else ""
+    return f"{values['kind']}{blocks}{readout}{beside}, scale {values['scale']:.4g}{rest}"
 
 
 def _steps(value: Any) -> tuple[dict[str, Any], ...]:

@@ -142,10 +142,19 @@ def train(
     own_blocks: Annotated[
         int,
         typer.Option(
-            help="With a readout: of how many last blocks the model's own contributions are added to its evidence, by "
-            "learned factors; 0: none."
+            help="With a readout: of how many last blocks the model's own contributions are added to its evidence."
         ),
     ] = 0,
+    own_weight: Annotated[
+        float | None, typer.Option(help="Factor of the model's own part relative to the readout. Default: 0.5.")
+    ] = None,
+    own_blur: Annotated[
+        float | None,
+        typer.Option(help="Share of the model's own part that is averaged over neighbouring patches. Default: 0.5."),
+    ] = None,
+    learn_mixture: Annotated[
+        bool, typer.Option("--learn-mixture", help="Also learn the own part's weight and blur.")
+    ] = False,
     steps: Annotated[
         int | None, typer.Option(help="Most training steps, the best is kept (600); with fresh coalitions all of them.")
     ] = None,
@@ -203,6 +212,9 @@ def train(
         minutes=minutes,
         evidence_blocks=evidence_blocks,
         own_blocks=own_blocks,
+        own_weight=own_weight,
+        own_blur=own_blur,
+        learn_mixture=learn_mixture,
         steps=steps,
         batch_size=batch_size,
         learning_rate=learning_rate,

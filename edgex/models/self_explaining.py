@@ -11,7 +11,8 @@ Definitions (c is the explained class, p a patch, logits centred over classes wh
     heatmap phi[p] = scale * e[p] + correction,  sum_p phi[p] + base_c == logit_c
 
 base_c is the same logit with nothing visible but the class token. This is local accuracy of additive feature
-attributions (Lundberg and Lee, 2017, arXiv 1705.07874, section 3) in one forward pass.
+attributions (Lundberg and Lee, 2017, arXiv 1705.07874, section 3) in one forward pass. Where `Evidence.correction` says
+"base", the correction stands there instead: phi[p] = scale * e[p], and base_c is what is left of the logit.
 """
 
 from __future__ import annotations
@@ -82,6 +83,13 @@ class SelfExplainingViT(nn.Module):
             explained = wanted.clamp(0, logits.shape[-1] - 1)
         evidence = self.evidence.scale * self.strategy.evidence(encoded, self.head, explained)
         score = self.head.score(logits, explained[:, None]).squeeze(1)
+        if self.evidence.correction == "base":
+            base = score - evidence.sum(dim=-1)
+            if explain_class is not None:
+                known = wanted == explained
+                base = torch.where(known, base, math.nan)
+                evidence = torch.where(known[:, None], evidence, math.nan)
+            return Explained(logits, evidence.unflatten(1, self.backbone.grid), base)
         base = self.empty_logits().index_select(0, explained)
         if explain_class is not None:
             # A class that there is not has no base, and with it no heatmap: the correction takes the NaN on.

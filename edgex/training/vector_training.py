@@ -60,7 +60,8 @@ def train(
     model_out: Path | None,
     dtype: torch.dtype,
     report: Report,
-    own_blocks: int = 0,
+    own: Own | None = None,
+    learn_mixture: bool = False,
     skip_bad: bool = False,
     workers: int | None = None,
 ) -> VectorCard:
@@ -68,13 +69,13 @@ def train(
 
     source_name: of the domain; defaults to the first folder's. options: `LearnOptions` for labels and masks that are
     made before, `OnlineOptions` for fresh coalitions. evidence_blocks: of how many last blocks the heatmap is made; by
-    default KEPT_BLOCKS, with fresh coalitions all. own_blocks: of how many last blocks the model's own evidence is
-    added to a readout's, by factors that are learned with it; 0 for none. part: what is learned, one of PARTS; by
-    default a readout where the model can have one. alpha: recommended factor, recorded. work: folder for label caches
-    and checkpoints; an interrupted run resumes from there. model_out: also write the self-explaining source model.
-    dtype: how the vector is stored. skip_bad: go on without the pictures that cannot be read. workers: see
-    `edgex.data.loading.loaded`. Several processes work together where a launcher started them; the first one writes and
-    reports.
+    default KEPT_BLOCKS, with fresh coalitions all. own: the model's own evidence that is added to a readout's.
+    learn_mixture: also learn the numbers of that, which stay as they are otherwise. part: what is learned, one of
+    PARTS; by default a readout where the model can have one. alpha: recommended factor, recorded. work: folder for
+    label caches and checkpoints; an interrupted run resumes from there. model_out: also write the self-explaining
+    source model. dtype: how the vector is stored. skip_bad: go on without the pictures that cannot be read. workers:
+    see `edgex.data.loading.loaded`. Several processes work together where a launcher started them; the first one writes
+    and reports.
     """
     if not math.isfinite(alpha):
         raise UsageError(f"expected a finite alpha to recommend, found {alpha}", argument="alpha")
@@ -90,13 +91,14 @@ def train(
         readout = part == "readout" or (part is None and has_readout(model.backbone))
         fresh = isinstance(options, OnlineOptions)
         blocks = evidence_blocks or (len(model.backbone.blocks) if fresh else KEPT_BLOCKS)
-        if own_blocks and not readout:
+        if own is not None and not readout:
             raise UsageError(
                 "the model's own evidence is added to a readout's: leave own blocks out, or learn a readout",
                 argument="own_blocks",
             )
-        own = Own(own_blocks, blur=0.5) if own_blocks else None
         model = with_evidence(model, blocks, readout=readout, own=own)
+        if not learn_mixture:
+            model.strategy.factors.clear()
         before = {key: tensor.detach().cpu().clone() for key, tensor in model.backbone.tensors().items()}
         tell = report if group.is_main else silent
         check = ReadCheck(skip_bad, tell, workers, group)
@@ -105,7 +107,7 @@ def train(
             "options": dataclasses.asdict(options),
             "evidence_blocks": blocks,
             "readout": readout,
-            **({"own_blocks": own_blocks} if own_blocks else {}),
+            **({} if own is None else {"own": dataclasses.asdict(own), "learn_mixture": learn_mixture}),
         }
 
         def checkpoint(run: str, details: dict[str, Any]) -> TrainingCheckpoint:
@@ -125,7 +127,9 @@ def train(
             base=card.base,
             source=source_name or printable(lesson.folders[0].root.resolve().name),
             supervision=source.supervision,
-            evidence=model.evidence.learned(explained.scale, explained.factors),
+            evidence=dataclasses.replace(
+                model.evidence.learned(explained.scale, explained.factors), correction="base" if readout else "patches"
+            ),
             alpha=alpha,
             unchanged=unchanged,
             provenance=(*card.provenance, step),

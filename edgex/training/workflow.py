@@ -7,6 +7,7 @@ Names of the zoo, default names and folders, and checks of contradicting argumen
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from edgex.errors import UsageError
 from edgex.files import zoo
 from edgex.files.model_file import ModelCard
 from edgex.files.vector_file import STORAGE, VectorCard
+from edgex.models.evidence import Own
 from edgex.models.evidence.readout import has_readout
 from edgex.runtime.file_names import name_of
 from edgex.runtime.view import Fit
@@ -174,6 +176,9 @@ def learn_vector(
     minutes: float | None = None,
     evidence_blocks: int | None = None,
     own_blocks: int = 0,
+    own_weight: float | None = None,
+    own_blur: float | None = None,
+    learn_mixture: bool = False,
     steps: int | None = None,
     batch_size: int | None = None,
     learning_rate: float | None = None,
@@ -219,7 +224,9 @@ def learn_vector(
         loss (2). class_loss: with weights, "hold" (the predictor's own outputs, the default) or "labels".
     evidence_blocks: how many of the last blocks the heatmap is made of (4; with fresh coalitions all).
     own_blocks: with a readout, of how many last blocks the model's own contributions are added to what the readout
-        reads, by factors that are learned with it. Defaults to 0, none.
+        reads. Defaults to 0, none. own_weight: their factor relative to the readout (0.5). own_blur: the share of them
+        that is averaged over neighbouring patches (0.5). learn_mixture: also learn both numbers, which leaves little of
+        the model's own part where nothing but faithfulness is asked for.
     steps: most training steps (600); with fresh coalitions their number, in place of minutes. The best state on
         held-out pictures is kept. batch_size: crops per step, over all processes (32; with fresh coalitions 256).
         learning_rate: at its peak (1e-4; with fresh coalitions 4e-4). alpha: the one that the vector recommends.
@@ -248,8 +255,7 @@ def learn_vector(
         _given(crops=crops, limit=limit, skip_bad=skip_bad or None),
         for_weights,
     )
-    if own_blocks < 0:
-        raise UsageError(f"expected own blocks from 0 up, found {own_blocks}", argument="own_blocks")
+    own = _own(own_blocks, own_weight, own_blur, learn_mixture)
     if fresh:
         for name in for_kept | for_weights:
             raise UsageError(f"{name} is for labels that are kept: leave it out, or keep coalitions", argument=name)
@@ -283,7 +289,8 @@ def learn_vector(
         source_name=source,
         options=options,
         evidence_blocks=evidence_blocks,
-        own_blocks=own_blocks,
+        own=own,
+        learn_mixture=learn_mixture,
         part=learn,
         alpha=alpha,
         work=path.with_name(path.name + ".work") if cache_dir is None else Path(cache_dir),
@@ -294,6 +301,23 @@ def learn_vector(
         report=report or silent,
     )
     return LearnResult(path, card, None if model_out is None else Path(model_out))
+
+
+def _own(blocks: int, weight: float | None, blur: float | None, learned: bool) -> Own | None:
+    """The model's own part of the evidence; UsageError for numbers that are none of a mixture."""
+    if blocks < 0:
+        raise UsageError(f"expected own blocks from 0 up, found {blocks}", argument="own_blocks")
+    for name, value in (("own_weight", weight), ("own_blur", blur), ("learn_mixture", learned or None)):
+        if blocks == 0 and value is not None:
+            raise UsageError(f"{name} is for a part of the model's own: say of how many blocks", argument=name)
+    if blocks == 0:
+        return None
+    own = Own(blocks, **_given(weight=weight, blur=blur))
+    if not math.isfinite(own.weight):
+        raise UsageError(f"expected a finite weight, found {own.weight}", argument="own_weight")
+    if not 0 <= own.blur <= 1:
+        raise UsageError(f"expected a share from 0 to 1, found {own.blur}", argument="own_blur")
+    return own
 
 
 def _plays_fresh(coalitions: str, minutes: float | None, device: str, predictor: Path, *, possible: bool) -> bool:

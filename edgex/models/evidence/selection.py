@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from edgex.errors import UnsupportedError, UsageError
 from edgex.models.backbones import Backbone
@@ -28,8 +28,8 @@ class Own:
     """
 
     blocks: int
-    weight: float = 1.0
-    blur: float = 0.0
+    weight: float = 0.5
+    blur: float = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +41,8 @@ class Evidence:
     scale: factor on the evidence before the additive correction; stored with the vector that learned it.
     readout: whether those blocks are read with attention weights of their own, see `edgex.models.evidence.readout`.
     own: beside a readout, the model's own part of the evidence, if there is one.
+    correction: where the part of the score is that evidence leaves over: the same amount on all "patches", or in the
+    "base" of the heatmap, see `edgex.models.self_explaining`.
     """
 
     kind: str
@@ -48,14 +50,15 @@ class Evidence:
     scale: float
     readout: bool = False
     own: Own | None = None
+    correction: Literal["patches", "base"] = "patches"
 
     def __str__(self) -> str:
         return evidence_in_words(self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form; `own` is left out where there is none."""
+        """JSON-ready form, without `own` and `correction` where they are as in files that do not mention them."""
         found = dataclasses.asdict(self)
-        return found if self.own else {name: value for name, value in found.items() if name != "own"}
+        return {name: value for name, value in found.items() if (name, value) not in _UNSAID}
 
     def learned(self, scale: float, factors: Mapping[str, float]) -> Evidence:
         """The same evidence with the scale, and the factors of its own part, that learning found."""
@@ -68,10 +71,12 @@ class Evidence:
         return {} if self.own is None else {"weight": self.own.weight, "blur": self.own.blur}
 
     def is_like(self, other: Evidence) -> bool:
-        """Whether both are made of the same blocks in the same way, and differ in learned numbers at most."""
-        return self.learned(1.0, dict.fromkeys(self.factors, 0.0)) == other.learned(
-            1.0, dict.fromkeys(other.factors, 0.0)
+        """Whether both are made of the same blocks in the same way: but for learned numbers and the correction."""
+        mine, others = (
+            dataclasses.replace(one.learned(1.0, dict.fromkeys(one.factors, 0.0)), correction="patches")
+            for one in (self, other)
         )
+        return mine == others
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Evidence:
@@ -97,6 +102,8 @@ def averaged(alike: Sequence[Evidence], shares: Sequence[float]) -> Evidence:
     return alike[0].learned(means.pop("scale"), means)
 
 
+_UNSAID = (("own", None), ("correction", "patches"))
+
 EVIDENCE = schema.record(
     Evidence,
     kind=schema.text,
@@ -107,6 +114,7 @@ EVIDENCE = schema.record(
     own=schema.Default(
         schema.optional(schema.record(Own, blocks=schema.whole(1), weight=schema.number, blur=schema.number)), None
     ),
+    correction=schema.Default(schema.one_of("patches", "base"), "patches"),
 )
 """The object stored in artefacts, see `Evidence.to_dict`."""
 

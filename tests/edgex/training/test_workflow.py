@@ -18,6 +18,7 @@ from edgex.errors import UsageError
 from edgex.evaluation import workflow as evaluation
 from edgex.files.model_file import load_card, load_model, save_model
 from edgex.files.vector_file import load_vector
+from edgex.models.evidence import Own
 from edgex.shapley import labelling
 from edgex.training import workflow
 from edgex.training.fine_tuning import TrainOptions
@@ -130,11 +131,12 @@ def test_minutes_ask_for_fresh_coalitions_and_steps_may_stand_for_them(home: Pat
     assert not (home / "a.safetensors.work" / "a.safetensors.with.checkpoint").exists()
     again = workflow.learn_vector(
         "shapes", home / "b.safetensors", data=home / "pictures", coalitions="fresh", steps=2, pairs=2, batch_size=4,
-        evidence_blocks=2, own_blocks=3, device="cpu", precision="fp32",
+        evidence_blocks=2, own_blocks=3, own_weight=0.25, device="cpu", precision="fp32",
     )  # fmt: skip
     assert again.card.metrics["pairs"] == 2 * 2 * 4
     assert again.card.evidence.blocks == 2
-    assert again.card.evidence.own is not None and again.card.evidence.own.blocks == 3
+    assert again.card.evidence.own == Own(3, 0.25, 0.5), "the mixture is held"
+    assert card.evidence.correction == again.card.evidence.correction == "base"
 
 
 @pytest.mark.parametrize(
@@ -154,6 +156,9 @@ def test_minutes_ask_for_fresh_coalitions_and_steps_may_stand_for_them(home: Pat
         ({"blocks": 2}, "blocks"),
         ({"own_blocks": 2, "learn": "weights"}, "own_blocks"),
         ({"own_blocks": -1}, "own_blocks"),
+        ({"own_weight": 1.0}, "own_weight"),
+        ({"own_blocks": 2, "own_blur": 1.5}, "own_blur"),
+        ({"learn_mixture": True}, "learn_mixture"),
         ({"class_loss": "labels"}, "class_loss"),
         ({"dtype": "bf16"}, "dtype"),
         ({"data": None}, "data"),

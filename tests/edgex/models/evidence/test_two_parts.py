@@ -157,3 +157,26 @@ def test_what_cannot_be_two_parts_is_refused(random_model: Callable[..., Any]) -
     with pytest.raises(UsageError, match="evidence of the last 4 blocks cannot start at block 3"):
         both = with_evidence(model, 2, readout=True, own=Own(4))
         both.feature_evidence(model.backbone.embed(images_for(model)), start=3)
+
+
+@torch.no_grad()
+def test_the_correction_may_stand_in_the_base(random_model: Callable[..., Any]) -> None:
+    model, _ = random_model("timm/test_vit")
+    plain = shaken(model, 3, OWN)
+    moved = SelfExplainingViT(plain.backbone, plain.head, dataclasses.replace(plain.evidence, correction="base"))
+    assert moved.readout is not None and plain.readout is not None
+    moved.readout.load({name: tensor.detach() for name, tensor in plain.readout.tensors().items()})
+    images, classes = images_for(model, 3), torch.tensor([-1, 3, 9])
+    before, after = plain(images, classes), moved(images, classes)
+    assert torch.equal(before.logits, after.logits)
+    both = before.heatmap - after.heatmap
+    assert float(both[:2].flatten(1).std(dim=1).max()) < 1e-5, "the same on every patch"
+    assert float(both[:2].abs().min()) > 1e-4
+    sums = [found.heatmap.sum(dim=(1, 2)) + found.base for found in (before, after)]
+    assert torch.allclose(sums[0][:2], sums[1][:2], atol=1e-4), "they add up to the same score"
+    evidence = moved.evidence.scale * moved.evidence_of(model.backbone.embed(images[1:2]), classes[None, 1:2])[1]
+    assert torch.allclose(after.heatmap[1].flatten(), evidence.flatten(), atol=1e-6)
+    assert after.heatmap[2].isnan().all() and after.base[2].isnan(), "no such class"
+    assert Evidence.from_dict(moved.evidence.to_dict()) == moved.evidence
+    assert "correction" not in plain.evidence.to_dict()
+    assert str(moved.evidence).endswith("scale 1, the rest of the score in the base")
