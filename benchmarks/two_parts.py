@@ -71,7 +71,7 @@ def measured(name: str, vector: Path, arguments: argparse.Namespace) -> dict[str
     chosen, coverage = found
     images = torch.from_numpy(image_folders.load_batch([paths[index] for index in chosen], card.preprocessing))
     pixels = normalise(images, card.preprocessing.mean, card.preprocessing.std)
-    few = subsample_evenly(range(len(pixels)), arguments.faithful)
+    few = torch.tensor(list(subsample_evenly(range(len(pixels)), arguments.faithful)))
     with torch.inference_mode():
         tokens = model.backbone.embed(pixels)
         classes = model.logits(tokens).argmax(dim=1)

@@ -34,7 +34,8 @@ class Result:
     heatmap: float32 [rows, columns]: evidence of each patch for the explained class, in logits.
         heatmap.sum() + base is the explained class's logit less the mean logit, or the logit itself where the model
         is multi-label.
-    base: the explained class's score with nothing visible, in logits.
+    base: what the heatmap is added to to give the explained class's score, in logits: the score with nothing visible,
+        or, where the file's evidence says "correction": "base", the part of the score that evidence leaves over.
     view: where the model's pixels lie in the frame.
     color: channel order of overlays, the one that the session was called with.
     activation: "softmax" (one class is true) or "sigmoid" (multi-label), see `edgex.runtime.activations`.
