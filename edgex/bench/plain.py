@@ -25,9 +25,19 @@ class PlainClassifier(nn.Module):
         super().__init__()
         self.tower, self.head = model.backbone.module, model.head
 
+        self.pooling, self.prefix = model.backbone.pooling, model.backbone.prefix_tokens
+
     def forward(self, image: Tensor) -> Tensor:
         """See the class."""
-        return self.head(self.tower(image))
+        return self.head(self.features(image))
+
+    def features(self, image: Tensor) -> Tensor:
+        """What the head reads, [N, D']; two poolings side by side are not the library's own, but their tokens are."""
+        if "+" not in self.pooling:
+            return self.tower(image)
+        tokens = self.tower.forward_features(image)
+        second = tokens[:, 1] if self.pooling == "token+distillation" else tokens[:, self.prefix :].mean(dim=1)
+        return torch.cat([tokens[:, 0], second], dim=1)
 
 
 def export_plain(model: SelfExplainingViT, image_size: tuple[int, int], path: Path) -> None:

@@ -41,6 +41,16 @@ def test_the_plain_classifier_and_its_files_give_the_models_logits(
     assert sizes["int8"] < sizes["fp16"] < sizes["fp32"]
 
 
+@pytest.mark.parametrize("pooling", ["token", "avg", "attention", "token+avg", "token+distillation"])
+def test_the_plain_classifier_pools_as_the_model_does(random_model: Callable[..., Any], pooling: str) -> None:
+    name = "timm/deit_tiny_distilled_patch16_224" if pooling == "token+distillation" else "timm/test_vit"
+    model, card = random_model(name, image_size=64, pooling=pooling)
+    images = torch.randn(2, 3, *card.preprocessing.image_size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        difference = PlainClassifier(model)(images) - model(images).logits
+    assert difference.abs().max() < 1e-4
+
+
 @pytest.mark.usefixtures("tiny_clips")
 def test_a_clip_model_keeps_its_cosine_head(random_model: Callable[..., Any]) -> None:
     model, card = random_model("open_clip/tiny-token")
