@@ -61,7 +61,7 @@ def export_cars(folder: Path, precision: str, side: int) -> Path:
     program = (
         "import sys; from pathlib import Path; from edgex import data, samples, zoo;"
         "from edgex.files.model_file import load_model; from edgex.export.onnx import write_onnx;"
-        "from edgex.export.resize import at_image_size;"
+        "from edgex.files.input_size import at_image_size;"
         "model, card = at_image_size(*load_model(zoo.BUILT_IN / 'cars.safetensors'), (int(sys.argv[3]),) * 2);"
         "pictures = data.load_batch(samples.paths(), card.preprocessing);"
         "thresholds = {'top1_agreement': 0.0} if sys.argv[2] == 'int8' else {};"

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from edgex.export.gate import BOUNDS, GateResult, Metric, ParityError
     from edgex.export.quantization_impact import Budget
     from edgex.export.report import ExportReport
-    from edgex.export.resize import at_image_size
     from edgex.export.workflow import export, export_onnx, export_tensorrt
+    from edgex.files.input_size import at_image_size
 
 __all__ = [
     "BOUNDS",
@@ -32,16 +32,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "BOUNDS": "gate",
-    "Budget": "quantization_impact",
-    "ExportReport": "report",
-    "GateResult": "gate",
-    "Metric": "gate",
-    "ParityError": "gate",
-    "at_image_size": "resize",
-    "export": "workflow",
-    "export_onnx": "workflow",
-    "export_tensorrt": "workflow",
+    "BOUNDS": "export.gate",
+    "Budget": "export.quantization_impact",
+    "ExportReport": "export.report",
+    "GateResult": "export.gate",
+    "Metric": "export.gate",
+    "ParityError": "export.gate",
+    "at_image_size": "files.input_size",
+    "export": "export.workflow",
+    "export_onnx": "export.workflow",
+    "export_tensorrt": "export.workflow",
 }
 
 
@@ -49,7 +49,7 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'edgex.export' has no attribute '{name}'")
-    return getattr(importlib.import_module(f"edgex.export.{home}"), name)
+    return getattr(importlib.import_module(f"edgex.{home}"), name)
 
 
 def __dir__() -> list[str]:

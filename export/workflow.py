@@ -19,9 +19,9 @@ from edgex.export.int8 import Int8Form
 from edgex.export.onnx import write_onnx
 from edgex.export.quantization_impact import Budget
 from edgex.export.report import ExportReport, Progress
-from edgex.export.resize import at_image_size
 from edgex.export.tensorrt import write_engine
 from edgex.files import zoo
+from edgex.files.input_size import at_image_size
 from edgex.files.model_file import LoadedModel, ModelCard, load_model
 from edgex.models.self_explaining import SelfExplainingViT
 from edgex.runtime.file_names import check_name
@@ -233,8 +233,7 @@ def _prepare(
         loaded = load_model(zoo.resolve(os.fspath(model), "model"))
     network, card = loaded
     if image_size is not None:
-        size = (image_size, image_size) if isinstance(image_size, int) else image_size
-        network, card = at_image_size(network, card, size)
+        network, card = at_image_size(network, card, image_size)
     return network, card, loaded.sha256
 
 

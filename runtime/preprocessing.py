@@ -8,6 +8,7 @@ input lies in a frame in `view`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -179,6 +180,12 @@ def covering(short_side: float, image_size: tuple[int, int]) -> int | tuple[int,
     """
     height, width = (round(short_side * side / min(image_size)) for side in image_size)
     return height if height == width else (height, width)
+
+
+def enlarged(image_size: tuple[int, int], crop_pct: float, fit: Fit = "crop") -> int | tuple[int, int]:
+    """The `resize` of which the input keeps this share of each side, by timm's rule; one number for square crops."""
+    height, width = (math.floor(side / crop_pct) for side in image_size)
+    return height if fit == "crop" and height == width else (height, width)
 
 
 def check_fit(fit: Any) -> Fit:

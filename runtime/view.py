@@ -131,7 +131,8 @@ class Remarks:
 def view_of(frame_size: tuple[int, int], resize: int | tuple[int, int], image_size: tuple[int, int], fit: Fit) -> View:
     """The view of a frame of (height, width); resize: (height, width), or one number for both.
 
-    With fit "crop" this is the size arithmetic of torchvision.transforms.functional: resize, pad and center_crop.
+    The size arithmetic is that of torchvision (resize, pad and center_crop) and, for crops that are not square and for
+    padding, of timm's `ResizeKeepRatio`.
     """
     box = (resize, resize) if isinstance(resize, int) else resize
     resized = box if fit == "squash" else _scaled(frame_size, box, covers=fit == "crop")
@@ -143,8 +144,14 @@ def view_of(frame_size: tuple[int, int], resize: int | tuple[int, int], image_si
 
 
 def _scaled(size: tuple[int, int], box: tuple[int, int], *, covers: bool) -> tuple[int, int]:
-    """The size scaled by one factor: as small as covers the box, or as large as fits into it."""
+    """The size scaled by one factor: as small as covers the box, or as large as fits into it.
+
+    A square to be covered is torchvision's, which cuts fractions off; for the others timm rounds.
+    """
     (height, width), (rows, columns) = size, box
-    if (rows * width >= columns * height) == covers:
-        return rows, max(1, rows * width // height)
-    return max(1, columns * height // width), columns
+    if covers and rows == columns:
+        long_side = int(rows * max(size) / min(size))
+        return (rows, long_side) if height <= width else (long_side, rows)
+    factors = height / rows, width / columns
+    factor = min(factors) if covers else max(factors)
+    return max(1, round(height / factor)), max(1, round(width / factor))

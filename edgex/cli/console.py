@@ -37,6 +37,30 @@ Fit = Annotated[
 ]
 """The same in every command that makes or opens models; the libraries refuse other words."""
 
+ImageSize = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Input size in pixels: 256, or HEIGHTxWIDTH such as 256x448; learned positions are interpolated to it. "
+        "Default: the model's own.",
+    ),
+]
+"""What `read_image_size` reads, the same in every command that makes models of another size."""
+
+
+def read_image_size(text: str | None) -> int | tuple[int, int] | None:
+    """The value of --image-size; UsageError for others than a whole number or two with an x between them."""
+    sides = (text or "").lower().split("x")
+    if text is None:
+        return None
+    if len(sides) > 2 or not all(side.isascii() and side.isdecimal() and len(side) < 10 for side in sides):
+        raise UsageError(
+            f"expected a size in pixels such as 256, or HEIGHTxWIDTH such as 256x448, found '{text[:60]}'",
+            argument="image_size",
+        )
+    numbers = [int(side) for side in sides]
+    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
+
 
 def say(text: str) -> None:
     """A line for people on standard output, made safe by `printable`; the only way to print in a command."""

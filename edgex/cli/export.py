@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgex.cli.command import Command
-from edgex.cli.console import note, print_json, print_table
+from edgex.cli.console import ImageSize, note, print_json, print_table, read_image_size
 from edgex.errors import GateError, UsageError
 
 if TYPE_CHECKING:
@@ -38,9 +38,7 @@ def export(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="File to write; default: <model>[.<precision>].onnx here.")] = None,
     max_batch: Annotated[int, typer.Option(help="Largest batch that the file takes.")] = 8,
-    image_size: Annotated[
-        int | None, typer.Option(help="Input size in pixels; position embeddings are interpolated.")
-    ] = None,
+    image_size: ImageSize = None,
     calibration: Annotated[
         Path | None,
         typer.Option(help="int8: folder of pictures to calibrate with (64 are used)."),
@@ -102,7 +100,7 @@ def export(
             opset=opset,
             compute_capabilities=capabilities,
             max_batch=max_batch,
-            image_size=image_size,
+            image_size=read_image_size(image_size),
             thresholds=given,
             force=force,
             skip_bad=skip_bad,

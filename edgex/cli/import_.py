@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgex.cli.command import HALF, command
-from edgex.cli.console import Fit, note, say
+from edgex.cli.console import Fit, ImageSize, note, read_image_size, say
 
 
 def register(app: typer.Typer) -> None:
@@ -54,7 +54,7 @@ def import_weights(
     crop_pct: Annotated[float | None, typer.Option(help="Share of the short side that the crop keeps.")] = None,
     resize: Annotated[int | None, typer.Option(help="Short side in pixels before the centre crop.")] = None,
     fit: Fit = None,
-    image_size: Annotated[int | None, typer.Option(help="Input size in pixels, where not the architecture's.")] = None,
+    image_size: ImageSize = None,
     pooling: Annotated[str | None, typer.Option(help="token or avg, where not the architecture's.")] = None,
     multi_label: Annotated[
         bool | None,
@@ -90,7 +90,7 @@ def import_weights(
         crop_pct=crop_pct,
         resize=resize,
         fit=fit,  # type: ignore[arg-type]  # others are refused by name
-        image_size=image_size,
+        image_size=read_image_size(image_size),
         pooling=pooling,
         multi_label=multi_label,
         name=name,

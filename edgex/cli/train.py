@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgex.cli.command import HALF, command
-from edgex.cli.console import Fit, note, say
+from edgex.cli.console import Fit, ImageSize, note, read_image_size, say
 
 
 def register(app: typer.Typer) -> None:
@@ -30,6 +30,7 @@ def train(
     mirror: Annotated[bool, typer.Option(help="Mirror pictures at random; not for digits and signs.")] = True,
     resize: Annotated[int | None, typer.Option(help="Short side in pixels before the centre crop.")] = None,
     fit: Fit = None,
+    image_size: ImageSize = None,
     val_fraction: Annotated[float, typer.Option(help="Share of train held out where there is no val.")] = 0.1,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<n>.")] = "auto",
@@ -70,6 +71,7 @@ def train(
         mirror=mirror,
         resize=resize,
         fit=fit,  # type: ignore[arg-type]  # others are refused by name
+        image_size=read_image_size(image_size),
         val_fraction=val_fraction,
         seed=seed,
         device=device,

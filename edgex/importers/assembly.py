@@ -19,12 +19,13 @@ from edgex.importers import checkpoint_files
 from edgex.importers.base_weights import check_configuration, is_artefact, load_base
 from edgex.importers.class_heads import check_head, class_head, class_names
 from edgex.importers.pretrained import Pretrained
-from edgex.importers.settings import Settings, preprocess
+from edgex.importers.settings import ARGUMENT, Settings, preprocess
 from edgex.importers.state_dicts import StateDict, sort_tensors
 from edgex.importers.weight_sets import WeightSet
 from edgex.importers.weights import read_weights
 from edgex.importers.zero_shot import DEFAULT_TEMPLATES
 from edgex.models.backbones import Architecture, build
+from edgex.models.backbones.positions import fit_positions
 from edgex.models.self_explaining import Evidence, Head, SelfExplainingViT
 from edgex.runtime.preprocessing import Preprocessing
 from edgex.utils import provenance
@@ -91,6 +92,7 @@ def import_model(
         preprocessing=preprocessing,
         settings=settings,
         multi_label=multi_label,
+        resample=settings is not None and settings.taken_from["image_size"] == ARGUMENT,
     )
 
 
@@ -121,6 +123,7 @@ def import_pretrained(
         preprocessing=preprocessing or preprocess(found.stated, {}, build(architecture).preprocessing)[0],
         settings=settings,
         multi_label=multi_label,
+        resample=True,
     )
 
 
@@ -140,6 +143,7 @@ def _assemble(
     preprocessing: Preprocessing | None = None,
     settings: Settings | None = None,
     multi_label: bool = False,
+    resample: bool = False,
 ) -> tuple[SelfExplainingViT, ModelCard]:
     """As `import_model`, from sorted tensors; inputs say in the provenance which files they came from."""
     classes = class_names(classes, twins=True)
@@ -150,15 +154,16 @@ def _assemble(
             f"{preprocessing.image_size}"
         )
     preprocessing = preprocessing or backbone.preprocessing
-    model_file.load_backbone(backbone, state.image, source=source)
+    image = fit_positions(state.image, backbone, source=source) if resample else state.image
+    model_file.load_backbone(backbone, image, source=source)
     if configuration is not None:
         check_configuration(configuration, state, backbone)
     made = class_head(state, architecture, classes, templates, head, source, multi_label=multi_label)
     check_head(made, backbone, classes, str(head or source))
     if base_weights is not None:
-        base = load_base(architecture, base_weights)[1]
+        base = load_base(architecture, base_weights, resample=resample)[1]
     else:
-        base = BaseWeights(base_name, model_file.fingerprint(backbone.tensors()))
+        base = BaseWeights(base_name, model_file.fingerprint(state.image))
     if head is not None:
         inputs = [*inputs, _input("head", head)]
     if settings is not None:

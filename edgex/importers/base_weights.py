@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import nn
 
 from edgex.errors import ArtefactError, EdgexError, MismatchError
 from edgex.files import model_file
+from edgex.files.input_size import at_image_size
 from edgex.files.model_file import BaseWeights
 from edgex.files.tensor_file import TensorFile
 from edgex.importers import checkpoint_files, configuration, pretrained
@@ -19,22 +21,29 @@ from edgex.importers.state_dicts import StateDict, sort_tensors
 from edgex.importers.transformers import registry
 from edgex.importers.weights import read_weights
 from edgex.models.backbones import Architecture, Backbone, build
+from edgex.models.backbones.positions import fit_positions
 from edgex.runtime import schema
 from edgex.runtime.json_text import read_json
 
 
-def load_base(architecture: Architecture, weights: str | os.PathLike[str]) -> tuple[Backbone, BaseWeights]:
+def load_base(
+    architecture: Architecture, weights: str | os.PathLike[str], *, resample: bool = False
+) -> tuple[Backbone, BaseWeights]:
     """A backbone to start training from, its head dropped, and what it is called.
 
     weights: a checkpoint of timm, open_clip or transformers (see `edgex.importers.weights`), or a model artefact,
         which passes on the base that it started from itself: a vector fits all descendants of its base. The
         backbone's preprocessing is the artefact's, or as far as edgex has it the one stated beside the weights.
+    resample: interpolate learned positions of another image size than the architecture's. What the base is called
+        does not depend on it: a vector that was learned at one size fits models of another.
 
     Raises ArtefactError for a damaged file or NaN, MismatchError for tensors that do not fit.
     """
     weights = checkpoint_files.find(weights)
     if is_artefact(weights):
         model, card = model_file.load_model(weights)
+        if resample and dataclasses.replace(card.architecture, image_size=architecture.image_size) == architecture:
+            model, card = at_image_size(model, card, architecture.image_size)
         if card.architecture != architecture:
             raise MismatchError(f"{weights}: expected weights of {architecture}, found a model of {card.architecture}")
         model.backbone.preprocessing = card.preprocessing
@@ -42,11 +51,12 @@ def load_base(architecture: Architecture, weights: str | os.PathLike[str]) -> tu
     found = read_weights(weights)
     state = sort_tensors(found.tensors, architecture, source=str(weights))
     backbone = build(architecture)
-    model_file.load_backbone(backbone, state.image, source=str(weights))
+    image = fit_positions(state.image, backbone, source=str(weights)) if resample else state.image
+    model_file.load_backbone(backbone, image, source=str(weights))
     check_configuration(weights, state, backbone)
     stated = configuration.beside(weights)
     backbone.preprocessing = preprocess(stated.without(*stated.refusals), {}, backbone.preprocessing)[0]
-    return backbone, BaseWeights(found.name(weights), model_file.fingerprint(backbone.tensors()))
+    return backbone, BaseWeights(found.name(weights), model_file.fingerprint(state.image))
 
 
 def pretrained_backbone(architecture: Architecture, tag: str | None = None) -> tuple[Backbone, BaseWeights]:
@@ -54,9 +64,9 @@ def pretrained_backbone(architecture: Architecture, tag: str | None = None) -> t
     found = pretrained.find(architecture, tag)
     state = sort_tensors(found.tensors, architecture, source=found.name)
     backbone = build(architecture)
-    model_file.load_backbone(backbone, state.image, source=found.name)
+    model_file.load_backbone(backbone, fit_positions(state.image, backbone, source=found.name), source=found.name)
     backbone.preprocessing = preprocess(found.stated, {}, backbone.preprocessing)[0]
-    return backbone, BaseWeights(found.name, model_file.fingerprint(backbone.tensors()))
+    return backbone, BaseWeights(found.name, model_file.fingerprint(state.image))
 
 
 def is_artefact(weights: Path) -> bool:

@@ -25,6 +25,7 @@ from edgex.models.backbones.options import OPTIONS, checked_options
 from edgex.runtime import schema
 from edgex.runtime.json_text import read_json
 from edgex.runtime.preprocessing import INTERPOLATIONS
+from edgex.runtime.view import Fit
 
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
@@ -53,7 +54,7 @@ class Stated:
     values: "arch" (edgex's name), "options" (what differs from the named model), "image_size" (height, width),
         "pooling", "classes" (a tuple of names), "multi_label" (whether each class has a sigmoid of its own), "mean",
         "std", "interpolation", and for the resize before the centre crop either "resize" (as in `Preprocessing`, at
-        image_size) or "crop_pct" (the crop's share of it) and "squash" (whether both sides are resized).
+        image_size) or "crop_pct" (the crop's share of it) and "fit".
     refusals: setting -> why edgex cannot do what is stated. It matters only where the caller does not set it.
     sources: setting -> name of the file that states it.
     files: the files that were read. notes: lines for people on what is taken otherwise than stated.
@@ -155,7 +156,7 @@ def read_timm(file: Source, content: Mapping[str, Any], stated: Stated) -> None:
         crop_pct=_checked(_share, cfg.get("crop_pct"), file, "crop_pct"),
     )
     _add_interpolation(stated, file, cfg.get("interpolation"))
-    _add_mode(stated, file, cfg.get("crop_mode") or "center", {"center": False, "squash": True})
+    _add_mode(stated, file, cfg.get("crop_mode") or "center", {"center": "crop", "squash": "squash", "border": "pad"})
 
 
 def _read_transformers(file: Path, content: Mapping[str, Any], stated: Stated) -> tuple[int, int] | None:
@@ -258,7 +259,7 @@ def read_open_clip(file: Source, content: Mapping[str, Any], stated: Stated) -> 
         crop_pct=1.0,
     )
     _add_interpolation(stated, file, cfg.get("interpolation"))
-    _add_mode(stated, file, cfg.get("resize_mode") or "shortest", {"shortest": False, "squash": True})
+    _add_mode(stated, file, cfg.get("resize_mode") or "shortest", {"shortest": "crop", "squash": "squash"})
 
 
 def _open_clip_name(model: Mapping[str, Any]) -> str | None:
@@ -277,18 +278,16 @@ def _add_size(stated: Stated, file: Source, name: str, size: Any) -> None:
         return
     height, width = _checked(_sides, size, file, name) or (0, 0)
     earlier = stated.values.get("image_size")
-    if height != width:
-        stated.refuse(file, "image_size", f"expected square pictures, found {height}x{width}")
-    elif earlier not in (None, (height, width)):
+    if earlier not in (None, (height, width)):
         source = stated.sources["image_size"]
         stated.refuse(file, "image_size", f"crops to {height}x{width} pixels, {source} says {earlier[0]}x{earlier[1]}")
     elif earlier is None:
         stated.add(file, image_size=(height, width))
 
 
-def _add_mode(stated: Stated, file: Source, mode: Any, squashes: Mapping[str, bool]) -> None:
-    if _text(mode, file, "mode") in squashes:
-        stated.add(file, squash=squashes[mode])
+def _add_mode(stated: Stated, file: Source, mode: Any, fits: Mapping[str, Fit]) -> None:
+    if _text(mode, file, "mode") in fits:
+        stated.add(file, fit=fits[mode])
     else:
         stated.refuse(file, "resize", _no_resize(f"mode '{mode}'"))
 

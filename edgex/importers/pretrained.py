@@ -15,6 +15,7 @@ from edgex.errors import MismatchError, UsageError
 from edgex.files.hub import fetch
 from edgex.importers.configuration import Stated, read_open_clip, read_timm
 from edgex.importers.weights import read_state_dict
+from edgex.models import backbones
 from edgex.models.backbones import Architecture
 from edgex.models.backbones.timm import arguments
 from edgex.utils.text import nearest
@@ -26,7 +27,7 @@ _OF_THE_ARCHITECTURE = ("arch", "image_size", "pooling", "classes")
 class Pretrained:
     """Published weights: name, tensors, file, and what their library states of their preprocessing.
 
-    Image size, pooling and classes are those of the architecture that the weights were loaded for.
+    Pooling and classes are those of the architecture that the weights were loaded for; the image size is its own.
     """
 
     name: str
@@ -56,13 +57,14 @@ def _timm(architecture: Architecture, tag: str | None) -> Pretrained:
         raise UsageError(f"timm publishes no weights on the hub for '{model}' ({hint}): give a weights file instead")
     files = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
     path = fetch(config.hf_hub_id, files)
-    # timm itself renames old checkpoints and resizes positions to another image size.
+    # timm itself renames old checkpoints. Positions are resampled to another image size later, see `fit_positions`.
+    own = backbones.architecture(architecture.name, pooling=architecture.pooling, options=architecture.options)
     try:
         built = timm.create_model(
             model,
             pretrained=True,
             pretrained_cfg_overlay={"file": str(path), "custom_load": False},
-            **arguments(architecture),
+            **arguments(own),
         )
     except RuntimeError as error:
         first = " ".join(str(error).split())[:200]

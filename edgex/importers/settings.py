@@ -7,7 +7,6 @@ Reading the files is `edgex.importers.configuration`.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from edgex.models import backbones
 from edgex.models.backbones import Architecture
 from edgex.models.backbones.options import shown
 from edgex.runtime.classes import class_key, find_twins
-from edgex.runtime.preprocessing import Preprocessing, check_fit, covering
+from edgex.runtime.preprocessing import Preprocessing, check_fit, covering, enlarged
 
 ARGUMENT = "argument"
 """In `Settings.taken_from`: given by the caller."""
@@ -119,7 +118,8 @@ def _resize(stated: Stated, given: Mapping[str, Any], default: Preprocessing) ->
     if "crop_pct" in given:
         if not 0.01 <= given["crop_pct"] <= 1:
             raise UsageError(f"expected a share from 0.01 to 1, found {given['crop_pct']}", argument="crop_pct")
-        return _share(given["crop_pct"], default, squash=fit == "squash" if fit else bool(stated.values.get("squash")))
+        fit = fit or stated.values.get("fit", "crop")
+        return {"resize": enlarged(default.image_size, given["crop_pct"], fit), "fit": fit}
     if fit is None:
         return _stated_resize(stated, default)
     own = {} if "resize" in stated.refusals else _stated_resize(stated, default)
@@ -137,16 +137,9 @@ def _stated_resize(stated: Stated, default: Preprocessing) -> dict[str, Any]:
         scaled = own.at_image_size(default.image_size)
         return {"resize": scaled.resize, "fit": scaled.fit}
     if "crop_pct" in stated.values:
-        return _share(stated.values["crop_pct"], default, squash=bool(stated.values.get("squash")))
+        fit = stated.values.get("fit", "crop")
+        return {"resize": enlarged(default.image_size, stated.values["crop_pct"], fit), "fit": fit}
     return {}
-
-
-def _share(crop_pct: float, default: Preprocessing, *, squash: bool) -> dict[str, Any]:
-    """The resize of which the crop keeps this share, by timm's rule."""
-    height, width = (math.floor(side / crop_pct) for side in default.image_size)
-    if squash:
-        return {"resize": (height, width), "fit": "squash"}
-    return {"resize": height if height == width else (height, width), "fit": "crop"}
 
 
 def _value(name: str, stated: Stated, given: Mapping[str, Any]) -> Any:

@@ -54,7 +54,7 @@ def import_weights(
     crop_pct: float | None = None,
     resize: int | None = None,
     fit: Fit | None = None,
-    image_size: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
     pooling: str | None = None,
     multi_label: bool | None = None,
     name: str | None = None,
@@ -80,8 +80,9 @@ def import_weights(
         vectors of that base fit.
     mean, std: of the channels R, G, B, of pixels scaled to [0, 1]. interpolation: "bicubic" or "bilinear".
     crop_pct: share of the resized short side that the centre crop keeps, in (0, 1]; resize: or the short side in
-        pixels. fit: "crop", "squash" or "pad", see `edgex.runtime.view`. image_size: input size in pixels.
-        pooling: "token" or "avg". All these default to the configuration's, then to the architecture's.
+        pixels. fit: "crop", "squash" or "pad", see `edgex.runtime.view`. image_size: input size in pixels, one number
+        or (height, width); learned positions of another size are interpolated. pooling: "token" or "avg". All these
+        default to the configuration's, then to the architecture's.
     multi_label: whether a picture may have several classes, or none, each with a sigmoid of its own. Defaults to what
         the configuration states, then to False. A head of one output is a sigmoid's: it takes one class, or two for
         the softmax that is the same.
@@ -168,7 +169,9 @@ def _found(weights: PathLike, report: Callable[[str], None] | None) -> tuple[Pat
     return named, path
 
 
-def _architecture(arch: str | None, image_size: int | None, pooling: str | None) -> backbones.Architecture:
+def _architecture(
+    arch: str | None, image_size: int | tuple[int, int] | None, pooling: str | None
+) -> backbones.Architecture:
     if arch is None:
         raise UsageError("expected the architecture whose pretrained weights to take", argument="arch")
     return backbones.architecture(arch, image_size=image_size, pooling=pooling)

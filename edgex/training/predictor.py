@@ -48,6 +48,7 @@ def train(
     name: str,
     resize: int | None,
     fit: Fit | None = None,
+    image_size: int | tuple[int, int] | None = None,
     val_fraction: float,
     dtype: torch.dtype,
     report: Report,
@@ -60,16 +61,17 @@ def train(
     labels: file of the pictures' labels, see `edgex.data.label_tables`; the predictor is then multi-label, and its
     thresholds are those of the highest F1 on the validation pictures. None where pictures lie in class folders.
     weights: file of the base's weights; None takes its pretrained ones through its library's hub. dtype: of the stored
-    weights. resize, fit: as in `edgex.training.workflow.train`. report: called with lines for people, one after each
-    epoch. skip_bad: go on without the pictures that cannot be read. workers: see `edgex.data.loading.loaded`.
+    weights. resize, fit, image_size: as in `edgex.training.workflow.train`. report: called with lines for people, one
+    after each epoch. skip_bad: go on without the pictures that cannot be read. workers: see
+    `edgex.data.loading.loaded`.
     """
     check_writable(out)
     check = ReadCheck(skip_bad, report, workers)
     sets = _split(_listed(folder, labels, report), val_fraction, options.seed, check)
     pictures = sets["train"]
-    architecture = backbones.architecture(base_name)
+    architecture = backbones.architecture(base_name, image_size=image_size)
     if weights is not None:
-        backbone, base = base_weights.load_base(architecture, weights)
+        backbone, base = base_weights.load_base(architecture, weights, resample=image_size is not None)
     else:
         backbone, base = base_weights.pretrained_backbone(architecture)
     preprocessing = _preprocessing(backbone.preprocessing, resize, fit)

@@ -70,6 +70,7 @@ def train(
     mirror: bool = True,
     resize: int | None = None,
     fit: Fit | None = None,
+    image_size: int | tuple[int, int] | None = None,
     val_fraction: float = 0.1,
     seed: int = 0,
     device: str = "auto",
@@ -91,8 +92,9 @@ def train(
     weights: file of the base's weights; pretrained: take them from its library's hub instead. One of the two.
     name: of the predictor. Defaults to the file's.
     epochs, batch_size, learning_rate, crop_scale, mirror, seed: see `edgex.training.fine_tuning.TrainOptions`.
-    resize: short side in pixels before the centre crop. fit: "crop", "squash" or "pad", see `edgex.runtime.view`. Both
-        default to the base's.
+    resize: short side in pixels before the centre crop. fit: "crop", "squash" or "pad", see `edgex.runtime.view`.
+        image_size: input size in pixels, one number or (height, width); the base's learned positions are interpolated
+        to it. All three default to the base's.
     val_fraction: share of `train` that is held out where there is no `val`.
     device: "auto", "cpu", "cuda" or "cuda:<n>". precision: of the computation, "auto", "fp32" or "bf16". dtype: of
         the stored weights, "fp32" or "fp16".
@@ -143,6 +145,7 @@ def train(
         name=name_of(path, name),
         resize=resize,
         fit=fit,
+        image_size=image_size,
         val_fraction=val_fraction,
         dtype=STORAGE[dtype],
         workers=workers,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +31,7 @@ from edgex.files.model_file import (
 )
 from edgex.files.tensor_file import TensorFile
 from edgex.files.vector_file import VectorCard, delta_shapes, read_delta
-from edgex.models.backbones import build
+from edgex.models.backbones import build, positions
 from edgex.models.evidence.selection import strategy_of
 from edgex.utils import provenance
 
@@ -92,7 +92,7 @@ def _checked(model_file: TensorFile, vector_file: TensorFile, *, force: bool) ->
     card = card_of(model_file)
     tau = VectorCard.from_metadata(vector_file.metadata, vector)
     if not force:
-        _check_same_origin(card, tau, target, vector)
+        _check_same_origin(card, tau, target, vector, set(delta_shapes(vector_file)))
     _check_fit(model_file, vector_file, tau, target, vector)
     # Towers of both poolings can have the same tensors, so this is not implied by names and shapes.
     if tau.architecture.pooling != card.architecture.pooling:
@@ -175,8 +175,15 @@ def _sums(
     vector_file.verify()
 
 
-def _check_same_origin(card: ModelCard, tau: VectorCard, target: Path, vector: Path) -> None:
-    if card.architecture != tau.architecture:
+def _check_same_origin(card: ModelCard, tau: VectorCard, target: Path, vector: Path, deltas: Set[str]) -> None:
+    size = card.architecture.image_size
+    if size != tau.architecture.image_size and (changed := deltas & set(positions.NAMES)):
+        raise MismatchError(
+            f"target {target} is {card.architecture}, vector {vector} was learned on {tau.architecture} and changes "
+            f"'{min(changed)}', which belongs to that image size: take a vector of the target's size, or a "
+            "readout, which fits every size"
+        )
+    if card.architecture != dataclasses.replace(tau.architecture, image_size=size):
         raise MismatchError(
             f"target {target} is {card.architecture}, vector {vector} was learned on {tau.architecture}: "
             "take a vector for the target's architecture"

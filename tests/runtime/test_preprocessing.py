@@ -98,8 +98,8 @@ def test_padding_is_pillows_own_resize_on_the_mean_colour(image_size: tuple[int,
     preprocessing = Preprocessing(image_size, image_size, interpolation, (0.2, 0.5, 0.8), (1, 1, 1), "pad")
     rows, columns = image_size
     for height, width in [(480, 640), (300, 100), (1, 1), (90, 160), (1080, 1920), (7, 400)]:
-        factor = min(rows / height, columns / width)
-        size = max(1, int(width * factor + 1e-9)), max(1, int(height * factor + 1e-9))
+        factor = max(height / rows, width / columns)
+        size = max(1, round(width / factor)), max(1, round(height / factor))
         image = Image.fromarray(picture(height, width))
         wanted = Image.new("RGB", (columns, rows), (51, 128, 204))
         resized = image.resize(size, Image.Resampling[how.upper()])

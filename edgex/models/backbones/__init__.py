@@ -6,6 +6,16 @@ Nothing outside this package asks how a library lays out its modules. A family o
 
 from edgex.models.backbones.architectures import Architecture, Pooling
 from edgex.models.backbones.backbone import NO_PLACES, AttentionPool, Backbone, Block
-from edgex.models.backbones.registry import architecture, build
+from edgex.models.backbones.registry import architecture, build, input_size
 
-__all__ = ["NO_PLACES", "Architecture", "AttentionPool", "Backbone", "Block", "Pooling", "architecture", "build"]
+__all__ = [
+    "NO_PLACES",
+    "Architecture",
+    "AttentionPool",
+    "Backbone",
+    "Block",
+    "Pooling",
+    "architecture",
+    "build",
+    "input_size",
+]

@@ -17,7 +17,7 @@ from edgex.models.backbones.architectures import Architecture
 from edgex.models.backbones.backbone import Block, Family, Parts, final_layer_norm
 from edgex.models.backbones.open_clip_attention_pool import attention_pool
 from edgex.models.backbones.options import shown
-from edgex.runtime.preprocessing import Preprocessing
+from edgex.runtime.preprocessing import Preprocessing, enlarged
 from edgex.utils.text import nearest
 
 _OPEN_CLIP_NAMES = {"token": "tok"}
@@ -96,10 +96,11 @@ def adapt(module: Any, architecture: Architecture) -> Parts:
         attention_pool=attention_pool(module, architecture.name) if attends else None,
         preprocessing=Preprocessing(
             image_size=architecture.image_size,
-            resize=min(architecture.image_size),
+            resize=enlarged(architecture.image_size, 1.0),
             interpolation="bicubic",
             mean=OPENAI_DATASET_MEAN,
             std=OPENAI_DATASET_STD,
+            fit="crop",
         ),
     )
 

@@ -37,10 +37,20 @@ def build(architecture: Architecture) -> Backbone:
         backbone = Backbone(architecture, family.create(architecture), family.adapt)
     patch = backbone.patch_projection.kernel_size
     if any(length % side for length, side in zip(architecture.image_size, patch, strict=True)):
-        raise UsageError(
-            f"image size {architecture.image_size} is no multiple of {architecture.name}'s patch size {patch}"
-        )
+        raise UsageError(_indivisible(architecture, (patch[0], patch[1])), argument="image_size")
     return backbone
+
+
+def _indivisible(architecture: Architecture, patch: tuple[int, int]) -> str:
+    """What an image size of parts of patches is refused with; sizes in the message are height x width."""
+    size = architecture.image_size
+    below = [max(side // step, 1) * step for side, step in zip(size, patch, strict=True)]
+    above = [-(-side // step) * step for side, step in zip(size, patch, strict=True)]
+    fitting = " or ".join(dict.fromkeys(f"{height}x{width}" for height, width in (below, above)))
+    return (
+        f"image size {size[0]}x{size[1]} is no multiple of {architecture.name}'s patch size {patch[0]}x{patch[1]}: "
+        f"the nearest is {fitting} (height x width)"
+    )
 
 
 def architecture(
@@ -58,7 +68,7 @@ def architecture(
     or option that cannot be explained.
     """
     family = _family_of(name)
-    size = None if image_size is None else _sides(image_size)
+    size = None if image_size is None else input_size(image_size)
     given = Architecture(name, size or (1, 1), pooling or "", options or {})
     if pooling is not None:
         _check_pooling(name, pooling, family)
@@ -73,13 +83,19 @@ def _check_pooling(name: str, pooling: str, family: Family) -> None:
         raise UnsupportedError(f"{name} pools with {pooling[:60]!r}: expected a pooling of {known}")
 
 
-def _sides(image_size: int | tuple[int, int]) -> tuple[int, int]:
-    sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    wrong = [side for side in sides if not 1 <= side <= MAX_SIDE]
-    if wrong or len(sides) != 2:
-        found = wrong[0] if wrong else sides
-        raise UsageError(f"expected an image size from 1 to {MAX_SIDE} pixels, found {found}", argument="image_size")
-    return sides[0], sides[1]
+def input_size(image_size: int | tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of one number for both or of a pair; UsageError for others and for sides out of range."""
+    sides = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if not isinstance(sides, (tuple, list)) or len(sides) != 2 or not all(type(side) is int for side in sides):
+        raise UsageError(
+            f"expected an image size of one whole number or of (height, width), found {image_size!r:.60}",
+            argument="image_size",
+        )
+    height, width = sides
+    for side in (height, width):
+        if not 1 <= side <= MAX_SIDE:
+            raise UsageError(f"expected an image size from 1 to {MAX_SIDE} pixels, found {side}", argument="image_size")
+    return height, width
 
 
 def _family_of(name: str) -> Family:

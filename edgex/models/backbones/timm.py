@@ -6,7 +6,6 @@ How a class lays out its modules is in `timm_vit`, `timm_eva` and `timm_beit`.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +18,7 @@ from edgex.models.backbones.backbone import Family, Parts, final_layer_norm
 from edgex.models.backbones.options import shown
 from edgex.models.backbones.timm_attention_pool import attention_pool
 from edgex.runtime.errors import first_line
-from edgex.runtime.preprocessing import Preprocessing
+from edgex.runtime.preprocessing import Preprocessing, enlarged
 from edgex.utils.text import nearest
 
 _POOLINGS = {"attention": "map", "token+avg": "token", "token+distillation": "token"}
@@ -177,10 +176,11 @@ def _preprocessing(module: nn.Module, size: tuple[int, int]) -> Preprocessing:
     config = resolve_model_data_config(module)
     return Preprocessing(
         image_size=size,
-        resize=math.floor(min(size) / config["crop_pct"]),
+        resize=enlarged(size, config["crop_pct"]),
         interpolation=config["interpolation"],
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
+        fit="crop",
     )
 
 

@@ -45,7 +45,7 @@ def test_the_preprocessing_is_the_one_stated_as_far_as_edgex_has_it(
     timm_vit: Any, random_model: Callable[..., Any], tmp_path: Path
 ) -> None:
     file = saved(tmp_path / "some_vit.safetensors", timm_vit.state_dict())
-    cfg = {"mean": [0.1, 0.2, 0.3], "crop_pct": 0.5, "crop_mode": "border", "interpolation": "bilinear"}
+    cfg = {"mean": [0.1, 0.2, 0.3], "crop_pct": 0.5, "crop_mode": "mirror", "interpolation": "bilinear"}
     (tmp_path / "config.json").write_text(json.dumps({"architecture": "test_vit", "pretrained_cfg": cfg}))
     found = load_base(architecture("timm/test_vit"), file)[0].preprocessing
     assert (found.mean, found.interpolation, found.resize) == ((0.1, 0.2, 0.3), "bilinear", 320)

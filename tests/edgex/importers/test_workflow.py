@@ -12,6 +12,7 @@ import small_hub
 import torch
 from libraries import CLASSES, saved, shaken
 from PIL import Image
+from safetensors.torch import load_file
 
 from edgex import samples
 from edgex.errors import ArtefactError, MismatchError, UnsupportedError, UsageError
@@ -33,14 +34,17 @@ def folder(tmp_path: Path) -> Path:
     return timm_folder(tmp_path / "timm")
 
 
-def timm_folder(folder: Path, names: Any = CLASSES, **cfg: Any) -> Path:
+def timm_folder(folder: Path, names: Any = CLASSES, *, size: tuple[int, int] = (160, 160), **cfg: Any) -> Path:
     import timm
     from timm.models import save_for_hf
 
     torch.manual_seed(0)
-    module = shaken(timm.create_model("test_vit", num_classes=len(CLASSES)))
-    module.pretrained_cfg = {**module.pretrained_cfg, **OWN, **cfg}
-    save_for_hf(module, str(folder), model_config={"label_names": names} if names else {}, safe_serialization=True)
+    module = shaken(timm.create_model("test_vit", num_classes=len(CLASSES), img_size=size))
+    module.pretrained_cfg = {**module.pretrained_cfg, **OWN, "input_size": (3, *size), **cfg}
+    arguments: dict[str, Any] = {"label_names": names} if names else {}
+    if size != (160, 160):
+        arguments["model_args"] = {"img_size": size}
+    save_for_hf(module, str(folder), model_config=arguments, safe_serialization=True)
     return folder
 
 
@@ -62,11 +66,12 @@ def rewrite(file: Path, **changes: Any) -> None:
 
 
 class TestTimm:
-    @pytest.mark.parametrize("mode", ["center", "squash"])
-    def test_scores_equal_timms_own_pipeline(self, tmp_path: Path, mode: str) -> None:
+    @pytest.mark.parametrize("mode", ["center", "squash", "border"])
+    @pytest.mark.parametrize("size", [(160, 160), (96, 176)])
+    def test_scores_equal_timms_own_pipeline(self, tmp_path: Path, mode: str, size: tuple[int, int]) -> None:
         import timm
 
-        folder = timm_folder(tmp_path / "timm", crop_mode=mode)
+        folder = timm_folder(tmp_path / "timm", size=size, crop_mode=mode)
         reference = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
         transform = timm.data.create_transform(**timm.data.resolve_model_data_config(reference))
         with torch.no_grad():
@@ -77,6 +82,7 @@ class TestTimm:
             weights=saved(tmp_path / "alone.safetensors", dict(reference.state_dict())),
             arch="timm/test_vit",
             classes="a,b,c",
+            image_size=size,
             out=tmp_path / "d.safetensors",
         )
         assert (scores(defaults.path) - expected).abs().max() > 1e-3, "the picture tells the two apart"
@@ -100,8 +106,45 @@ class TestTimm:
         assert (result.card.preprocessing.fit, result.card.preprocessing.resize) == (given["fit"], resize)
         assert result.card.provenance[0]["taken_from"]["resize"] == "argument"
 
+    @pytest.mark.parametrize("size", [(96, 176), (176, 96), 192])
+    def test_another_size_is_timms_own_resampling(self, folder: Path, tmp_path: Path, size: Any) -> None:
+        """Rows and columns alike; the class token's position stays."""
+        import timm
+        from timm.models.vision_transformer import checkpoint_filter_fn
+
+        result = import_weights(weights=folder / "model.safetensors", out=tmp_path / "m.safetensors", image_size=size)
+        network, card = load_model(result.path)
+        reference = timm.create_model("test_vit", num_classes=len(CLASSES), img_size=size).eval()
+        reference.load_state_dict(checkpoint_filter_fn(load_file(folder / "model.safetensors"), reference))
+        image = torch.randn(2, 3, *card.architecture.image_size, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            assert (network(image).logits - reference(image)).abs().max() < 1e-5
+        square = import_weights(weights=folder / "model.safetensors", out=tmp_path / "s.safetensors")
+        assert card.base.fingerprint == square.card.base.fingerprint, "a vector of one size fits the other"
+
+    def test_positions_of_no_square_are_named(self, tmp_path: Path) -> None:
+        folder = timm_folder(tmp_path / "timm", size=(96, 176))
+        with pytest.raises(MismatchError, match="'pos_embed' holds positions of 66 patches, which are no square"):
+            import_weights(weights=folder / "model.safetensors", out=tmp_path / "m.safetensors", image_size=160)
+
+    @pytest.mark.parametrize(
+        ("size", "message"),
+        [
+            ((100, 448), "image size 100x448 is no multiple of .* 16x16: the nearest is 96x448 or 112x448"),
+            (250, "the nearest is 240x240 or 256x256"),
+            (7, "the nearest is 16x16"),
+            ((0, 4), "expected an image size from 1 to .* pixels, found 0"),
+            ((4, 4, 4), r"expected an image size of one whole number or of \(height, width\), found \(4, 4, 4\)"),
+            ("256", "expected an image size of one whole number"),
+        ],
+    )
+    def test_unusable_sizes_are_named(self, folder: Path, size: Any, message: str) -> None:
+        with pytest.raises(UsageError, match=message) as caught:
+            import_weights(weights=folder / "model.safetensors", image_size=size)
+        assert caught.value.argument == "image_size"
+
     def test_a_fit_stands_in_for_a_stated_one_that_edgex_does_not_have(self, tmp_path: Path) -> None:
-        folder = timm_folder(tmp_path / "timm", crop_mode="border")
+        folder = timm_folder(tmp_path / "timm", crop_mode="mirror")
         result = import_weights(weights=folder / "model.safetensors", out=tmp_path / "m.safetensors", fit="pad")
         assert result.card.preprocessing.fit == "pad"
 
@@ -193,8 +236,8 @@ class TestTimm:
         ("cfg", "message", "argument"),
         [
             (
-                {"crop_mode": "border"},
-                "config.json: edgex resizes the short side .* mode 'border'",
+                {"crop_mode": "mirror"},
+                "config.json: edgex resizes the short side .* mode 'mirror'",
                 {"resize": 160},
             ),
             ({"interpolation": "lanczos"}, "expected interpolation .* 'lanczos'", {"interpolation": "bicubic"}),
@@ -443,7 +486,7 @@ class TestTransformers:
             ({"do_flip_channel_order": True}, "no step 'do_flip_channel_order'"),
             ({"resample": 0}, "expected interpolation bicubic or bilinear, found 'nearest'"),
             ({"crop_size": {"height": 96, "width": 96}}, "crops to 96x96 pixels, config.json says 64x64"),
-            ({"crop_size": {"height": 64, "width": 32}}, "expected square pictures, found 64x32"),
+            ({"crop_size": {"height": 64, "width": 32}}, "crops to 64x32 pixels, config.json says 64x64"),
         ],
     )
     def test_steps_that_edgex_does_not_have_are_refused(

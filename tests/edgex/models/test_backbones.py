@@ -211,7 +211,10 @@ def test_unknown_names_are_refused(name: str, message: str) -> None:
 
 
 def test_image_sizes_between_patches_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"image size \(100, 100\) is no multiple of timm/test_vit's patch size"):
+    with pytest.raises(
+        UsageError,
+        match=r"image size 100x100 is no multiple of timm/test_vit's patch size 16x16: the nearest is 96x96 or 112x112",
+    ):
         build(architecture("timm/test_vit", image_size=100))
     with pytest.raises(UsageError, match="no multiple"):
         build(architecture("open_clip/tiny-token", image_size=72))

@@ -11,14 +11,20 @@ from timm.layers import resample_abs_pos_embed
 from edgex.errors import UsageError
 from edgex.export import at_image_size
 from edgex.export.onnx import write_onnx
-from edgex.export.resize import resized_positions
+from edgex.models.backbones.positions import resampled
 from edgex.training.vector_training import with_evidence
 from export_checks import gate_of
 
 
+@pytest.fixture(scope="module")
+def small(random_model: Callable[..., Any]) -> Any:
+    """(model, card) of a small ViT with class-token pooling."""
+    return random_model("timm/test_vit", classes=7, alpha=1.0)
+
+
 def test_positions_are_timms_own_interpolation() -> None:
     positions = torch.randn(1, 1 + 100, 8)
-    found = resized_positions(positions, (10, 10), (7, 12))
+    found = resampled(positions, (10, 10), (7, 12))
     expected = resample_abs_pos_embed(positions, [7, 12], [10, 10], num_prefix_tokens=1)
     assert torch.allclose(found, expected, atol=1e-6)
     assert torch.equal(found[:, 0], positions[:, 0])
@@ -61,7 +67,7 @@ def test_clip_and_average_pooling_resize(random_model: Callable[..., Any]) -> No
 def test_own_size_is_untouched_and_bad_sizes_are_refused(small: Any) -> None:
     model, card = small
     assert at_image_size(model, card, (160, 160)) == small
-    with pytest.raises(UsageError, match="image width that is a multiple of the patch size 16, found 100"):
+    with pytest.raises(UsageError, match="160x100 is no multiple of .* 16x16: the nearest is 160x96 or 160x112"):
         at_image_size(model, card, (160, 100))
     with pytest.raises(UsageError, match="found 0"):
         at_image_size(model, card, (0, 160))
