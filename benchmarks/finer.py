@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "finer.json")
     arguments = parser.parse_args()
     subject = Subject.load("imagenet-1k", None)
-    squashed = dataclasses.replace(subject.card.preprocessing, resize=subject.card.preprocessing.image_size)
+    squashed = subject.card.preprocessing.fitted("squash")
     subject = dataclasses.replace(subject, card=dataclasses.replace(subject.card, preprocessing=squashed))
     report = subject.describe()
     with tempfile.TemporaryDirectory() as folder:

@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS / "tiles.json")
     arguments = parser.parse_args()
     subject = Subject.load(arguments.model, None)
-    squashed = dataclasses.replace(subject.card.preprocessing, resize=subject.card.preprocessing.image_size)
+    squashed = subject.card.preprocessing.fitted("squash")
     subject = dataclasses.replace(subject, card=dataclasses.replace(subject.card, preprocessing=squashed))
     frame = frame_of(FRAMES["4K"])
     report: dict[str, Any] = subject.describe()

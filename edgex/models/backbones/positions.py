@@ -12,8 +12,8 @@ from torch import Tensor
 from edgex.errors import MismatchError
 from edgex.models.backbones.backbone import Backbone
 
-NAMES = ("pos_embed", "positional_embedding")
-"""What libraries call them."""
+NAMES = ("pos_embed", "positional_embedding", "trunk.pos_embed")
+"""What libraries call them; open_clip keeps a tower of timm in its "trunk"."""
 
 
 def fit_positions(

@@ -7,8 +7,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from edgex.cli.console import read_image_size
+from edgex.errors import UsageError
 
 ENCODINGS = ["utf-8:strict", "ascii:strict", "cp1252:strict"]
 NAMES = ["Käfer", "猫 🚗", "caf\udce9", "\x1b[2J\x1b]0;title\x07", "a\u202eb\nc", "[bold]red[/nothing]"]
@@ -69,3 +73,15 @@ def test_an_error_about_a_name_that_is_no_utf8(encoding: str, tmp_path: Path) ->
     assert (done.returncode, done.stdout) == (1, b"")
     assert r"caf\udce9\x1b[2J.onnx" in text(done.stderr, encoding)
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("text, size", [(None, None), ("256", 256), ("256x448", (256, 448)), ("256X448", (256, 448))])
+def test_image_sizes(text: str | None, size: Any) -> None:
+    assert read_image_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "256x", "x256", "1x2x3", "-4", "2.5", "256 x 448", "²", "9" * 40])
+def test_unusable_image_sizes_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="expected a size in pixels such as 256, or HEIGHTxWIDTH") as caught:
+        read_image_size(text)
+    assert caught.value.argument == "image_size"

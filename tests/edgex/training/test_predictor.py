@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from edgex.data import image_folders
-from edgex.errors import ArtefactError, DataError, UsageError
+from edgex.errors import ArtefactError, DataError, MismatchError, UsageError
 from edgex.files.model_file import ModelCard, load_model
 from edgex.runtime.view import Fit
 from edgex.training import predictor
@@ -42,6 +42,7 @@ def run(
     *,
     resize: int | None = None,
     fit: Fit | None = None,
+    image_size: int | tuple[int, int] | None = None,
     **change: Any,
 ) -> ModelCard:
     options = TrainOptions(
@@ -56,6 +57,7 @@ def run(
         name="shapes",
         resize=resize,
         fit=fit,
+        image_size=image_size,
         val_fraction=0.25,
         dtype=torch.float32,
         report=report,
@@ -84,6 +86,22 @@ def test_the_fit_is_the_trained_models_own(folder: Path, base: Path, tmp_path: P
     card = run(folder, base, tmp_path / "m.safetensors", epochs=1, fit=fit)
     assert (card.preprocessing.fit, card.preprocessing.resize) == (fit, (160, 160))
     assert load_model(tmp_path / "m.safetensors").card.preprocessing == card.preprocessing
+
+
+def test_a_wide_input_starts_from_a_square_base(folder: Path, base: Path, tmp_path: Path) -> None:
+    card = run(folder, base, tmp_path / "m.safetensors", epochs=1, image_size=(96, 176))
+    assert (card.architecture.image_size, card.preprocessing.image_size) == ((96, 176), (96, 176))
+    # Crops cover the input, whatever the picture's shape.
+    assert (card.preprocessing.fit, card.preprocessing.resize) == ("crop", (101, 185))
+    network = load_model(tmp_path / "m.safetensors").network
+    assert network.backbone.grid == (6, 11)
+    square = run(folder, base, tmp_path / "s.safetensors", epochs=1)
+    assert card.base.fingerprint == square.base.fingerprint
+    # A model of edgex's own is a base as well.
+    again = run(folder, tmp_path / "s.safetensors", tmp_path / "t.safetensors", epochs=1, image_size=96)
+    assert (again.architecture.image_size, again.base.fingerprint) == ((96, 96), square.base.fingerprint)
+    with pytest.raises(MismatchError, match="expected weights of .*160x160 px"):
+        run(folder, tmp_path / "m.safetensors", tmp_path / "u.safetensors")
 
 
 def test_a_resize_goes_with_crop_and_squash(folder: Path, base: Path, tmp_path: Path) -> None:
