@@ -110,18 +110,25 @@ def class_head(
             "file",
             argument="head",
         )
-    if multi_label:
+    if multi_label and "logit_bias" not in state.text:
         raise UsageError(
-            f"{source} has no class head that was trained for several labels: a zero-shot head compares its prompts "
-            "with each other, in a softmax; give the class weights as a file",
+            f"{source} has no head for several labels: CLIP's prompts are compared with each other, in a softmax, and "
+            "only SigLIP's are with a bias, in a sigmoid for each; give the class weights as a file",
             argument="multi_label",
         )
-    if len(classes) < 2:
+    if len(classes) < 2 and not multi_label:
         raise UsageError(
             f"expected at least two classes for a zero-shot head, which compares them, found '{classes[0]}' alone",
             argument="classes",
         )
-    return zero_shot_head(architecture, state.text, class_names(classes), templates or DEFAULT_TEMPLATES, source=source)
+    return zero_shot_head(
+        architecture,
+        state.text,
+        class_names(classes),
+        templates or DEFAULT_TEMPLATES,
+        activation="sigmoid" if multi_label else "softmax",
+        source=source,
+    )
 
 
 def _read_head(path: Path) -> dict[str, Tensor]:

@@ -27,13 +27,15 @@ def zero_shot_head(
     classes: Sequence[str],
     templates: Sequence[str],
     *,
+    activation: str = "softmax",
     source: str,
 ) -> Head:
     """A cosine head [C, output_width] with CLIP's own scale, exp(logit_scale), and SigLIP's bias, of all classes alike.
 
     architecture: "open_clip/<model>", whose text tower reads the prompts. text: its tensors under open_clip's
     names, with "logit_scale". templates: prompts with "{}" where the class name goes, as it is written; the
-    embeddings of all templates are averaged. source: names the weights in errors.
+    embeddings of all templates are averaged. activation: "softmax", or "sigmoid" as SigLIP is trained (Zhai et al.,
+    2023, arXiv 2303.15343, section 3.2). source: names the weights in errors.
 
     Raises MismatchError for a missing, extra or misshapen tensor, UnsupportedError for a text tower that
     open_clip does not hold itself.
@@ -51,7 +53,9 @@ def zero_shot_head(
     tower.load({name: tensor for name, tensor in text.items() if name not in ("logit_scale", "logit_bias")}, source)
     weight = build_zero_shot_classifier(tower, _tokenizer(architecture), list(classes), list(templates))
     bias = text["logit_bias"].expand(len(classes)).clone() if "logit_bias" in text else None
-    return Head(weight.T.contiguous(), bias, kind="cosine", scale=text["logit_scale"].exp().item())
+    return Head(
+        weight.T.contiguous(), bias, kind="cosine", scale=text["logit_scale"].exp().item(), activation=activation
+    )
 
 
 class _TextTower(nn.Module):

@@ -157,9 +157,29 @@ class TestOpenClip:
         with pytest.raises(UsageError, match="expected a prompt template"):
             import_model(file, TINY, CLASSES, name="mine", templates=[template])
 
-    def test_prompts_make_no_multi_label_head(self, clip: Any, tmp_path: Path) -> None:
+    def test_siglips_prompts_make_a_multi_label_head_and_clips_none(self, clip: Any, tmp_path: Path) -> None:
+        """A sigmoid of each prompt's own similarity, as SigLIP is trained."""
+        import open_clip
+
+        module = shaken(open_clip.create_model("tiny-map"))
+        assert module.logit_bias is not None
+        file = saved(tmp_path / "siglip.safetensors", module.state_dict())
+        arch = architecture("open_clip/tiny-map")
+        images = pictures(arch.image_size[0])
+        tokens = open_clip.get_tokenizer("tiny-map")([f"a photo of a {name}." for name in CLASSES])
+        with torch.no_grad():
+            one = module.encode_image(images, normalize=True) @ module.encode_text(tokens, normalize=True).T
+            expected = module.logit_scale.exp() * one + module.logit_bias
+        for count in (1, len(CLASSES)):
+            model, card = import_model(file, arch, CLASSES[:count], name="mine", multi_label=True)
+            with torch.no_grad():
+                found = model(images)
+            assert (card.head_activation, card.head_kind) == ("sigmoid", "cosine")
+            assert (found.logits - expected[:, :count]).abs().max() < 1e-4
+            own = found.logits.max(dim=1).values
+            assert (found.heatmap.sum(dim=(1, 2)) + found.base - own).abs().max() < 1e-3
         file = saved(tmp_path / "clip.safetensors", clip.state_dict())
-        with pytest.raises(UsageError, match="no class head that was trained for several labels") as raised:
+        with pytest.raises(UsageError, match="no head for several labels: CLIP's prompts are compared") as raised:
             import_model(file, TINY, CLASSES, name="mine", multi_label=True)
         assert raised.value.argument == "multi_label"
         with pytest.raises(UsageError, match="at least two classes for a zero-shot head, .* found 'cat' alone"):
