@@ -37,7 +37,7 @@ Source = Path | str
 
 # Arguments of timm's models that leave the structure and the result of inference as they are, and those read here.
 _TIMM_ARGUMENTS = (
-    *("num_classes", "in_chans", "img_size", "global_pool", "pretrained", "checkpoint_path"),
+    *("num_classes", "img_size", "global_pool", "pretrained", "checkpoint_path"),
     *("dynamic_img_size", "dynamic_img_pad", "strict_img_size"),
 )
 _TIMM_POOLINGS = {"map": "attention"}
@@ -140,7 +140,9 @@ def read_timm(file: Source, content: Mapping[str, Any], stated: Stated) -> None:
                 f"{file}: the model was made with {name}={repr(options[name])[:60]}, which edgex cannot build: "
                 f"expected a model of timm that has a name of its own, or some of the options {', '.join(OPTIONS)}"
             )
-    options = {name: value for name, value in options.items() if name in OPTIONS}
+    options = {name: value for name, value in options.items() if name in OPTIONS and (name, value) != ("in_chans", 3)}
+    if isinstance(cfg.get("input_size"), (list, tuple)) and len(cfg["input_size"]) == 3 and cfg["input_size"][0] == 1:
+        options["in_chans"] = 1
     schema.checked(checked_options, options, _where(file, "model_args"))
     _add_size(stated, file, "img_size", arguments.get("img_size") or cfg.get("input_size"))
     pooling = content.get("global_pool") or arguments.get("global_pool")

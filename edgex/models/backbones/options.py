@@ -34,6 +34,13 @@ def _sides(value: Any) -> Any:
     return schema.row(side, side)(value) if isinstance(value, (list, tuple)) else side(value)
 
 
+def _channels(value: Any) -> int:
+    """The channels of a picture: 3 of colour, or 1 of grey."""
+    if schema.whole(1, 3)(value) == 2:
+        raise schema.MisfitError("expected 1 or 3, found 2")
+    return int(value)
+
+
 def _ratio(value: Any) -> float:
     """A number above 0 that a width may be multiplied with."""
     if schema.positive(value) > 64:
@@ -43,7 +50,7 @@ def _ratio(value: Any) -> float:
 
 _CHECKS: dict[str, schema.Check[Any]] = {
     **_flags,
-    "in_chans": schema.whole(1, 3),
+    "in_chans": _channels,
     "patch_size": _sides,
     "embed_dim": schema.whole(1, 1 << 14),
     "depth": schema.whole(1, 256),

@@ -6,7 +6,8 @@ How a class lays out its modules is in `timm_vit`, `timm_eva` and `timm_beit`.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import nn
 from edgex.errors import UnsupportedError, UsageError
 from edgex.models.backbones.architectures import Architecture
 from edgex.models.backbones.backbone import Family, Parts, final_layer_norm
+from edgex.models.backbones.greyscale import for_colour
 from edgex.models.backbones.options import shown
 from edgex.models.backbones.timm_attention_pool import attention_pool
 from edgex.runtime.errors import first_line
@@ -146,7 +148,7 @@ def adapt(module: Any, architecture: Architecture) -> Parts:
     if norm_after_pool and not isinstance(module.norm, nn.Identity):
         raise UnsupportedError(f"{architecture.name} norms its tokens before and after pooling: expected one norm")
     return Parts(
-        patch_projection=module.patch_embed.proj,
+        patch_projection=for_colour(module.patch_embed.proj),
         assemble=lambda patches: layout.assemble(module, patches),
         blocks=layout.blocks(module, architecture.name),
         norm=final_layer_norm(module.fc_norm if norm_after_pool else module.norm, architecture),
@@ -178,10 +180,15 @@ def _preprocessing(module: nn.Module, size: tuple[int, int]) -> Preprocessing:
         image_size=size,
         resize=enlarged(size, config["crop_pct"]),
         interpolation=config["interpolation"],
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
+        mean=_of_channels(config["mean"], module),
+        std=_of_channels(config["std"], module),
         fit="crop",
     )
+
+
+def _of_channels(values: Sequence[float], module: Any) -> tuple[float, ...]:
+    """Three values; of a model of one channel whose configuration states those of colours, three times their mean."""
+    return (statistics.fmean(values),) * 3 if module.in_chans == 1 else tuple(values)
 
 
 FAMILY = Family("timm", ("token", "avg", "attention", "token+avg", "token+distillation"), describe, create, adapt)

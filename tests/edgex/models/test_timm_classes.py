@@ -6,14 +6,16 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
-from edgex.errors import UnsupportedError
+from edgex.errors import UnsupportedError, UsageError
 from edgex.models.backbones import architecture, build
-from edgex.models.self_explaining import SelfExplainingViT
+from edgex.models.self_explaining import SelfExplainingViT, normalise
 from edgex.training.vector_training import with_evidence
 
 SMALL: dict[str, Any] = {"depth": 3, "embed_dim": 48, "num_heads": 3, "patch_size": 16}
@@ -245,3 +247,32 @@ def test_a_readout_reads_what_its_copies_would_write(case: str, made: Callable[[
     per_feature = read.feature_evidence(tokens)[1]
     of_class = (model.head.explained_weight()[classes] @ per_feature)[:, 0]
     assert torch.allclose(of_class, found, atol=1e-5 * float(found.abs().max()))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("pooling", ["token", "avg"])
+def test_one_channel_reads_grey_as_pillow_makes_it(pooling: str, random_model: Callable[..., Any]) -> None:
+    model, card = random_model(VIT, image_size=SIZE, pooling=pooling, options={**SMALL, "in_chans": 1})
+    assert model.backbone.module.patch_embed.proj.weight.shape == (48, 1, 16, 16)
+    mean, std = card.preprocessing.mean, card.preprocessing.std
+    assert mean == std == (0.5, 0.5, 0.5)
+    pixels = torch.randint(0, 256, (2, *SIZE, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    for colours, tolerance in ((pixels, 0.1), (pixels[..., :1].expand(-1, -1, -1, 3), 2e-5)):
+        grey = torch.stack(
+            [torch.from_numpy(np.array(Image.fromarray(picture).convert("L"))) for picture in colours.numpy()]
+        )
+        expected = model.head(model.backbone.module((grey[:, None] / 255 - 0.5) / 0.5))
+        logits, heatmap, base = model(normalise(colours, mean, std), torch.tensor([1, 2]))
+        assert torch.allclose(logits, expected, atol=tolerance)
+        centred = logits[[0, 1], [1, 2]] - logits.mean(1)
+        assert torch.allclose(heatmap.sum((1, 2)) + base, centred, atol=2e-5)
+
+
+def test_one_channel_has_one_mean_and_takes_gradients(random_model: Callable[..., Any]) -> None:
+    model, card = random_model("timm/deit_tiny_patch16_224", image_size=SIZE, options={**SMALL, "in_chans": 1})
+    assert card.preprocessing.mean == pytest.approx((0.449,) * 3) and len(set(card.preprocessing.std)) == 1
+    model.requires_grad_(True).train()
+    model(images()).logits.sum().backward()
+    assert model.backbone.module.patch_embed.proj.weight.grad.abs().max() > 0
+    with pytest.raises(UsageError, match="in_chans: expected 1 or 3, found 2"):
+        architecture(VIT, options={"in_chans": 2})
