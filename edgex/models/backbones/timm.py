@@ -5,6 +5,7 @@ How a class lays out its modules is in `timm_vit`, `timm_eva` and `timm_beit`.
 
 from __future__ import annotations
 
+import difflib
 import functools
 import statistics
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,16 @@ _POOLINGS = {"attention": "map", "token+avg": "token", "token+distillation": "to
 """Our names of poolings -> timm's, where they differ. The features beside the class token are taken here."""
 OWN_NAMES = {"map": "attention"}
 """timm's names of poolings -> ours, where they differ."""
+
+
+_KNOWN = tuple(
+    f"timm/{name}"
+    for name in (
+        *("vit_tiny_patch16_224", "vit_small_patch16_224", "vit_base_patch16_224", "vit_large_patch16_224"),
+        *("beit_base_patch16_224", "eva02_base_patch14_224", "vit_small_patch16_dinov3"),
+    )
+)
+"""Some of each class, to name the nearest of where another model is refused."""
 
 
 def describe(model: str, options: Mapping[str, Any], pooling: str | None) -> tuple[tuple[int, int], str]:
@@ -65,7 +76,7 @@ def check(module: Any, architecture: Architecture) -> None:
         raise UnsupportedError(f"{name} has {tokens}, which does not go with {architecture.pooling} pooling")
     if getattr(module, "pool_include_prefix", False) and architecture.pooling == "avg":
         raise UnsupportedError(f"{name} averages its class token in with the patches, which has no heatmap")
-    _fill_constants(module)
+    _fill_constants(module, name)
 
 
 def arguments(architecture: Architecture) -> dict[str, Any]:
@@ -122,23 +133,27 @@ def _layout(module: Any) -> Any:
 def check_class(module: Any, name: str) -> None:
     """UnsupportedError for a module of another class than those that can be explained."""
     if _layout(module) is None:
+        near = difflib.get_close_matches(name, _KNOWN, 1, cutoff=0.0)[0]
         raise UnsupportedError(
-            f"{name} is a {type(module).__name__}: edgex explains timm's VisionTransformer, Eva and Beit models"
+            f"{name} is a {type(module).__name__}: expected timm's VisionTransformer, Eva or Beit, whose patch tokens "
+            f"go through all blocks; nearest: {near}"
         )
     if not isinstance(getattr(module.patch_embed, "proj", None), nn.Conv2d):
         kind = type(module.patch_embed).__name__
         raise UnsupportedError(f"{name} makes its patch tokens with a {kind}: expected one convolution (PatchEmbed)")
 
 
-def _fill_constants(module: nn.Module) -> None:
+def _fill_constants(module: nn.Module, name: str) -> None:
     """Computes the tensors that no file holds, such as the angles of rotary positions; the weights stay away."""
     with torch.device("cpu"):
         for part in module.modules():
             if part._non_persistent_buffers_set:
+                if not hasattr(part, "init_non_persistent_buffers"):
+                    raise UnsupportedError(f"{name} needs a newer timm, which can compute its {type(part).__name__}")
                 part.to_empty(device="cpu", recurse=False)
                 part.init_non_persistent_buffers()
-                for name, weight in list(part.named_parameters(recurse=False)):
-                    part.register_parameter(name, nn.Parameter(weight.detach().to("meta")))
+                for own, weight in list(part.named_parameters(recurse=False)):
+                    part.register_parameter(own, nn.Parameter(weight.detach().to("meta")))
 
 
 def adapt(module: Any, architecture: Architecture) -> Parts:

@@ -71,3 +71,15 @@ def test_own_size_is_untouched_and_bad_sizes_are_refused(small: Any) -> None:
         at_image_size(model, card, (160, 100))
     with pytest.raises(UsageError, match="found 0"):
         at_image_size(model, card, (0, 160))
+
+
+@torch.no_grad()
+def test_rotary_positions_are_those_of_the_new_grid(random_model: Callable[..., Any]) -> None:
+    options = {"depth": 2, "embed_dim": 48, "num_heads": 4}
+    network, card = random_model("timm/vit_small_patch16_dinov3", image_size=48, pooling="token", options=options)
+    model, resized = at_image_size(network, card, (80, 112))
+    assert model.backbone.grid == (5, 7) and resized.architecture.image_size == (80, 112)
+    images = torch.randn(1, 3, 80, 112)
+    out = model(images)
+    assert torch.allclose(out.logits, model.head(model.backbone.module(images)), atol=1e-4)
+    assert out.heatmap.shape == (1, 5, 7)

@@ -72,17 +72,26 @@ class TestTimm:
         model, _ = import_model(file, architecture("timm/test_vit"), CLASSES, name="mine")
         assert torch.equal(model.head.weight, timm_vit.head.weight)
 
-    def test_real_deit_tiny(self, shared: Path, record_property: Callable[[str, Any], None]) -> None:
+    @pytest.mark.parametrize(
+        ("weights", "name"),
+        [
+            ("deit_tiny_patch16_224", "deit_tiny_patch16_224"),
+            ("vit_tiny_patch16_224_augreg", "vit_tiny_patch16_224"),
+        ],
+    )
+    def test_real_weights(
+        self, weights: str, name: str, shared: Path, record_property: Callable[[str, Any], None]
+    ) -> None:
         import timm
 
-        file = shared / "weights" / "deit_tiny_patch16_224.safetensors"
-        reference = timm.create_model("deit_tiny_patch16_224", checkpoint_path=str(file)).eval()
+        file = shared / "weights" / f"{weights}.safetensors"
+        reference = timm.create_model(name, checkpoint_path=str(file)).eval()
         classes = [str(index) for index in range(1000)]
-        model, card = import_model(file, architecture("timm/deit_tiny_patch16_224"), classes, name="deit-tiny")
+        model, card = import_model(file, architecture(f"timm/{name}"), classes, name="tiny")
         images = pictures(224)
         with torch.no_grad():
             assert_same_logits(model, images, reference(images), record_property)
-        assert card.base == load_base(architecture("timm/deit_tiny_patch16_224"), file)[1]
+        assert card.base == load_base(architecture(f"timm/{name}"), file)[1]
 
     def test_missing_extra_and_misshapen_tensors_are_named(self, timm_vit: Any, tmp_path: Path) -> None:
         weights = timm_vit.state_dict()

@@ -269,6 +269,22 @@ class TestTimm:
         with torch.no_grad():
             assert torch.allclose(load_model(out).network(images).logits, module(images), atol=1e-5)
 
+    def test_a_model_of_one_channel_is_taken_as_one(self, tmp_path: Path) -> None:
+        import timm
+        from timm.models import save_for_hf
+
+        module = shaken(timm.create_model("test_vit", num_classes=3, img_size=64, in_chans=1)).eval()
+        module.pretrained_cfg = {**module.pretrained_cfg, "input_size": (1, 64, 64), "mean": (0.3,), "std": (0.2,)}
+        save_for_hf(module, str(tmp_path / "t"), safe_serialization=True)
+        out = tmp_path / "m.safetensors"
+        result = import_weights(weights=tmp_path / "t", classes="a,b,c", out=out)
+        assert result.card.architecture.options == {"in_chans": 1}
+        assert (result.card.preprocessing.mean, result.card.preprocessing.std) == ((0.3,) * 3, (0.2,) * 3)
+        grey = torch.rand(2, 1, 64, 64)
+        with torch.no_grad():
+            found = load_model(out).network(grey.expand(-1, 3, -1, -1)).logits
+            assert torch.allclose(found, module(grey), atol=1e-5)
+
     def test_arguments_of_another_architecture_than_the_given_one_are_left_out(
         self, folder: Path, tmp_path: Path
     ) -> None:
