@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from edgex.data import image_folders
 from edgex.evaluation.comparison import Comparison
@@ -64,9 +64,9 @@ def sheet(rows: Sequence[tuple[str, Sequence[np.ndarray]]], *, height: int = 200
 
 
 def grid(titles: Sequence[str], rows: Sequence[tuple[str, Sequence[np.ndarray]]], *, side: int = 200) -> Image.Image:
-    """A table of square pictures (uint8 [H, W, 3]): one title above each column, one caption above each row.
+    """A table of pictures (uint8 [H, W, 3]): one title above each column, one caption above each row.
 
-    side: of every picture, in pixels. A title longer than its column is cut short.
+    side: long side of every picture, in pixels. A title longer than its column is cut short.
     """
     head = _TEXT + 4
     size = (_GAP + len(titles) * (side + _GAP), _GAP + head + len(rows) * (head + side + _GAP))
@@ -82,7 +82,7 @@ def grid(titles: Sequence[str], rows: Sequence[tuple[str, Sequence[np.ndarray]]]
         caption, font = fit_text([caption], _FONT)
         draw.text((_GAP, top), caption, fill="dimgrey", font=font)
         for column, pixels in enumerate(pictures):
-            picture = Image.fromarray(pixels).resize((side, side))
+            picture = ImageOps.contain(Image.fromarray(pixels), (side, side))
             canvas.paste(picture, (_GAP + column * (side + _GAP), top + head))
     return canvas
 

@@ -11,6 +11,7 @@ import torch
 from libraries import CLASSES, saved, shaken
 from PIL import Image
 
+import edgex
 from edgex import samples
 from edgex.errors import MismatchError, UsageError
 from edgex.export import export
@@ -23,6 +24,7 @@ from edgex.shapley.play import players_of
 from edgex.shapley.superpixels import superpixels
 from edgex.training.vector_training import with_evidence
 from edgex.vectors.bake import add_vector
+from pictures import picture_folder
 from vectors import fitting
 
 SIZE = (96, 176)
@@ -117,3 +119,22 @@ def test_players_and_labels_of_a_wide_grid() -> None:
     side = round(len(coarse) ** 0.5)
     assert (rows.amax(1) - rows.amin(1) + 1 == 6 // side).all()
     assert (columns.amax(1) - columns.amin(1) + 1 == 12 // side).all()
+
+
+def test_a_wide_model_is_trained_learned_from_and_judged(tmp_path: Path) -> None:
+    """Padded pictures, superpixels of a 6x12 grid, evaluation with masks of the input's shape."""
+    import timm
+
+    data = picture_folder(tmp_path / "data", {"train": 3, "test": 1})
+    torch.manual_seed(0)
+    base = saved(tmp_path / "base.pt", timm.create_model("test_vit", num_classes=7).state_dict())
+    names = [tmp_path / f"{name}.safetensors" for name in ("model", "vector", "baked")]
+    edgex.train(data, "timm/test_vit", names[0], weights=base, epochs=1, batch_size=8, image_size=(96, 192), fit="pad")
+    few: dict[str, Any] = {"pairs": 4, "players": 9, "steps": 2, "batch_size": 4, "evidence_blocks": 2}
+    edgex.learn_vector(names[0], names[1], data=data / "train", coalitions="kept", **few)
+    edgex.bake(target=names[0], vector=names[1], out=names[2])
+    found = edgex.evaluate(names[2], data / "test", num_images=3, baselines=("rollout",), sheet=tmp_path / "sheet.png")
+    assert found.heatmaps[0].explanations.heatmaps.shape == (3, 6, 12)
+    assert tuple(found.images.shape) == (3, 96, 192, 3)
+    # What the pictures' padding is filled with stands at their sides: they are narrower than the input.
+    assert (found.images[:, :, 0] == 128).all()
