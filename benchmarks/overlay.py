@@ -19,7 +19,7 @@ from common import RESULTS
 
 from edgex.bench.timing import machine
 from edgex.runtime.overlay import STYLES, overlay
-from edgex.runtime.preprocessing import View
+from edgex.runtime.view import View
 
 SIZE = (1080, 1920)
 ROUNDS = 60
