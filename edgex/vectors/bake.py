@@ -183,7 +183,7 @@ def _check_same_origin(card: ModelCard, tau: VectorCard, target: Path, vector: P
             f"'{min(changed)}', which belongs to that image size: take a vector of the target's size, or a "
             "readout, which fits every size"
         )
-    if card.architecture != dataclasses.replace(tau.architecture, image_size=size):
+    if not card.architecture.is_like(dataclasses.replace(tau.architecture, image_size=size)):
         raise MismatchError(
             f"target {target} is {card.architecture}, vector {vector} was learned on {tau.architecture}: "
             "take a vector for the target's architecture"

@@ -51,7 +51,7 @@ def _finish(tensors: dict[str, Tensor], architecture: Architecture) -> dict[str,
     """Leaves out what the architecture does not read of the tower, which a file holds whole, and brings the rest into
     timm's shapes: tokens as [1, T, D], the projections of the attention pooling split.
     """
-    unread = ("attn_pool.",) if architecture.pooling != "attention" else ()
+    unread: tuple[str, ...] = ("attn_pool.",) if architecture.pooling != "attention" else ()
     unread += ("norm.",) if architecture.options.get("final_norm") is False else ()
     found = {name: tensor for name, tensor in tensors.items() if not name.startswith(unread)}
     for kind in ("weight", "bias"):

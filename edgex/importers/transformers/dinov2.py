@@ -95,7 +95,7 @@ _SHAPES = (
 
 def _bases(kind: str, **more: Any) -> dict[str, dict[str, Any]]:
     own = {**vit.PLAIN, "init_values": 1e-5, "mlp_layer": "mlp", **more}
-    bases = shapes(*((name.format(kind), *shape) for name, *shape in _SHAPES), **own)
+    bases = shapes(*_SHAPES, kind=kind, **own)
     bases[f"vit_giant_patch14_{kind}dinov2"] |= {
         "mlp_ratio": 2.66667 * 2,
         "mlp_layer": "swiglu_packed",

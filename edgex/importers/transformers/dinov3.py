@@ -71,8 +71,8 @@ _SHAPES = (
     ("vit_large_patch16_dinov3{}", 1024, 24, 16, 16),
 )
 _BASES = {
-    **shapes(*((name.format(""), *shape) for name, *shape in _SHAPES), **_EVA, qkv_bias=False),
-    **shapes(*((name.format("_qkvb"), *shape) for name, *shape in _SHAPES), **_EVA, qkv_bias=True),
+    **shapes(*_SHAPES, **_EVA, qkv_bias=False),
+    **shapes(*_SHAPES, kind="_qkvb", **_EVA, qkv_bias=True),
 }
 _NAMES = Names(
     marks=("embeddings.patch_embeddings.weight",),

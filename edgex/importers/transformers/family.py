@@ -118,10 +118,20 @@ def require(values: Values, **wanted: Any) -> None:
             raise UnsupportedError(f"expected {name} {_json(value)}, found {_json(values[name])}")
 
 
-def shapes(*rows: tuple[str, int, int, int, int], **more: Any) -> dict[str, dict[str, Any]]:
-    """`Family.bases` of rows with a name, width, depth, heads and patch size; more: options that all of them have."""
+def shapes(*rows: tuple[str, int, int, int, int], kind: str = "", **more: Any) -> dict[str, dict[str, Any]]:
+    """`Family.bases` of rows with a name, width, depth, heads and patch size.
+
+    kind: what "{}" in the names stands for. more: options that all of them have.
+    """
     return {
-        name: {"embed_dim": width, "depth": depth, "num_heads": heads, "patch_size": patch, "mlp_ratio": 4.0, **more}
+        name.format(kind): {
+            "embed_dim": width,
+            "depth": depth,
+            "num_heads": heads,
+            "patch_size": patch,
+            "mlp_ratio": 4.0,
+            **more,
+        }
         for name, width, depth, heads, patch in rows
     }
 

@@ -109,9 +109,7 @@ _DEIT_NAMES = Names(
     unread=NAMES.unread,
     finish=_finish_deit,
 )
-_DEIT, _DISTILLED = (
-    shapes(*((name.format(kind), *shape) for name, *shape in _DEIT_SHAPES), **PLAIN) for kind in ("", "_distilled")
-)
+_DEIT, _DISTILLED = (shapes(*_DEIT_SHAPES, kind=kind, **PLAIN) for kind in ("", "_distilled"))
 FAMILIES = (
     Family({"DeiTForImageClassification": "token", "DeiTModel": "token"}, DEFAULTS, _deit_options, _DEIT, _DEIT_NAMES),
     Family({"DeiTForImageClassificationWithTeacher": "token+distillation"}, DEFAULTS, options, _DISTILLED, _DEIT_NAMES),

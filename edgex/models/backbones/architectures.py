@@ -48,6 +48,17 @@ class Architecture:
         """The model's name inside its library."""
         return self.name.partition("/")[2]
 
+    def is_like(self, other: Architecture) -> bool:
+        """Whether both have the same parts: all that may differ is the epsilon of their norms.
+
+        Libraries give the same model another one, which moves scores by less than 0.00001 (see
+        `edgex.importers.base_weights`): a vector of the one fits the other.
+        """
+        without = [{**one.options, "norm_eps": None} for one in (self, other)]
+        return without[0] == without[1] and dataclasses.replace(self, options={}) == dataclasses.replace(
+            other, options={}
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form; options are left out where there are none."""
         options = {"options": dict(self.options)} if self.options else {}

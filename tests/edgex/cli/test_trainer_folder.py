@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -37,7 +38,7 @@ def trained(tmp_path: Path) -> Path:
         "metric_for_best_model": "eval_loss",
         "learning_rate": 0.3,
     }
-    quiet = {"use_cpu": True, "report_to": [], "disable_tqdm": True, "logging_strategy": "no"}
+    quiet: dict[str, Any] = {"use_cpu": True, "report_to": [], "disable_tqdm": True, "logging_strategy": "no"}
     trainer = Trainer(
         transformers_models.make(transformers_models.MODELS["ViT"]),
         TrainingArguments(str(tmp_path / "my_run"), **arguments, **quiet, dataloader_pin_memory=False),
@@ -61,7 +62,13 @@ def test_four_commands_without_an_option_but_the_paths(trained: Path, tmp_path: 
 
     name = "blocks.1.attn.qkv.weight"
     delta = {name: 0.01 * torch.ones(192, 64)}
-    described = vectors.fitting(network, card, delta, evidence=Evidence("class-attention", 2, 0.45))
+    # A vector of timm's own model: its norms have another epsilon.
+    own = {option: value for option, value in card.architecture.options.items() if option != "norm_eps"}
+    assert own != card.architecture.options
+    described = dataclasses.replace(
+        vectors.fitting(network, card, delta, evidence=Evidence("class-attention", 2, 0.45)),
+        architecture=dataclasses.replace(card.architecture, options=own),
+    )
     save_vector(tmp_path / "vector.safetensors", delta, described, dtype=torch.float32)
     run("bake", "--target", "my_run.safetensors", "--vector", "vector.safetensors", "--out", "baked.safetensors")
     run("export", "baked.safetensors")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -71,3 +72,16 @@ def test_options_that_a_model_does_not_have_are_refused() -> None:
 def test_two_sides_are_expected(size: Any) -> None:
     with pytest.raises(UsageError, match="expected an image size from 1 to 16384 pixels, found"):
         architecture("timm/test_vit", image_size=size)
+
+
+def test_models_that_differ_in_their_norms_epsilon_alone_are_alike() -> None:
+    own = Architecture("timm/vit_tiny_patch16_224", (224, 224), "token", {"depth": 3})
+    assert own.is_like(dataclasses.replace(own, options={"depth": 3, "norm_eps": 1e-12}))
+    changes: tuple[dict[str, Any], ...] = (
+        {"options": {"depth": 4}},
+        {"options": {"norm_eps": 1e-6}},
+        {"pooling": "avg"},
+        {"name": "timm/x"},
+    )
+    for change in changes:
+        assert not own.is_like(dataclasses.replace(own, **change))

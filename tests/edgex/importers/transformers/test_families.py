@@ -82,7 +82,7 @@ def test_the_options_of_timms_own_models_are_as_the_tables_say(name: str) -> Non
     def described(options: dict[str, Any]) -> tuple[Any, ...]:
         arguments = timm_family.arguments(Architecture(f"timm/{name}", (224, 224), "", options))
         arguments["global_pool"] = timm.create_model(name).global_pool
-        module = timm.create_model(name, num_classes=0, **arguments)
+        module: Any = timm.create_model(name, num_classes=0, **arguments)
         parts = [part for part in module.modules() if not list(part.children())]
         shapes = {key: tensor.shape for key, tensor in module.state_dict().items()}
         kinds = [(type(part).__name__, getattr(part, "eps", None)) for part in parts]
