@@ -13,6 +13,8 @@ from edgex.shapley.labels import coalition_features
 from edgex.shapley.play import draw_sizes, play, players_of
 from edgex.shapley.solver import coalition_sizes
 
+SMALL = {"depth": 2, "embed_dim": 48, "num_heads": 4}
+
 
 @pytest.mark.parametrize(("grid", "counts"), [((14, 14), [196, 49]), ((16, 16), [256, 64]), ((7, 7), [49])])
 def test_players_are_the_patches_and_the_superpixels_nearest_to_seven_a_side(
@@ -29,8 +31,19 @@ def test_a_superpixel_is_a_square_of_neighbours() -> None:
     assert players[8].tolist() == [30, 31, 44, 45]
 
 
-def test_pairs_are_the_answers_to_the_coalition_less_those_to_its_complement(random_model: Callable[..., Any]) -> None:
-    model, _ = random_model("timm/test_vit", classes=4)
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("timm/test_vit", {}),
+        # Attention by places: positions are turned, scores have a bias.
+        ("timm/vit_small_patch16_dinov3", {"image_size": 64, "options": SMALL}),
+        ("timm/beit_base_patch16_224", {"image_size": 64, "options": SMALL, "pooling": "token"}),
+    ],
+)
+def test_pairs_are_the_answers_to_the_coalition_less_those_to_its_complement(
+    name: str, given: dict[str, Any], random_model: Callable[..., Any]
+) -> None:
+    model, _ = random_model(name, classes=4, **given)
     model.freeze()
     tokens = model.backbone.embed(torch.randn(3, 3, *model.backbone.architecture.image_size))
     for players in players_of(model.backbone.grid):
