@@ -67,10 +67,7 @@ def measured(path: Path, data: Path, count: int) -> dict[str, dict[str, list[flo
     ):
         ways: dict[str, Callable[[np.ndarray, int], Result]] = {
             PLAIN: lambda frame, number: plain(frame, number),
-            **{
-                f"{n} x {n} shifts, {n * n} passes": lambda frame, number, n=n: plain.finer(frame, n, number)
-                for n in (2, 3, 4)
-            },
+            **{f"{n} x {n} shifts, {n * n} passes": shifted(plain, n) for n in (2, 3, 4)},
             "2 x 2 tiles, 4 passes": lambda frame, number: tiled(frame, number),
         }
         found: dict[str, dict[str, list[float]]] = {way: {metric: [] for metric in METRICS} for way in ways}
@@ -80,6 +77,11 @@ def measured(path: Path, data: Path, count: int) -> dict[str, dict[str, list[flo
                 for metric, value in scores(explain(frame, index), box).items():
                     found[way][metric].append(value)
     return found
+
+
+def shifted(session: Session, shifts: int) -> Callable[[np.ndarray, int], Result]:
+    """Explains a class of a frame with so many shifts in each direction."""
+    return lambda frame, number: session.finer(frame, shifts, number)
 
 
 def planted(data: Path, count: int) -> Any:

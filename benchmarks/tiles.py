@@ -15,7 +15,7 @@ import argparse
 import dataclasses
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from common import RESULTS, Subject, log, measured_on, save
@@ -59,7 +59,7 @@ def measured(path: Path, frame: np.ndarray, rounds: int, threads: int) -> dict[s
         Session(path, "cpu", threads=threads, tiles=TILES, overlap=OVERLAP) as tiled,
     ):
         named = plain(frame).index
-        result = tiled(frame, explain=named)
+        result = cast("TiledResult", tiled(frame, explain=named))
         boxes = [tile.box for tile in result.tiles]
 
         def separate() -> list[Any]:
@@ -73,7 +73,7 @@ def measured(path: Path, frame: np.ndarray, rounds: int, threads: int) -> dict[s
             WHOLE: lambda: plain(frame, explain=named),
         }
         found = take_turns([Contender(name, run) for name, run in ways.items()], rounds, log)
-        own = tiled(frame)
+        own = cast("TiledResult", tiled(frame))
     return {
         "largest_difference": difference,
         "passes_of_the_own_class": COUNT + sum(tile.label != own.label for tile in own.tiles),

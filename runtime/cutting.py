@@ -141,6 +141,12 @@ def _tiles(tiles: tuple[int, int], overlap: float, height: int, width: int, grid
                 f"{name}s of {side} pixels in a frame of {width}x{height}; ask for fewer",
                 argument="tiles",
             )
+        if length - side < count - 1:
+            raise UsageError(
+                f"expected tiles that begin at least a pixel apart, found {count} {name}s of {side} pixels in a frame "
+                f"of {width}x{height}; ask for fewer, or for less overlap",
+                argument="tiles",
+            )
         spans.append(_spread(count, side, length))
     return _products(*spans)
 

@@ -93,7 +93,7 @@ class Session:
         cutting = Cutting.of(tiles, overlap, roi, fit)
         if warmup < 0:
             raise UsageError(f"warmup: expected a number of inferences of at least 0, found {warmup!r}")
-        asked = {"verify": verify, "exact_resize": exact_resize, "cutting": cutting, "fit": fit}
+        asked: dict[str, Any] = {"verify": verify, "exact_resize": exact_resize, "cutting": cutting, "fit": fit}
         self._open(Path(path), options, warmup=warmup, **asked)
 
     def _open(
@@ -242,7 +242,7 @@ class Session:
         present = found[0].present(threshold)
         if self.shares_classes or not present:
             return [found[index] for index in present]
-        return list(self._run_frame(one, present, color))
+        return self._run_frame(one, present, color)
 
     def run(self, image: np.ndarray, explain_class: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """One inference on pictures that are preprocessed already (see `preprocessing`), without results.
@@ -318,7 +318,7 @@ class Session:
     def _numbers(self, names: Sequence[ExplainClass]) -> list[int]:
         return [PREDICTED if name is None else self._index.number(name) for name in names]
 
-    def _run_frames(self, frames: Sequence[Any], wanted: list[int], color: ColorOrder) -> Sequence[Result]:
+    def _run_frames(self, frames: Sequence[Any], wanted: list[int], color: ColorOrder) -> list[Result]:
         results: list[Result] = []
         if self._cutting is not None:
             for frame, number in zip(frames, wanted, strict=True):
@@ -331,9 +331,9 @@ class Session:
             results += self._results(images, list(map(self._view, chunk)), wanted[start : start + step], color)
         return results
 
-    def _run_frame(self, frame: Frame, wanted: list[int], color: ColorOrder) -> Sequence[Result]:
+    def _run_frame(self, frame: Frame, wanted: list[int], color: ColorOrder) -> list[Result]:
         if self._cutting is not None:
-            return self._run_parts(frame, wanted, color, self._cutting, TiledResult)
+            return [*self._run_parts(frame, wanted, color, self._cutting, TiledResult)]
         image = self._pixels(frame)[np.newaxis]
         view = self._view(frame)
         if self.shares_classes and wanted:

@@ -59,14 +59,16 @@ class Stitching:
         area = View(frame_size, frame_size, (top, left), (bottom - top, right - left))
         directions = [_Direction.of(boxes, views, grid, area, axis, ramps, steps) for axis in (0, 1)]
         factors = tuple(zip(*(direction.factors for direction in directions), strict=True))
-        cover = sum(np.outer(rows, columns) for rows, columns in zip(*(d.cover for d in directions), strict=True))
+        cover = np.zeros([len(direction.shares) for direction in directions])
+        for part in zip(*(direction.cover for direction in directions), strict=True):
+            cover += np.outer(*part)
         mask = _seen_mask(frame_size, boxes, inside)
         window = (slice(top, bottom), slice(left, right))
         keep = np.divide(1.0, cover, out=np.zeros(cover.shape), where=cover > 0)
         if not mask[window].all():
             rows, columns = (direction.shares for direction in directions)
             keep *= rows @ mask[window].astype(np.float32) @ columns.T
-        shape = (len(keep), keep.shape[1])
+        shape = (keep.shape[0], keep.shape[1])
         return cls(area, shape, factors, keep, None if mask[window].all() else mask)
 
     def stitch(self, heatmaps: Sequence[np.ndarray]) -> np.ndarray:

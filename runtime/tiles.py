@@ -115,7 +115,7 @@ class TiledResult(Result):
         return float(sum(bases))
 
     @property
-    def probabilities(self) -> np.ndarray:  # type: ignore[override]
+    def probabilities(self) -> np.ndarray:
         """Of each class, its probability in the tile where it is most probable, float32 [C]; they do not sum to 1."""
         return self._probabilities
 
@@ -192,9 +192,9 @@ class ShiftedResult(TiledResult):
     @staticmethod
     def pooled(results: Sequence[Result]) -> tuple[np.ndarray, np.ndarray]:
         """See `TiledResult`."""
-        logits = np.mean([result.logits for result in results], axis=0, dtype=np.float64)
-        probabilities = np.mean([result.probabilities for result in results], axis=0, dtype=np.float64)
-        return logits.astype(np.float32), probabilities.astype(np.float32)
+        logits = np.array([result.logits for result in results], np.float64)
+        probabilities = np.array([result.probabilities for result in results], np.float64)
+        return logits.mean(axis=0).astype(np.float32), probabilities.mean(axis=0).astype(np.float32)
 
     @staticmethod
     def base_of(bases: Sequence[float]) -> float:

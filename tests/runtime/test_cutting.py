@@ -87,6 +87,7 @@ def test_shares_of_a_frame_fit_frames_of_any_size() -> None:
         ({"roi": (0, 0, 161, 90)}, "roi", "inside the frame of 160x90 pixels"),
         ({"roi": (3, 3, 5, 90)}, "roi", "at least 3x2 pixels, one per patch, found 2x87"),
         ({"tiles": (2, 2), "roi": (3.1, 3.1, 3.2, 3.2)}, "roi", "covers at least one pixel"),
+        ({"tiles": (200, 1), "overlap": 0.89}, "tiles", "at least a pixel apart, found 200 rows of 4 pixels"),
         ({"tiles": (1, 100)}, "tiles", "at least 2x3 pixels .*, found 100 columns of 2 pixels in a frame of 160x90"),
     ],
 )

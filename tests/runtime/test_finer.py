@@ -73,7 +73,7 @@ def test_a_padded_frame_is_seen_whole(model_path: Path) -> None:
     result = session.finer(frame, 3, "red thing")
     assert result.view.seen == (0, 0, 120, 200)
     assert np.isfinite(result.heatmap_on()).all()
-    assert {tile.result.view.frame_size for tile in result.tiles} == {(87, 164)}
+    assert {tile.result.view.frame_size for tile in result.tiles} == {(88, 164)}
     assert result.score == pytest.approx(session(frame).score, abs=0.2)
 
 

@@ -20,7 +20,8 @@ GRID = (2, 3)
 
 
 @pytest.fixture
-def open_tiled(model_path: Path) -> Callable[..., Session]:
+def open_tiled(model_path: Path) -> Callable[..., Any]:
+    """Opens sessions whose results are `TiledResult`s, which the type of a call does not tell."""
     return lambda **options: Session(model_path, "cpu", threads=1, **options)
 
 
@@ -60,7 +61,7 @@ def spread(heatmap: np.ndarray, box: tuple[int, ...]) -> np.ndarray:
 
 
 def test_tiles_are_what_the_model_says_about_crops(
-    open_tiled: Callable[..., Session], frame: np.ndarray, reference: Reference
+    open_tiled: Callable[..., Any], frame: np.ndarray, reference: Reference
 ) -> None:
     """Twelve tiles with max_batch 4: three batches; each tile is squashed to the model's size."""
     result = open_tiled(tiles=(3, 4), overlap=0.2)(frame, explain="blue thing")
@@ -87,7 +88,7 @@ def session_label(logits: np.ndarray) -> str:
     ("size", "tiles", "overlap"), [((36, 54), (3, 3), 0.0), ((40, 75), (3, 4), 0.25), ((22, 78), (4, 5), 0.6)]
 )
 def test_the_stitched_heatmap_holds_the_weighted_evidence_of_every_pixel(
-    open_tiled: Callable[..., Session], size: tuple[int, int], tiles: tuple[int, int], overlap: float
+    open_tiled: Callable[..., Any], size: tuple[int, int], tiles: tuple[int, int], overlap: float
 ) -> None:
     frame = np.random.default_rng(5).integers(0, 256, (*size, 3), dtype=np.uint8)
     result = open_tiled(tiles=tiles, overlap=overlap)(frame, explain=1)
@@ -112,7 +113,7 @@ def test_the_stitched_heatmap_holds_the_weighted_evidence_of_every_pixel(
 
 
 def test_without_overlap_the_heatmap_adds_up_to_the_sum_of_the_tiles_scores(
-    open_tiled: Callable[..., Session], frame: np.ndarray
+    open_tiled: Callable[..., Any], frame: np.ndarray
 ) -> None:
     session = open_tiled(tiles=(3, 4), overlap=0)
     for result in session(frame, explain=[None, 0, 1, 2, 3]):
@@ -121,7 +122,7 @@ def test_without_overlap_the_heatmap_adds_up_to_the_sum_of_the_tiles_scores(
         assert result.heatmap.shape == (6, 12)
 
 
-def test_one_tile_is_the_frame(open_tiled: Callable[..., Session], frame: np.ndarray, reference: Reference) -> None:
+def test_one_tile_is_the_frame(open_tiled: Callable[..., Any], frame: np.ndarray, reference: Reference) -> None:
     result = open_tiled(tiles=(1, 1))(frame)
     pixels = np.asarray(Image.fromarray(frame).resize((48, 32), Image.Resampling.BICUBIC))
     logits, heatmaps, _ = reference(pixels[None], [-1])
@@ -130,7 +131,7 @@ def test_one_tile_is_the_frame(open_tiled: Callable[..., Session], frame: np.nda
     assert result.heatmap.sum() + result.base == pytest.approx(logits[0].max() - logits[0].mean(), abs=1e-5)
 
 
-def test_padding_of_tiles_is_neither_seen_nor_counted(open_tiled: Callable[..., Session]) -> None:
+def test_padding_of_tiles_is_neither_seen_nor_counted(open_tiled: Callable[..., Any]) -> None:
     """Tiles of 64 x 48 pixels in an input of 32 x 48: half of it is padding, the middle patch of three and half of the
     others' columns lie in the tile."""
     frame = np.random.default_rng(8).integers(0, 256, (64, 96, 3), dtype=np.uint8)
@@ -157,7 +158,7 @@ def two_things() -> np.ndarray:
     return pixels
 
 
-def test_the_strongest_tile_counts(open_tiled: Callable[..., Session], two_things: np.ndarray) -> None:
+def test_the_strongest_tile_counts(open_tiled: Callable[..., Any], two_things: np.ndarray) -> None:
     session = open_tiled(tiles=(2, 2), overlap=0)
     result = session(two_things)
     assert [tile.label for tile in result.tiles] == ["red thing"] * 3 + ["blue thing"]
@@ -174,7 +175,7 @@ def test_the_strongest_tile_counts(open_tiled: Callable[..., Session], two_thing
     assert (box.top, box.left) >= (35, 53)
 
 
-def test_every_tile_explains_the_frame_s_class(open_tiled: Callable[..., Session], two_things: np.ndarray) -> None:
+def test_every_tile_explains_the_frame_s_class(open_tiled: Callable[..., Any], two_things: np.ndarray) -> None:
     """Only the tile that predicts another class is run again."""
     session = open_tiled(tiles=(2, 2), overlap=0)
     passes: list[list[int]] = []
@@ -184,7 +185,7 @@ def test_every_tile_explains_the_frame_s_class(open_tiled: Callable[..., Session
         passes.append(explain_class.tolist())
         return run(image, explain_class)
 
-    session._backend.run = counted  # type: ignore[method-assign]
+    session._backend.run = counted
     result = session(two_things)
     others = sum(tile.label != result.label for tile in result.tiles)
     assert passes == [[-1] * 4, [result.index] * others]
@@ -196,7 +197,7 @@ def test_every_tile_explains_the_frame_s_class(open_tiled: Callable[..., Session
     assert passes == [[0] * 4, [2] * 4]
 
 
-def test_frames_of_every_kind_agree(open_tiled: Callable[..., Session], frame: np.ndarray, tmp_path: Path) -> None:
+def test_frames_of_every_kind_agree(open_tiled: Callable[..., Any], frame: np.ndarray, tmp_path: Path) -> None:
     session = open_tiled(tiles=(2, 3), overlap=0.15, roi=[(10, 10, 150, 60)])
     wanted = session(frame)
     Image.fromarray(frame).save(tmp_path / "frame.png")
@@ -211,7 +212,7 @@ def test_frames_of_every_kind_agree(open_tiled: Callable[..., Session], frame: n
     np.testing.assert_array_equal(session(palette).heatmap, session(np.asarray(palette.convert("RGB"))).heatmap)
 
 
-def test_pixels_are_read_from_the_frame_itself(open_tiled: Callable[..., Session], frame: np.ndarray) -> None:
+def test_pixels_are_read_from_the_frame_itself(open_tiled: Callable[..., Any], frame: np.ndarray) -> None:
     """A tile's frame is a view of the array, or reads regions of the picture: nothing is copied for it."""
     from edgex.runtime.frames import as_frame
 
@@ -224,7 +225,7 @@ def test_pixels_are_read_from_the_frame_itself(open_tiled: Callable[..., Session
     np.testing.assert_array_equal(part.part(1, 2, 30, 40).region(3, 7, 4, 8), frame[14:18, 26:30])
 
 
-def test_a_list_of_frames_of_several_sizes(open_tiled: Callable[..., Session], frame: np.ndarray) -> None:
+def test_a_list_of_frames_of_several_sizes(open_tiled: Callable[..., Any], frame: np.ndarray) -> None:
     session = open_tiled(tiles=(2, 2))
     frames = [frame, frame[:70], frame[:, :51]]
     for found, single in zip(session(frames, explain=[None, 1, 2]), frames, strict=True):
@@ -237,7 +238,7 @@ def test_a_list_of_frames_of_several_sizes(open_tiled: Callable[..., Session], f
 
 @pytest.mark.parametrize("box", [(20, 10, 110, 70), (0, 0, 160, 90), (0.125, 0.5, 0.5, 1.0)])
 def test_a_region_without_tiles_is_what_the_model_sees(
-    open_tiled: Callable[..., Session], frame: np.ndarray, reference: Reference, box: tuple[float, ...]
+    open_tiled: Callable[..., Any], frame: np.ndarray, reference: Reference, box: tuple[float, ...]
 ) -> None:
     result = open_tiled(roi=box)(frame)
     scale = (160, 90, 160, 90) if max(box) <= 1 else (1, 1, 1, 1)
@@ -258,7 +259,7 @@ def test_a_region_without_tiles_is_what_the_model_sees(
 
 @pytest.mark.parametrize("tiles", [None, (3, 4)])
 def test_nothing_is_reported_outside_of_the_regions(
-    open_tiled: Callable[..., Session], frame: np.ndarray, tiles: tuple[int, int] | None
+    open_tiled: Callable[..., Any], frame: np.ndarray, tiles: tuple[int, int] | None
 ) -> None:
     from edgex.runtime.roi import mask
 
@@ -274,13 +275,13 @@ def test_nothing_is_reported_outside_of_the_regions(
     assert result.layout.stitching.stitch(areas).sum() == pytest.approx(inside.sum(), rel=0.02)
 
 
-def test_a_frame_of_another_size_is_refused_for_drawing(open_tiled: Callable[..., Session], frame: np.ndarray) -> None:
+def test_a_frame_of_another_size_is_refused_for_drawing(open_tiled: Callable[..., Any], frame: np.ndarray) -> None:
     result = open_tiled(tiles=(2, 2))(frame)
     with pytest.raises(ImageError, match="expected the frame that was explained, 160x90"):
         result.overlay(frame[:50])
 
 
-def test_json(open_tiled: Callable[..., Session], two_things: np.ndarray) -> None:
+def test_json(open_tiled: Callable[..., Any], two_things: np.ndarray) -> None:
     result = open_tiled(tiles=(2, 2), overlap=0, roi=(0, 0, 120, 80))(two_things, explain="blue thing")
     found = result.to_dict()
     assert found["tiles"][3] == {
@@ -296,14 +297,14 @@ def test_json(open_tiled: Callable[..., Session], two_things: np.ndarray) -> Non
     assert '"tiles"' in result.to_json()
 
 
-def test_a_copy_cuts_as_the_session_does(open_tiled: Callable[..., Session], frame: np.ndarray) -> None:
+def test_a_copy_cuts_as_the_session_does(open_tiled: Callable[..., Any], frame: np.ndarray) -> None:
     session = open_tiled(tiles=(2, 3), roi=[(0.1, 0.1, 0.9, 0.9)])
     copied = pickle.loads(pickle.dumps(session))
     np.testing.assert_array_equal(copied(frame).heatmap, session(frame).heatmap)
 
 
 def test_files_that_share_classes_are_tiled_alike(
-    open_tiled: Callable[..., Session],
+    open_tiled: Callable[..., Any],
     make_model: Callable[..., Path],
     make_graph: Callable[..., onnx.ModelProto],
     frame: np.ndarray,
@@ -313,7 +314,7 @@ def test_files_that_share_classes_are_tiled_alike(
         "heatmap": (TensorProto.FLOAT, ["M", 2, 3]),
         "base": (TensorProto.FLOAT, ["M"]),
     }
-    sharing = Session(make_model("m.onnx", make_graph(**own)), "cpu", tiles=(2, 3))
+    sharing: Any = Session(make_model("m.onnx", make_graph(**own)), "cpu", tiles=(2, 3))
     plain = open_tiled(tiles=(2, 3))
     for asked in ([None, 3], [2, 0, 2]):
         for found, wanted in zip(sharing(frame, explain=asked), plain(frame, explain=asked), strict=True):
@@ -327,7 +328,7 @@ def test_files_that_share_classes_are_tiled_alike(
         passes.append(len(image))
         return run(image, explain_class)
 
-    sharing._backend.run = counted  # type: ignore[method-assign]
+    sharing._backend.run = counted
     sharing(frame, explain=[0, 1, 2, 3])
     assert passes == [1] * 6
 
@@ -336,13 +337,13 @@ def test_labels_of_a_multi_label_model_are_those_of_any_tile(
     make_model: Callable[..., Path], two_things: np.ndarray
 ) -> None:
     path = make_model(activation="sigmoid", thresholds=[0.9, 0.9, 0.9, 0.999])
-    result = Session(path, "cpu", tiles=(2, 2), overlap=0)(two_things)
+    result: Any = Session(path, "cpu", tiles=(2, 2), overlap=0)(two_things)
     assert result.multi_label
     assert [tile.result.labels()[0][0] for tile in result.tiles] == ["red thing"] * 3 + ["blue thing"]
     assert {label for label, _ in result.labels()} == {"red thing", "blue thing"}
     assert len(result.to_dict()["labels"]) == 2
 
 
-def test_too_small_a_frame_is_refused_when_it_comes(open_tiled: Callable[..., Session]) -> None:
+def test_too_small_a_frame_is_refused_when_it_comes(open_tiled: Callable[..., Any]) -> None:
     with pytest.raises(UsageError, match="expected tiles of at least 2x3 pixels"):
-        open_tiled(tiles=(3, 4))(np.zeros((3, 6, 3), np.uint8))
+        open_tiled(tiles=(3, 4))(np.zeros((4, 6, 3), np.uint8))

@@ -46,7 +46,7 @@ def picture(tmp_path: Path) -> Path:
 def test_options_are_the_session_s(run: Run, picture: Path, given: tuple[str, ...], options: dict[str, Any]) -> None:
     picture.with_name("regions.json").write_text("[[[3, 4], [90, 4], [3, 80]], [0.5, 0.5, 1, 1]]")
     picture.with_name("box.json").write_text("[1, 2, 30, 40]")
-    wanted = Session(picture.with_name("model.onnx"), **options)(picture)
+    wanted: Any = Session(picture.with_name("model.onnx"), **options)(picture)
     said = run("predict", "model.onnx", str(picture), "--json", "--overlay", "drawn", *given)
     (found,) = json.loads(said.split("wrote")[0])
     assert found["tiles"] == [tile.to_dict() for tile in wanted.tiles]
@@ -70,7 +70,7 @@ def test_a_model_file_is_tiled_like_an_exported_one(
     Image.fromarray(np.hstack(natural_pictures(2, (height, width)))).save(picture)
     (found,) = json.loads(run("predict", str(path), str(picture), "--json", "--tiles", "1x2", "--overlap", "0"))
     assert [tile["box"] for tile in found["tiles"]] == [[0, 0, height, width], [0, width, height, 2 * width]]
-    result = TorchSession(path, tiles=(1, 2), overlap=0)(picture, explain="class 1")
+    result: Any = TorchSession(path, tiles=(1, 2), overlap=0)(picture, explain="class 1")
     for tile, half in zip(result.tiles, natural_pictures(2, (height, width)), strict=True):
         one = tmp_path / "one.png"
         Image.fromarray(half).save(one)
