@@ -25,7 +25,7 @@ from edgex.files.model_file import ModelCard, save_model
 from edgex.files.tensor_file import check_writable
 from edgex.files.vector_file import VectorCard, difference, save_vector
 from edgex.models.evidence import Own
-from edgex.models.evidence.readout import has_readout
+from edgex.models.evidence.selection import has_readout
 from edgex.models.self_explaining import SelfExplainingViT
 from edgex.runtime.printable import printable
 from edgex.shapley.labelling import load_predictor

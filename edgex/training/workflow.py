@@ -19,7 +19,7 @@ from edgex.files import zoo
 from edgex.files.model_file import ModelCard
 from edgex.files.vector_file import STORAGE, VectorCard
 from edgex.models.evidence import Own
-from edgex.models.evidence.readout import has_readout
+from edgex.models.evidence.selection import has_readout
 from edgex.runtime.file_names import name_of
 from edgex.runtime.view import Fit
 from edgex.shapley.labelling import load_predictor

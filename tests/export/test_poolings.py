@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from edgex.export.onnx import write_onnx
+from edgex.training.vector_training import with_evidence
 from export_checks import centred_of, gate_of, session
 
 SMALL = {"depth": 2, "embed_dim": 64, "num_heads": 2, "patch_size": 16}
@@ -19,6 +21,8 @@ CASES = {
     "attention, projected": ("open_clip/tiny-map", {"image_size": 160}),
     "token+avg": ("timm/vit_small_patch14_reg4_dinov2", {"options": SMALL, "pooling": "token+avg"}),
     "token+distillation": ("timm/deit_tiny_distilled_patch16_224", {"options": SMALL}),
+    "token+avg, with a readout": ("timm/vit_small_patch14_reg4_dinov2", {"options": SMALL, "pooling": "token+avg"}),
+    "token+distillation, with a readout": ("timm/deit_tiny_distilled_patch16_224", {"options": SMALL}),
 }
 
 
@@ -34,6 +38,9 @@ def test_every_pooling_in_every_precision(
 ) -> None:
     name, given = CASES[case]
     model, card = random_model(name, classes=6, alpha=1.0, **{"image_size": 64, **given})
+    if "readout" in case:
+        model = with_evidence(model, 2, readout=True)
+        card = dataclasses.replace(card, evidence=model.evidence)
     assert card.architecture.pooling == case.partition(",")[0]
     pictures = natural_pictures(7, card.architecture.image_size)
     report = write_onnx(

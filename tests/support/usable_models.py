@@ -16,7 +16,7 @@ from transformers_models import BACKBONES, MODELS
 from edgex.importers.transformers import registry
 from edgex.models.backbones import architecture, build
 from edgex.models.evidence import Evidence
-from edgex.models.evidence.readout import has_readout
+from edgex.models.evidence.selection import has_readout
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 _SMALL: dict[str, Any] = {"depth": 2, "embed_dim": 64, "num_heads": 2, "patch_size": 8, "img_size": 32}
@@ -47,6 +47,9 @@ TIMM: Mapping[str, tuple[str, dict[str, Any]]] = {
 _OTHERS = (
     ("torchvision", "`vit_b_16`, `vit_b_32`, `vit_l_16`, `vit_l_32`, `vit_h_14`", "timm/vit_base_patch16_224"),
     ("open_clip", "CLIP's image towers, with prompts or a head of its own (`--head`)", "open_clip/ViT-B-32"),
+    ("open_clip", "SigLIP, SigLIP 2, Perception Encoder, in the same way", "open_clip/ViT-B-16-SigLIP"),
+    ("open_clip", "EVA-CLIP, MobileCLIP2-L, in the same way", "open_clip/EVA02-B-16"),
+    ("open_clip", "CoCa, in the same way", "open_clip/coca_ViT-B-32"),
 )
 """Models whose tests are `test_torchvision_vit`, `test_state_dicts` and `test_zero_shot`."""
 

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from edgex.models.attention import run
 from edgex.models.backbones import Backbone, Block, Pooling
-from edgex.models.evidence.base import EvidenceStrategy
+from edgex.models.evidence.base import Encoded, EvidenceStrategy
+from edgex.models.head import Head
 
 
 class PatchTokens(EvidenceStrategy[None, Tensor]):
@@ -71,3 +72,10 @@ class PatchTokens(EvidenceStrategy[None, Tensor]):
         """See the class."""
         direction = self.directions(rows) * self.norm_slope(tokens.mean(dim=1))
         return (tokens @ direction[:, :, None])[:, :, 0] / tokens.shape[1]
+
+    def feature_evidence(self, encoded: Encoded[None, Tensor], head: Head) -> Tensor:
+        """Unscaled evidence [N, D', P] of each feature that the head reads, where the norm comes before the mean."""
+        if self.pools_before_norm:
+            return super().feature_evidence(encoded, head)
+        patches = encoded.tokens
+        return self.backbone.project_share(patches * head.slope(encoded.features)[:, None]).mT / patches.shape[1]

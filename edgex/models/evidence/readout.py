@@ -59,11 +59,6 @@ class FoldedDirections(NamedTuple):
         )
 
 
-def has_readout(backbone: Backbone) -> bool:
-    """Whether a backbone can have a readout: class-token pooling."""
-    return backbone.pooling in ReadoutEvidence.poolings
-
-
 class Readout(EvidenceWeights):
     """Copies of the attention weights of a backbone's last `blocks` blocks, under the library's own tensor names."""
 
@@ -103,24 +98,27 @@ class Readout(EvidenceWeights):
         """Whether the folded directions of all classes are at most twice as large as the weights they come from."""
         return classes <= 4 * _head_shape(backbone)[1]
 
-    def evidence(self, backbone: Backbone, normed: Sequence[Tensor], folded: FoldedDirections) -> Tensor:
+    def evidence(
+        self, backbone: Backbone, normed: Sequence[Tensor], folded: FoldedDirections, token: int = 0
+    ) -> Tensor:
         """What each patch writes into the class token along a direction, [N, P].
 
-        normed: output [N, T, D] of each block's first norm. folded: one direction per picture.
+        normed: output [N, T, D] of each block's first norm. folded: one direction per picture. token: the number of
+        another token that is read in its place.
         """
-        seen = _attention(normed, self._copies(backbone), _head_shape(backbone))
+        seen = _attention(normed, self._copies(backbone), _head_shape(backbone), token)
         written = _projected(normed, folded.vectors)
         if folded.shift is not None:
             written = written + folded.shift[:, None]
         return (seen * written).sum(dim=2)[:, backbone.prefix_tokens :]
 
-    def written(self, backbone: Backbone, normed: Sequence[Tensor]) -> Tensor:
+    def written(self, backbone: Backbone, normed: Sequence[Tensor], token: int = 0) -> Tensor:
         """What each patch writes into the class token, [N, P, D], before the final norm: for learning.
 
         `evidence` is its product with one direction.
         """
         copies, prefix = self._copies(backbone), backbone.prefix_tokens
-        seen = _attention(normed, copies, _head_shape(backbone))[:, prefix:]
+        seen = _attention(normed, copies, _head_shape(backbone), token)[:, prefix:]
         total: Tensor | None = None
         for tokens, copied, part in zip(normed, copies, seen.chunk(len(normed), dim=2), strict=True):
             values = F.linear(tokens[:, prefix:], copied.value, copied.value_bias)
@@ -160,9 +158,9 @@ class ReadoutEvidence(ClassTokenEvidence[Tensor]):
     has_readout: ClassVar[bool] = True
     weights: Readout
 
-    def __init__(self, backbone: Backbone, blocks: int) -> None:
-        super().__init__(backbone, blocks)
-        self.weights = Readout(backbone, blocks)
+    def __init__(self, backbone: Backbone, blocks: int, token: int = 0, weights: Readout | None = None) -> None:
+        super().__init__(backbone, blocks, token)
+        self.weights = weights or Readout(backbone, blocks)
         self.folded: FoldedDirections | None = None
 
     def run_block(
@@ -179,17 +177,17 @@ class ReadoutEvidence(ClassTokenEvidence[Tensor]):
         """See the class."""
         if self.folded is None:
             return super().evidence(encoded, head, explained)
-        evidence = self.weights.evidence(self.backbone, encoded.kept, self.folded.of(explained))
+        evidence = self.weights.evidence(self.backbone, encoded.kept, self.folded.of(explained), self.token)
         return evidence * self.norm_slope(encoded.tokens) * head.slope(encoded.features)
 
     def evidence_along(self, rows: Tensor, tokens: Tensor, kept: list[Tensor]) -> Tensor:
         """See the class."""
         direction = self.directions(rows) * self.norm_slope(tokens)
-        return self.weights.evidence(self.backbone, kept, self.weights.fold(self.backbone, direction))
+        return self.weights.evidence(self.backbone, kept, self.weights.fold(self.backbone, direction), self.token)
 
     def feature_evidence(self, encoded: Encoded[Tensor, Tensor], head: Head) -> Tensor:
         """Unscaled evidence [N, D', P] of each feature that the head reads."""
-        return self.of_features(self.weights.written(self.backbone, encoded.kept), encoded, head)
+        return self.of_features(self.weights.written(self.backbone, encoded.kept, self.token), encoded, head)
 
     def fold_classes(self, head: Head) -> None:
         """Folds the directions of all classes, where there are so few that it pays."""
@@ -212,18 +210,19 @@ def _head_shape(backbone: Backbone) -> tuple[int, int]:
     return block.heads, block.head_dim
 
 
-def _attention(normed: Sequence[Tensor], copies: Sequence[_Copied], heads: tuple[int, int]) -> Tensor:
-    """The class token's attention to all tokens, of all blocks' heads side by side: [N, T, L h].
+def _attention(normed: Sequence[Tensor], copies: Sequence[_Copied], heads: tuple[int, int], token: int) -> Tensor:
+    """The attention of the class token, or another one, to all tokens, of all blocks' heads side by side: [N, T, L h].
 
     In blocks with a norm between attention and output projection, over that norm's sigma.
     """
     if any(copied.block.normalises_qk for copied in copies):
-        scores = torch.cat([_scores(tokens, copied, heads) for tokens, copied in zip(normed, copies, strict=True)], 2)
+        each = zip(normed, copies, strict=True)
+        scores = torch.cat([_scores(tokens, copied, heads, token) for tokens, copied in each], dim=2)
     else:
-        scores = _folded_scores(normed, copies, heads)
+        scores = _folded_scores(normed, copies, heads, token)
     biases = [bias for copied in copies if (bias := copied.block.score_bias()) is not None]
     if biases:
-        scores = scores + torch.cat([bias[:, :, 0].mT for bias in biases], dim=2)
+        scores = scores + torch.cat([bias[:, :, token].mT for bias in biases], dim=2)
     seen = scores.softmax(dim=1)
     if all(copied.block.inner_norm is None for copied in copies):
         return seen
@@ -238,23 +237,23 @@ def _sigma(normed: Tensor, copied: _Copied, seen: Tensor, heads: tuple[int, int]
     return inner_sigma(copied.block, mixed if copied.value_bias is None else mixed + copied.value_bias)
 
 
-def _scores(normed: Tensor, copied: _Copied, heads: tuple[int, int]) -> Tensor:
-    """The class token's scores [N, T, h] in one block that normalises or rotates its queries and keys."""
-    query = F.linear(normed[:, :1], copied.query, copied.query_bias).unflatten(2, heads).transpose(1, 2)
+def _scores(normed: Tensor, copied: _Copied, heads: tuple[int, int], token: int) -> Tensor:
+    """The read token's scores [N, T, h] in one block that normalises or rotates its queries and keys."""
+    query = F.linear(normed[:, token : token + 1], copied.query, copied.query_bias).unflatten(2, heads).transpose(1, 2)
     key = F.linear(normed, copied.key, copied.key_bias).unflatten(2, heads).transpose(1, 2)
     query, key = copied.block.normalise_qk(query, key)
     return (key @ query.mT * heads[1] ** -0.5).squeeze(3).mT
 
 
-def _folded_scores(normed: Sequence[Tensor], copies: Sequence[_Copied], heads: tuple[int, int]) -> Tensor:
-    """The class token's scores [N, T, L h], each query folded backwards through the keys' weights.
+def _folded_scores(normed: Sequence[Tensor], copies: Sequence[_Copied], heads: tuple[int, int], token: int) -> Tensor:
+    """The read token's scores [N, T, L h], each query folded backwards through the keys' weights.
 
     The keys' bias is left out: it adds the same to all scores of a query and cancels in the softmax.
     """
     weight = torch.stack([copied.query.T for copied in copies])
     biases = [copied.query_bias for copied in copies if copied.query_bias is not None]
     key = torch.stack([copied.key.unflatten(0, heads) for copied in copies]) * heads[1] ** -0.5
-    query = torch.cat([tokens[:, :1] for tokens in normed], dim=1).transpose(0, 1) @ weight
+    query = torch.cat([tokens[:, token : token + 1] for tokens in normed], dim=1).transpose(0, 1) @ weight
     query = query + torch.stack(biases)[:, None] if biases else query
     # [L, h, N, D] to one [N, D, h] for each block.
     columns = (query.unflatten(2, heads).transpose(1, 2) @ key).permute(0, 2, 3, 1)

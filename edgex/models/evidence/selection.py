@@ -95,6 +95,11 @@ class Evidence:
         raise UnsupportedError(f"{backbone.architecture} has no evidence that a heatmap is made of by default")
 
 
+def has_readout(backbone: Backbone) -> bool:
+    """Whether a backbone can have a readout: where its head reads a class token."""
+    return any(strategy.has_readout for strategy in _explaining(backbone))
+
+
 def averaged(alike: Sequence[Evidence], shares: Sequence[float]) -> Evidence:
     """Evidence with the means, weighted by `shares`, of the learned numbers of several that are alike."""
     numbers = [{"scale": evidence.scale, **evidence.factors} for evidence in alike]
@@ -160,7 +165,7 @@ def strategy_of(backbone: Backbone, evidence: Evidence) -> EvidenceStrategy[Any,
 def _beside_own(readout: EvidenceStrategy[Any, Any], own: Own) -> TwoParts:
     """Evidence of two parts, of which this readout reads the first."""
     if not isinstance(readout, ReadoutEvidence):
-        raise UsageError(f"the model's own part stands beside that of a readout: {readout.kind} here has none")
+        raise UsageError("the model's own part stands beside that of a readout which reads the class token alone")
     if not 1 <= own.blocks <= len(readout.backbone.blocks):
         raise UsageError(f"own part of {own.blocks} blocks, but the model has {len(readout.backbone.blocks)}")
     return TwoParts(readout, ClassAttention(readout.backbone, own.blocks), own.weight, own.blur)

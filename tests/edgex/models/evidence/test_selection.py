@@ -16,6 +16,10 @@ from edgex.models.evidence import Evidence, selection
 from edgex.models.evidence.attention_pool import AttentionPooling
 from edgex.models.evidence.class_attention import ClassAttention
 from edgex.models.evidence.concatenated import ClassAndDistillationTokens, ClassAndPatchTokens
+from edgex.models.evidence.concatenated_readout import (
+    ReadoutOfClassAndDistillationTokens,
+    ReadoutOfClassAndPatchTokens,
+)
 from edgex.models.evidence.patch_tokens import PatchTokens
 from edgex.models.evidence.readout import ReadoutEvidence
 from edgex.models.self_explaining import SelfExplainingViT
@@ -51,6 +55,7 @@ def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_every_strategy_is_found() -> None:
     concatenated = {ClassAndDistillationTokens, ClassAndPatchTokens}
+    concatenated |= {ReadoutOfClassAndDistillationTokens, ReadoutOfClassAndPatchTokens}
     single = {ClassAttention, ReadoutEvidence, PatchTokens, AttentionPooling}
     assert set(selection.strategies()) == single | concatenated
 
