@@ -81,7 +81,7 @@ class Round(NamedTuple):
     int64 [N]. signs: [N, M, P], 1 for patches of the coalition and -1 for the others. differences: [N, M, D'].
     """
 
-    encoded: Encoded[Tensor]
+    encoded: Encoded[Tensor, Any]
     total: Tensor
     classes: Tensor
     signs: Tensor
@@ -125,8 +125,7 @@ class Table:
             for size in draw_sizes(those, (pairs + len(players) - 1 - kind) // len(players), sizes)
         ]
         signs, differences = (torch.stack(part, dim=1) for part in zip(*games, strict=True))
-        encoded = Encoded(encoded.features.float(), encoded.tokens.float(), encoded.kept)
-        return Round(encoded, features.float() - self.empty, classes, signs, differences)
+        return Round(encoded.float(), features.float() - self.empty, classes, signs, differences)
 
 
 def slope_and_offset(evidence: Tensor, total: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
@@ -271,7 +270,7 @@ class OnlineRun:
         """
         return error
 
-    def evidence(self, encoded: Encoded[Tensor]) -> Tensor:
+    def evidence(self, encoded: Encoded[Tensor, Any]) -> Tensor:
         """Unscaled evidence of each feature through the readout, float32 [N, D', P]."""
         with devices.mixed_precision(self.group.device, self.options.precision):
             return self.model.strategy.feature_evidence(encoded, self.model.head).float()

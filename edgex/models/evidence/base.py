@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Mapping
-from typing import ClassVar, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,12 @@ class Encoded(NamedTuple, Generic[Kept, Pooled]):
     features: Tensor
     tokens: Pooled
     kept: list[Kept]
+
+    def float(self) -> Encoded[Kept, Pooled]:
+        """With features and tokens in float32; what was kept of the blocks stays as it is."""
+        tokens: Any = self.tokens
+        whole = isinstance(tokens, Tensor)
+        return Encoded(self.features.float(), tokens.float() if whole else tuple(map(Tensor.float, tokens)), self.kept)
 
 
 class EvidenceWeights(nn.Module, abc.ABC):

@@ -86,6 +86,8 @@ def test_evidence_of_features_is_that_of_every_class(model: SelfExplainingViT) -
     tokens, classes = read.backbone.embed(pictures()), torch.tensor([[0, 1], [2, 3], [4, 0]])
     _, features, _ = read.feature_evidence(tokens)
     rows = read.head.explained_weight()[classes]
+    encoded = read.strategy.encode(tokens, keep=True)
+    assert torch.equal(read.strategy.feature_evidence(encoded.float(), read.head), features), "in float32 already"
     assert torch.allclose(rows @ features, read.evidence_of(tokens, classes)[1], atol=1e-4)
 
 
