@@ -67,7 +67,7 @@ def test_a_model_file_is_tiled_like_an_exported_one(
     save_model(path, model, card)
     height, width = card.preprocessing.image_size
     picture = tmp_path / "picture.png"
-    Image.fromarray(np.hstack(natural_pictures(2, (height, width)))).save(picture)
+    Image.fromarray(np.hstack(list(natural_pictures(2, (height, width))))).save(picture)
     (found,) = json.loads(run("predict", str(path), str(picture), "--json", "--tiles", "1x2", "--overlap", "0"))
     assert [tile["box"] for tile in found["tiles"]] == [[0, 0, height, width], [0, width, height, 2 * width]]
     result: Any = TorchSession(path, tiles=(1, 2), overlap=0)(picture, explain="class 1")
