@@ -17,8 +17,11 @@ LUMA = (19595 / 65536, 38470 / 65536, 7471 / 65536)
 class GreyscaleProjection(nn.Conv2d):
     """A patch projection of three channels that reads the weights of one of a single channel; it has none itself."""
 
+    source: nn.Conv2d
+
     def __init__(self, source: nn.Conv2d) -> None:
         nn.Module.__init__(self)
+        # A plain attribute: registered here as well, its weights would have two names.
         self.__dict__["source"] = source
         self.in_channels, self.out_channels = 3, source.out_channels
         self.kernel_size, self.stride = source.kernel_size, source.stride

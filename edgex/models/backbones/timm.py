@@ -143,7 +143,7 @@ def check_class(module: Any, name: str) -> None:
         raise UnsupportedError(f"{name} makes its patch tokens with a {kind}: expected one convolution (PatchEmbed)")
 
 
-def _fill_constants(module: nn.Module, name: str) -> None:
+def _fill_constants(module: Any, name: str) -> None:
     """Computes the tensors that no file holds, such as the angles of rotary positions; the weights stay away."""
     with torch.device("cpu"):
         for part in module.modules():
@@ -201,9 +201,10 @@ def _preprocessing(module: nn.Module, size: tuple[int, int]) -> Preprocessing:
     )
 
 
-def _of_channels(values: Sequence[float], module: Any) -> tuple[float, ...]:
+def _of_channels(values: Sequence[float], module: Any) -> tuple[float, float, float]:
     """Three values; of a model of one channel whose configuration states those of colours, three times their mean."""
-    return (statistics.fmean(values),) * 3 if module.in_chans == 1 else tuple(values)
+    red, green, blue = (statistics.fmean(values),) * 3 if module.in_chans == 1 else values
+    return red, green, blue
 
 
 FAMILY = Family("timm", ("token", "avg", "attention", "token+avg", "token+distillation"), describe, create, adapt)

@@ -257,7 +257,13 @@ class TestTimm:
         import timm
         from timm.models import save_for_hf
 
-        changed = {"depth": 2, "patch_size": 8, "qkv_bias": False, "act_layer": "relu", "drop_rate": 0.1}
+        changed: dict[str, Any] = {
+            "depth": 2,
+            "patch_size": 8,
+            "qkv_bias": False,
+            "act_layer": "relu",
+            "drop_rate": 0.1,
+        }
         module = shaken(timm.create_model("test_vit", num_classes=3, img_size=64, **changed)).eval()
         save_for_hf(module, str(tmp_path / "t"), safe_serialization=True)
         rewrite(tmp_path / "t" / "config.json", model_args={"img_size": [64, 64], **changed})

@@ -13,7 +13,7 @@ from edgex.shapley.labels import coalition_features
 from edgex.shapley.play import draw_sizes, play, players_of
 from edgex.shapley.solver import coalition_sizes
 
-SMALL = {"depth": 2, "embed_dim": 48, "num_heads": 4}
+SMALL: dict[str, Any] = {"depth": 2, "embed_dim": 48, "num_heads": 4}
 
 
 @pytest.mark.parametrize(("grid", "counts"), [((14, 14), [196, 49]), ((16, 16), [256, 64]), ((7, 7), [49])])
