@@ -44,14 +44,15 @@ TIMM: Mapping[str, tuple[str, dict[str, Any]]] = {
 }
 """What the page calls them -> timm's name and the arguments that it is made with."""
 
-_OTHERS = (
-    ("torchvision", "`vit_b_16`, `vit_b_32`, `vit_l_16`, `vit_l_32`, `vit_h_14`", "timm/vit_base_patch16_224"),
-    ("open_clip", "CLIP's image towers, with prompts or a head of its own (`--head`)", "open_clip/ViT-B-32"),
-    ("open_clip", "SigLIP, SigLIP 2, Perception Encoder, in the same way", "open_clip/ViT-B-16-SigLIP"),
-    ("open_clip", "EVA-CLIP, MobileCLIP2-L, in the same way", "open_clip/EVA02-B-16"),
-    ("open_clip", "CoCa, in the same way", "open_clip/coca_ViT-B-32"),
+_OTHERS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
+    ("timm", "VisionTransformer with one channel (`in_chans=1`)", "timm/vit_tiny_patch16_224", {"in_chans": 1}),
+    ("torchvision", "`vit_b_16`, `vit_b_32`, `vit_l_16`, `vit_l_32`, `vit_h_14`", "timm/vit_base_patch16_224", {}),
+    ("open_clip", "CLIP's image towers, with prompts or a head of its own (`--head`)", "open_clip/ViT-B-32", {}),
+    ("open_clip", "SigLIP, SigLIP 2, Perception Encoder, in the same way", "open_clip/ViT-B-16-SigLIP", {}),
+    ("open_clip", "EVA-CLIP, MobileCLIP2-L, in the same way", "open_clip/EVA02-B-16", {}),
+    ("open_clip", "CoCa, in the same way", "open_clip/coca_ViT-B-32", {}),
 )
-"""Models whose tests are `test_torchvision_vit`, `test_state_dicts` and `test_zero_shot`."""
+"""Models that other tests import: those of grey models, of torchvision's, and of open_clip's towers."""
 
 
 def make_timm(name: str, folder: Path) -> Any:
@@ -85,7 +86,7 @@ def rows() -> list[str]:
         assert described is not None
         shown = f"`{name}`" + ("" if "ForImageClassification" in name else " and a head of its own (`--head`)")
         found.append(_row("transformers", shown, described.arch, described.pooling, described.options))
-    found += [_row(library, name, arch, None, {}) for library, name, arch in _OTHERS]
+    found += [_row(library, name, arch, None, options) for library, name, arch, options in _OTHERS]
     return list(dict.fromkeys(found))
 
 
