@@ -8,7 +8,7 @@ import pytest
 import torch
 from timm.layers import resample_abs_pos_embed
 
-from edgex.errors import UsageError
+from edgex.errors import UnsupportedError, UsageError
 from edgex.export import at_image_size
 from edgex.export.onnx import write_onnx
 from edgex.models.backbones.positions import resampled
@@ -83,3 +83,33 @@ def test_rotary_positions_are_those_of_the_new_grid(random_model: Callable[..., 
     out = model(images)
     assert torch.allclose(out.logits, model.head(model.backbone.module(images)), atol=1e-4)
     assert out.heatmap.shape == (1, 5, 7)
+
+
+TINY = {"embed_dim": 64, "depth": 2, "num_heads": 2}
+
+
+@pytest.mark.parametrize("name", ["timm/vit_small_patch16_dinov3", "timm/vit_small_patch16_rope_224"])
+def test_rotary_positions_need_no_resampling(random_model: Callable[..., Any], name: str) -> None:
+    model, _ = at_image_size(*random_model(name, classes=3, options=TINY, image_size=64), (32, 80))
+    with torch.no_grad():
+        out = model(torch.randn(1, 3, 32, 80, generator=torch.Generator().manual_seed(0)))
+    assert out.heatmap.shape == (1, 2, 5)
+    assert float(out.heatmap.sum() + out.base) == pytest.approx(float(out.logits.max() - out.logits.mean()), abs=1e-5)
+
+
+def test_tables_of_relative_positions_are_refused(random_model: Callable[..., Any]) -> None:
+    model, card = random_model("timm/beit_base_patch16_224", classes=3, options=TINY, image_size=64)
+    with pytest.raises(UnsupportedError, match="relative_position_bias_table', which is made for 64x64 px"):
+        at_image_size(model, card, (32, 80))
+
+
+def test_open_clips_positions_are_its_own_interpolation() -> None:
+    from open_clip.model import CLIP, resize_pos_embed
+
+    vision = {"image_size": 64, "layers": 1, "width": 64, "patch_size": 16, "head_width": 32}
+    text = {"context_length": 8, "vocab_size": 16, "width": 32, "heads": 2, "layers": 1}
+    trained = CLIP(32, vision, text).state_dict()["visual.positional_embedding"]
+    wanted = {"visual.positional_embedding": trained}
+    resize_pos_embed(wanted, CLIP(32, {**vision, "image_size": (32, 80)}, text))
+    found = resampled(trained, (4, 4), (2, 5))
+    assert torch.allclose(found, wanted["visual.positional_embedding"], atol=1e-6)

@@ -143,10 +143,15 @@ class TestTimm:
             import_weights(weights=folder / "model.safetensors", image_size=size)
         assert caught.value.argument == "image_size"
 
-    def test_a_fit_stands_in_for_a_stated_one_that_edgex_does_not_have(self, tmp_path: Path) -> None:
+    def test_a_fit_stands_in_for_a_stated_one_that_edgex_does_not_have(
+        self, tmp_path: Path, run: Callable[..., str]
+    ) -> None:
         folder = timm_folder(tmp_path / "timm", crop_mode="mirror")
-        result = import_weights(weights=folder / "model.safetensors", out=tmp_path / "m.safetensors", fit="pad")
-        assert result.card.preprocessing.fit == "pad"
+        weights = str(folder / "model.safetensors")
+        said = run("import", weights, "--fit", "pad", "--image-size", "96x176", "--out", "m.safetensors")
+        assert "m.safetensors: timm/test_vit (96x176 px, token pooling)" in said
+        assert load_model(tmp_path / "m.safetensors").card.preprocessing.fit == "pad"
+        assert "fit pad, 96x176 px (bilinear), mean 0.485 0.456 0.406" in run("inspect", "m.safetensors")
 
     def test_everything_stated_is_taken_printed_and_recorded(self, folder: Path, tmp_path: Path) -> None:
         said: list[str] = []
