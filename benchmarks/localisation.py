@@ -22,6 +22,7 @@ from common import RESULTS, log, save
 from targets import (
     METRIC,
     METRIC_IN_WORDS,
+    PEERS,
     RULE,
     Setting,
     against,
@@ -82,6 +83,7 @@ def boxed(name: str, vector: Path, arguments: argparse.Namespace) -> dict[str, A
         "vector": identity_of(vector),
         "alpha": alpha,
         "methods": arguments.against,
+        "measures": [*METRICS, METRIC, "saco:mean"],
         "explained": arguments.explained,
         "precision": arguments.precision,
     }
@@ -119,7 +121,7 @@ def table(report: dict[str, Any]) -> str:
         "depends on the evidence's scale too; pointing game and IoU depend on the order of the patches alone.",
         "",
     ]
-    keys = (*METRICS, METRIC)
+    keys = (*METRICS, METRIC, "saco:mean")
     for name, found in report["sets"].items():
         accuracy = " -> ".join(f"{100 * found['accuracy'][m]['mean']:.2f}%" for m in ("unbaked", "baked"))
         methods = methods_of({name: found}, "methods")
@@ -149,7 +151,7 @@ def _arguments() -> argparse.Namespace:
     options.add_argument("--vector", default="imagenet")
     options.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     options.add_argument("--explained", type=int, default=50)
-    options.add_argument("--against", default="kernel-shap:150,grad-cam,rollout")
+    options.add_argument("--against", default=f"{PEERS},kernel-shap:150")
     return options.parse_args()
 
 

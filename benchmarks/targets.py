@@ -42,6 +42,8 @@ from edgex.utils.json import finite
 from edgex.utils.statistics import Estimate
 from edgex.vectors.bake import add_vector
 
+PEERS = "grad-cam,rollout,legrad,attn-lrp,transformer-attribution,recipro-cam"
+"""Other methods of few passes, for every report."""
 TARGETS = ("cars", "flowers", "gtsrb", "mnist", "cifar10", "dtd", "ucmerced", "scenes", "grocery", "neu")
 UPRIGHT = ("gtsrb", "mnist")
 """Targets whose pictures mean something else in a mirror."""

@@ -6,7 +6,9 @@ DATA holds cars, flowers, gtsrb, ... each as <name>/{train,test}/<class>/*.jpg. 
 `edgex train` where WORK has none yet (`cars` is the built-in one); heatmaps of other methods are kept in
 WORK/heatmaps and every finished target in WORK/kept, so an interrupted run goes on. The same rule for every target:
 alpha is the one that the vector recommends, chosen on pictures held out of training (built_in/RECORD.md). Both fills of
-the metric are measured; table and plot go by the mean colour. Results go to results/ten_targets.json, .md and .png.
+the metric are measured; table and plot go by the mean colour. A second table has SaCo, agreement with a Shapley
+reference of 4000 coalitions (more than an hour a target on a CPU; `--reference 0` leaves it out) and what each method
+costs. Results go to results/ten_targets.json, .md and .png.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from common import RESULTS, log, save
 from targets import (
     METRIC,
     METRIC_IN_WORDS,
+    PEERS,
     RULE,
     TARGETS,
     Setting,
@@ -45,7 +48,6 @@ from edgex.files.vector_file import load_vector_card
 
 MEASURES = ("difference:mean", "difference:blur", "saco:mean", "saco:blur", "reference_correlation")
 """What stands side by side in the report."""
-PEERS = "kernel-shap:150,kernel-shap:150@patches,grad-cam,rollout,legrad,attn-lrp,transformer-attribution,recipro-cam"
 
 
 def main() -> None:
@@ -236,7 +238,7 @@ def _arguments() -> argparse.Namespace:
     options.add_argument("--vector", default="imagenet")
     options.add_argument("--targets", default=",".join(TARGETS))
     options.add_argument("--explained", type=int, default=50)
-    options.add_argument("--against", default=PEERS)
+    options.add_argument("--against", default=f"kernel-shap:150,kernel-shap:150@patches,{PEERS}")
     options.add_argument("--costly", default="kernel-shap:1000,rise:4000", help="Methods for fewer pictures.")
     options.add_argument("--costly-explained", type=int, default=20)
     options.add_argument(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from edgex.cli.command import HALF, Command, Renamed, command
 from edgex.cli.console import note, print_json, say
 from edgex.errors import UsageError
 from edgex.utils.output import refuse_to_overwrite
+
+if TYPE_CHECKING:
+    from edgex.training.workflow import LearnResult
 
 _PAIRS = "Paired coalitions per picture."
 _PLAYERS = "Superpixels whose Shapley values are computed, a square number."
@@ -179,7 +182,9 @@ def train(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<n>.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
     dtype: Annotated[str, typer.Option(help="How the vector is stored: fp32, fp16 or int8.")] = "fp32",
-    force: Annotated[bool, typer.Option(help="Overwrite existing files.")] = False,
+    force: Annotated[
+        bool, typer.Option(help="Overwrite existing files; write a vector that learned nothing, too.")
+    ] = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help=_SKIP)] = False,
 ) -> None:
     """Learn a vector: the predictor's answers to parts of its own pictures supervise the heatmap.
@@ -190,7 +195,7 @@ def train(
     """
     from edgex.training import workflow
 
-    card = workflow.learn_vector(
+    found = workflow.learn_vector(
         model,
         out,
         data=data,
@@ -229,14 +234,9 @@ def train(
         force=force,
         skip_bad=skip_bad,
         report=note,
-    ).card
-    if not _speaks():
-        return
-    say(f"{out}: vector '{card.name}' from {card.source}, {card.architecture}")
-    say(f"heatmap: {card.evidence}")
-    best = card.metrics["best_step"]
-    first, last = card.metrics["history"][0], next(r for r in card.metrics["history"] if r["step"] == best)
-    say(f"held-out error: {first['held_out']:.4f} -> {last['held_out']:.4f} of the null (step {best})")
+    )
+    if _speaks():
+        _print_learned(found)
 
 
 def combine(
@@ -309,6 +309,18 @@ def info(
     path = zoo.resolve(vector, "vector")
     load_vector_card(path)
     show(path, as_json=json)
+
+
+def _print_learned(found: LearnResult) -> None:
+    card = found.card
+    say(f"{found.path}: vector '{card.name}' from {card.source}, {card.architecture}")
+    say(f"heatmap: {card.evidence}")
+    best = card.metrics["best_step"]
+    first, last = card.metrics["history"][0], next(r for r in card.metrics["history"] if r["step"] == best)
+    say(f"held-out error: {first['held_out']:.4f} -> {last['held_out']:.4f} of the null (step {best})")
+    for line in found.verdict.lines:
+        say(line)
+    say(f"next: edgex bake --target YOUR-MODEL --vector {found.path} --check YOUR-PICTURES")
 
 
 def _speaks() -> bool:

@@ -37,6 +37,7 @@ from edgex.training.token_cache import Batch, TokenCache
 from edgex.utils import devices
 from edgex.utils.processes import Processes
 from edgex.utils.progress import Progress
+from edgex.utils.statistics import Estimate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +84,8 @@ class Learned:
     """Result of one run: backbone tensors, evidence scale and factors of the best step, and how it went.
 
     factors: of evidence of two parts, see `edgex.models.evidence.two_parts`. history: rows of {"step", "train",
-    "held_out", "kl"}, errors relative to the null.
+    "held_out", "kl"}, errors relative to the null. gain: by which share of the start's mean those of held-out crops
+    fell, each against itself; None where a run of an earlier edgex was resumed.
     """
 
     tensors: dict[str, Tensor]
@@ -91,6 +93,7 @@ class Learned:
     step: int
     history: list[dict[str, float]]
     factors: dict[str, float] = dataclasses.field(default_factory=dict)
+    gain: Estimate | None = None
 
 
 class Trained(nn.Module):
@@ -227,8 +230,8 @@ def _run(
     # Everybody has read the checkpoint before anybody writes the next one.
     group.wait()
     if first == 0:
-        measured = _measure(model, trained.scale, cached, held, options, group)
-        best.look(0, trained, {"train": float("nan"), **measured}, report)
+        measured, errors = _measure(model, trained.scale, cached, held, options, group)
+        best.look(0, trained, {"train": float("nan"), **measured}, errors, report)
     recent: list[float] = []
     with Progress("learning", total=last, done=first, shown=group.is_main) as progress:
         for step in range(first, last):
@@ -249,9 +252,9 @@ def _run(
             recent.append(float(losses["explain"].detach()))
             progress.advance(f"error {recent[-1]:.3f}, best held-out {best.error:.4f} at {best.step}")
             if (step + 1) % options.look_every == 0 or step + 1 == last:
-                measured = _measure(model, trained.scale, cached, held, options, group)
+                measured, errors = _measure(model, trained.scale, cached, held, options, group)
                 (error,) = group.sum([float(np.mean(recent)) / group.count])
-                best.look(step + 1, trained, {"train": error, **measured}, report)
+                best.look(step + 1, trained, {"train": error, **measured}, errors, report)
                 recent.clear()
                 if group.is_main:
                     checkpoint.save(parts, step + 1)
@@ -272,7 +275,15 @@ def learned_from(model: SelfExplainingViT, blocks: int, state: dict[str, Tensor]
         best.step,
         best.history,
         {name: float(state[f"factors.{name}"]) for name in model.strategy.factors},
+        best.gain,
     )
+
+
+def of_all(mine: Tensor, count: int, group: Processes) -> Tensor:
+    """The values [count] of all processes, each of which has those of its share of the positions."""
+    whole = torch.zeros(count, dtype=torch.float64)
+    whole[group.share(torch.arange(count))] = mine.detach().cpu().double()
+    return torch.tensor(group.sum(whole.tolist()), dtype=torch.float64)
 
 
 class Best:
@@ -283,6 +294,7 @@ class Best:
         self.step = 0
         self.looks_since = 0
         self.state: dict[str, Tensor] = {}
+        self.errors: dict[str, Tensor] = {}
         self.history: list[dict[str, float]] = []
 
     def look(
@@ -290,11 +302,13 @@ class Best:
         step: int,
         trained: Trained,
         measured: dict[str, float],
+        errors: Tensor,
         report: Callable[[dict[str, float]], None],
     ) -> None:
         """Records one look at the held-out pictures and keeps the state if it is the best.
 
-        measured: "held_out", the error there, and whatever else the history is to hold.
+        measured: "held_out", the error there, and whatever else the history is to hold. errors: of each held-out
+        crop, in any unit.
         """
         row = {"step": float(step), **measured}
         error = row["held_out"]
@@ -302,9 +316,20 @@ class Best:
         numbers = {"scale": trained.scale, **trained.factors}
         report({**row, **{name: float(number.detach()) for name, number in numbers.items()}})
         self.looks_since += 1
+        if step == 0:
+            self.errors["start"] = errors
         if error < self.error:
             self.error, self.step, self.looks_since = error, step, 0
+            self.errors["best"] = errors
             self.state = {name: tensor.detach().cpu().clone() for name, tensor in trained.state_dict().items()}
+
+    @property
+    def gain(self) -> Estimate | None:
+        """By which share of the start's mean the errors of held-out crops fell, to the best state."""
+        if self.errors.keys() != {"start", "best"}:
+            return None
+        start, best = self.errors["start"], self.errors["best"]
+        return Estimate.of(((start - best) / start.mean()).tolist()) if start.mean() > 0 else None
 
     def state_dict(self) -> dict[str, Any]:
         """Everything, for a checkpoint."""
@@ -364,19 +389,25 @@ def _measure(
     crops: Tensor,
     options: LearnOptions,
     group: Processes,
-) -> dict[str, float]:
-    """Held-out error relative to uniform heatmaps of the same totals, and divergence from the start's outputs."""
+) -> tuple[dict[str, float], Tensor]:
+    """Held-out error relative to uniform heatmaps of the same totals, and divergence from the start's outputs.
+
+    Also the error of each of the crops, [len(crops)].
+    """
     error, null, divergence = 0.0, 0.0, 0.0
+    every = [torch.zeros(0)]
     with torch.no_grad():
         for part in group.share(crops).split(64):
             batch = cached.batch(part, torch.zeros(len(part), dtype=torch.bool), group.device)
             evidence, total, logits = _explained(model, cached, batch, options)
             errors, nulls = cached.term.errors(scale, evidence, total, batch.targets)
+            every.append(errors.cpu())
             error += float(errors.sum())
             null += float(nulls.sum())
             divergence += float(model.head.activation.divergence(logits, batch.outputs).sum())
     error, null, divergence = group.sum([error, null, divergence])
-    return {"held_out": error / null, "kl": divergence / len(crops)}
+    errors = of_all(torch.cat(every), len(crops), group)
+    return {"held_out": error / null, "kl": divergence / len(crops)}, errors
 
 
 def _best_scale(

@@ -27,7 +27,7 @@ from edgex.models.evidence import Encoded
 from edgex.models.self_explaining import SelfExplainingViT, normalise
 from edgex.shapley.play import draw_sizes, play, players_of
 from edgex.training.fine_tuning import check_numbers, warmup_cosine
-from edgex.training.learning import Best, Learned, Trained, learned_from, restore
+from edgex.training.learning import Best, Learned, Trained, learned_from, of_all, restore
 from edgex.training.losses import FeatureError
 from edgex.training.resume import TrainingCheckpoint
 from edgex.utils import devices
@@ -217,7 +217,7 @@ class OnlineRun:
         # Everybody has read the checkpoint before anybody writes the next one.
         group.wait()
         if budget.steps == 0:
-            best.look(0, trained, self._look(trained.scale, held_out, float("nan"), 0), report)
+            best.look(0, trained, *self._look(trained.scale, held_out, float("nan"), 0), report)
         recent: list[Tensor] = []
         budget.start()
         with Progress("learning", total=_RATE_STEPS, done=self._spent(budget), shown=group.is_main) as progress:
@@ -230,7 +230,7 @@ class OnlineRun:
                 progress.advance(f"best held-out {best.error:.4f} at step {best.step}", steps=now - spent)
                 if now * _LOOKS // _RATE_STEPS > spent * _LOOKS // _RATE_STEPS:
                     (error,) = group.sum([float(torch.stack(recent).mean()) / group.count])
-                    best.look(budget.steps, trained, self._look(trained.scale, held_out, error, budget.steps), report)
+                    best.look(budget.steps, trained, *self._look(trained.scale, held_out, error, budget.steps), report)
                     recent.clear()
                     if group.is_main:
                         checkpoint.save(parts, budget.steps)
@@ -284,15 +284,16 @@ class OnlineRun:
         )
 
     @torch.no_grad()
-    def _look(self, scale: Tensor, held_out: list[Round], error: float, steps: int) -> dict[str, float]:
-        """One row of the history. error: of training since the last look."""
-        sums = [
-            [float(part.sum()) for part in self._errors(scale, played, self.evidence(played.encoded))]
-            for played in held_out
-        ]
+    def _look(self, scale: Tensor, held_out: list[Round], error: float, steps: int) -> tuple[dict[str, float], Tensor]:
+        """One row of the history, and the error of each held-out picture. error: of training since the last look."""
+        measured = [self._errors(scale, played, self.evidence(played.encoded)) for played in held_out]
+        sums = [[float(part.sum()) for part in parts] for parts in measured]
         found, null = self.group.sum(np.sum(sums, axis=0).tolist() if sums else [0.0, 0.0])
+        mine = torch.cat([torch.zeros(0), *(errors.cpu() for errors, _ in measured)])
+        (count,) = self.group.sum([float(len(mine))])
         pairs = float(steps * self.options.batch_size * self.options.pairs)
-        return {"train": error, "held_out": found / null, "pairs": pairs}
+        row = {"train": error, "held_out": found / null, "pairs": pairs}
+        return row, of_all(mine, round(count), self.group)
 
     @torch.no_grad()
     def _best_scale(self, sample: list[Round]) -> tuple[float, float]:

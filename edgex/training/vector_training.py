@@ -33,6 +33,7 @@ from edgex.training.learning import Learned, LearnOptions, learn
 from edgex.training.online import OnlineOptions, learn_online
 from edgex.training.resume import TrainingCheckpoint
 from edgex.training.supervision import VectorData, supervised, truth
+from edgex.training.verdict import GAIN, enforce, verdict_of
 from edgex.utils import devices, processes, provenance
 from edgex.utils.processes import Processes
 from edgex.utils.text import Report, silent
@@ -64,6 +65,7 @@ def train(
     learn_mixture: bool = False,
     skip_bad: bool = False,
     workers: int | None = None,
+    force: bool = False,
 ) -> VectorCard:
     """Learns a vector from `source` with the predictor at `model_path`; returns its card.
 
@@ -75,7 +77,7 @@ def train(
     label caches and checkpoints; an interrupted run resumes from there. model_out: also write the self-explaining
     source model. dtype: how the vector is stored. skip_bad: go on without the pictures that cannot be read. workers:
     see `edgex.data.loading.loaded`. Several processes work together where a launcher started them; the first one writes
-    and reports.
+    and reports. force: write a vector that learned nothing, too; without it that raises VerdictError.
     """
     if not math.isfinite(alpha):
         raise UsageError(f"expected a finite alpha to recommend, found {alpha}", argument="alpha")
@@ -133,12 +135,19 @@ def train(
             alpha=alpha,
             unchanged=unchanged,
             provenance=(*card.provenance, step),
-            metrics={**lesson.metrics, "best_step": explained.step, "history": explained.history},
+            metrics={
+                **lesson.metrics,
+                **({GAIN: explained.gain.with_interval()} if explained.gain else {}),
+                "best_step": explained.step,
+                "history": explained.history,
+            },
         )
         if explained.step == 0:
             tell(
                 "warning: no step was better than the start, so this vector changes nothing: use more pictures or steps"
             )
+        # The checkpoint stays, so that the same call with force goes on from here.
+        enforce(verdict_of(vector), force=force)
         if group.is_main:
             save_vector(out, deltas, vector, dtype=dtype)
             if model_out is not None:

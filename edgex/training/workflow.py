@@ -30,6 +30,7 @@ from edgex.training.fine_tuning import TrainOptions
 from edgex.training.learning import LearnOptions
 from edgex.training.online import OnlineOptions
 from edgex.training.supervision import VectorData
+from edgex.training.verdict import LearnVerdict, verdict_of
 from edgex.utils.devices import device_of
 from edgex.utils.output import refuse_to_overwrite
 from edgex.utils.text import Report, silent
@@ -53,6 +54,11 @@ class LearnResult:
     path: Path
     card: VectorCard
     model_path: Path | None
+
+    @property
+    def verdict(self) -> LearnVerdict:
+        """Whether the vector learned anything, for whom, and whether more pictures would help, in words."""
+        return verdict_of(self.card)
 
 
 def train(
@@ -235,11 +241,13 @@ def learn_vector(
         learning_rate: at its peak (1e-4; with fresh coalitions 4e-4). alpha: the one that the vector recommends.
     device: "auto", "cpu", "cuda" or "cuda:<n>". precision: of the computation, "auto", "fp32" or "bf16". dtype: of
         the stored vector, "fp32", "fp16" or "int8".
-    force: replace existing files. skip_bad: go on without the pictures that cannot be read.
-    workers: processes that decode pictures, see `edgex.data.loading`. report: called with lines for people.
+    force: replace existing files, and write a vector that learned nothing.
+    skip_bad: go on without the pictures that cannot be read. workers: processes that decode pictures, see
+        `edgex.data.loading`. report: called with lines for people.
 
     All pictures are opened before work starts. Raises UsageError for contradicting arguments, DataError for an unusable
-    folder and for pictures that cannot be read, ArtefactError for a damaged file.
+    folder and for pictures that cannot be read, ArtefactError for a damaged file, VerdictError for a vector whose gain
+    on held-out pictures is not above 0 by its 95% interval; then nothing is written.
     """
     refuse_to_overwrite(out, force=force)
     refuse_to_overwrite(model_out, force=force, argument="model_out")
@@ -301,6 +309,7 @@ def learn_vector(
         dtype=STORAGE[dtype],
         workers=workers,
         skip_bad=skip_bad,
+        force=force,
         report=report or silent,
     )
     return LearnResult(path, card, None if model_out is None else Path(model_out))

@@ -23,8 +23,8 @@ RUNNABLE = ("python", "bash")
 QUICK = {
     "train": ["--epochs", "1", "--batch-size", "4"],
     "vector label": ["--pairs", "2", "--limit", "4"],
-    "vector train --model trained.safetensors --labels": ["--steps", "2", "--batch-size", "2"],
-    "vector train --model trained.safetensors --data": ["--batch-size", "2", "--minutes", "0.02"],
+    "vector train --model trained.safetensors --labels": ["--force", "--steps", "2", "--batch-size", "2"],
+    "vector train --model trained.safetensors --data": ["--force", "--batch-size", "2", "--minutes", "0.02"],
     "eval": ["--num-images", "2", "--steps", "2"],
     "export": ["--pictures", "pictures"],
     # The weights of the base are random in the tests, so that the built-in vector was learned from another base.

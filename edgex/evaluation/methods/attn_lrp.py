@@ -60,16 +60,16 @@ class _AttnLrpRules(Rules):
         self.gamma = gamma
 
     def linear(self, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return _Gamma.apply(inputs, weight, bias, self.gamma)  # type: ignore[no-any-return, no-untyped-call]
+        return _Gamma.apply(inputs, weight, bias, self.gamma)
 
     def norm(self, module: nn.LayerNorm, inputs: Tensor) -> Tensor:
-        return _LinearisedNorm.apply(inputs, module)  # type: ignore[no-any-return, no-untyped-call]
+        return _LinearisedNorm.apply(inputs, module)
 
     def softmax(self, scores: Tensor) -> Tensor:
-        return _ExpandedSoftmax.apply(scores)  # type: ignore[no-any-return, no-untyped-call]
+        return _ExpandedSoftmax.apply(scores)
 
     def add(self, first: Tensor, second: Tensor) -> Tensor:
-        return _Sum.apply(first, second)  # type: ignore[no-any-return, no-untyped-call]
+        return _Sum.apply(first, second)
 
 
 class _Gamma(Function):

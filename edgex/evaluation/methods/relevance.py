@@ -46,7 +46,7 @@ class Rules(abc.ABC):
 
     def product(self, first: Tensor, second: Tensor) -> Tensor:
         """A matrix product; each side gets half."""
-        return _Product.apply(first, second)  # type: ignore[no-any-return, no-untyped-call]
+        return _Product.apply(first, second)
 
     def pointwise(self, function: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
         """An activation or a factor: its input has its output's relevance."""
@@ -116,7 +116,7 @@ def ruled(block: Block, rules: Rules) -> Iterator[list[nn.Linear]]:
 
 def passed(function: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
     """What the function makes of its input, which gets the output's relevance unchanged."""
-    return _Pass.apply(function, inputs)  # type: ignore[no-any-return, no-untyped-call]
+    return _Pass.apply(function, inputs)
 
 
 def stabilised(values: Tensor, small: float = _SMALL) -> Tensor:
@@ -134,8 +134,8 @@ def _pool(backbone: Backbone, tokens: Tensor, rules: Rules) -> Tensor:
         return normed(tokens[:, 0])
     patches = tokens[:, backbone.prefix_tokens :]
     if backbone.norm_after_pool:
-        return normed(_Mean.apply(patches))  # type: ignore[no-untyped-call]
-    return _Mean.apply(normed(patches))  # type: ignore[no-any-return, no-untyped-call]
+        return normed(_Mean.apply(patches))
+    return _Mean.apply(normed(patches))
 
 
 def _attend(block: Block, tokens: Tensor, rules: Rules) -> tuple[Tensor, Tensor]:

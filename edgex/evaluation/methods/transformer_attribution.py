@@ -58,7 +58,7 @@ class TransformerAttribution(PlainMethod):
 
 class _PositiveRules(Rules):
     def linear(self, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return _Positive.apply(inputs, weight, bias)  # type: ignore[no-any-return, no-untyped-call]
+        return _Positive.apply(inputs, weight, bias)
 
     def norm(self, module: nn.LayerNorm, inputs: Tensor) -> Tensor:
         return passed(module.forward, inputs)
@@ -67,7 +67,7 @@ class _PositiveRules(Rules):
         return passed(lambda given: given.softmax(dim=-1), scores)
 
     def add(self, first: Tensor, second: Tensor) -> Tensor:
-        return _SumInProportion.apply(first, second)  # type: ignore[no-any-return, no-untyped-call]
+        return _SumInProportion.apply(first, second)
 
 
 class _Positive(Function):

@@ -301,7 +301,7 @@ def test_options_that_would_do_nothing_are_refused(
         ),
         (("bake", "--alpha", "nan"), "--alpha: expected a finite alpha, found nan", 2),
         (("bake", "--max-drop", "1"), "--max-drop: max_drop is for alpha 'auto'", 2),
-        (("bake", "--device", "cpu"), "--device: device is where accuracy is measured", 2),
+        (("bake", "--device", "cpu"), "--device: device is for pictures that are measured", 2),
         (("train", "--seed", "-1"), "seed of at least 0", 2),
         (("train", "--learning-rate", "-1"), "learning rate above 0", 2),
         (("train", "--resize", "10"), "at least 160 px", 2),

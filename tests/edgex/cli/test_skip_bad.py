@@ -62,5 +62,5 @@ def test_bad_pictures_are_all_named_before_work_or_left_out(run: Callable[..., s
 
 def test_skipping_is_refused_where_no_picture_is_read(run: Callable[..., str], place: Path) -> None:
     arguments = ("bake", "--target", "model.safetensors", "--vector", "vector.safetensors", "--out", "x.safetensors")
-    assert "--skip-bad: skip_bad is for labelled pictures" in run(*arguments, "--skip-bad", code=2)
+    assert "--skip-bad: skip_bad is for pictures that are measured" in run(*arguments, "--skip-bad", code=2)
     assert not (place / "x.safetensors").exists()

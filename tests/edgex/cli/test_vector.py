@@ -85,11 +85,14 @@ def test_a_readout_is_learned_unless_weights_are_asked_for(run: Run, source: Pat
     assert "blocks" not in whole.provenance[-1]["options"]
 
 
-def test_a_run_that_only_got_worse_is_said_to_change_nothing(run: Run, source: Path, tmp_path: Path) -> None:
+def test_a_run_that_only_got_worse_is_said_to_have_learned_nothing(run: Run, source: Path, tmp_path: Path) -> None:
     small = ("--model", "model.safetensors", "--data", str(source), *SMALL, "--pairs", "3", "--players", "25")
-    said = run("vector", "train", *small, "--learning-rate", "1e3", "--out", "v.safetensors")
+    train = ("vector", "train", *small, "--learning-rate", "1e3", "--out", "v.safetensors")
+    said = run(*train)
     assert "(step 0)" in said
     assert "warning: no step was better than the start, so this vector changes nothing" in said
+    assert "verdict: not learned" in said
+    assert "next: edgex bake --target YOUR-MODEL --vector v.safetensors --check YOUR-PICTURES" in said
     assert not any(delta.any() for delta in load_vector(tmp_path / "v.safetensors").deltas.values())
 
 

@@ -65,7 +65,7 @@ def found(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Comparison:
         explained=COUNT,
         methods=(parse("kernel-shap:20@5"), parse("rollout")),
         steps=5,
-        reference=parse("kernel-shap:40@5"),
+        reference=KernelShap(40, 5),
         precision="fp32",
     )
     cache = tmp_path_factory.mktemp("cache")
@@ -162,11 +162,11 @@ def test_the_reference_states_its_budget_and_its_own_reliability(found: Comparis
 def test_correlation_is_pearsons_over_players() -> None:
     generator = torch.Generator().manual_seed(0)
     heatmaps, others = torch.randn(3, 4, 4, generator=generator), torch.randn(3, 4, 4, generator=generator)
-    found = correlation(heatmaps, others, parse("kernel-shap:10@2"))
+    found = correlation(heatmaps, others, KernelShap(10, 2))
     for a, b, value in zip(heatmaps.numpy(), others.numpy(), found, strict=True):
         blocks = [m.reshape(2, 2, 2, 2).sum(axis=(1, 3)).ravel() for m in (a, b)]
         assert math.isclose(value, np.corrcoef(*blocks)[0, 1], abs_tol=1e-6)
-    assert correlation(torch.ones(1, 4, 4), others[:1], parse("kernel-shap:10@2"))[0] == 0
+    assert correlation(torch.ones(1, 4, 4), others[:1], KernelShap(10, 2))[0] == 0
 
 
 def test_spearman_brown_is_the_correlation_of_a_doubled_test() -> None:

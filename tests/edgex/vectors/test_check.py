@@ -43,7 +43,8 @@ def made(random_model: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.M
         described = fitting(model, card, deltas, name=name, evidence=evidence, alpha=1.0)
         save_vector(tmp_path / f"{name}.safetensors", deltas, described, dtype=torch.float32)
     folder = picture_folder(tmp_path / "pictures", {"": 8})
-    return Made(*(tmp_path / f"{name}.safetensors" for name in ("target", "turning", "idle")), folder)
+    target, turning, idle = (tmp_path / f"{name}.safetensors" for name in ("target", "turning", "idle"))
+    return Made(target, turning, idle, folder)
 
 
 def test_a_bake_that_is_worse_is_not_written_unless_it_is_forced(made: Made, tmp_path: Path) -> None:
