@@ -19,7 +19,7 @@ def at_image_size(
 
     Position embeddings are interpolated, see `edgex.models.backbones.positions`; everything else is shared. Raises
     UsageError for a size that is no multiple of the patch, UnsupportedError for a model with other tensors that depend
-    on the size, such as BEiT's biases by relative positions.
+    on the size.
     """
     image_size, old = input_size(image_size), card.architecture.image_size
     if image_size == old:

@@ -1,4 +1,7 @@
-"""Learned position embeddings at another input size: those of the patches interpolated, those of other tokens kept."""
+"""Learned positions at another input size: those of the patches interpolated, those of other tokens kept.
+
+They are embeddings, or in BEiT biases of the scores by the distance of two patches.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,8 @@ from edgex.models.backbones.backbone import Backbone
 
 NAMES = ("pos_embed", "positional_embedding", "trunk.pos_embed")
 """What libraries call them; open_clip keeps a tower of timm in its "trunk"."""
+BIASES = "relative_position_bias_table"
+"""What timm's names of biases end in."""
 
 
 def fit_positions(
@@ -27,6 +32,12 @@ def fit_positions(
     positions of a grid that is not square where `grid` does not tell it.
     """
     expected = backbone.tensors()
+    tensors = {
+        name: _fit_biases(tensor, expected[name], grid, backbone.grid)
+        if name.endswith(BIASES) and name in expected
+        else tensor
+        for name, tensor in tensors.items()
+    }
     name = next((name for name in NAMES if name in tensors and name in expected), None)
     if name is None or tensors[name].shape == expected[name].shape or tensors[name].ndim != expected[name].ndim:
         return dict(tensors)
@@ -41,6 +52,20 @@ def fit_positions(
             "cannot be resampled: take the weights at their own image size"
         )
     return {**tensors, name: resampled(tensors[name], grid, backbone.grid)}
+
+
+def _fit_biases(table: Tensor, like: Tensor, old: tuple[int, int] | None, new: tuple[int, int]) -> Tensor:
+    """Biases by distance [(2 rows - 1) * (2 columns - 1) + 3, heads] of the old grid at the new one.
+
+    The last three are of the class token and stay. A table whose grid is neither given nor square stays as it is.
+    """
+    if table.shape == like.shape or table.ndim != 2:
+        return table
+    side = math.isqrt(max(len(table) - 3, 0))
+    spans = (side, side) if old is None else (2 * old[0] - 1, 2 * old[1] - 1)
+    if spans[0] * spans[1] != len(table) - 3 or not side:
+        return table
+    return torch.cat([resampled(table[:-3], spans, (2 * new[0] - 1, 2 * new[1] - 1)), table[-3:]])
 
 
 def resampled(positions: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:

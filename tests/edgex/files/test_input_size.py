@@ -8,7 +8,7 @@ import pytest
 import torch
 from timm.layers import resample_abs_pos_embed
 
-from edgex.errors import UnsupportedError, UsageError
+from edgex.errors import UsageError
 from edgex.export import at_image_size
 from edgex.export.onnx import write_onnx
 from edgex.models.backbones.positions import resampled
@@ -74,15 +74,23 @@ def test_own_size_is_untouched_and_bad_sizes_are_refused(small: Any) -> None:
 
 
 @torch.no_grad()
-def test_rotary_positions_are_those_of_the_new_grid(random_model: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("name", ["timm/vit_small_patch16_dinov3", "timm/beit_base_patch16_224"])
+def test_rotary_positions_and_biases_of_scores_are_those_of_the_new_grid(
+    name: str, random_model: Callable[..., Any]
+) -> None:
     options = {"depth": 2, "embed_dim": 48, "num_heads": 4}
-    network, card = random_model("timm/vit_small_patch16_dinov3", image_size=48, pooling="token", options=options)
+    network, card = random_model(name, image_size=48, pooling="token", options=options)
     model, resized = at_image_size(network, card, (80, 112))
     assert model.backbone.grid == (5, 7) and resized.architecture.image_size == (80, 112)
     images = torch.randn(1, 3, 80, 112)
     out = model(images)
     assert torch.allclose(out.logits, model.head(model.backbone.module(images)), atol=1e-4)
     assert out.heatmap.shape == (1, 5, 7)
+    for key, table in network.backbone.tensors().items():
+        if key.endswith("bias_table"):
+            found = model.backbone.tensors()[key]
+            assert torch.equal(found[-3:], table[-3:]), "those of the class token stay"
+            assert torch.allclose(found[:-3].mean(), table[:-3].mean(), atol=0.1)
 
 
 TINY = {"embed_dim": 64, "depth": 2, "num_heads": 2}
@@ -95,12 +103,6 @@ def test_rotary_positions_need_no_resampling(random_model: Callable[..., Any], n
         out = model(torch.randn(1, 3, 32, 80, generator=torch.Generator().manual_seed(0)))
     assert out.heatmap.shape == (1, 2, 5)
     assert float(out.heatmap.sum() + out.base) == pytest.approx(float(out.logits.max() - out.logits.mean()), abs=1e-5)
-
-
-def test_tables_of_relative_positions_are_refused(random_model: Callable[..., Any]) -> None:
-    model, card = random_model("timm/beit_base_patch16_224", classes=3, options=TINY, image_size=64)
-    with pytest.raises(UnsupportedError, match="relative_position_bias_table', which is made for 64x64 px"):
-        at_image_size(model, card, (32, 80))
 
 
 def test_open_clips_positions_are_its_own_interpolation() -> None:
