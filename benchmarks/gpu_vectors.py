@@ -394,7 +394,10 @@ class Bench:
 
     def measure(self, recipe: Recipe, learned: Learned, alpha: float, judged: Judged) -> None:
         """A recipe's heatmaps of one predictor at one alpha."""
-        own = None if recipe.own is None else dataclasses.replace(recipe.own, **learned.factors)
+        own = None
+        if recipe.own is not None:
+            factors = {"weight": recipe.own.weight, "blur": recipe.own.blur, **learned.factors}
+            own = Own(recipe.own.blocks, **factors)
         network = with_evidence(judged.network, self.blocks(recipe), readout=True, own=own).to(self.device)
         assert network.readout is not None
         tensors = network.readout.tensors()

@@ -153,7 +153,7 @@ def train(
     ] = None,
     own_blur: Annotated[
         float | None,
-        typer.Option(help="Share of the model's own part that is averaged over neighbouring patches. Default: 0.5."),
+        typer.Option(help="Share of the model's own part that is averaged over neighbouring patches. Default: 0."),
     ] = None,
     learn_mixture: Annotated[
         bool, typer.Option("--learn-mixture", help="Also learn the own part's weight and blur.")

@@ -81,7 +81,7 @@ class Round(NamedTuple):
     int64 [N]. signs: [N, M, P], 1 for patches of the coalition and -1 for the others. differences: [N, M, D'].
     """
 
-    encoded: Encoded[Tensor, Any]
+    encoded: Encoded[Any, Any]
     total: Tensor
     classes: Tensor
     signs: Tensor
@@ -270,7 +270,7 @@ class OnlineRun:
         """
         return error
 
-    def evidence(self, encoded: Encoded[Tensor, Any]) -> Tensor:
+    def evidence(self, encoded: Encoded[Any, Any]) -> Tensor:
         """Unscaled evidence of each feature through the readout, float32 [N, D', P]."""
         with devices.mixed_precision(self.group.device, self.options.precision):
             return self.model.strategy.feature_evidence(encoded, self.model.head).float()

@@ -234,7 +234,7 @@ def learn_vector(
     evidence_blocks: how many of the last blocks the heatmap is made of (4; with fresh coalitions all).
     own_blocks: with a readout, of how many last blocks the model's own contributions are added to what the readout
         reads. Defaults to 0, none. own_weight: their factor relative to the readout (0.5). own_blur: the share of them
-        that is averaged over neighbouring patches (0.5). learn_mixture: also learn both numbers, which leaves little of
+        that is averaged over neighbouring patches (0). learn_mixture: also learn both numbers, which leaves little of
         the model's own part where nothing but faithfulness is asked for.
     steps: most training steps (600); with fresh coalitions their number, in place of minutes. The best state on
         held-out pictures is kept. batch_size: crops per step, over all processes (32; with fresh coalitions 256).

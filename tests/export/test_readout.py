@@ -35,7 +35,7 @@ def reading(small: Any, random_model: Callable[..., Any], request: pytest.Fixtur
     if request.param == "linear keys":
         return read(*small)
     if request.param == "two parts":
-        model, card = read(*small, own=Own(2, 0.4, 0.75))
+        model, card = read(small[0], small[1], own=Own(2, 0.4, 0.75))
         # As new vectors have it: what evidence leaves over of the score stands in the base.
         model.evidence = dataclasses.replace(model.evidence, correction="base")
         return model, dataclasses.replace(card, evidence=model.evidence)

@@ -29,7 +29,7 @@ class Own:
 
     blocks: int
     weight: float = 0.5
-    blur: float = 0.5
+    blur: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Evidence:
 
     def learned(self, scale: float, factors: Mapping[str, float]) -> Evidence:
         """The same evidence with the scale, and the factors of its own part, that learning found."""
-        own = None if self.own is None else dataclasses.replace(self.own, **factors)
+        own = None if self.own is None else Own(self.own.blocks, **{**self.factors, **factors})
         return dataclasses.replace(self, scale=scale, own=own)
 
     @property

@@ -37,9 +37,8 @@ class TwoParts(ClassTokenEvidence[KeptOfBoth]):
 
         e[p, c] = readout[p, c] + weight * ((1 - blur) * own[p, c] + blur * mean of own over p and its neighbours)
 
-    Neighbours are the up to eight patches around p on the patch grid. `weight` and `blur` are constants of the file,
-    which were learned with the readout; the evidence's scale multiplies the sum. Learning leaves those alone that are
-    taken out of `factors`.
+    Neighbours are the up to eight patches around p on the patch grid. `weight` and `blur` are constants of the file;
+    the evidence's scale multiplies the sum. Learning changes those that are among `factors`.
     """
 
     weights: Readout
@@ -63,8 +62,8 @@ class TwoParts(ClassTokenEvidence[KeptOfBoth]):
 
     def evidence(self, encoded: Encoded[KeptOfBoth, Tensor], head: Head, explained: Tensor) -> Tensor:
         """See the class."""
-        readout = self.readout.evidence(encoded._replace(kept=_normed(encoded.kept)), head, explained)
-        own = self.own.evidence(encoded._replace(kept=_attended(encoded.kept)), head, explained)
+        readout = self.readout.evidence(_of_readout(encoded), head, explained)
+        own = self.own.evidence(Encoded(encoded.features, encoded.tokens, _attended(encoded.kept)), head, explained)
         return readout + self._weighted(own[:, None])[:, 0]
 
     def evidence_along(self, rows: Tensor, tokens: Tensor, kept: list[KeptOfBoth]) -> Tensor:
@@ -75,8 +74,7 @@ class TwoParts(ClassTokenEvidence[KeptOfBoth]):
     def feature_evidence(self, encoded: Encoded[KeptOfBoth, Tensor], head: Head) -> Tensor:
         """Unscaled evidence [N, D', P] of each feature that the head reads."""
         own = self.of_features(self.own.written(_attended(encoded.kept)), encoded, head)
-        readout = self.readout.feature_evidence(encoded._replace(kept=_normed(encoded.kept)), head)
-        return readout + self._weighted(own)
+        return self.readout.feature_evidence(_of_readout(encoded), head) + self._weighted(own)
 
     def fold_classes(self, head: Head) -> None:
         """As the readout does."""
@@ -101,6 +99,10 @@ class TwoParts(ClassTokenEvidence[KeptOfBoth]):
         if not isinstance(blur, Tensor) and blur == 1:
             return weight * blurred
         return weight * (1 - blur) * own + weight * blur * blurred
+
+
+def _of_readout(encoded: Encoded[KeptOfBoth, Tensor]) -> Encoded[Tensor, Tensor]:
+    return Encoded(encoded.features, encoded.tokens, _normed(encoded.kept))
 
 
 def _normed(kept: list[KeptOfBoth]) -> list[Tensor]:

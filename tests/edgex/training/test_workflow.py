@@ -135,7 +135,7 @@ def test_minutes_ask_for_fresh_coalitions_and_steps_may_stand_for_them(home: Pat
     )  # fmt: skip
     assert again.card.metrics["pairs"] == 2 * 2 * 4
     assert again.card.evidence.blocks == 2
-    assert again.card.evidence.own == Own(3, 0.25, 0.5), "the mixture is held"
+    assert again.card.evidence.own == Own(3, 0.25, 0.0), "the mixture is held"
     assert card.evidence.correction == again.card.evidence.correction == "base"
 
 

@@ -82,10 +82,8 @@ def test_the_heatmap_is_what_the_copies_write(
             for head in range(block.heads):
                 own = slice(head * block.head_dim, (head + 1) * block.head_dim)
                 if options:
-                    query[:, own], key[:, own] = (
-                        block.module.attn.q_norm(query[:, own]),
-                        block.module.attn.k_norm(key[:, own]),
-                    )
+                    attention: Any = block.module.attn
+                    query[:, own], key[:, own] = attention.q_norm(query[:, own]), attention.k_norm(key[:, own])
                 seen = (query[0, own] @ key[:, own].T / block.head_dim**0.5).softmax(dim=0)
                 for patch in range(backbone.patches):
                     place = backbone.prefix_tokens + patch

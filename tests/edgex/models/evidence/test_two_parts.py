@@ -141,7 +141,7 @@ def test_bakes_and_sums_keep_both_parts(random_model: Callable[..., Any], tmp_pa
     write(other, dataclasses.replace(both.evidence, scale=1.5, own=Own(2, 0.8, 0.25)))
     combined = combine([vector, other], tmp_path / "sum.safetensors", name="sum", weights=[1.0, 3.0])
     assert combined.evidence.scale == pytest.approx(0.25 * 0.5 + 0.75 * 1.5)
-    assert combined.evidence.own == Own(2, pytest.approx(0.7), pytest.approx(0.375))
+    assert combined.evidence.factors == pytest.approx({"weight": 0.7, "blur": 0.375})
     assert load_vector_card(tmp_path / "sum.safetensors")[0].evidence.own is not None
     write(other, dataclasses.replace(both.evidence, own=None))
     with pytest.raises(MismatchError, match="combine vectors that make their heatmap of the same blocks"):
