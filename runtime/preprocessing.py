@@ -168,7 +168,7 @@ PREPROCESSING = schema.record(
     interpolation=schema.one_of(*INTERPOLATIONS),
     mean=schema.listed(schema.number, least=3, most=3),
     std=schema.listed(schema.positive, least=3, most=3),
-    fit=schema.Default(schema.optional(schema.one_of(*FITS)), None),
+    fit=schema.Default(schema.one_of(*FITS), None),
 )
 """The object stored in artefacts, see `Preprocessing.to_dict`."""
 

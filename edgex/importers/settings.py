@@ -133,7 +133,9 @@ def _stated_resize(stated: Stated, default: Preprocessing) -> dict[str, Any]:
         raise UnsupportedError(stated.refusals["resize"])
     if "resize" in stated.values:
         size = stated.values.get("image_size", default.image_size)
-        own = dataclasses.replace(default, image_size=size, resize=stated.values["resize"], fit=None)
+        resize = stated.values["resize"]
+        fit = "squash" if isinstance(resize, tuple) else "crop"
+        own = dataclasses.replace(default, image_size=size, resize=resize, fit=fit)
         scaled = own.at_image_size(default.image_size)
         return {"resize": scaled.resize, "fit": scaled.fit}
     if "crop_pct" in stated.values:

@@ -136,7 +136,7 @@ def test_another_fit_shows_as_much_as_it_can() -> None:
     own = make(256)
     assert own.fitted(None) is own and own.fitted("crop") is own
     for fit in ("pad", "squash"):
-        other = own.fitted(cast("Fit", fit))
+        other = own.fitted(fit)
         assert (other.fit, other.resize, other.view(1080, 1920).seen_share) == (fit, (224, 224), pytest.approx(1))
         assert other.fitted("crop").view(1080, 1920).seen_share == pytest.approx(9 / 16, abs=0.003)
     with pytest.raises(UsageError, match="expected a fit of crop, squash, pad, found 'stretch'") as caught:

@@ -98,7 +98,8 @@ TINY = {"embed_dim": 64, "depth": 2, "num_heads": 2}
 
 @pytest.mark.parametrize("name", ["timm/vit_small_patch16_dinov3", "timm/vit_small_patch16_rope_224"])
 def test_rotary_positions_need_no_resampling(random_model: Callable[..., Any], name: str) -> None:
-    model, _ = at_image_size(*random_model(name, classes=3, options=TINY, image_size=64), (32, 80))
+    square, card = random_model(name, classes=3, options=TINY, image_size=64)
+    model, _ = at_image_size(square, card, (32, 80))
     with torch.no_grad():
         out = model(torch.randn(1, 3, 32, 80, generator=torch.Generator().manual_seed(0)))
     assert out.heatmap.shape == (1, 2, 5)

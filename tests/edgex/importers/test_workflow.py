@@ -114,7 +114,7 @@ class TestTimm:
 
         result = import_weights(weights=folder / "model.safetensors", out=tmp_path / "m.safetensors", image_size=size)
         network, card = load_model(result.path)
-        reference = timm.create_model("test_vit", num_classes=len(CLASSES), img_size=size).eval()
+        reference: Any = timm.create_model("test_vit", num_classes=len(CLASSES), img_size=size).eval()
         reference.load_state_dict(checkpoint_filter_fn(load_file(folder / "model.safetensors"), reference))
         image = torch.randn(2, 3, *card.architecture.image_size, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
