@@ -19,6 +19,7 @@ from edgex.models.backbones import Architecture
 from edgex.models.backbones.options import shown
 from edgex.runtime.classes import class_key, find_twins
 from edgex.runtime.preprocessing import Preprocessing, check_fit, covering, enlarged
+from edgex.runtime.view import Fit
 
 ARGUMENT = "argument"
 """In `Settings.taken_from`: given by the caller."""
@@ -134,7 +135,7 @@ def _stated_resize(stated: Stated, default: Preprocessing) -> dict[str, Any]:
     if "resize" in stated.values:
         size = stated.values.get("image_size", default.image_size)
         resize = stated.values["resize"]
-        fit = "squash" if isinstance(resize, tuple) else "crop"
+        fit: Fit = "squash" if isinstance(resize, tuple) else "crop"
         own = dataclasses.replace(default, image_size=size, resize=resize, fit=fit)
         scaled = own.at_image_size(default.image_size)
         return {"resize": scaled.resize, "fit": scaled.fit}
