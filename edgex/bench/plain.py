@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +36,8 @@ class PlainClassifier(nn.Module):
         """What the head reads, [N, D']; two poolings side by side are not the library's own, but their tokens are."""
         if "+" not in self.pooling:
             return self.tower(image)
-        tokens = self.tower.forward_features(image)
+        tower: Any = self.tower
+        tokens = tower.forward_features(image)
         second = tokens[:, 1] if self.pooling == "token+distillation" else tokens[:, self.prefix :].mean(dim=1)
         return torch.cat([tokens[:, 0], second], dim=1)
 

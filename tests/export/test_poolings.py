@@ -15,7 +15,7 @@ from edgex.training.vector_training import with_evidence
 from export_checks import centred_of, gate_of, session
 
 SMALL = {"depth": 2, "embed_dim": 64, "num_heads": 2, "patch_size": 16}
-CASES = {
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "attention, none but patches": ("timm/vit_base_patch16_siglip_224", {"options": SMALL}),
     "attention, normed after": ("open_clip/tiny-coca", {}),
     "attention, projected": ("open_clip/tiny-map", {"image_size": 160}),

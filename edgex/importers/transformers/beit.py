@@ -57,7 +57,9 @@ _NAMES = dataclasses.replace(
 _BASES = shapes(
     ("beit_base_patch16_224", 768, 12, 12, 16),
     ("beit_large_patch16_224", 1024, 24, 16, 16),
-    **{"in_chans": 3, "norm_eps": 1e-6, "init_values": 0.1},
+    in_chans=3,
+    norm_eps=1e-6,
+    init_values=0.1,
 )
 FAMILIES = (
     Family(

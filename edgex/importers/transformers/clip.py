@@ -94,19 +94,23 @@ NAMES = Names(
     unread=r"embeddings\.position_ids|text_model\..*|(text|visual)_projection\.weight|logit_(scale|bias)",
     finish=_finish,
 )
+_CLIP: dict[str, Any] = {"in_chans": 3, "norm_eps": 1e-5, "final_norm": True}
 _CLIP_BASES = shapes(
     ("vit_base_patch32_clip_quickgelu_224", 768, 12, 12, 32),
     ("vit_base_patch16_clip_quickgelu_224", 768, 12, 12, 16),
     ("vit_large_patch14_clip_quickgelu_224", 1024, 24, 16, 14),
-    **{"in_chans": 3, "norm_eps": 1e-5, "act_layer": "quick_gelu", "final_norm": True},
+    **_CLIP,
+    act_layer="quick_gelu",
 ) | shapes(
     ("vit_base_patch32_clip_224", 768, 12, 12, 32),
     ("vit_base_patch16_clip_224", 768, 12, 12, 16),
     ("vit_large_patch14_clip_224", 1024, 24, 16, 14),
     ("vit_huge_patch14_clip_224", 1280, 32, 16, 14),
-    **{"in_chans": 3, "norm_eps": 1e-5, "act_layer": "gelu", "final_norm": True},
+    **_CLIP,
+    act_layer="gelu",
 )
-_SIGLIP = {"in_chans": 3, "norm_eps": 1e-6, "act_layer": "gelu"}
+_SIGLIP: dict[str, Any] = {"in_chans": 3, "norm_eps": 1e-6, "act_layer": "gelu"}
+_POOLED: tuple[tuple[str, dict[str, Any]], ...] = (("", {}), ("_gap", {"fc_norm": False}))
 _SIGLIP_BASES, _GAP_BASES = (
     shapes(
         (f"vit_base_patch16_siglip{kind}_224", 768, 12, 12, 16),
@@ -114,7 +118,7 @@ _SIGLIP_BASES, _GAP_BASES = (
         **_SIGLIP,
         **own,
     )
-    for kind, own in (("", {}), ("_gap", {"fc_norm": False}))
+    for kind, own in _POOLED
 )
 FAMILIES = (
     Family(

@@ -57,7 +57,7 @@ def _finish(tensors: dict[str, Tensor], architecture: Architecture) -> dict[str,
     return {name.replace(".mlp.fc1.", ".mlp.fc1_x."): tensor for name, tensor in tensors.items()}
 
 
-_EVA = {
+_EVA: dict[str, Any] = {
     "in_chans": 3,
     "norm_eps": 1e-5,
     "swiglu_mlp": False,

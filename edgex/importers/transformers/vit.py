@@ -26,7 +26,7 @@ DEFAULTS: dict[str, Any] = {
     "num_channels": 3,
     "qkv_bias": True,
 }
-PLAIN = {"in_chans": 3, "norm_eps": 1e-6, "act_layer": "gelu", "qkv_bias": True, "class_token": True}
+PLAIN: dict[str, Any] = {"in_chans": 3, "norm_eps": 1e-6, "act_layer": "gelu", "qkv_bias": True, "class_token": True}
 """Options of timm's plain models, which their names do not tell."""
 NAMES = Names(
     marks=("embeddings.patch_embeddings.projection.weight",),

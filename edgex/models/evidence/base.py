@@ -32,8 +32,8 @@ class Encoded(NamedTuple, Generic[Kept, Pooled]):
     def float(self) -> Encoded[Kept, Pooled]:
         """With features and tokens in float32; what was kept of the blocks stays as it is."""
         tokens: Any = self.tokens
-        whole = isinstance(tokens, Tensor)
-        return Encoded(self.features.float(), tokens.float() if whole else tuple(map(Tensor.float, tokens)), self.kept)
+        tokens = tokens.float() if isinstance(tokens, Tensor) else tuple(map(Tensor.float, tokens))
+        return self._replace(features=self.features.float(), tokens=tokens)
 
 
 class EvidenceWeights(nn.Module, abc.ABC):

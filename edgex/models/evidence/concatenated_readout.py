@@ -52,7 +52,7 @@ class ReadoutOfClassAndDistillationTokens(ConcatenatedEvidence[Tensor]):
     def feature_evidence(self, encoded: Encoded[Tensor, Sources], head: Head) -> Tensor:
         """Unscaled evidence [N, D', P] of each feature that the head reads."""
         found = [
-            part.feature_evidence(encoded._replace(tokens=source), head)
+            part.feature_evidence(Encoded(encoded.features, source, encoded.kept), head)
             for part, source in zip(self.parts, encoded.tokens, strict=True)
         ]
         return torch.cat(found, dim=1)

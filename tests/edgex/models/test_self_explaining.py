@@ -465,8 +465,8 @@ def test_an_inference_copy_shares_the_weights_and_leaves_the_model(
 
 def test_an_inference_copy_keeps_the_models_class(random_model: Callable[..., Any]) -> None:
     class Doubled(SelfExplainingViT):
-        def logits(self, tokens: Tensor) -> Tensor:
-            return 2 * super().logits(tokens)
+        def logits(self, tokens: Tensor, places: Tensor | None = None) -> Tensor:
+            return 2 * super().logits(tokens, places)
 
     plain = random_model("timm/test_vit")[0]
     doubled = Doubled(plain.backbone, plain.head, plain.evidence)

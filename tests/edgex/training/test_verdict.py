@@ -3,7 +3,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -93,7 +93,8 @@ def test_the_gain_is_paired_crop_by_crop() -> None:
     best = start - 0.5 + torch.from_numpy(generator.normal(scale=0.05, size=30))
 
     class Untrained(torch.nn.Module):
-        scale, factors = torch.tensor(1.0), {}
+        scale = torch.tensor(1.0)
+        factors: ClassVar[dict[str, torch.Tensor]] = {}
 
     kept = Best()
     kept.look(0, Untrained(), {"held_out": 1.0}, start, lambda row: None)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from edgex.models.self_explaining import Evidence, SelfExplainingViT
 
 pytestmark = pytest.mark.usefixtures("tiny_clips")
 
-SMALL = {"depth": 3, "embed_dim": 64, "num_heads": 2, "patch_size": 16}
+SMALL: dict[str, Any] = {"depth": 3, "embed_dim": 64, "num_heads": 2, "patch_size": 16}
 ATTENTION = [
     (
         "timm/vit_pe_core_tiny_patch16_384",

@@ -54,7 +54,7 @@ def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_every_strategy_is_found() -> None:
-    concatenated = {ClassAndDistillationTokens, ClassAndPatchTokens}
+    concatenated: set[type] = {ClassAndDistillationTokens, ClassAndPatchTokens}
     concatenated |= {ReadoutOfClassAndDistillationTokens, ReadoutOfClassAndPatchTokens}
     single = {ClassAttention, ReadoutEvidence, PatchTokens, AttentionPooling}
     assert set(selection.strategies()) == single | concatenated
