@@ -86,8 +86,9 @@ def predict(
     at, as `edgex.runtime.Session` takes them. report: called with lines for people; one of them says what the model
     does not see of the picture that loses most.
 
-    An unreadable picture becomes an error of the result, and the others are classified. Raises UsageError for an
-    unknown class, a folder without pictures, or a provider for a model that is not exported.
+    A picture that cannot be read, or that tiles or regions do not fit, becomes an error of the result, and the others
+    are classified. Raises UsageError for an unknown class, a folder without pictures, or a provider for a model that is
+    not exported, and where tiles or regions fit none of the pictures.
     """
     paths = _files(pictures, report)
     predictor = open_predictor(model, provider, provider_options, fit=fit, tiles=tiles, overlap=overlap, roi=roi)
@@ -96,16 +97,23 @@ def predict(
     results: list[tuple[Path, Result]] = []
     labelled: list[tuple[Path, Result]] = []
     errors: list[EdgexError] = []
+    misfits: list[ImageError] = []
     for path in paths:
         try:
             result = predictor(path, explain=explain)
         except ImageError as error:
             errors.append(error)
+            if error.argument is not None:
+                # Tiles or regions that do not fit it: the message speaks of its size alone.
+                misfits.append(error)
+                errors[-1] = ImageError(f"{path}: {error}")
             continue
         if each_label and not result.multi_label:
             raise UsageError(f"{model} gives a picture one label, which is explained anyway", argument="each_label")
         results.append((path, result))
         labelled += [(path, found) for found in predictor.explain_labels(path)] if each_label else []
+    if misfits and not results:
+        raise UsageError(str(misfits[0]), argument=misfits[0].argument)
     remarks = [(result.view.seen_share, result.remark) for _, result in results if result.remark is not None]
     if remarks:
         report(min(remarks)[1])

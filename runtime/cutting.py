@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgex.runtime import roi as regions_of_interest
-from edgex.runtime.errors import UsageError
+from edgex.runtime.errors import ImageError, UsageError
 from edgex.runtime.preprocessing import Preprocessing
 from edgex.runtime.roi import Roi, read_rois
 from edgex.runtime.stitching import PartBox, Stitching
@@ -71,7 +71,8 @@ class Cutting:
         preprocessing: of the model. Parts are looked at whole, whatever it crops of a frame: they are squashed to the
             model's size, or padded where the model pads. grid: (rows, columns) of the model's heatmap.
 
-        Raises UsageError where the frame is too small for the parts, or a region lies outside of it.
+        Raises ImageError, about the argument that it does not fit, where the frame is too small for the parts or a
+        region lies outside of it.
         """
         return _layout(self, height, width, preprocessing, grid)
 
@@ -121,7 +122,7 @@ def _layout(cutting: Cutting, height: int, width: int, preprocessing: Preprocess
     if inside is not None:
         boxes = [box for box in boxes if inside[box[0] : box[2], box[1] : box[3]].any()]
         if not boxes:
-            raise UsageError("expected a region that covers at least one pixel, found a smaller one", argument="roi")
+            raise ImageError("expected a region that covers at least one pixel, found a smaller one", argument="roi")
     if len(boxes) > MOST_PARTS:
         raise UsageError(f"expected at most {MOST_PARTS} regions, found {len(boxes)}", argument="roi")
     ramps = cutting.tiles is not None
@@ -136,13 +137,13 @@ def _tiles(tiles: tuple[int, int], overlap: float, height: int, width: int, grid
     for count, length, cells, name in zip(tiles, (height, width), grid, ("row", "column"), strict=True):
         side = math.ceil(length / (1 + (count - 1) * (1 - overlap)))
         if side < cells:
-            raise UsageError(
-                f"expected tiles of at least {grid[0]}x{grid[1]} pixels (height x width), one per patch, found {count} "
-                f"{name}s of {side} pixels in a frame of {width}x{height}; ask for fewer",
+            raise ImageError(
+                f"expected tiles of at least {grid[1]}x{grid[0]} pixels, one per patch, found {count} {name}s of "
+                f"{side} pixels in a frame of {width}x{height}; ask for fewer",
                 argument="tiles",
             )
         if length - side < count - 1:
-            raise UsageError(
+            raise ImageError(
                 f"expected tiles that begin at least a pixel apart, found {count} {name}s of {side} pixels in a frame "
                 f"of {width}x{height}; ask for fewer, or for less overlap",
                 argument="tiles",
@@ -158,7 +159,7 @@ def _shifted(shifts: int, view: View, grid: tuple[int, int]) -> list[PartBox]:
         start, stop = math.ceil(view.seen[axis] - 0.5), math.ceil(view.seen[axis + 2] - 0.5)
         patch = view.image_size[axis] * view.scale[axis] / grid[axis]
         if patch < shifts:
-            raise UsageError(
+            raise ImageError(
                 f"expected patches of at least {shifts} pixels of the frame, of which each shift is a part, found "
                 f"{name} of {patch:.3g} pixels; a frame of {view.frame_size[1]}x{view.frame_size[0]} takes fewer",
                 argument="shifts",
@@ -184,7 +185,7 @@ def _bounds(polygon: Sequence[tuple[float, float]], grid: tuple[int, int]) -> Pa
     low, high = np.floor(np.min(polygon, axis=0)), np.ceil(np.max(polygon, axis=0))
     (left, top), (right, bottom) = low.astype(int).tolist(), high.astype(int).tolist()
     if bottom - top < grid[0] or right - left < grid[1]:
-        raise UsageError(
+        raise ImageError(
             f"expected a region of at least {grid[1]}x{grid[0]} pixels, one per patch, found {right - left}x"
             f"{bottom - top}",
             argument="roi",

@@ -82,7 +82,7 @@ def _painted(
     rows, columns = slice(math.floor(top), math.ceil(bottom)), slice(math.floor(left), math.ceil(right))
     result = np.array(picture, np.uint8, order="C")
     signed = colormap == "signed"
-    lowest = _floor(heatmap, signed) if floor == "median" else float(floor)
+    lowest = median_floor(heatmap, signed) if floor == "median" else float(floor)
     full = _strongest(heatmap, view, signed) if limit is None else limit
     # The same evidence everywhere is no more than its median but for rounding.
     shows = full - lowest > _ROUNDING * full
@@ -132,7 +132,8 @@ class _Levels:
         return level
 
 
-def _floor(heatmap: np.ndarray, signed: bool) -> float:
+def median_floor(heatmap: np.ndarray, signed: bool) -> float:
+    """The floor "median" of `overlay`. heatmap: of any shape. signed: whether evidence against counts as well."""
     return max(float(np.median(np.abs(heatmap) if signed else heatmap)), 0.0)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from edgex.runtime.errors import UsageError
+from edgex.runtime.errors import ImageError, UsageError
 
 Point = tuple[float, float]
 
@@ -47,13 +47,14 @@ class Roi:
         return shown if len(self.points) <= 8 else f"{shown} ... ({len(self.points)} corners)"
 
     def in_pixels(self, height: int, width: int) -> tuple[Point, ...]:
-        """Its corners (x, y) in pixels of a frame of that size; UsageError where it does not lie in that frame."""
+        """Its corners (x, y) in pixels of a frame of that size; ImageError where it does not lie in that frame."""
         if np.max(self.points) <= 1:
             return tuple((x * width, y * height) for x, y in self.points)
         if any(x > width or y > height for x, y in self.points):
-            raise _refusal(
+            raise ImageError(
                 f"expected a region inside the frame of {width}x{height} pixels, found {self}; "
-                "shares of the frame, 0 to 1, fit frames of any size"
+                "shares of the frame, 0 to 1, fit frames of any size",
+                argument="roi",
             )
         return self.points
 

@@ -195,7 +195,8 @@ class Session:
             pictures it holds one each.
         color: channel order of arrays, "rgb" or "bgr" (OpenCV).
 
-        Raises ImageError for an unusable picture, UsageError for an unknown class.
+        Raises ImageError for an unusable picture, such as one that is too small for the tiles, UsageError for an
+        unknown class.
         """
         several = isinstance(explain, (list, tuple))
         if isinstance(frame, (list, tuple)):
@@ -219,8 +220,8 @@ class Session:
         the finer heatmap is their mean: shifts^2 passes for a class that is named, and up to twice as many for the
         predicted one.
 
-        Raises UsageError where `shifts` is not from 2 to 16, a shift would be less than a pixel of the frame, or the
-        session has tiles or regions of interest.
+        Raises UsageError where `shifts` is not from 2 to 16 or the session has tiles or regions of interest, ImageError
+        where a shift would be less than a pixel of the frame.
         """
         if self._cutting is not None:
             raise UsageError("expected a session without tiles and roi for a finer heatmap, found one that has them")

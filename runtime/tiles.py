@@ -14,6 +14,7 @@ import numpy as np
 
 from edgex.runtime.colormaps import COLORMAPS
 from edgex.runtime.frames import Frame, as_frame
+from edgex.runtime.overlay import median_floor
 from edgex.runtime.result import Result
 
 if TYPE_CHECKING:
@@ -161,6 +162,9 @@ class TiledResult(Result):
     ) -> np.ndarray:
         """The frame with the heatmap drawn over it, see `Result.overlay`; limit in logits per cell of `heatmap`."""
         checked = as_frame(frame, self.color)
+        if floor == "median":
+            # What was not looked at has no evidence that could count.
+            floor = median_floor(self.heatmap[self.layout.stitching.keep > 0], colormap == "signed")
         drawn = super().overlay(checked, colormap, opacity, limit, floor=floor, style=style)
         seen = self.layout.stitching.seen
         if seen is not None and style != "spotlight":
@@ -186,8 +190,13 @@ class ShiftedResult(TiledResult):
 
     heatmap: float32 [rows, columns], with `shifts` cells per patch in each direction; each cell is the mean over the
         views that see it. heatmap.sum() + base is about the mean of the views' scores: places at the border, which
-        fewer views see, weigh as much as others.
+        fewer views see, weigh as much as others, and evidence in padding is left out.
     """
+
+    @property
+    def remark(self) -> str | None:
+        """See `Result`."""
+        return self.view.remark
 
     @staticmethod
     def pooled(results: Sequence[Result]) -> tuple[np.ndarray, np.ndarray]:

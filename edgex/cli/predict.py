@@ -20,6 +20,7 @@ from edgex.cli.console import (
     say,
 )
 from edgex.cli.tiles import Overlap, Regions, Tiles, read_roi, read_tiles
+from edgex.errors import UsageError
 
 
 def register(app: typer.Typer) -> None:
@@ -35,7 +36,9 @@ def predict(
     overlay: Annotated[Path | None, typer.Option(help="Folder to write overlay pictures (PNG) to.")] = None,
     each_label: Annotated[
         bool,
-        typer.Option("--each-label", help="Multi-label models: an overlay of every label that is present."),
+        typer.Option(
+            "--each-label", help="With --overlay, multi-label models: a picture for every label that is present."
+        ),
     ] = False,
     provider: Annotated[str, typer.Option(help="Exported files: execution provider, auto, cpu, cuda, ...")] = "auto",
     provider_options: ProviderOptions = None,
@@ -51,6 +54,10 @@ def predict(
     """
     from edgex import prediction
 
+    if each_label and overlay is None:
+        raise UsageError(
+            "expected --overlay beside it, the folder that the pictures are written to", argument="each_label"
+        )
     options = read_provider_options(provider_options)
     found = prediction.predict(
         model,

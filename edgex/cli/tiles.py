@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,7 +35,7 @@ def read_tiles(text: str | None) -> tuple[int, int] | None:
     """(rows, columns) of "3x4". Raises UsageError for other text; which numbers work is for the library to say."""
     if text is None:
         return None
-    if (found := re.fullmatch(r"([0-9]{1,6})x([0-9]{1,6})", text)) is None:
+    if (found := re.fullmatch(r"([0-9]{1,6})x([0-9]{1,6})", text.lower())) is None:
         raise UsageError(f"expected ROWSxCOLUMNS, such as 3x4, found {text!r:.60}", argument="tiles")
     return int(found[1]), int(found[2])
 
@@ -45,18 +46,23 @@ def read_roi(entries: list[str] | None) -> list[Roi] | None:
 
     regions: list[Roi] = []
     for entry in entries or []:
-        regions += read_rois(_numbers(entry) if re.match(r"[-+.\s]*[0-9.]+[,\s]", entry) else _in_file(entry))
+        # False, too, where the text of a polygon is too long for a name.
+        is_file = os.path.isfile(entry)  # noqa: PTH113
+        regions += read_rois(_in_file(entry) if is_file else _numbers(entry))
     return regions or None
 
 
 def _numbers(text: str) -> list[Any]:
     """[x0, y0, x1, y1] of "x0,y0,x1,y1", or [[x, y], ...] of "x,y x,y x,y"."""
     try:
-        points = [[float(number) for number in point.split(",")] for point in text.split()]
+        points = [[float(number) for number in point.split(",")] for point in re.sub(r"\s*,\s*", ",", text).split()]
     except ValueError:
+        points = []
+    if not points or (len(points) > 1 and any(len(point) != 2 for point in points)):
         raise UsageError(
-            f"expected a box x0,y0,x1,y1, a polygon 'x,y x,y x,y' or a JSON file, found {text!r:.60}", argument="roi"
-        ) from None
+            f"expected a box x0,y0,x1,y1, a polygon 'x,y x,y x,y' or an existing JSON file, found {text!r:.60}",
+            argument="roi",
+        )
     return points[0] if len(points) == 1 else points
 
 

@@ -124,8 +124,9 @@ def for_model(
 ) -> AnyPictures:
     """Labelled pictures to measure a model on: in class folders, or of a multi-label model, with a table of labels.
 
-    labels: the table's file. Raises UsageError where a table is given to a model that gives one label, or none to one
-    that gives several, DataError for an unusable folder or table, and for a label that the model does not know.
+    labels: the table's file, which names files relative to the folder or, as one for training does, relative to the
+    folder above it. Raises UsageError where a table is given to a model that gives one label, or none to one that gives
+    several, DataError for an unusable folder or table, and for a label that the model does not know.
     """
     if not multi_label:
         if labels is not None:
@@ -141,6 +142,13 @@ def for_model(
         )
     table = read_labels(labels)
     places = places_among(table.classes, classes, table.path)
-    found = labelled_by(table, folder, report=report)
+    found = labelled_by(table, *_root_and_split(table, folder), report=report)
     mapped = tuple(tuple(sorted(places[label] for label in labels)) for labels in found.labels)
     return MultiLabelPictures(found.paths, mapped, tuple(classes))
+
+
+def _root_and_split(table: LabelTable, folder: Path) -> tuple[Path, str | None]:
+    """What the files of a table are named relative to, and the part of it that `folder` is."""
+    here = any((folder / file).is_file() for file in table.labels)
+    above = any(Path(file).parts[:1] == (folder.name,) for file in table.labels)
+    return (folder.parent, folder.name) if above and not here else (folder, None)

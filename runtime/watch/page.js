@@ -142,11 +142,15 @@ function drawHeat() {
   const small = new OffscreenCanvas(fine[0].length, fine.length);
   const image = new ImageData(small.width, small.height);
   const table = signed ? about.colours.for : about.colours.evidence;
-  const floor = Math.max(median(heatmap.flat().map(size)), 0);
+  // Outside of the regions of interest there is none.
+  const counted = heatmap.flat().filter((value) => value !== 0 || !current.roi?.length);
+  const floor = counted.length ? Math.max(median(counted.map(size)), 0) : 0;
   const fineRows = occupied(top, bottom, height, fine.length), fineColumns = occupied(left, right, width, fine[0].length);
   const seen = fine.slice(fineRows.first, fineRows.stop).map((row) => row.slice(fineColumns.first, fineColumns.stop));
   const strongest = Math.max(...seen.map((row) => Math.max(...row.map(size))));
-  for (let y = 0; y < small.height; y++) {
+  // The same evidence everywhere is no more than its median but for rounding.
+  const shows = strongest - floor > 1e-5 * strongest;
+  for (let y = 0; shows && y < small.height; y++) {
     for (let x = 0; x < small.width; x++) {
       const value = fine[y][x];
       if (size(value) <= floor) continue;

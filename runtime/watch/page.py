@@ -44,9 +44,9 @@ LARGEST = 960
 """Longest side of a picture on the page, in pixels."""
 _QUALITY = 82
 _PATIENCE = 10.0
+"""Seconds that a request waits for a newer picture."""
 _COLOURS = {"evidence": COLORMAPS[0], "for": "for", "against": "against"}
 """What the page draws with; the last two of evidence for and against a class."""
-"""Seconds that a request waits for a newer picture."""
 _FILES = {
     "/": ("page.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),

@@ -221,6 +221,9 @@ class Stream:
         try:
             result = self.session(source_frame.frame, explain=explain)
         except ImageError as error:
+            if error.argument is not None and number == 0:
+                # Tiles or regions that do not fit the first picture are a mistake of the call.
+                raise UsageError(str(error), argument=error.argument) from error
             self._unusable(error)
             return None
         end = time.monotonic()

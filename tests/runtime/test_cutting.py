@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgex.runtime import UsageError
+from edgex.runtime import ImageError, UsageError
 from edgex.runtime.cutting import Cutting, Layout
 from edgex.runtime.preprocessing import Preprocessing
 
@@ -84,15 +84,28 @@ def test_shares_of_a_frame_fit_frames_of_any_size() -> None:
         ({"tiles": (2, 2), "overlap": float("nan")}, "overlap", "from 0 to below 0.9"),
         ({"tiles": (2, 2), "overlap": "much"}, "overlap", "from 0 to below 0.9"),
         ({"overlap": 0.1}, "overlap", "expected tiles that overlap"),
-        ({"roi": (0, 0, 161, 90)}, "roi", "inside the frame of 160x90 pixels"),
-        ({"roi": (3, 3, 5, 90)}, "roi", "at least 3x2 pixels, one per patch, found 2x87"),
-        ({"tiles": (2, 2), "roi": (3.1, 3.1, 3.2, 3.2)}, "roi", "covers at least one pixel"),
-        ({"tiles": (200, 1), "overlap": 0.89}, "tiles", "at least a pixel apart, found 200 rows of 4 pixels"),
-        ({"tiles": (1, 100)}, "tiles", "at least 2x3 pixels .*, found 100 columns of 2 pixels in a frame of 160x90"),
     ],
 )
 def test_what_cannot_be_cut_is_refused(arguments: dict[str, Any], argument: str, message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
+        layout(90, 160, **arguments)
+    assert caught.value.argument == argument
+
+
+@pytest.mark.parametrize(
+    ("arguments", "argument", "message"),
+    [
+        ({"roi": (0, 0, 161, 90)}, "roi", "inside the frame of 160x90 pixels"),
+        ({"roi": (3, 3, 5, 90)}, "roi", "at least 3x2 pixels, one per patch, found 2x87"),
+        ({"tiles": (2, 2), "roi": (3.1, 3.1, 3.2, 3.2)}, "roi", "covers at least one pixel"),
+        ({"tiles": (200, 1), "overlap": 0.89}, "tiles", "at least a pixel apart, found 200 rows of 4 pixels"),
+        ({"tiles": (1, 100)}, "tiles", "at least 3x2 pixels, .*, found 100 columns of 2 pixels in a frame of 160x90"),
+    ],
+)
+def test_a_frame_that_does_not_fit_is_an_error_of_the_frame(
+    arguments: dict[str, Any], argument: str, message: str
+) -> None:
+    with pytest.raises(ImageError, match=message) as caught:
         layout(90, 160, **arguments)
     assert caught.value.argument == argument
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgex.runtime import Session, UsageError
+from edgex.runtime import ImageError, Session, UsageError
 
 Reference = Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]]
 
@@ -65,6 +65,8 @@ def test_what_a_crop_leaves_out_stays_unseen(session: Session, frame: np.ndarray
     seen, finer = session(frame).view.seen, session.finer(frame, 3).view.seen
     np.testing.assert_allclose(finer, seen, atol=0.5)
     assert np.isnan(session.finer(frame, 3).heatmap_on()).any()
+    assert session(frame).remark is not None
+    assert session.finer(frame, 3).remark is not None
 
 
 def test_a_padded_frame_is_seen_whole(model_path: Path) -> None:
@@ -91,7 +93,7 @@ def test_other_numbers_of_shifts_are_refused(session: Session, frame: np.ndarray
 
 
 def test_shifts_of_less_than_a_pixel_are_refused(session: Session) -> None:
-    with pytest.raises(UsageError, match="patches of at least 8 pixels of the frame, .*, found rows of 5.6 pixels"):
+    with pytest.raises(ImageError, match="patches of at least 8 pixels of the frame, .*, found rows of 5.6 pixels"):
         session.finer(np.zeros((14, 30, 3), np.uint8), 8)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from edgex.runtime import UsageError
+from edgex.runtime import ImageError, UsageError
 from edgex.runtime.roi import Roi, mask, read_rois
 
 SQUARE = ((1.0, 2.0), (30.0, 2.0), (30.0, 20.0), (1.0, 20.0))
@@ -78,7 +78,7 @@ def test_what_is_no_region_is_refused(value: Any, message: str) -> None:
 def test_a_region_outside_of_the_frame_is_refused_with_the_frame_s_size() -> None:
     (roi,) = read_rois([100, 0, 300, 100])
     assert roi.in_pixels(100, 300) == roi.points
-    with pytest.raises(UsageError, match="inside the frame of 299x100 pixels"):
+    with pytest.raises(ImageError, match="inside the frame of 299x100 pixels"):
         roi.in_pixels(100, 299)
 
 

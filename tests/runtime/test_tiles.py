@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto
 from PIL import Image
 
-from edgex.runtime import ImageError, Session, UsageError
+from edgex.runtime import ImageError, Session
 from edgex.runtime.cutting import Layout
 from edgex.runtime.tiles import TiledResult
 
@@ -275,6 +275,21 @@ def test_nothing_is_reported_outside_of_the_regions(
     assert result.layout.stitching.stitch(areas).sum() == pytest.approx(inside.sum(), rel=0.02)
 
 
+@pytest.mark.parametrize("colormap", ["plasma", "signed"])
+def test_the_floor_of_an_overlay_is_the_median_of_what_was_looked_at(
+    open_tiled: Callable[..., Any], frame: np.ndarray, colormap: str
+) -> None:
+    """Two small regions far apart: most cells between them hold nothing."""
+    result = open_tiled(roi=[(0, 0, 60, 45), (100, 45, 160, 90)])(frame, explain="red thing")
+    looked_at = result.layout.stitching.keep > 0
+    result.heatmap = np.where(looked_at, np.abs(result.heatmap) + 0.1, 0).astype(np.float32)
+    floor = float(np.median(result.heatmap[looked_at]))
+    assert np.median(result.heatmap) < 0.1 < floor
+    drawn = result.overlay(frame, colormap)
+    np.testing.assert_array_equal(drawn, result.overlay(frame, colormap, floor=floor))
+    assert (drawn != result.overlay(frame, colormap, floor=0.0)).any()
+
+
 def test_a_frame_of_another_size_is_refused_for_drawing(open_tiled: Callable[..., Any], frame: np.ndarray) -> None:
     result = open_tiled(tiles=(2, 2))(frame)
     with pytest.raises(ImageError, match="expected the frame that was explained, 160x90"):
@@ -345,5 +360,5 @@ def test_labels_of_a_multi_label_model_are_those_of_any_tile(
 
 
 def test_too_small_a_frame_is_refused_when_it_comes(open_tiled: Callable[..., Any]) -> None:
-    with pytest.raises(UsageError, match="expected tiles of at least 2x3 pixels"):
+    with pytest.raises(ImageError, match="expected tiles of at least 3x2 pixels"):
         open_tiled(tiles=(3, 4))(np.zeros((4, 6, 3), np.uint8))

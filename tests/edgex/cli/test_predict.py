@@ -74,10 +74,13 @@ def test_an_overlay_of_each_label(run: Callable[..., str], picture: Path, street
     for label in labels:
         drawn = written[f"picture.{label.replace(' ', '-')}.png"]
         np.testing.assert_array_equal(drawn, session(picture, explain=label).overlay(picture))
-    said = run("predict", "model.safetensors", str(picture), "--each-label", code=2)
+    said = run("predict", "model.safetensors", str(picture), "--each-label", "--overlay", "overlays", code=2)
     assert "--each-label: model.safetensors gives a picture one label, which is explained anyway" in said
-    both = run("predict", str(street), str(picture), "--each-label", "--explain", "class 1", code=2)
+    each = ("--each-label", "--overlay", "overlays")
+    both = run("predict", str(street), str(picture), *each, "--explain", "class 1", code=2)
     assert "--each-label: expected either one class to explain or each label, found both" in both
+    nowhere = run("predict", str(street), str(picture), "--each-label", code=2)
+    assert "--each-label: expected --overlay beside it" in nowhere
 
 
 def test_an_overlay_is_that_of_the_explained_class(run: Callable[..., str], picture: Path, tmp_path: Path) -> None:

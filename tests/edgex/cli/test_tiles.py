@@ -14,7 +14,7 @@ from PIL import Image
 import small_model
 from edgex.evaluation.torch_session import TorchSession
 from edgex.files.model_file import save_model
-from edgex.runtime import Session
+from edgex.runtime import Session, Stream, UsageError, open_source
 
 Run = Callable[..., str]
 
@@ -85,7 +85,7 @@ def test_a_model_file_is_tiled_like_an_exported_one(
         (("--tiles", "3"), "--tiles: expected ROWSxCOLUMNS, such as 3x4, found '3'"),
         (("--tiles", "0x3"), "--tiles: expected (rows, columns), each at least 1"),
         (("--tiles", "30x30"), "--tiles: expected at most 256 tiles, found 30x30"),
-        (("--tiles", "2x128"), "--tiles: expected tiles of at least 2x3 pixels"),
+        (("--tiles", "2x128"), "--tiles: expected tiles of at least 3x2 pixels"),
         (("--tiles", "2x2", "--overlap", "1"), "--overlap: expected a share of a tile from 0 to below 0.9"),
         (("--overlap", "0.2"), "--overlap: expected tiles that overlap"),
         (
@@ -93,10 +93,11 @@ def test_a_model_file_is_tiled_like_an_exported_one(
             "--fit: expected 'pad' or 'squash': tiles and regions are looked at whole",
         ),
         (("--roi", "1,2,3"), "--roi: expected a box of 4 numbers"),
-        (("--roi", "1,2,x,4"), "--roi: expected a box x0,y0,x1,y1, a polygon 'x,y x,y x,y' or a JSON file"),
+        (("--roi", "1,2,x,4"), "--roi: expected a box x0,y0,x1,y1, a polygon 'x,y x,y x,y' or an existing JSON file"),
         (("--roi", "0,0,500,90"), "--roi: expected a region inside the frame of 120x90 pixels"),
         (("--roi", "0,0 90,90 90,0 0,90"), "--roi: expected a polygon whose sides do not cross"),
-        (("--roi", "none.json"), "--roi: "),
+        (("--roi", "1 2 3 4"), "--roi: expected a box x0,y0,x1,y1, a polygon"),
+        (("--roi", "none.json"), "--roi: expected a box x0,y0,x1,y1, a polygon"),
         (("--roi", "bad.json"), "--roi: "),
         (("--roi", "object.json"), "--roi: expected a box"),
     ],
@@ -110,3 +111,38 @@ def test_what_cannot_be_done_is_one_line(
     said = run(command, "model.onnx", *pictures, *given, code=2)
     assert said.startswith(f"edgex: error: {message}")
     assert len(said) < 330
+
+
+def test_spaces_behind_commas_and_a_large_x_are_taken(run: Run, picture: Path) -> None:
+    plain = run("predict", "model.onnx", str(picture), "--json", "--tiles", "2x3", "--roi", "10,20,60,80")
+    assert run("predict", "model.onnx", str(picture), "--json", "--tiles", "2X3", "--roi", "10, 20, 60, 80") == plain
+
+
+@pytest.mark.parametrize("given", [("--tiles", "3x4"), ("--roi", "10,20,60,80")])
+def test_a_picture_that_does_not_fit_does_not_end_the_others(run: Run, picture: Path, given: tuple[str, ...]) -> None:
+    folder = picture.with_name("mixed")
+    folder.mkdir()
+    Image.open(picture).save(folder / "a.png")
+    Image.new("RGB", (7, 7)).save(folder / "b.png")
+    Image.open(picture).save(folder / "c.png")
+    said = run("predict", "model.onnx", "mixed", "--overlay", "drawn", *given, code=1)
+    assert "edgex: error: mixed/b.png: expected " in said
+    assert {path.name[0] for path in picture.with_name("drawn").iterdir()} == {"a", "c"}
+
+
+@pytest.mark.parametrize("options", [{"tiles": (3, 4)}, {"roi": (10, 20, 60, 80)}])
+def test_a_later_frame_that_does_not_fit_does_not_end_a_stream(picture: Path, options: dict[str, Any]) -> None:
+    folder = picture.with_name("mixed")
+    folder.mkdir()
+    Image.open(picture).save(folder / "b.png")
+    Image.new("RGB", (7, 7)).save(folder / "c.png")
+    Image.open(picture).save(folder / "d.png")
+    said: list[str] = []
+    session = Session(picture.with_name("model.onnx"), **options)
+    frames = [frame.source_frame.name for frame in Stream(session, open_source(str(folder)), notice=said.append)]
+    assert [Path(name).name for name in frames] == ["b.png", "d.png"]
+    assert len(said) == 1 and said[0].startswith("expected ")
+    Image.new("RGB", (7, 7)).save(folder / "a.png")
+    with pytest.raises(UsageError) as caught:
+        list(Stream(session, open_source(str(folder))))
+    assert [caught.value.argument] == list(options)

@@ -73,6 +73,8 @@ def test_for_a_model(table: Path, tmp_path: Path) -> None:
     pictures = for_model(table.parent, classes, table, multi_label=True)
     assert isinstance(pictures, MultiLabelPictures) and pictures.classes == classes
     assert pictures.labels[3] == (0, 2)
+    part = for_model(table.parent / "train", classes, table, multi_label=True)
+    assert part == pictures.subset([i for i, path in enumerate(pictures.paths) if path.parent.name == "train"])
     with pytest.raises(DataError, match=r"labels\.csv has a class 'blue disc' that the model does not know; did you"):
         for_model(table.parent, ("blue disk", "green square", "red disc"), table, multi_label=True)
     with pytest.raises(UsageError, match="several labels: expected a .csv or .json file of the pictures' labels"):
