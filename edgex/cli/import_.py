@@ -55,7 +55,10 @@ def import_weights(
     resize: Annotated[int | None, typer.Option(help="Short side in pixels before the centre crop.")] = None,
     fit: Fit = None,
     image_size: ImageSize = None,
-    pooling: Annotated[str | None, typer.Option(help="token or avg, where not the architecture's.")] = None,
+    pooling: Annotated[
+        str | None,
+        typer.Option(help="token, avg, attention, token+avg or token+distillation, where not the architecture's."),
+    ] = None,
     multi_label: Annotated[
         bool | None,
         typer.Option(

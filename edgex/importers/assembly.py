@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgex.errors import UsageError
+from edgex.errors import MismatchError, UsageError
 from edgex.files import hub, model_file
 from edgex.files.model_file import BaseWeights, ModelCard
 from edgex.importers import checkpoint_files
@@ -155,11 +155,16 @@ def _assemble(
         )
     preprocessing = preprocessing or backbone.preprocessing
     image = fit_positions(state.image, backbone, source=source) if resample else state.image
-    model_file.load_backbone(backbone, image, source=source)
+    try:
+        model_file.load_backbone(backbone, image, source=source)
+    except MismatchError as error:
+        if (file := _stating("arch", settings)) is None:
+            raise
+        raise MismatchError(f"{error}: the weights are of another model than {file} describes") from None
     if configuration is not None:
         check_configuration(configuration, state, backbone)
     made = class_head(state, architecture, classes, templates, head, source, multi_label=multi_label)
-    check_head(made, backbone, classes, str(head or source))
+    check_head(made, backbone, classes, str(head or source), names_of=_stating("classes", settings))
     if base_weights is not None:
         base = load_base(architecture, base_weights, resample=resample)[1]
     else:
@@ -182,6 +187,12 @@ def _assemble(
         provenance=(_step(inputs, made, templates, settings),),
     )
     return model, card
+
+
+def _stating(setting: str, settings: Settings | None) -> str | None:
+    """The name of the file that a setting was taken from, None where it was taken from elsewhere."""
+    found = None if settings is None else settings.taken_from.get(setting)
+    return found if settings is not None and found in {file.name for file in settings.files} else None
 
 
 def _input(role: str, path: Path, weights: WeightSet | None = None) -> dict[str, Any]:

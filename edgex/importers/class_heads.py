@@ -143,9 +143,11 @@ def _read_head(path: Path) -> dict[str, Tensor]:
     return heads
 
 
-def check_head(head: Head, backbone: Backbone, classes: Sequence[str], source: str) -> None:
+def check_head(
+    head: Head, backbone: Backbone, classes: Sequence[str], source: str, *, names_of: str | None = None
+) -> None:
     """Raises MismatchError where a head's shape is not that of the classes on the backbone, UnsupportedError where it
-    cannot tell one class from another.
+    cannot tell one class from another. names_of: the file that states the classes, if one does.
     """
     count, width = len(classes), backbone.output_width
     shape = tuple(head.weight.shape)
@@ -160,7 +162,8 @@ def check_head(head: Head, backbone: Backbone, classes: Sequence[str], source: s
         binary = "; a head of one output takes one name, or two for its sigmoid below and above one half"
         raise MismatchError(
             f"{source}: the head's weight has shape {list(shape)}, one row for each of {shape[0]} classes, found "
-            f"{count} class names: give all names in the order of the rows{binary if shape[0] == 1 else ''}"
+            f"{count} class names{f' in {names_of}' if names_of else ''}: give all names in the order of the rows"
+            f"{binary if shape[0] == 1 else ''}"
         )
     if bool((head.weight == (0.0 if head.activation.multi_label else head.weight[:1])).all()):
         same = "no weights but zero" if head.activation.multi_label else "the same weights for every class"

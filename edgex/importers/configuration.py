@@ -282,7 +282,13 @@ def _add_size(stated: Stated, file: Source, name: str, size: Any) -> None:
     earlier = stated.values.get("image_size")
     if earlier not in (None, (height, width)):
         source = stated.sources["image_size"]
-        stated.refuse(file, "image_size", f"crops to {height}x{width} pixels, {source} says {earlier[0]}x{earlier[1]}")
+        stated.refuse(
+            file,
+            "image_size",
+            f"crops to {height}x{width} pixels, {source} says {earlier[0]}x{earlier[1]}: give the image size",
+        )
+        # Where the caller gives one: what the file says of a resize is at its own size.
+        stated.values["image_size"] = height, width
     elif earlier is None:
         stated.add(file, image_size=(height, width))
 

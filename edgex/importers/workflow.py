@@ -81,8 +81,9 @@ def import_weights(
     mean, std: of the channels R, G, B, of pixels scaled to [0, 1]. interpolation: "bicubic" or "bilinear".
     crop_pct: share of the resized short side that the centre crop keeps, in (0, 1]; resize: or the short side in
         pixels. fit: "crop", "squash" or "pad", see `edgex.runtime.view`. image_size: input size in pixels, one number
-        or (height, width); learned positions of another size are interpolated. pooling: "token" or "avg". All these
-        default to the configuration's, then to the architecture's.
+        or (height, width); learned positions of another size are interpolated. pooling: see
+        `edgex.models.backbones.architectures.Pooling`. All these default to the configuration's, then to the
+        architecture's.
     multi_label: whether a picture may have several classes, or none, each with a sigmoid of its own. Defaults to what
         the configuration states, then to False. A head of one output is a sigmoid's: it takes one class, or two for
         the softmax that is the same.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -91,3 +92,9 @@ def save(module: Any, folder: Path, **processor: Any) -> Callable[[Image.Image],
     process = ViTImageProcessorPil(**{"size": {"height": 32, "width": 32}, "resample": 2, **processor})
     process.save_pretrained(folder)
     return lambda picture: process(picture, return_tensors="pt")["pixel_values"]
+
+
+def rewrite(file: Path, **changes: Any) -> None:
+    """Changes values of a JSON file, such as a config.json."""
+    content = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps({**content, **changes}), encoding="utf-8")

@@ -16,7 +16,9 @@ from torch import Tensor
 from edgex.errors import UnsupportedError
 from edgex.importers.transformers.family import Family
 from edgex.models.backbones import Pooling
+from edgex.models.backbones.options import checked_options
 from edgex.models.discovery import modules_of
+from edgex.runtime import schema
 from edgex.runtime.printable import printable
 
 ZERO_SHOT = ("CLIPModel", "CLIPVisionModelWithProjection")
@@ -89,6 +91,7 @@ def describe(name: str, content: Mapping[str, Any], file: str) -> Described | No
         arch, options = family.nearest(values, pooling)
     except UnsupportedError as error:
         raise UnsupportedError(f"{file}: {name}: {error}") from None
+    options = schema.checked(checked_options, options, file)
     return Described(arch, options, values["image_size"], pooling, family.resizes_positions)
 
 
@@ -109,5 +112,6 @@ def _refusal(name: str) -> str:
     classifiers = [one for one in known if "ForImageClassification" in one]
     start = next((start for start in _REASONS if name.startswith(start)), None)
     reason = _REASONS[start] if start else f"is not supported: expected {', '.join(classifiers)}"
-    near = difflib.get_close_matches(name, classifiers, 1, cutoff=0)
-    return f"{printable(name[:80])} (transformers) {reason}; nearest: {near[0]}"
+    near = difflib.get_close_matches(name, classifiers, 1, cutoff=0)[0]
+    named = start is not None and any(one in reason.split() for one in classifiers)
+    return f"{printable(name[:80])} (transformers) {reason}" + ("" if named else f"; nearest: {near}")

@@ -17,6 +17,9 @@ from edgex.models.backbones.backbone import Backbone, Family
 from edgex.models.discovery import modules_of
 from edgex.runtime.schema import MAX_SIDE
 
+_MOST_PATCHES = 1 << 16
+"""More than any model attends to: a file of a few bytes must not ask for the memory of millions of patches."""
+
 
 @functools.cache
 def families() -> dict[str, Family]:
@@ -38,6 +41,10 @@ def build(architecture: Architecture) -> Backbone:
     patch = backbone.patch_projection.kernel_size
     if any(length % side for length, side in zip(architecture.image_size, patch, strict=True)):
         raise UsageError(_indivisible(architecture, (patch[0], patch[1])), argument="image_size")
+    if backbone.patches > _MOST_PATCHES:
+        raise UsageError(
+            f"{architecture} has {backbone.patches} patches: expected at most {_MOST_PATCHES}", argument="image_size"
+        )
     return backbone
 
 

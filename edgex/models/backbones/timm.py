@@ -38,6 +38,8 @@ _KNOWN = tuple(
     )
 )
 """Some of each class, to name the nearest of where another model is refused."""
+_MOST_BYTES = 4 << 30
+"""The memory that tensors which no file holds may take together."""
 
 
 def describe(model: str, options: Mapping[str, Any], pooling: str | None) -> tuple[tuple[int, int], str]:
@@ -144,7 +146,18 @@ def check_class(module: Any, name: str) -> None:
 
 
 def _fill_constants(module: Any, name: str) -> None:
-    """Computes the tensors that no file holds, such as the angles of rotary positions; the weights stay away."""
+    """Computes the tensors that no file holds, such as the angles of rotary positions; the weights stay away.
+
+    UnsupportedError where they would take more than `_MOST_BYTES`: their size follows from a file's few numbers.
+    """
+    size = sum(
+        part.get_buffer(own).nbytes for part in module.modules() for own in sorted(part._non_persistent_buffers_set)
+    )
+    if size > _MOST_BYTES:
+        raise UnsupportedError(
+            f"{name} at this image size needs {size / 2**30:.0f} GB for positions alone: expected at most "
+            f"{_MOST_BYTES >> 30} GB; take a smaller image size"
+        )
     with torch.device("cpu"):
         for part in module.modules():
             if part._non_persistent_buffers_set:

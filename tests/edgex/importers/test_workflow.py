@@ -13,6 +13,7 @@ import torch
 from libraries import CLASSES, saved, shaken
 from PIL import Image
 from safetensors.torch import load_file
+from transformers_models import rewrite
 
 from edgex import samples
 from edgex.errors import ArtefactError, MismatchError, UnsupportedError, UsageError
@@ -58,11 +59,6 @@ def scores(path: Path) -> torch.Tensor:
     pixels = torch.from_numpy(card.preprocessing.array(picture())[None])
     image = normalise(pixels, card.preprocessing.mean, card.preprocessing.std)
     return network(image).logits.softmax(-1)[0]
-
-
-def rewrite(file: Path, **changes: Any) -> None:
-    content = json.loads(file.read_text(encoding="utf-8"))
-    file.write_text(json.dumps({**content, **changes}), encoding="utf-8")
 
 
 class TestTimm:

@@ -68,6 +68,31 @@ def test_options_that_a_model_does_not_have_are_refused() -> None:
         build(Architecture("timm/resnet18", (64, 64), "avg"))
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "options", "message"),
+    [
+        (
+            "beit_base_patch16_224",
+            2048,
+            {},
+            "at this image size needs 24 GB for positions alone: expected at most 4 GB",
+        ),
+        ("eva02_tiny_patch14_224", 4096, {"patch_size": 1}, "needs 8 GB for positions alone"),
+        (
+            "vit_tiny_patch16_224",
+            4096,
+            {"patch_size": 1, "pos_embed": "none"},
+            "has 16777216 patches: expected at most",
+        ),
+    ],
+)
+def test_a_few_numbers_of_a_card_cannot_take_all_memory(
+    name: str, size: int, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises((UnsupportedError, UsageError), match=message):
+        build(architecture(f"timm/{name}", image_size=size, options=options))
+
+
 @pytest.mark.parametrize("size", [(32,), (32, 0), (32, 64, 3)])
 def test_two_sides_are_expected(size: Any) -> None:
     with pytest.raises(

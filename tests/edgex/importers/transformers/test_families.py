@@ -115,8 +115,8 @@ class TestRefusals:
         [
             ("SwinForImageClassification", r"stages of several resolutions .*; nearest: "),
             ("ConvNextV2ForImageClassification", r"stages of several resolutions"),
-            ("Siglip2ForImageClassification", r"NaFlex.* a SiglipForImageClassification; nearest: Siglip"),
-            ("ViTMAEForPreTraining", r"without a classifier: fine-tune it as a ViTForImageClassification"),
+            ("Siglip2ForImageClassification", r"NaFlex.* a SiglipForImageClassification$"),
+            ("ViTMAEForPreTraining", r"without a classifier: fine-tune it as a ViTForImageClassification$"),
             ("BertForSequenceClassification", r"is not supported: expected .*Dinov2ForImageClassification"),
         ],
     )

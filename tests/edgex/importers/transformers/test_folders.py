@@ -13,9 +13,9 @@ import small_hub
 import torch
 import transformers_models
 from libraries import CLASSES, TOLERANCE, pictures
-from transformers_models import MODELS
+from transformers_models import MODELS, rewrite
 
-from edgex.errors import ArtefactError, UnsupportedError, UsageError
+from edgex.errors import ArtefactError, MismatchError, UnsupportedError, UsageError
 from edgex.files.model_file import load_model
 from edgex.importers import checkpoint_files
 from edgex.importers.workflow import import_weights
@@ -166,3 +166,47 @@ def test_the_command_needs_the_folder_alone(vit: tuple[Any, Path], run: Callable
     assert "taken from config.json: arch, image_size, pooling, classes" in said
     shown = run("inspect", "mine.safetensors")
     assert "settings: arch config.json" in shown
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"num_hidden_layers": 3}, r"missing tensor 'blocks\.2.* needs: the weights are of another model than config"),
+        ({"hidden_size": 32}, r"tensor 'cls_token' has shape .*: the weights are of another model than config\.json"),
+        ({"id2label": {"0": "a", "1": "b"}}, r"one row for each of 3 classes, found 2 class names in config\.json"),
+    ],
+)
+def test_a_configuration_that_contradicts_the_weights_is_named(
+    vit: tuple[Any, Path], tmp_path: Path, values: dict[str, Any], message: str
+) -> None:
+    shutil.copytree(vit[1], tmp_path / "vit")
+    rewrite(tmp_path / "vit" / "config.json", **values)
+    with pytest.raises(MismatchError, match=message):
+        import_weights(weights=tmp_path / "vit")
+
+
+def test_a_processor_of_another_size_needs_the_size_and_keeps_its_own_resize(
+    vit: tuple[Any, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(vit[1], tmp_path / "vit")
+    rewrite(tmp_path / "vit" / "preprocessor_config.json", size={"height": 48, "width": 48})
+    with pytest.raises(UnsupportedError, match=r"crops to 48x48 pixels, config\.json says 32x32: give the image size"):
+        import_weights(weights=tmp_path / "vit")
+    card = import_weights(weights=tmp_path / "vit", image_size=48, out=tmp_path / "m.safetensors").card
+    assert (card.preprocessing.fit, card.preprocessing.resize) == ("squash", (48, 48))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"num_channels": 2}, r"config\.json: in_chans: expected 1 or 3, found 2"),
+        ({"num_hidden_layers": 300}, r"config\.json: depth: expected a whole number from 1 to 256, found 300"),
+    ],
+)
+def test_the_file_of_an_unusable_value_is_named(
+    vit: tuple[Any, Path], tmp_path: Path, values: dict[str, Any], message: str
+) -> None:
+    shutil.copytree(vit[1], tmp_path / "vit")
+    rewrite(tmp_path / "vit" / "config.json", **values)
+    with pytest.raises(ArtefactError, match=message):
+        import_weights(weights=tmp_path / "vit")
