@@ -24,13 +24,15 @@ one environment overwrite each other, so install one.
 |---|---|
 | session | `Session`: opens a fused model, runs pictures |
 | result | `Result`: classes, heatmap, overlay, boxes, JSON |
-| tiles | `TiledResult`: what the tiles of one large frame, or its regions of interest, say together |
+| tiles | `TiledResult`, `ShiftedResult`: what the tiles or regions of one frame, or shifted views of it, say together |
 | roi, cutting, stitching | regions of interest; how a frame is cut; how the parts' heatmaps become one |
 | preprocessing, resample | `Preprocessing`: a frame becomes the model's input as in training, to the last bit |
 | view | `View`: where the input lies in a frame, and what is not seen of it |
 | frames | what is accepted as a picture; the one reader of picture files |
 | picture_files | which files are pictures; the one lister of a folder's pictures |
-| overlay, regions | drawing a heatmap; boxes around high evidence |
+| overlay, contours, layer, colormaps | drawing a heatmap: styles, lines, blending, colours |
+| upsampling, regions | a heatmap in the frame's pixels; boxes around high evidence |
+| activations | softmax or, for several labels, sigmoid: probabilities and the scores that heatmaps add up to |
 | captions | text in pictures: a font that has its characters |
 | classes | when two class names are the same; the class that a user names |
 | printable, file_names | making names safe for people to read, and for the names of files |
@@ -67,7 +69,7 @@ if TYPE_CHECKING:
     from edgex.runtime.regions import Box
     from edgex.runtime.result import Result, decode_heatmap
     from edgex.runtime.session import Session
-    from edgex.runtime.tiles import Tile, TiledResult
+    from edgex.runtime.tiles import ShiftedResult, Tile, TiledResult
     from edgex.runtime.view import View
     from edgex.runtime.watch.open_source import open_source
     from edgex.runtime.watch.stream import Stream
@@ -87,6 +89,7 @@ __all__ = [
     "ProviderError",
     "Result",
     "Session",
+    "ShiftedResult",
     "SourceError",
     "Stream",
     "Tile",
@@ -104,6 +107,7 @@ _HOMES = {
     "Preprocessing": "preprocessing",
     "Result": "result",
     "Session": "session",
+    "ShiftedResult": "tiles",
     "Stream": "watch.stream",
     "Tile": "tiles",
     "TiledResult": "tiles",
