@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edgex.training.workflow import LearnResult
 
 _PAIRS = "Paired coalitions per picture."
-_PLAYERS = "Superpixels whose Shapley values are computed, a square number."
+_PLAYERS = "Superpixels whose Shapley values are computed, a square number. Default: 49, or the nearest that fit."
 _CROPS = "Crops per picture: the centre crop, then random ones; may be repeated, one for each --data."
 _CLASSES = "Highest-scoring classes to label per picture."
 _LIMIT = "Pictures to use per folder, evenly spaced; default: all."
@@ -48,7 +48,7 @@ def label(
     name: Annotated[str | None, typer.Option(help="Name of the labels; default: the file's.")] = None,
     cache_dir: Annotated[Path | None, typer.Option(help=_CACHE)] = None,
     pairs: Annotated[int, typer.Option(help=_PAIRS)] = 24,
-    players: Annotated[int, typer.Option(help=_PLAYERS)] = 49,
+    players: Annotated[int | None, typer.Option(help=_PLAYERS)] = None,
     crops: Annotated[list[int] | None, typer.Option(help=_CROPS)] = None,
     classes: Annotated[int, typer.Option(help=_CLASSES)] = 3,
     features: Annotated[
@@ -115,7 +115,7 @@ def train(
     source: Annotated[str | None, typer.Option(help="Name of the source domain; default: the first folder's.")] = None,
     cache_dir: Annotated[Path | None, typer.Option(help=_CACHE)] = None,
     pairs: Annotated[int | None, typer.Option(help=f"{_PAIRS} Default: 24; 4 fresh ones a step.")] = None,
-    players: Annotated[int | None, typer.Option(help=f"{_PLAYERS} Default: 49.")] = None,
+    players: Annotated[int | None, typer.Option(help=_PLAYERS)] = None,
     crops: Annotated[list[int] | None, typer.Option(help=f"{_CROPS} Default: 1.")] = None,
     classes: Annotated[int | None, typer.Option(help=f"{_CLASSES} Default: 3.")] = None,
     limit: Annotated[int | None, typer.Option(help=_LIMIT)] = None,

@@ -25,7 +25,7 @@ from edgex.runtime.file_names import name_of
 from edgex.runtime.preprocessing import Preprocessing
 from edgex.shapley.label_file import LabelsCard, save_labels
 from edgex.shapley.labels import LabelOptions, Labels, joined, label, reliability, totals
-from edgex.shapley.superpixels import side_of
+from edgex.shapley.superpixels import side_of, usual_side
 from edgex.utils import devices, processes, provenance
 from edgex.utils.output import refuse_to_overwrite
 from edgex.utils.processes import Processes
@@ -42,7 +42,7 @@ def make_labels(
     name: str | None = None,
     cache_dir: PathLike | None = None,
     pairs: int = 24,
-    players: int = 49,
+    players: int | None = None,
     crops: int | Sequence[int] | None = None,
     classes: int = 3,
     features: bool = True,
@@ -63,8 +63,9 @@ def make_labels(
     model: predictor that is evaluated on masked inputs, a file or a name of the zoo. data: folders of pictures. out:
         file to write (.safetensors). name: of the labels. Defaults to the file's.
     cache_dir: folder of the label cache. Defaults to `<out>.work`.
-    pairs: paired coalitions per crop. players: superpixels per crop, a square number. crops: crops per picture, the
-        centre crop and then random ones; one number, or one for each folder. Defaults to 1. classes: highest-scoring
+    pairs: paired coalitions per crop. players: superpixels per crop, a square number. Defaults to 49, or the nearest
+        that divide the grid of patches. crops: crops per picture, the centre crop and then random ones; one number, or
+        one for each folder. Defaults to 1. classes: highest-scoring
         classes that are labelled per crop. features: whether to keep differences of the features too, which learning
         a readout needs. limit: pictures per folder, evenly spaced. Defaults to all.
     device: "auto", "cpu", "cuda" or "cuda:<n>". precision: of the computation, "auto", "fp32" or "bf16".
@@ -76,7 +77,8 @@ def make_labels(
     """
     refuse_to_overwrite(out, force=force)
     check_workers(workers)
-    options = LabelOptions(pairs=pairs, side=side_of(players), classes=classes, seed=seed, features=features)
+    options = LabelOptions(pairs=pairs, classes=classes, seed=seed, features=features)
+    side = None if players is None else side_of(players)
     model_path, path = zoo.resolve(os.fspath(model), "model"), Path(out)
     chosen = name_of(path, name)
     roots = [Path(data)] if isinstance(data, (str, os.PathLike)) else [Path(root) for root in data]
@@ -84,6 +86,7 @@ def make_labels(
     with processes.joined(device) as group:
         loaded = load_predictor(model_path)
         network, predictor, digest = loaded.network, loaded.card, loaded.sha256
+        options = dataclasses.replace(options, side=side or usual_side(network.backbone.grid))
         each = (crops,) if isinstance(crops, int) else tuple(crops or (1,))
         tell = report if report is not None and group.is_main else silent
         folders = gather(roots, crops=each, limit=limit, check=ReadCheck(skip_bad, tell, workers, group))

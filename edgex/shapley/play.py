@@ -15,9 +15,7 @@ from torch import Tensor
 
 from edgex.models.self_explaining import SelfExplainingViT
 from edgex.shapley.solver import coalition_sizes, players_of_patches
-
-WANTED_SIDE = 7
-"""Superpixels per side of the coarse players, or the next number that divides the grid."""
+from edgex.shapley.superpixels import USUAL_SIDE, fitting_sides
 
 
 class Pairs(NamedTuple):
@@ -37,9 +35,9 @@ def players_of(grid: tuple[int, int]) -> tuple[Tensor, ...]:
     Each is int64 [Q, m]: the m patches of each of Q players.
     """
     found = [torch.arange(grid[0] * grid[1])[:, None]]
-    sides = [side for side in range(2, min(grid)) if not grid[0] % side and not grid[1] % side]
+    sides = [side for side in fitting_sides(grid) if side < min(grid)]
     if sides:
-        nearest = min(sides, key=lambda side: (abs(side - WANTED_SIDE), side))
+        nearest = min(sides, key=lambda side: (abs(side - USUAL_SIDE), side))
         player_of = players_of_patches(grid, nearest)
         found.append(player_of.argsort(stable=True).unflatten(0, (nearest**2, -1)))
     return tuple(found)

@@ -8,6 +8,9 @@ import numpy as np
 
 from edgex.errors import UsageError
 
+USUAL_SIDE = 7
+"""Superpixels per side where none are asked for and the grid divides."""
+
 
 def superpixels(size: tuple[int, int], side: int, *, even: bool = False) -> np.ndarray:
     """Superpixel index of each cell of a grid, row by row, int64 [H, W]: `side` rows of `side` superpixels.
@@ -18,7 +21,8 @@ def superpixels(size: tuple[int, int], side: int, *, even: bool = False) -> np.n
     height, width = size
     if even and side >= 1 and (height % side or width % side):
         raise UsageError(
-            f"a {height}x{width} patch grid does not divide into {side}x{side} superpixels", argument="players"
+            f"a {height}x{width} patch grid does not divide into {side}x{side} superpixels, {_advice(size)}",
+            argument="players",
         )
     if not 1 <= side <= min(size):
         raise UsageError(f"expected 1 to {min(size)} superpixels per side, found {side}", argument="players")
@@ -32,3 +36,26 @@ def side_of(players: int) -> int:
     if side * side != players or side < 2:
         raise UsageError(f"expected a square number of players such as 49, found {players}", argument="players")
     return side
+
+
+def fitting_sides(grid: tuple[int, int]) -> list[int]:
+    """Superpixels per side, at least 2, that divide a patch grid of (rows, columns) evenly; the fewest first."""
+    return [side for side in range(2, min(grid) + 1) if not grid[0] % side and not grid[1] % side]
+
+
+def usual_side(grid: tuple[int, int]) -> int:
+    """The superpixels per side nearest to `USUAL_SIDE` that divide a patch grid evenly; UsageError where none do."""
+    sides = fitting_sides(grid)
+    if not sides:
+        raise UsageError(
+            f"a {grid[0]}x{grid[1]} patch grid does not divide into superpixels, {_advice(grid)}: play fresh "
+            "coalitions, or choose another image size"
+        )
+    return min(sides, key=lambda side: (abs(side - USUAL_SIDE), side))
+
+
+def _advice(grid: tuple[int, int]) -> str:
+    fitting = [str(side**2) for side in fitting_sides(grid)]
+    if not fitting:
+        return "since its rows and columns have no common divisor"
+    return f"choose {' or '.join(fitting)} players"

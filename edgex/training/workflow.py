@@ -16,15 +16,16 @@ from typing import Any
 from edgex.data.loading import check_workers
 from edgex.errors import UsageError
 from edgex.files import zoo
-from edgex.files.model_file import ModelCard
+from edgex.files.model_file import ModelCard, load_card
 from edgex.files.vector_file import STORAGE, VectorCard
+from edgex.models.backbones import build
 from edgex.models.evidence import Own
 from edgex.models.evidence.selection import has_readout
 from edgex.runtime.file_names import name_of
 from edgex.runtime.view import Fit
 from edgex.shapley.labelling import load_predictor
 from edgex.shapley.labels import LabelOptions
-from edgex.shapley.superpixels import side_of
+from edgex.shapley.superpixels import side_of, usual_side
 from edgex.training import predictor, vector_training
 from edgex.training.fine_tuning import TrainOptions
 from edgex.training.learning import LearnOptions
@@ -224,9 +225,9 @@ def learn_vector(
     minutes: with fresh coalitions, the time to train for (10), to which the learning rate is fitted.
     pairs: coalitions per crop, each with its complement (24; of fresh ones 4 at every step). limit: pictures per
         folder, evenly spaced. Defaults to all.
-    players: with kept labels, superpixels per crop, a square number (49). crops: crops per picture, one number or one
-        for each folder (1). classes: highest-scoring classes that are labelled per crop (3). explain_weight: factor of
-        the explanation loss (1).
+    players: with kept labels, superpixels per crop, a square number (49, or the nearest that divide the grid of
+        patches). crops: crops per picture, one number or one for each folder (1). classes: highest-scoring classes that
+        are labelled per crop (3). explain_weight: factor of the explanation loss (1).
     learn: "readout" (copies of attention weights that only heatmaps are read with; class scores stay as they are) or
         "weights". Defaults to a readout, or to weights where a model can have none.
     blocks: with weights, how many of the last blocks are trained (6). class_weight: with weights, factor of the class
@@ -273,9 +274,11 @@ def learn_vector(
     elif minutes is not None:
         raise UsageError("minutes are the budget of fresh coalitions: kept ones take steps", argument="minutes")
     check_workers(workers)
-    label_options = _given(
-        pairs=None if fresh else pairs, side=None if players is None else side_of(players), classes=classes
-    )
+    label_options = _given(pairs=None if fresh else pairs, classes=classes)
+    if players is not None:
+        label_options["side"] = side_of(players)
+    elif supervision == "shapley" and labels is None and not fresh:
+        label_options["side"] = usual_side(build(load_card(predictor)[0].architecture).grid)
     common = _given(batch_size=batch_size, learning_rate=learning_rate, seed=seed, device=device, precision=precision)
     options: LearnOptions | OnlineOptions
     if fresh:

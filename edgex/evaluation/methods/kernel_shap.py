@@ -18,9 +18,8 @@ from edgex.evaluation.masked_passes import Hidden, explained_scores
 from edgex.evaluation.methods.method import Cost, Method
 from edgex.models.self_explaining import SelfExplainingViT
 from edgex.shapley.solver import FEWEST_PASSES, kernel_shap, players_of_patches
+from edgex.shapley.superpixels import USUAL_SIDE, fitting_sides
 
-LARGEST_SIDE = 7
-"""Superpixels per side unless a method says otherwise: 49 players, or the next number that divides the grid."""
 _GRAMMAR = re.compile(r"kernel-shap:(\d{1,9})(?:@(patches|\d{1,4}))?(?:\+(blur|drop))?")
 
 
@@ -79,7 +78,7 @@ class KernelShap(Method):
             return torch.arange(grid[0] * grid[1])
         if self.side is not None:
             return players_of_patches(grid, self.side)
-        fitting = [side for side in range(2, LARGEST_SIDE + 1) if not grid[0] % side and not grid[1] % side]
+        fitting = [side for side in fitting_sides(grid) if side <= USUAL_SIDE]
         if not fitting:
             raise UsageError(f"a {grid[0]}x{grid[1]} patch grid has no superpixels: use {self}@patches")
         return players_of_patches(grid, fitting[-1])

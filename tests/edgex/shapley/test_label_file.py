@@ -114,6 +114,7 @@ def learned(folder: Path, out: str, source: VectorData, **change: Any) -> dict[s
         work=folder / f"{out}.work",
         model_out=None,
         dtype=torch.float32,
+        force=True,
         report=lambda line: None,
     )
     return load_vector(folder / out).deltas
