@@ -139,13 +139,14 @@ def table(report: dict[str, Any]) -> str:
 def measures_table(report: dict[str, Any]) -> list[str]:
     """Markdown: every measure of every method, averaged over the targets that have it, with the method's costs.
 
-    Behind a mean stands on how many of the targets the method is first among those that take one pass or two.
+    Behind a mean stands on how many of the targets the method is first among those of one forward pass.
     """
     targets = report["targets"].values()
     names = methods_of(report["targets"], "methods")
     keys = [key for key in MEASURES if any(key in t["methods"]["baked"] for t in targets)]
     lines = [
-        "Side by side, means over targets (first of the methods of one pass, with or without a backward one):",
+        "Side by side, means over targets; in brackets, on how many targets a method is first among those of one "
+        "forward pass:",
         "",
         f"| heatmap | passes | ms | {' | '.join(keys)} |",
         "|" + "---|" * (len(keys) + 3),

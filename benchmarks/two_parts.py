@@ -39,7 +39,7 @@ from edgex.training.vector_training import with_evidence
 from edgex.utils.statistics import Estimate
 
 OWN_BLOCKS = 4
-MIXTURES = ((0.0, 0.0), (0.25, 0.5), (0.5, 0.0), (0.5, 0.5), (0.5, 1.0), (1.0, 0.5))
+MIXTURES = ((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (1.0, 0.0), (1.0, 1.0), (1.6, 1.0))
 """Weight and blur of the model's own part."""
 PLACES = {"iou": "IoU", "pointing_game": "pointing", "border": "border", "centred_mass": "mass, mean removed"}
 

@@ -36,7 +36,8 @@ def evaluate(
         str | None,
         typer.Option(
             help="Other explanation methods, with commas: kernel-shap:PASSES (49 superpixels where they fit), "
-            "kernel-shap:PASSES@patches, grad-cam, rollout. They explain --unbaked where it is given, else MODEL."
+            "kernel-shap:PASSES@patches, rise:PASSES, grad-cam, rollout, legrad, attn-lrp, transformer-attribution, "
+            "recipro-cam. They explain --unbaked where it is given, else MODEL."
         ),
     ] = None,
     num_images: Annotated[int, typer.Option(help="Pictures whose heatmaps are measured, evenly spaced.")] = 50,
@@ -120,9 +121,9 @@ def _print(found: Comparison) -> None:
         _print_table(found, title, ["reference_correlation"])
     if found.area is not None:
         title = f"on the objects of {len(found.area)} pictures, which cover {100 * found.area.mean():.0f}% of them"
-        _print_table(found, title, ["iou", "pointing_game", "relevance_mass"])
-        title = "relevance mass of heatmaps less their means, and share of strongest patches at the border"
-        _print_table(found, title, ["centred_mass", "border"])
+        _print_table(found, title, ["relevance_mass", "pointing_game", "iou"])
+        title = "share of strongest patches at the border, and relevance mass of heatmaps less their means"
+        _print_table(found, title, ["border", "centred_mass"])
     _print_costs(found)
     if (verdict := found.verdict) is not None:
         for line in verdict.lines:

@@ -177,7 +177,7 @@ def compare(
     devices.mixed_precision(devices.device_of(plan.device), plan.precision)
     check_steps(plan.steps, network.backbone.patches)
     for method in (*plan.methods, *([plan.reference] if plan.reference else [])):
-        method.check(grid)
+        method.check((others or [first])[-1].network)
     several = network.head.activation.multi_label
     listed = for_model(folder, card.classes, labels, multi_label=several, report=report)
     (pictures,) = ReadCheck(skip_bad, report, plan.workers).sets(listed)

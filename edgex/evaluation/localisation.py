@@ -65,7 +65,7 @@ def strongest_at_border(heatmaps: np.ndarray) -> np.ndarray:
     """1 where the strongest patch of a heatmap lies at the picture's border, else 0: [N]. heatmaps: [N, gh, gw]."""
     rows, columns = heatmaps.shape[1:]
     row, column = np.divmod(heatmaps.reshape(len(heatmaps), -1).argmax(axis=1), columns)
-    return ((row % (rows - 1) == 0) | (column % (columns - 1) == 0)).astype(np.float64)
+    return (np.isin(row, (0, rows - 1)) | np.isin(column, (0, columns - 1))).astype(np.float64)
 
 
 def pointing_game(heatmaps: np.ndarray, coverage: np.ndarray) -> np.ndarray:

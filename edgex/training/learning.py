@@ -84,7 +84,7 @@ class Learned:
     """Result of one run: backbone tensors, evidence scale and factors of the best step, and how it went.
 
     factors: of evidence of two parts, see `edgex.models.evidence.two_parts`. history: rows of {"step", "train",
-    "held_out", "kl"}, errors relative to the null. gain: by which share of the start's mean those of held-out crops
+    "held_out", "kl"}, errors relative to the null. gain: by which share of the start's mean those of held-out pictures
     fell, each against itself; None where a run of an earlier edgex was resumed.
     """
 
@@ -286,6 +286,13 @@ def of_all(mine: Tensor, count: int, group: Processes) -> Tensor:
     return torch.tensor(group.sum(whole.tolist()), dtype=torch.float64)
 
 
+def of_pictures(errors: Tensor, picture: Tensor) -> Tensor:
+    """Each picture's mean, in rising order of `picture`, the number of the one that each value [n] belongs to."""
+    numbers, place = picture.unique(return_inverse=True)
+    sums = torch.zeros(len(numbers), dtype=errors.dtype).index_add_(0, place, errors)
+    return sums / torch.bincount(place)
+
+
 class Best:
     """The state with the lowest held-out error so far, and the history of all looks."""
 
@@ -308,7 +315,7 @@ class Best:
         """Records one look at the held-out pictures and keeps the state if it is the best.
 
         measured: "held_out", the error there, and whatever else the history is to hold. errors: of each held-out
-        crop, in any unit.
+        picture, in any unit.
         """
         row = {"step": float(step), **measured}
         error = row["held_out"]
@@ -325,7 +332,7 @@ class Best:
 
     @property
     def gain(self) -> Estimate | None:
-        """By which share of the start's mean the errors of held-out crops fell, to the best state."""
+        """By which share of the start's mean the errors of held-out pictures fell, to the best state."""
         if self.errors.keys() != {"start", "best"}:
             return None
         start, best = self.errors["start"], self.errors["best"]
@@ -392,7 +399,7 @@ def _measure(
 ) -> tuple[dict[str, float], Tensor]:
     """Held-out error relative to uniform heatmaps of the same totals, and divergence from the start's outputs.
 
-    Also the error of each of the crops, [len(crops)].
+    Also the error of each of their pictures, the mean of its crops, which do not count as independent.
     """
     error, null, divergence = 0.0, 0.0, 0.0
     every = [torch.zeros(0)]
@@ -406,7 +413,7 @@ def _measure(
             null += float(nulls.sum())
             divergence += float(model.head.activation.divergence(logits, batch.outputs).sum())
     error, null, divergence = group.sum([error, null, divergence])
-    errors = of_all(torch.cat(every), len(crops), group)
+    errors = of_pictures(of_all(torch.cat(every), len(crops), group), cached.term.crops.picture[crops])
     return {"held_out": error / null, "kl": divergence / len(crops)}, errors
 
 

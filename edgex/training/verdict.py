@@ -16,9 +16,9 @@ from edgex.files.vector_file import VectorCard
 from edgex.utils.statistics import Estimate
 
 GAIN = "held_out_gain"
-"""Where a card's metrics hold the gain: by which share of the start's error that of held-out crops fell."""
+"""Where a card's metrics hold the gain: by which share of the start's error that of held-out pictures fell."""
 FEWEST = 5
-"""Held-out crops from which an interval is trusted enough to refuse a vector by it."""
+"""Held-out pictures from which an interval is trusted enough to refuse a vector by it."""
 _LEVEL = 0.02
 """Differences of errors below this share count as level."""
 
@@ -28,7 +28,7 @@ class LearnVerdict:
     """What can be said of a vector by its own training.
 
     gain: see GAIN; None for a vector of an earlier edgex. learned: whether it is above 0 by its 95% interval; None
-    where held-out crops are too few to tell.
+    where held-out pictures are too few to tell.
     """
 
     gain: Estimate | None
@@ -38,7 +38,7 @@ class LearnVerdict:
 
     @property
     def refusal(self) -> str | None:
-        """Why the vector should not be used; None where it may, or where held-out crops are too few to refuse it by."""
+        """Why the vector should not be used; None where it may, or where held-out pictures are too few to tell."""
         if self.learned is not False or self.gain is None or self.gain.n < FEWEST:
             return None
         return f"nothing was learned that shows on held-out pictures ({self._gain_in_words})"
@@ -55,7 +55,7 @@ class LearnVerdict:
             return "the gain on held-out pictures was not recorded"
         low, high = self.gain.interval
         interval = f" [{100 * low:+.1f}, {100 * high:+.1f}]" if math.isfinite(low) else ""
-        return f"the error of {self.gain.n} held-out crops fell by {100 * self.gain.mean:.1f}%{interval}"
+        return f"the error of {self.gain.n} held-out pictures fell by {100 * self.gain.mean:.1f}%{interval}"
 
 
 def verdict_of(card: VectorCard) -> LearnVerdict:

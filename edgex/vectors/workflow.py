@@ -132,6 +132,10 @@ def bake(
         measure = "mean average precision" if several else "accuracy"
         result = _measured(result, target_path, vector_path, tau, alpha, pictures, allowed, most, device or "auto")
         _report_curve(result, measure, Path(val), say)
+        if alpha == "auto" and tau.evidence.readout:
+            _report_gains(result, min(tau.alpha, most), say)
+            if check is not None and _share_pictures(Path(val), Path(check)):
+                say("warning: alpha is chosen by pictures that the bake is checked on, too: check it on others")
         curve = [list(point) for point in result.curve]
         metrics["bake"] = {
             f"{measure.replace(' ', '_')}_curve": curve,
@@ -239,11 +243,21 @@ def _report_curve(result: BakeResult, measure: str, val: Path, say: Callable[[st
     for alpha, accuracy in result.curve:
         mark = " <- chosen" if alpha == result.alpha else ""
         say(f"  alpha {alpha:<5g} {100 * accuracy:6.2f}%  ({100 * (accuracy - start):+.2f} points){mark}")
-    if result.gains:
-        say("class scores are the same at every alpha; faithfulness of heatmaps against the recommended alpha:")
-        for alpha, gain in result.gains:
-            low, high = gain.interval
-            mark = " <- chosen" if alpha == result.alpha else ""
-            say(f"  alpha {alpha:<5g} {word_of(gain)}, {gain.mean:+.4f} [{low:+.4f}, {high:+.4f}]{mark}")
-        if all(alpha != result.alpha for alpha, _ in result.gains):
-            say(f"nothing to choose: no other alpha's heatmaps are measurably more faithful than {result.alpha:g}'s")
+
+
+def _report_gains(result: BakeResult, start: float, say: Callable[[str], None]) -> None:
+    """What a readout's alpha was chosen by. start: what every other alpha was compared with."""
+    say(f"class scores are the same at every alpha; faithfulness of heatmaps against alpha {start:g}:")
+    for alpha, gain in result.gains:
+        low, high = gain.interval
+        mark = " <- chosen" if alpha == result.alpha else ""
+        interval = f" [{low:+.4f}, {high:+.4f}]" if gain.n > 1 else " on one picture"
+        say(f"  alpha {alpha:<5g} {word_of(gain)}, {gain.mean:+.4f}{interval}{mark}")
+    if all(alpha != result.alpha for alpha, _ in result.gains):
+        say(f"nothing to choose: no other alpha's heatmaps are measurably more faithful than {result.alpha:g}'s")
+
+
+def _share_pictures(one: Path, other: Path) -> bool:
+    """Whether one folder is the other one or lies in it."""
+    first, second = one.resolve(), other.resolve()
+    return first.is_relative_to(second) or second.is_relative_to(first)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from edgex.evaluation.methods.method import Cost, PlainMethod
-from edgex.evaluation.methods.relevance import Rules, propagate, stabilised
+from edgex.evaluation.methods.relevance import Rules, check_covered, propagate, stabilised
 from edgex.models.self_explaining import SelfExplainingViT
 
 GAMMA = 0.05
@@ -31,6 +31,10 @@ class AttnLrp(PlainMethod):
     def cost(self, model: SelfExplainingViT) -> Cost:  # noqa: ARG002
         """See `Method`."""
         return Cost(1, 1)
+
+    def check(self, model: SelfExplainingViT) -> None:
+        """UnsupportedError where the rules do not cover the model, but for gated feed-forward layers."""
+        check_covered(model)
 
     def explain(
         self,

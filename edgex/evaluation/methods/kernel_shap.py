@@ -68,9 +68,9 @@ class KernelShap(Method):
         """One forward pass a coalition."""
         return Cost(self.passes)
 
-    def check(self, grid: tuple[int, int]) -> None:
+    def check(self, model: SelfExplainingViT) -> None:
         """See `players`."""
-        self.players(grid)
+        self.players(model.backbone.grid)
 
     def players(self, grid: tuple[int, int]) -> Tensor:
         """The player that each patch belongs to, int64 [P]; UsageError where superpixels do not fit the grid."""

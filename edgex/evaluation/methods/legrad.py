@@ -31,6 +31,11 @@ class LeGrad(PlainMethod):
         """One pass, and a backward pass through one block at a time."""
         return Cost(1, min(BLOCKS, len(model.backbone.blocks)))
 
+    def check(self, model: SelfExplainingViT) -> None:
+        """UnsupportedError for a pooling whose parts cannot be read off one mean."""
+        if (pooling := model.backbone.pooling) not in ("token", "avg"):
+            raise UnsupportedError(f"{self} reads class-token and average pooling, found {pooling}: leave it out")
+
     def explain(
         self,
         model: SelfExplainingViT,
@@ -40,10 +45,9 @@ class LeGrad(PlainMethod):
         *,
         precision: str = "fp32",  # noqa: ARG002
     ) -> Tensor:
-        """See `Method`. Raises UnsupportedError for a pooling whose parts cannot be read off one mean."""
+        """See `Method`."""
+        self.check(model)
         backbone = model.backbone
-        if backbone.pooling not in ("token", "avg"):
-            raise UnsupportedError(f"{self} reads class-token and average pooling, found {backbone.pooling}")
         with torch.inference_mode(False), torch.enable_grad():
             run = attended(model, backbone.embed(images.clone()).requires_grad_())
             found = []

@@ -68,8 +68,8 @@ class Method(abc.ABC):
         generator: of whatever a method draws. precision: of passes over masked pictures, "fp32" or "bf16".
         """
 
-    def check(self, grid: tuple[int, int]) -> None:  # noqa: B027
-        """Raises UsageError where the method does not fit a grid of patches."""
+    def check(self, model: SelfExplainingViT) -> None:  # noqa: B027
+        """Raises UsageError where the method does not fit the grid of patches, UnsupportedError where not the model."""
 
 
 class PlainMethod(Method):

@@ -63,18 +63,25 @@ class Propagated(NamedTuple):
     attention: list[Tensor]
 
 
-def propagate(model: SelfExplainingViT, images: Tensor, rules: Rules) -> Propagated:
-    """The forward pass of normalised pictures [N, 3, H, W]. Raises UnsupportedError for what the rules do not cover."""
+def check_covered(model: SelfExplainingViT) -> None:
+    """Raises UnsupportedError for a pooling and for attention that the rules do not cover."""
     backbone = model.backbone
     if backbone.pooling not in ("token", "avg"):
         raise UnsupportedError(
-            f"relevance is propagated through class-token and average pooling, found {backbone.pooling}"
+            f"relevance is propagated through class-token and average pooling, found {backbone.pooling}: leave "
+            "attn-lrp and transformer-attribution out"
         )
     if any(block.normalises_qk or block.biases_scores or block.inner_norm is not None for block in backbone.blocks):
         raise UnsupportedError(
-            f"relevance is propagated through plain attention; {backbone.architecture.name} normalises, rotates or "
-            "biases it"
+            f"relevance is propagated through plain attention, {backbone.architecture.name} normalises, rotates or "
+            "biases it: leave attn-lrp and transformer-attribution out"
         )
+
+
+def propagate(model: SelfExplainingViT, images: Tensor, rules: Rules) -> Propagated:
+    """The forward pass of normalised pictures [N, 3, H, W]. Raises UnsupportedError for what the rules do not cover."""
+    check_covered(model)
+    backbone = model.backbone
     start = tokens = backbone.embed(images).detach().requires_grad_()
     every_attention = []
     for block in backbone.blocks:
@@ -155,7 +162,10 @@ def _attend(block: Block, tokens: Tensor, rules: Rules) -> tuple[Tensor, Tensor]
 def _check_plain(called: list[nn.Linear]) -> None:
     """Raises UnsupportedError for a feed-forward that multiplies two branches, which has no rule here."""
     if len(called) != 2 or called[0].out_features != called[1].in_features:
-        raise UnsupportedError("relevance is propagated through feed-forward layers of two steps, found a gated one")
+        raise UnsupportedError(
+            "relevance is propagated through feed-forward layers of two steps, found a gated one: leave attn-lrp and "
+            "transformer-attribution out"
+        )
 
 
 class _Pass(Function):

@@ -12,7 +12,7 @@ from torch.autograd import Function
 
 from edgex.evaluation.methods.attended import attended
 from edgex.evaluation.methods.method import Cost, PlainMethod
-from edgex.evaluation.methods.relevance import Rules, passed, propagate, stabilised
+from edgex.evaluation.methods.relevance import Rules, check_covered, passed, propagate, stabilised
 from edgex.models.self_explaining import SelfExplainingViT
 
 
@@ -31,6 +31,10 @@ class TransformerAttribution(PlainMethod):
     def cost(self, model: SelfExplainingViT) -> Cost:  # noqa: ARG002
         """Two passes and two backward ones: for the gradients and for relevance."""
         return Cost(2, 2)
+
+    def check(self, model: SelfExplainingViT) -> None:
+        """UnsupportedError where the rules do not cover the model, but for gated feed-forward layers."""
+        check_covered(model)
 
     def explain(
         self,

@@ -122,6 +122,7 @@ def test_the_border_is_the_outermost_ring_of_patches() -> None:
     for heatmap, place in zip(heatmaps, places, strict=True):
         heatmap[place] = 1
     assert localisation.strongest_at_border(heatmaps).tolist() == [1, 1, 1, 1, 1, 0, 0, 0]
+    assert localisation.strongest_at_border(heatmaps[:, :1]).all(), "every patch of a single row"
 
 
 def test_the_same_amount_on_every_patch_does_not_count_in_the_centred_mass(

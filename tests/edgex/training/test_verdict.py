@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from edgex.errors import VerdictError
-from edgex.training.learning import Best, of_all
+from edgex.training.learning import Best, of_all, of_pictures
 from edgex.training.verdict import GAIN, LearnVerdict, enforce, verdict_of
 from edgex.utils.processes import Processes
 from vectors import CARD
@@ -72,7 +72,7 @@ def test_more_pictures_are_asked_for_where_the_errors_say_so(rows: list[Row], sa
     assert said in verdict(rows).more_pictures
 
 
-def test_few_held_out_crops_refuse_nothing() -> None:
+def test_few_held_out_pictures_refuse_nothing() -> None:
     found: LearnVerdict = verdict(LEVEL, best=0, n=4)
     assert found.learned is False
     enforce(found, force=False)
@@ -86,8 +86,8 @@ def test_a_vector_of_an_earlier_edgex_has_no_gain() -> None:
     assert "for models fine-tuned from" in found.lines[1]
 
 
-def test_the_gain_is_paired_crop_by_crop() -> None:
-    """Errors differ much more between crops than a crop's own falls: the pairing is what makes the interval narrow."""
+def test_the_gain_is_paired_picture_by_picture() -> None:
+    """Errors differ much more between pictures than a picture's own falls: pairing makes the interval narrow."""
     generator = np.random.default_rng(0)
     start = torch.from_numpy(generator.uniform(1, 10, size=30))
     best = start - 0.5 + torch.from_numpy(generator.normal(scale=0.05, size=30))
@@ -106,6 +106,11 @@ def test_the_gain_is_paired_crop_by_crop() -> None:
     assert kept.gain.mean == pytest.approx(falls.mean())
     assert kept.gain.standard_error == pytest.approx(falls.std(ddof=1) / math.sqrt(30))
     assert kept.gain.interval[0] > 0
+
+
+def test_crops_of_one_picture_count_once() -> None:
+    errors = torch.tensor([1.0, 2.0, 5.0, 3.0], dtype=torch.float64)
+    assert of_pictures(errors, torch.tensor([7, 3, 7, 3])).tolist() == [2.5, 3.0]
 
 
 def test_every_process_puts_its_share_in_its_place() -> None:

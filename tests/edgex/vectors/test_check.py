@@ -108,9 +108,23 @@ def test_without_a_measurable_gain_the_recommended_alpha_stays(made: Made, tmp_p
     said: list[str] = []
     result = bake(
         made.target, vector, out=tmp_path / "b.safetensors", alpha="auto", max_alpha=1.0, val=made.folder,
-        device="cpu", report=said.append,
+        check=made.folder, device="cpu", report=said.append,
     )  # fmt: skip
     assert result.alpha == 1.0
     assert [value for value, _ in result.gains] == [0.5]
     assert any(line.startswith("nothing to choose: no other alpha's heatmaps") for line in said)
     assert any("class scores are the same at every alpha" in line for line in said)
+    assert any(line.startswith("warning: alpha is chosen by pictures that the bake is checked on") for line in said)
+
+
+def test_where_no_other_alpha_was_tried_that_is_said(made: Made, tmp_path: Path) -> None:
+    vector = readout_vector(made, tmp_path / "v.safetensors", 0.0)
+    said: list[str] = []
+    result = bake(
+        made.target, vector, out=tmp_path / "b.safetensors", alpha="auto", max_alpha=0.25, val=made.folder,
+        device="cpu", report=said.append,
+    )  # fmt: skip
+    assert result.alpha == 0.25
+    assert result.gains == ()
+    assert said[-1].startswith("nothing to choose")
+    assert not any("warning" in line for line in said)

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from edgex.errors import UsageError
+from edgex.errors import UnsupportedError, UsageError
 from edgex.evaluation.methods import parse
 from edgex.evaluation.methods.registry import methods
-from edgex.models.self_explaining import SelfExplainingViT
+from edgex.models.self_explaining import SelfExplainingViT, normalise
 
 Model = tuple[SelfExplainingViT, Tensor]
 PLAIN = ("attn-lrp", "grad-cam", "legrad", "recipro-cam", "rollout", "transformer-attribution")
@@ -47,6 +51,22 @@ def test_every_method_explains_the_class_asked_for(model_and_images: Model) -> N
         assert method.cost(model).forward >= 1
     assert not any(module._forward_hooks for module in model.modules())
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("pooling", ["token", "avg", "token+avg"])
+def test_what_a_method_cannot_explain_it_refuses_before_it_is_run(
+    pooling: str, random_model: Callable[..., Any], natural_pictures: Callable[..., np.ndarray]
+) -> None:
+    model, card = random_model("timm/test_vit", classes=4, pooling=pooling)
+    pictures = torch.from_numpy(natural_pictures(1, (160, 160)))
+    images = normalise(pictures, card.preprocessing.mean, card.preprocessing.std)
+    for text in (*PLAIN, "rise:4", "kernel-shap:8@2"):
+        method = parse(text)
+        refused = pooling == "token+avg" and text in ("attn-lrp", "legrad", "transformer-attribution")
+        with pytest.raises(UnsupportedError, match="leave") if refused else nullcontext():
+            method.check(model)
+        if not refused:
+            assert method.explain(model, images, torch.tensor([1]), np.random.default_rng(0)).isfinite().all()
 
 
 def test_costs_are_counted_in_passes(model_and_images: Model) -> None:
