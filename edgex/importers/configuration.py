@@ -1,7 +1,8 @@
 """What the files beside weights state: architecture, classes and preprocessing, as each library writes them.
 
 - timm: config.json with "architecture" and "pretrained_cfg" (`timm.models.save_for_hf`);
-- transformers: config.json with "architectures", and preprocessor_config.json (`save_pretrained`);
+- transformers: config.json with "architectures", and preprocessor_config.json or processor_config.json
+  (`save_pretrained`);
 - open_clip: open_clip_config.json with "model_cfg" and "preprocess_cfg" (`open_clip.push_to_hf_hub`).
 
 What is made of it, beside what the caller asks for, is decided in `edgex.importers.settings`; the tensors are read in
@@ -29,9 +30,11 @@ from edgex.runtime.view import Fit
 
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"
+PROCESSOR = "processor_config.json"
+"""What transformers 5 writes for a processor of pictures and texts, such as CLIP's; it holds that of pictures."""
 OPEN_CLIP = "open_clip_config.json"
 T = TypeVar("T")
-FILES = (CONFIG, PREPROCESSOR, OPEN_CLIP)
+FILES = (CONFIG, PREPROCESSOR, PROCESSOR, OPEN_CLIP)
 Source = Path | str
 """What states something: a file, or the name of an entry in a library's own list of published weights."""
 
@@ -112,17 +115,21 @@ def beside(weights: str | os.PathLike[str]) -> Stated:
         read_timm(config, content, stated)
     elif "architectures" in content or "model_type" in content:
         any_size = _read_transformers(config, content, stated)
-    if (processor := _processor(folder)).is_file():
-        _read_processor(processor, _object(read_json(processor), processor), stated)
+    if (processor := _processor(folder)) is not None:
+        said = _object(read_json(processor), processor)
+        if processor.name == PROCESSOR:
+            said = _object(said.get("image_processor") or {}, processor, "image_processor")
+        _read_processor(processor, said, stated)
     if any_size is not None and "image_size" not in stated.sources:
         _add_size(stated, config, "image_size", any_size)
     return stated
 
 
-def _processor(folder: Path) -> Path:
-    """Where preprocessor_config.json may lie: a Trainer saves it beside its checkpoints, or in every one of them."""
-    own = folder / PREPROCESSOR
-    return folder.parent / PREPROCESSOR if not own.is_file() and TRAINER_CHECKPOINT.fullmatch(folder.name) else own
+def _processor(folder: Path) -> Path | None:
+    """The processor's file, if there is one: a Trainer saves it beside its checkpoints, or in every one of them."""
+    folders = [folder, folder.parent] if TRAINER_CHECKPOINT.fullmatch(folder.name) else [folder]
+    files = (folder / name for folder in folders for name in (PREPROCESSOR, PROCESSOR))
+    return next((file for file in files if file.is_file()), None)
 
 
 def read_timm(file: Source, content: Mapping[str, Any], stated: Stated) -> None:

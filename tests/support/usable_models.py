@@ -49,6 +49,7 @@ _OTHERS: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
     ("torchvision", "`vit_b_16`, `vit_b_32`, `vit_l_16`, `vit_l_32`, `vit_h_14`", "timm/vit_base_patch16_224", {}),
     ("open_clip", "CLIP's image towers, with prompts or a head of its own (`--head`)", "open_clip/ViT-B-32", {}),
     ("open_clip", "SigLIP, SigLIP 2, Perception Encoder, in the same way", "open_clip/ViT-B-16-SigLIP", {}),
+    ("open_clip", "CLIPA, in the same way", "open_clip/ViT-L-14-CLIPA", {}),
     ("open_clip", "EVA-CLIP, MobileCLIP2-L, in the same way", "open_clip/EVA02-B-16", {}),
     ("open_clip", "CoCa, in the same way", "open_clip/coca_ViT-B-32", {}),
 )

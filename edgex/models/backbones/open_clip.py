@@ -139,7 +139,10 @@ def _config(model: str) -> dict[str, Any]:
         raise UsageError(f"open_clip has no model '{model}'{nearest(model, open_clip.list_models())}")
     vision = config["vision_cfg"]
     if not _is_timm(vision) and not isinstance(vision.get("layers"), int):
-        raise UnsupportedError(f"open_clip/{model} has no VisionTransformer image tower: edgex explains those")
+        raise UnsupportedError(
+            f"open_clip/{model} has a ModifiedResNet image tower: expected a VisionTransformer, as open_clip/ViT-B-32 "
+            "has"
+        )
     return config
 
 

@@ -134,15 +134,17 @@ def _layout(module: Any) -> Any:
 
 def check_class(module: Any, name: str) -> None:
     """UnsupportedError for a module of another class than those that can be explained."""
+    near = difflib.get_close_matches(name, _KNOWN, 1, cutoff=0.0)[0]
     if _layout(module) is None:
-        near = difflib.get_close_matches(name, _KNOWN, 1, cutoff=0.0)[0]
         raise UnsupportedError(
             f"{name} is a {type(module).__name__}: expected timm's VisionTransformer, Eva or Beit, whose patch tokens "
             f"go through all blocks; nearest: {near}"
         )
     if not isinstance(getattr(module.patch_embed, "proj", None), nn.Conv2d):
         kind = type(module.patch_embed).__name__
-        raise UnsupportedError(f"{name} makes its patch tokens with a {kind}: expected one convolution (PatchEmbed)")
+        raise UnsupportedError(
+            f"{name} makes its patch tokens with a {kind}: expected one convolution (PatchEmbed); nearest: {near}"
+        )
 
 
 def _fill_constants(module: Any, name: str) -> None:

@@ -165,7 +165,7 @@ def test_preprocessing_is_the_librarys() -> None:
             "timm/vit_pwee_patch16_reg1_gap_256",
             "has ParallelScalingBlock blocks: expected pre-norm attention",
         ),
-        ("open_clip/RN50", "has no VisionTransformer image tower"),
+        ("open_clip/RN50", "has a ModifiedResNet image tower: expected a VisionTransformer, as open_clip/ViT-B-32"),
         ("open_clip/convnext_base", "is a ConvNeXt: expected timm's VisionTransformer"),
         ("open_clip/MobileCLIP-B", "makes its patch tokens with a HybridEmbed"),
         ("open_clip/ViTamin-S", "makes its patch tokens with a HybridEmbed"),

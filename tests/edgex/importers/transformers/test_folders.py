@@ -210,3 +210,14 @@ def test_the_file_of_an_unusable_value_is_named(
     rewrite(tmp_path / "vit" / "config.json", **values)
     with pytest.raises(ArtefactError, match=message):
         import_weights(weights=tmp_path / "vit")
+
+
+def test_the_processor_of_pictures_may_lie_in_one_of_pictures_and_texts(vit: tuple[Any, Path], tmp_path: Path) -> None:
+    shutil.copytree(vit[1], tmp_path / "vit")
+    own = tmp_path / "vit" / "preprocessor_config.json"
+    whole = {"image_processor": json.loads(own.read_text(encoding="utf-8")), "processor_class": "CLIPProcessor"}
+    own.with_name("processor_config.json").write_text(json.dumps(whole), encoding="utf-8")
+    own.unlink()
+    card = import_weights(weights=tmp_path / "vit", out=tmp_path / "m.safetensors").card
+    assert (card.preprocessing.resize, card.preprocessing.mean) == ((32, 32), (0.5, 0.5, 0.5))
+    assert card.provenance[0]["taken_from"]["mean"] == "processor_config.json"
