@@ -68,7 +68,7 @@ class Family:
     def values(self, content: Mapping[str, Any], where: str) -> dict[str, Any]:
         """The configuration that a config.json holds; ArtefactError names a value of another type."""
         part = content
-        if self.section in content:
+        if self.section is not None and self.section in content:
             part, where = content[self.section], f"{where}: {self.section}"
         given = schema.checked(schema.mapping, part, where)
         stated = {name: value for name, value in given.items() if value is not None}

@@ -26,6 +26,8 @@ PRINTED = {"json", "help"}
 SPECIAL: dict[tuple[str, str], tuple[str, Any]] = {
     ("bake", "alpha"): ("0.25", 0.25),
     ("import", "classes"): ("cat,dog", "cat,dog"),
+    ("train", "image_size"): ("256x448", (256, 448)),
+    ("import", "image_size"): ("256", 256),
     ("import", "mean"): ("0.1 0.2 0.3", (0.1, 0.2, 0.3)),
     ("import", "std"): ("0.4 0.5 0.6", (0.4, 0.5, 0.6)),
 }
