@@ -59,12 +59,13 @@ def read_labels(path: str | os.PathLike[str]) -> LabelTable:
     """
     path = Path(path)
     kind = path.suffix.lower()
-    if kind == ".json":
-        rows, columns = _json_rows(path), None
-    elif kind == ".csv":
-        rows, columns = _csv_rows(path)
-    else:
+    if kind not in (".csv", ".json"):
         raise DataError(f"expected labels in a .csv or .json file, found {path}", argument="labels")
+    try:
+        rows, columns = _csv_rows(path) if kind == ".csv" else (_json_rows(path), None)
+    except DataError as error:
+        error.argument = "labels"
+        raise
     seen: dict[str, _Row] = {}
     for row in rows:
         first = seen.setdefault(os.path.normpath(row.file), row)
@@ -88,7 +89,7 @@ def _json_rows(path: Path) -> list[_Row]:
     found = schema.checked(check, read_json(path, error=DataError), str(path), advice=advice, error=DataError)
     for file, names in found.items():
         if not all(map(class_key, names)):
-            raise DataError(f"{path}: '{file}' has a label without a name", argument="labels")
+            raise DataError(f"{path}: '{file}' has a label without a name")
     return [_Row(file, names) for file, names in found.items()]
 
 
@@ -96,7 +97,7 @@ def _csv_rows(path: Path) -> tuple[list[_Row], list[str] | None]:
     """The rows, and the classes where each has a column."""
     lines = list(_lines(path))
     if not lines:
-        raise DataError(f"{path} is empty: expected {_SHAPES}", argument="labels")
+        raise DataError(f"{path} is empty: expected {_SHAPES}")
     _, heading = lines[0]
     headed = heading[0].strip().casefold() in _FILE_HEADINGS
     listed = not headed or (len(heading) == 2 and heading[1].strip().casefold() in _LABEL_HEADINGS)
@@ -105,9 +106,9 @@ def _csv_rows(path: Path) -> tuple[list[_Row], list[str] | None]:
         return [_listed(path, number, cells) for number, cells in body], None
     columns = [name.strip() for name in heading[1:]]
     if not columns or not all(map(class_key, columns)):
-        raise DataError(f"{path}: expected the name of a class over every column, found {heading}", argument="labels")
+        raise DataError(f"{path}: expected the name of a class over every column, found {heading}")
     if len(set(map(class_key, columns))) < len(columns):
-        raise DataError(f"{path}: expected a class in one column, found one in two", argument="labels")
+        raise DataError(f"{path}: expected a class in one column, found one in two")
     return [_flagged(path, number, cells, columns) for number, cells in body], columns
 
 
@@ -122,8 +123,7 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
 def _listed(path: Path, number: int, cells: Sequence[str]) -> _Row:
     if len(cells) > 2:
         raise DataError(
-            f"{path}, line {number}: expected a file and its labels, found {len(cells)} columns: use {_SHAPES}",
-            argument="labels",
+            f"{path}, line {number}: expected a file and its labels, found {len(cells)} columns: use {_SHAPES}"
         )
     names = cells[1].split(_SEPARATOR) if len(cells) == 2 else []
     return _Row(_file(path, number, cells[0]), tuple(name for name in names if class_key(name)), str(number))
@@ -132,15 +132,12 @@ def _listed(path: Path, number: int, cells: Sequence[str]) -> _Row:
 def _flagged(path: Path, number: int, cells: Sequence[str], columns: Sequence[str]) -> _Row:
     if len(cells) != len(columns) + 1:
         raise DataError(
-            f"{path}, line {number}: expected {len(columns) + 1} columns as in the header, found {len(cells)}",
-            argument="labels",
+            f"{path}, line {number}: expected {len(columns) + 1} columns as in the header, found {len(cells)}"
         )
     chosen = []
     for name, cell in zip(columns, cells[1:], strict=True):
         if (flag := _FLAGS.get(cell.strip().casefold())) is None:
-            raise DataError(
-                f"{path}, line {number}: expected 0 or 1 for '{name}', found '{cell[:60]}'", argument="labels"
-            )
+            raise DataError(f"{path}, line {number}: expected 0 or 1 for '{name}', found '{cell[:60]}'")
         if flag:
             chosen.append(name)
     return _Row(_file(path, number, cells[0]), tuple(chosen), str(number))
@@ -148,5 +145,5 @@ def _flagged(path: Path, number: int, cells: Sequence[str], columns: Sequence[st
 
 def _file(path: Path, number: int, cell: str) -> str:
     if not cell.strip():
-        raise DataError(f"{path}, line {number}: expected the name of a file first, found none", argument="labels")
+        raise DataError(f"{path}, line {number}: expected the name of a file first, found none")
     return cell.strip()

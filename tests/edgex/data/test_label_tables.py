@@ -78,9 +78,11 @@ def test_what_is_no_table_is_refused_in_one_line(tmp_path: Path, name: str, cont
     path.write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(DataError) as raised:
         read_labels(path)
+    assert raised.value.argument == "labels"
     assert said in str(raised.value) and str(path) in str(raised.value) and "\n" not in str(raised.value)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="expected a file that can be read"):
+    with pytest.raises(DataError, match="expected a file that can be read") as raised:
         read_labels(tmp_path / "absent.csv")
+    assert raised.value.argument == "labels"
