@@ -101,10 +101,15 @@ def has_readout(backbone: Backbone) -> bool:
 
 
 def averaged(alike: Sequence[Evidence], shares: Sequence[float]) -> Evidence:
-    """Evidence with the means, weighted by `shares`, of the learned numbers of several that are alike."""
+    """Evidence with the means, weighted by `shares`, of the learned numbers of several that are alike.
+
+    The correction stands in the base where any of them has it there: the order of vectors must not matter.
+    """
     numbers = [{"scale": evidence.scale, **evidence.factors} for evidence in alike]
     means = {name: sum(share * one[name] for share, one in zip(shares, numbers, strict=True)) for name in numbers[0]}
-    return alike[0].learned(means.pop("scale"), means)
+    in_base = any(evidence.correction == "base" for evidence in alike)
+    found = alike[0].learned(means.pop("scale"), means)
+    return dataclasses.replace(found, correction="base") if in_base else found
 
 
 _UNSAID = (("own", None), ("correction", "patches"))

@@ -14,6 +14,7 @@ from edgex.errors import ArtefactError, MismatchError, UsageError
 from edgex.files.model_file import load_model, save_model
 from edgex.files.vector_file import load_vector_card, save_vector
 from edgex.models.evidence import Evidence, Own
+from edgex.models.evidence.selection import averaged
 from edgex.models.self_explaining import SelfExplainingViT
 from edgex.runtime.metadata import evidence_in_words
 from edgex.training.vector_training import with_evidence
@@ -180,3 +181,13 @@ def test_the_correction_may_stand_in_the_base(random_model: Callable[..., Any]) 
     assert Evidence.from_dict(moved.evidence.to_dict()) == moved.evidence
     assert "correction" not in plain.evidence.to_dict()
     assert str(moved.evidence).endswith("scale 1, the rest of the score in the base")
+
+
+def test_where_the_correction_goes_does_not_depend_on_the_order_of_vectors() -> None:
+    old, new = (
+        Evidence("class-attention", 4, 1.0, readout=True),
+        Evidence("class-attention", 4, 3.0, True, None, "base"),
+    )
+    assert averaged([old, new], [0.5, 0.5]) == averaged([new, old], [0.5, 0.5])
+    assert averaged([old, new], [0.5, 0.5]) == Evidence("class-attention", 4, 2.0, True, None, "base")
+    assert averaged([old, old], [0.5, 0.5]) == old
