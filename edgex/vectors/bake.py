@@ -101,10 +101,10 @@ def _checked(model_file: TensorFile, vector_file: TensorFile, *, force: bool) ->
             "take a vector of the same pooling"
         )
     copies = _copied(card, tau, target, vector)
-    if card.evidence.readout and (not copies or card.evidence.blocks != tau.evidence.blocks):
+    if card.evidence.readout and not card.evidence.is_like(tau.evidence):
         raise MismatchError(
-            f"target {target} has a readout of its last {card.evidence.blocks} blocks from an earlier bake, vector "
-            f"{vector} explains by {tau.evidence}: bake the model that it was baked from"
+            f"target {target} explains by {card.evidence} from an earlier bake, vector {vector} by {tau.evidence}: bake "
+            "the model that it was baked from"
         )
     own = {name for name in model_file.tensors if name.startswith(READOUT_PREFIX)}
     if card.evidence.readout and (missing := {READOUT_PREFIX + name for name in copies} - own):
