@@ -17,6 +17,31 @@ from edgex.runtime.metadata import load
 from edgex.training.vector_training import with_evidence
 from export_checks import centred_of, gate_of, session
 
+SMALL: dict[str, Any] = {"depth": 2, "embed_dim": 48, "num_heads": 4, "patch_size": 16}
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "rotary positions: DINOv3": ("timm/vit_small_patch16_dinov3", {"options": SMALL}),
+    "rotary positions of each head": ("timm/vit_small_patch16_rope_mixed_224", {"options": SMALL}),
+    "rotary positions, a norm inside attention: EVA-02": (
+        "timm/eva02_base_patch14_224",
+        {"options": {**SMALL, "scale_attn_inner": True}},
+    ),
+    "a norm inside attention, layer scale and registers": (
+        "timm/vit_tiny_patch16_224",
+        {"options": {**SMALL, "scale_attn_norm": True, "init_values": 0.5, "reg_tokens": 2}},
+    ),
+    "biases of scores: BEiT": ("timm/beit_base_patch16_224", {"options": SMALL}),
+    "a shared bias of scores": ("timm/beit_base_patch16_224", {"options": {**SMALL, "use_shared_rel_pos_bias": True}}),
+    "attention pooling: SigLIP": ("timm/vit_base_patch16_siglip_224", {"options": SMALL}),
+    "attention pooling of a register, too": ("timm/test_vit3", {}),
+    "attention pooling and rotary positions": (
+        "timm/vit_pe_core_tiny_patch16_384",
+        {"options": {"depth": 2, "embed_dim": 64, "num_heads": 2}},
+    ),
+    "attention pooling: CoCa": ("open_clip/tiny-coca", {}),
+    "attention pooling: SigLIP of open_clip": ("open_clip/tiny-map", {}),
+}
+"""Whose queries, keys or values are more than linear in the tokens, or whose head reads what attention pools."""
+
 
 def read(model: Any, card: Any, blocks: int = 3, own: Own | None = None) -> Any:
     """The model with copies that moved away from its own weights, and its card."""
@@ -72,6 +97,52 @@ def test_every_precision_passes_the_gate(reading: Any, small_pictures: np.ndarra
         found = file.run(None, {"image": small_pictures[:3], "explain_class": np.array([2, 2, 0])})
         for one, other in zip(found, model(pixels, torch.tensor([2, 2, 0])), strict=True):
             assert np.allclose(one, other.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.usefixtures("tiny_clips")
+def test_every_family_in_every_precision(
+    random_model: Callable[..., Any],
+    natural_pictures: Callable[..., np.ndarray],
+    tmp_path: Path,
+    case: str,
+    precision: str,
+) -> None:
+    name, given = CASES[case]
+    pooling = "attention" if "pooling" in case else "token"
+    size = None if name == "open_clip/tiny-map" else 64
+    plain, card = random_model(name, classes=6, image_size=size, pooling=pooling, alpha=1.0, **given)
+    model, card = read(plain, card, 2)
+    assert card.architecture.pooling == pooling and card.evidence.readout
+    pictures = natural_pictures(7, card.architecture.image_size)
+    report = write_onnx(
+        model,
+        card,
+        tmp_path / "m.onnx",
+        pictures=pictures,
+        model_sha256="0" * 64,
+        precision=precision,  # type: ignore[arg-type]
+        # Random weights leave near ties between classes, which rounding may swap.
+        thresholds=None if precision == "fp32" else {"top1_agreement": 0.7},
+    )
+    assert gate_of(report).passed
+    file = session(report.path)
+    for count in (1, 2, 7):
+        explain = (np.arange(count) % 7 - 1).astype(np.int64)
+        logits, heatmap, base = file.run(None, {"image": pictures[:count], "explain_class": explain})
+        assert heatmap.shape == (count, *model.backbone.grid)
+        assert np.abs(heatmap.sum((1, 2)) + base - centred_of(logits, explain)).max() < 1e-4
+        assert heatmap.std(axis=(1, 2)).min() > 1e-4
+    if precision == "fp32":
+        pixels = normalise(torch.from_numpy(pictures), card.preprocessing.mean, card.preprocessing.std)
+        with torch.no_grad():
+            expected = model(pixels, torch.from_numpy(explain))
+            assert np.allclose(logits, plain(pixels).logits.numpy(), atol=1e-4), "the model's own"
+            own = with_evidence(plain, 2)(pixels, torch.from_numpy(explain)).heatmap.numpy()
+        for one, other in zip((logits, heatmap, base), expected, strict=True):
+            assert np.allclose(one, other.numpy(), atol=1e-4)
+        assert np.abs(heatmap - own).max() > 0.05 * np.abs(own).max(), "the copies are what is read"
 
 
 def test_a_clip_tower_has_a_readout(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgex.errors import UnsupportedError
@@ -100,26 +101,67 @@ def packed(weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> tuple[
     return weight, torch.cat([torch.zeros_like(known[0]) if bias is None else bias for bias in biases])
 
 
+class Linear(NamedTuple):
+    """One part of an attention's projections: weight [h d, width] and bias [h d], if any."""
+
+    weight: Tensor
+    bias: Tensor | None
+
+
 @dataclasses.dataclass(frozen=True)
 class AttentionPool:
     """A learned query that attends over the last block's output, under common names; holds no parameters of its own.
 
-    y = project(attention(query, tokens)); what is pooled is y + feed_forward(y).
+    y = project(attention(latent, norm(tokens))); what is pooled is y + feed_forward(y).
 
     Attributes (D: width of the tokens, h: heads, d: head_dim, Dy: width of the pooled token):
-    query: gives the query [1, h, 1, d], as it meets the keys.
-    keys_and_values: tokens [N, T, D] -> keys [N, h, T, d] and values [N, h, T, d].
+    latent: gives what the query is made of, [1, 1, width]. norm: the pool's own norm of the tokens, [N, T, D].
+    projections: gives the weights of query, key and value and their biases, see `linears`.
+    norm_query, norm_key: norms of queries and keys [N, h, T, d], if any.
     project: output projection, h d -> Dy. feed_forward: what an MLP adds, [N, Dy] -> [N, Dy], or None.
     reads_prefix: whether class token and registers are attended to as well as the patch tokens.
     """
 
-    query: Callable[[], Tensor]
-    keys_and_values: Callable[[Tensor], tuple[Tensor, Tensor]]
+    latent: Callable[[], Tensor]
+    norm: Callable[[Tensor], Tensor]
+    projections: Callable[[], Projections]
+    norm_query: nn.Module | None
+    norm_key: nn.Module | None
     project: nn.Linear
     feed_forward: Callable[[Tensor], Tensor] | None
     reads_prefix: bool
     heads: int
     head_dim: int
+
+    def linears(self, projections: Projections) -> tuple[Linear, Linear, Linear]:
+        """Query, key and value of the pool's projections, or of copies of them.
+
+        Weights and biases may each be one tensor for several of the three, below one another in this order.
+        """
+        weights, biases = projections
+        size = self.heads * self.head_dim
+        # By slices, which the exporter folds into constants.
+        rows = [weight[at : at + size] for weight in weights for at in range(0, len(weight), size)]
+        if any(bias is None for bias in biases):
+            shifts: list[Tensor | None] = [None] * 3
+        else:
+            shifts = [bias[at : at + size] for bias in biases if bias is not None for at in range(0, len(bias), size)]
+        query, key, value = map(Linear, rows, shifts)
+        return query, key, value
+
+    def query(self, linear: Linear) -> Tensor:
+        """The query [1, h, 1, d] as it meets the keys."""
+        query = self.heads_of(self.latent(), linear)
+        return query if self.norm_query is None else self.norm_query(query)
+
+    def keys(self, normed: Tensor, linear: Linear) -> Tensor:
+        """Keys [N, h, T, d] of normed tokens [N, T, D]."""
+        keys = self.heads_of(normed, linear)
+        return keys if self.norm_key is None else self.norm_key(keys)
+
+    def heads_of(self, tokens: Tensor, linear: Linear) -> Tensor:
+        """Tokens [N, T, width] through one of the projections, [N, h, T, d]."""
+        return F.linear(tokens, *linear).unflatten(2, (self.heads, self.head_dim)).transpose(1, 2)
 
 
 @dataclasses.dataclass(frozen=True)

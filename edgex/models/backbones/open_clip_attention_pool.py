@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch.nn.functional as F
-from torch import Tensor
-
 from edgex.errors import UnsupportedError
-from edgex.models.backbones.backbone import AttentionPool
+from edgex.models.backbones.backbone import AttentionPool, Projections
 
 
 def attention_pool(module: Any, name: str) -> AttentionPool:
@@ -21,22 +18,18 @@ def attention_pool(module: Any, name: str) -> AttentionPool:
         raise UnsupportedError(f"{name} pools with attention and then {way}: expected the token of one query")
     source = module.attn_pool
     attention = source.attn
-    heads = (attention.num_heads, attention.head_dim)
 
-    def projected(tokens: Tensor, part: int) -> Tensor:
-        if attention.in_proj_weight is None:
-            weight = (attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight)[part]
-        else:
-            weight = attention.in_proj_weight.chunk(3)[part]
-        return F.linear(tokens, weight, attention.in_proj_bias.chunk(3)[part]).unflatten(2, heads).transpose(1, 2)
-
-    def keys_and_values(tokens: Tensor) -> tuple[Tensor, Tensor]:
-        normed = source.ln_k(tokens)
-        return projected(normed, 1), projected(normed, 2)
+    def projections() -> Projections:
+        packed = attention.in_proj_weight
+        each = (attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight)
+        return each if packed is None else (packed,), (attention.in_proj_bias,)
 
     return AttentionPool(
-        query=lambda: projected(source.ln_q(source.query[:1])[None], 0),
-        keys_and_values=keys_and_values,
+        latent=lambda: source.ln_q(source.query[:1])[None],
+        norm=source.ln_k,
+        projections=projections,
+        norm_query=None,
+        norm_key=None,
         project=attention.out_proj,
         feed_forward=None,
         reads_prefix=True,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from edgex.errors import UnsupportedError
 from edgex.models.backbones.backbone import AttentionPool
@@ -15,18 +15,16 @@ def attention_pool(module: Any, name: str) -> AttentionPool:
     from timm.layers import AttentionPoolLatent
 
     source = module.attn_pool
-    plain = type(source) is AttentionPoolLatent and isinstance(source.proj, nn.Linear)
+    plain = type(source) is AttentionPoolLatent and all(isinstance(part, nn.Linear) for part in (source.q, source.proj))
     if not plain or source.pos_embed is not None or source.latent_len != 1:
         raise UnsupportedError(f"{name} pools with {type(source).__name__}: expected attention of one learned query")
-    heads = (source.num_heads, source.head_dim)
-
-    def keys_and_values(tokens: Tensor) -> tuple[Tensor, Tensor]:
-        keys, values = (part.unflatten(2, heads).transpose(1, 2) for part in source.kv(tokens).chunk(2, dim=-1))
-        return source.k_norm(keys), values
-
+    norm_query, norm_key = (None if isinstance(norm, nn.Identity) else norm for norm in (source.q_norm, source.k_norm))
     return AttentionPool(
-        query=lambda: source.q_norm(source.q(source.latent).unflatten(2, heads).transpose(1, 2)),
-        keys_and_values=keys_and_values,
+        latent=lambda: source.latent,
+        norm=lambda tokens: tokens,
+        projections=lambda: ((source.q.weight, source.kv.weight), (source.q.bias, source.kv.bias)),
+        norm_query=norm_query,
+        norm_key=norm_key,
         project=source.proj,
         feed_forward=None if source.mlp is None else lambda token: source.mlp(source.norm(token)),
         # Eva's pool reads all tokens.

@@ -13,8 +13,13 @@ from edgex.models.evidence.base import EvidenceStrategy
 
 
 class PooledByAttention(NamedTuple):
-    """Attention of the query to T tokens [N, h, 1, T], their values [N, h, T, d], and the pooled token [N, Dy]."""
+    """What the pool reads of N pictures, and what it makes of it.
 
+    normed: the T tokens that keys and values are made of, [N, T, D]. attention: of the query to them, [N, h, 1, T].
+    values: theirs, [N, h, T, d]. token: the pooled token, [N, Dy].
+    """
+
+    normed: Tensor
     attention: Tensor
     values: Tensor
     token: Tensor
@@ -73,12 +78,14 @@ class AttentionPooling(EvidenceStrategy[None, PooledByAttention]):
         """The pooled token, normed and projected, and what it is made of."""
         backbone, pool = self.backbone, self.attention_pool
         read = tokens if pool.reads_prefix else tokens[:, backbone.prefix_tokens :]
-        keys, values = pool.keys_and_values(read if self.pools_before_norm else backbone.norm(read))
-        attention = (pool.query() @ keys.mT * pool.head_dim**-0.5).softmax(dim=-1)
+        normed = pool.norm(read if self.pools_before_norm else backbone.norm(read))
+        query, key, value = pool.linears(pool.projections())
+        values = pool.heads_of(normed, value)
+        attention = (pool.query(query) @ pool.keys(normed, key).mT * pool.head_dim**-0.5).softmax(dim=-1)
         token = pool.project((attention @ values).flatten(1))
         token = token if pool.feed_forward is None else token + pool.feed_forward(token)
         features = backbone.project(backbone.norm(token) if self.pools_before_norm else token)
-        return features, PooledByAttention(attention, values, token)
+        return features, PooledByAttention(normed, attention, values, token)
 
     def read(self, tokens: Tensor, pooled: PooledByAttention) -> Tensor:
         """What the query attends to, as the mean over heads."""
@@ -96,4 +103,8 @@ class AttentionPooling(EvidenceStrategy[None, PooledByAttention]):
         per_head = (direction @ pool.project.weight).unflatten(1, (pool.heads, pool.head_dim, 1))
         written = (tokens.values @ per_head).squeeze(3)
         shares = (tokens.attention.squeeze(2) * written).sum(dim=1)
-        return shares[:, self.backbone.prefix_tokens :] if pool.reads_prefix else shares
+        return self.of_patches(shares)
+
+    def of_patches(self, read: Tensor) -> Tensor:
+        """The patches' rows [N, P, ...] of those of all tokens that the pool reads, [N, T, ...]."""
+        return read[:, self.backbone.prefix_tokens :] if self.attention_pool.reads_prefix else read

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from edgex.errors import UsageError
 from edgex.models.backbones import Backbone, Block, Pooling
+from edgex.models.evidence.weights import EvidenceWeights
 from edgex.models.head import Head
 
 Kept = TypeVar("Kept")
@@ -31,21 +32,7 @@ class Encoded(NamedTuple, Generic[Kept, Pooled]):
 
     def float(self) -> Encoded[Kept, Pooled]:
         """With features and tokens in float32; what was kept of the blocks stays as it is."""
-        tokens: Any = self.tokens
-        tokens = tokens.float() if isinstance(tokens, Tensor) else tuple(map(Tensor.float, tokens))
-        return self._replace(features=self.features.float(), tokens=tokens)
-
-
-class EvidenceWeights(nn.Module, abc.ABC):
-    """Weights that a strategy reads evidence with, under the names of the backbone's tensors that they stand for."""
-
-    @abc.abstractmethod
-    def tensors(self) -> dict[str, nn.Parameter]:
-        """The weights by name."""
-
-    @abc.abstractmethod
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Gives all weights new values."""
+        return self._replace(features=self.features.float(), tokens=_float(self.tokens))
 
 
 class EvidenceStrategy(abc.ABC, Generic[Kept, Pooled]):
@@ -154,6 +141,18 @@ class EvidenceStrategy(abc.ABC, Generic[Kept, Pooled]):
     def convert(self, function: Callable[[Tensor], Tensor]) -> None:
         """Applies a conversion of device or type to what `fold_classes` computed."""
 
+    def of_features(self, written: Tensor, at: Tensor, encoded: Encoded[Kept, Pooled], head: Head) -> Tensor:
+        """What is written into the pooled token, [N, P, D], as evidence [N, D', P] of each feature that the head reads.
+
+        at: the token [N, D] that the final norm is given. The norm, and the length of a cosine head's features, are
+        held at their actual values.
+        """
+        if self.pools_before_norm:
+            centred = written - written.mean(dim=-1, keepdim=True)
+            written = centred * self.backbone.norm.weight
+        slope = self.norm_slope(at) * head.slope(encoded.features)
+        return self.backbone.project_share(written * slope[:, None]).mT
+
     def directions(self, rows: Tensor) -> Tensor:
         """Class weights [M, D'] folded backwards through projection and final norm, but for `norm_slope`: [M, D].
 
@@ -173,3 +172,11 @@ class EvidenceStrategy(abc.ABC, Generic[Kept, Pooled]):
             return 1.0
         centred = at - at.mean(dim=-1, keepdim=True)
         return torch.rsqrt(centred.square().mean(dim=-1, keepdim=True) + self.backbone.norm.eps)
+
+
+def _float(pooled: Any) -> Any:
+    """A tensor, a tuple or a named tuple of tensors, in float32."""
+    if isinstance(pooled, Tensor):
+        return pooled.float()
+    parts = map(Tensor.float, pooled)
+    return pooled._make(parts) if hasattr(pooled, "_make") else tuple(parts)

@@ -7,8 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from edgex.models.backbones import NO_PLACES, Backbone, Pooling
-from edgex.models.evidence.base import Encoded, EvidenceStrategy, Kept
-from edgex.models.head import Head
+from edgex.models.evidence.base import EvidenceStrategy, Kept
 
 
 class ClassTokenEvidence(EvidenceStrategy[Kept, Tensor]):
@@ -36,16 +35,6 @@ class ClassTokenEvidence(EvidenceStrategy[Kept, Tensor]):
         """The class token, normed and projected, and before the norm."""
         class_token = tokens[:, self.token]
         return self.backbone.project(self.backbone.norm(class_token)), class_token
-
-    def of_features(self, written: Tensor, encoded: Encoded[Kept, Tensor], head: Head) -> Tensor:
-        """What is written into the class token, [N, P, D], as evidence of each feature that the head reads, [N, D', P].
-
-        The final norm, and the length of a cosine head's features, are held at their actual values.
-        """
-        backbone = self.backbone
-        centred = written - written.mean(dim=-1, keepdim=True)
-        slope = self.norm_slope(encoded.tokens) * head.slope(encoded.features)
-        return backbone.project_share(centred * backbone.norm.weight * slope[:, None]).mT
 
     def read(self, tokens: Tensor, pooled: Tensor) -> Tensor:  # noqa: ARG002
         """The class token alone."""

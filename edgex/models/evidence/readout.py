@@ -8,22 +8,20 @@ come from the copy, everything else from the model: its class scores are the sam
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from edgex.models.attention import inner_sigma, outgoing_weight, run, run_attended
 from edgex.models.backbones import Backbone, Block
 from edgex.models.backbones.backbone import packed
-from edgex.models.evidence.base import Encoded, EvidenceWeights
+from edgex.models.evidence.base import Encoded
 from edgex.models.evidence.class_token import ClassTokenEvidence
+from edgex.models.evidence.weights import EvidenceWeights
 from edgex.models.head import Head
-
-_Names = tuple[list[str], list[str | None], str]
-"""A block's query, key and value weights, their biases (see `Block.projections`) and the output projection."""
 
 
 class _Copied(NamedTuple):
@@ -63,21 +61,7 @@ class Readout(EvidenceWeights):
     """Copies of the attention weights of a backbone's last `blocks` blocks, under the library's own tensor names."""
 
     def __init__(self, backbone: Backbone, blocks: int) -> None:
-        super().__init__()
-        self.names = [_names(backbone, block) for block in backbone.blocks[-blocks:]]
-        own = backbone.tensors()
-        self.copies = nn.ParameterDict(
-            {_key(name): nn.Parameter(own[name].detach().clone()) for names in self.names for name in _all(names)}
-        )
-
-    def tensors(self) -> dict[str, nn.Parameter]:
-        """The copies by the names of what they are copies of."""
-        return {name: self.copies[_key(name)] for names in self.names for name in _all(names)}
-
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Gives all copies new values."""
-        for name in self.tensors():
-            self.copies[_key(name)] = nn.Parameter(tensors[name])
+        super().__init__(backbone, backbone.blocks[-blocks:])
 
     def fold(self, backbone: Backbone, directions: Tensor) -> FoldedDirections:
         """Directions [M, D] among the tokens before the final norm, folded through the copies."""
@@ -130,15 +114,13 @@ class Readout(EvidenceWeights):
 
     def _copies(self, backbone: Backbone) -> list[_Copied]:
         copies = []
-        for block, (weights, given, project) in zip(backbone.blocks[-len(self.names) :], self.names, strict=True):
-            weight, bias = packed(
-                [self.copies[_key(name)] for name in weights],
-                [None if name is None else self.copies[_key(name)] for name in given],
-            )
+        for number, block in enumerate(backbone.blocks[-len(self.names) :]):
+            weights, given, project = self.of(number)
+            weight, bias = packed(weights, given)
             query, key, value = _thirds(weight)
             biases = (None, None, None) if bias is None else _thirds(bias)
             # The block's layer scale is the model's own; multiplied into the projection, it costs nothing.
-            outgoing = outgoing_weight(block, self.copies[_key(project)])
+            outgoing = outgoing_weight(block, project)
             copies.append(_Copied(block, query, biases[0], key, biases[1], value, biases[2], outgoing))
         return copies
 
@@ -187,7 +169,8 @@ class ReadoutEvidence(ClassTokenEvidence[Tensor]):
 
     def feature_evidence(self, encoded: Encoded[Tensor, Tensor], head: Head) -> Tensor:
         """Unscaled evidence [N, D', P] of each feature that the head reads."""
-        return self.of_features(self.weights.written(self.backbone, encoded.kept, self.token), encoded, head)
+        written = self.weights.written(self.backbone, encoded.kept, self.token)
+        return self.of_features(written, encoded.tokens, encoded, head)
 
     def fold_classes(self, head: Head) -> None:
         """Folds the directions of all classes, where there are so few that it pays."""
@@ -269,24 +252,3 @@ def _thirds(packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Query, key and value of packed weights; by slices, which the exporter folds into constants."""
     size = len(packed) // 3
     return packed[:size], packed[size : 2 * size], packed[2 * size :]
-
-
-def _names(backbone: Backbone, block: Block) -> _Names:
-    """Names of a block's attention weights among the backbone's tensors."""
-    name_of = {id(parameter): name for name, parameter in backbone.module.named_parameters()}
-    weights, biases = block.projections()
-    return (
-        [name_of[id(weight)] for weight in weights],
-        [None if bias is None else name_of[id(bias)] for bias in biases],
-        name_of[id(block.project.weight)],
-    )
-
-
-def _all(names: _Names) -> list[str]:
-    weights, biases, project = names
-    return [*weights, *(bias for bias in biases if bias is not None), project]
-
-
-def _key(name: str) -> str:
-    """A tensor's name as the name of a module's part, which cannot have dots."""
-    return name.replace(".", "/")

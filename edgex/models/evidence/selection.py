@@ -96,7 +96,7 @@ class Evidence:
 
 
 def has_readout(backbone: Backbone) -> bool:
-    """Whether a backbone can have a readout: where its head reads a class token."""
+    """Whether a backbone can have a readout: where its head reads a class token, or what attention pools."""
     return any(strategy.has_readout for strategy in _explaining(backbone))
 
 

@@ -73,7 +73,7 @@ class TwoParts(ClassTokenEvidence[KeptOfBoth]):
 
     def feature_evidence(self, encoded: Encoded[KeptOfBoth, Tensor], head: Head) -> Tensor:
         """Unscaled evidence [N, D', P] of each feature that the head reads."""
-        own = self.of_features(self.own.written(_attended(encoded.kept)), encoded, head)
+        own = self.of_features(self.own.written(_attended(encoded.kept)), encoded.tokens, encoded, head)
         return self.readout.feature_evidence(_of_readout(encoded), head) + self._weighted(own)
 
     def fold_classes(self, head: Head) -> None:

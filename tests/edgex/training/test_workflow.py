@@ -23,6 +23,7 @@ from edgex.shapley import labelling
 from edgex.training import workflow
 from edgex.training.fine_tuning import TrainOptions
 from edgex.training.learning import LearnOptions
+from edgex.vectors.bake import add_vector
 from pictures import picture_folder
 
 SMALL: dict[str, Any] = {"steps": 3, "batch_size": 8, "evidence_blocks": 3, "precision": "fp32", "device": "cpu"}
@@ -179,6 +180,43 @@ def test_arguments_that_mean_nothing_are_named(
     assert raised.value.argument == argument
     assert "--" not in str(raised.value)
     assert sorted(home.rglob("*")) == before, "before anything long begins"
+
+
+@pytest.mark.usefixtures("tiny_clips")
+@pytest.mark.parametrize("coalitions", ["fresh", "kept"])
+@pytest.mark.parametrize("name", ["timm/vit_base_patch16_siglip_224", "open_clip/tiny-coca"])
+def test_attention_pooling_learns_a_readout(
+    home: Path, random_model: Callable[..., Any], name: str, coalitions: str
+) -> None:
+    options = {"depth": 2, "embed_dim": 64, "num_heads": 2, "patch_size": 16} if name.startswith("timm") else None
+    model, card = random_model(name, classes=3, image_size=64, options=options)
+    card = dataclasses.replace(card, classes=("blue disc", "green square", "red disc"))
+    save_model(home / "pool.safetensors", model, card)
+    how: dict[str, Any] = {"pairs": 3, "players": 16} if coalitions == "kept" else {"pairs": 4}
+    learned = workflow.learn_vector(
+        home / "pool.safetensors",
+        home / "v.safetensors",
+        data=home / "pictures",
+        model_out=home / "m.safetensors",
+        coalitions=coalitions,
+        learning_rate=2e-3,
+        **SMALL | how | {"steps": 20},
+    )
+    evidence = learned.card.evidence
+    assert evidence.readout and (evidence.kind, evidence.blocks) == ("attention-pool", 0)
+    history = learned.card.metrics["history"]
+    assert min(row["held_out"] for row in history) < history[0]["held_out"]
+    assert set(load_vector(learned.path).deltas) <= {n for n in model.backbone.tensors() if "attn_pool" in n}
+    baked, _ = add_vector(home / "pool.safetensors", home / "v.safetensors", home / "b.safetensors", alpha=1.0)
+    assert baked.evidence == evidence
+    images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        plain = load_model(home / "pool.safetensors").network(images)
+        source, found = (load_model(home / file).network(images) for file in ("m.safetensors", "b.safetensors"))
+    assert torch.equal(plain.logits, found.logits)
+    # Stored in half precision, the vector; the source model, too.
+    torch.testing.assert_close(found.heatmap, source.heatmap, atol=1e-2, rtol=1e-2)
+    assert (found.heatmap - plain.heatmap).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("learn", ["readout", "weights"])

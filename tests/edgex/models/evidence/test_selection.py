@@ -14,6 +14,7 @@ from edgex.models import evidence
 from edgex.models.backbones import Architecture
 from edgex.models.evidence import Evidence, selection
 from edgex.models.evidence.attention_pool import AttentionPooling
+from edgex.models.evidence.attention_pool_readout import ReadoutOfAttentionPool
 from edgex.models.evidence.class_attention import ClassAttention
 from edgex.models.evidence.concatenated import ClassAndDistillationTokens, ClassAndPatchTokens
 from edgex.models.evidence.concatenated_readout import (
@@ -56,7 +57,7 @@ def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_every_strategy_is_found() -> None:
     concatenated: set[type] = {ClassAndDistillationTokens, ClassAndPatchTokens}
     concatenated |= {ReadoutOfClassAndDistillationTokens, ReadoutOfClassAndPatchTokens}
-    single = {ClassAttention, ReadoutEvidence, PatchTokens, AttentionPooling}
+    single = {ClassAttention, ReadoutEvidence, PatchTokens, AttentionPooling, ReadoutOfAttentionPool}
     assert set(selection.strategies()) == single | concatenated
 
 
