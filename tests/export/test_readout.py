@@ -20,7 +20,6 @@ from export_checks import centred_of, gate_of, session
 SMALL: dict[str, Any] = {"depth": 2, "embed_dim": 48, "num_heads": 4, "patch_size": 16}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "rotary positions: DINOv3": ("timm/vit_small_patch16_dinov3", {"options": SMALL}),
-    "rotary positions of each head": ("timm/vit_small_patch16_rope_mixed_224", {"options": SMALL}),
     "rotary positions, a norm inside attention: EVA-02": (
         "timm/eva02_base_patch14_224",
         {"options": {**SMALL, "scale_attn_inner": True}},
@@ -30,9 +29,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         {"options": {**SMALL, "scale_attn_norm": True, "init_values": 0.5, "reg_tokens": 2}},
     ),
     "biases of scores: BEiT": ("timm/beit_base_patch16_224", {"options": SMALL}),
-    "a shared bias of scores": ("timm/beit_base_patch16_224", {"options": {**SMALL, "use_shared_rel_pos_bias": True}}),
     "attention pooling: SigLIP": ("timm/vit_base_patch16_siglip_224", {"options": SMALL}),
-    "attention pooling of a register, too": ("timm/test_vit3", {}),
     "attention pooling and rotary positions": (
         "timm/vit_pe_core_tiny_patch16_384",
         {"options": {"depth": 2, "embed_dim": 64, "num_heads": 2}},

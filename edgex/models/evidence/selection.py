@@ -39,7 +39,8 @@ class Evidence:
     kind: name of a strategy: "class-attention" (class-token pooling: what each patch writes into the class token
     through the attention of the last `blocks` blocks) or "patch-tokens" (average pooling: each patch's own share).
     scale: factor on the evidence before the additive correction; stored with the vector that learned it.
-    readout: whether those blocks are read with attention weights of their own, see `edgex.models.evidence.readout`.
+    readout: whether those blocks, or the attention pool, are read with attention weights of their own, see
+        `edgex.models.evidence.readout` and `edgex.models.evidence.attention_pool_readout`.
     own: beside a readout, the model's own part of the evidence, if there is one.
     correction: where the part of the score is that evidence leaves over: the same amount on all "patches", or in the
     "base" of the heatmap, see `edgex.models.self_explaining`.
