@@ -120,13 +120,11 @@ def _form(onnx: str | None, trt: str | None, format: str | None, precision: str 
     """The format and precision, which can be given in three ways; ONNX where they are not."""
     chosen: list[tuple[str, str | None]]
     chosen = [(name, value) for name, value in (("onnx", onnx), ("tensorrt", trt)) if value is not None]
-    if format is not None:
-        chosen.append((format, precision))
-    elif precision is not None:
-        raise UsageError("expected --format beside it, found none", argument="precision")
+    if format is not None or precision is not None:
+        chosen.append((format or "onnx", precision))
     if len(chosen) > 1:
         raise UsageError(
-            "expected one of --format FORMAT, --onnx PRECISION and --trt PRECISION, for example: "
+            "expected one of --onnx PRECISION, --trt PRECISION, and --format and --precision, for example: "
             "edgex export --onnx fp32"
         )
     return chosen[0] if chosen else ("onnx", None)

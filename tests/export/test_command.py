@@ -43,6 +43,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Any:
         (("--format", "onnx"), "onnx", None),
         (("--format", "tensorrt", "--precision", "fp32"), "tensorrt", "fp32"),
         (("--precision", "int8", "--format", "onnx"), "onnx", "int8"),
+        (("--precision", "int8"), "onnx", "int8"),
     ],
 )
 def test_format_and_precision(asked: Any, options: tuple[str, ...], format: str, precision: str | None) -> None:
@@ -63,10 +64,9 @@ def test_what_is_not_given_is_left_to_the_library(asked: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--onnx", "fp32", "--trt", "fp16"), "expected one of --format FORMAT, --onnx PRECISION and --trt PRECISION"),
-        (("--onnx", "fp32", "--format", "onnx"), "expected one of --format FORMAT"),
-        (("--precision", "fp16"), "--precision: expected --format beside it, found none"),
-        (("--onnx", "fp32", "--precision", "fp16"), "--precision: expected --format beside it, found none"),
+        (("--onnx", "fp32", "--trt", "fp16"), "expected one of --onnx PRECISION, --trt PRECISION, and --format"),
+        (("--onnx", "fp32", "--format", "onnx"), "expected one of --onnx PRECISION"),
+        (("--onnx", "fp32", "--precision", "fp16"), "expected one of --onnx PRECISION, --trt PRECISION, and --format"),
         (("--format", "coreml"), "--format: expected onnx or tensorrt, found 'coreml'"),
         (("--trt", "int8", "--int8-form", "qdq"), "--int8-form: int8_form does not apply to the format tensorrt"),
         (("--onnx", "fp32", "--calibration", "x"), "--calibration: pictures to calibrate with are for int8"),

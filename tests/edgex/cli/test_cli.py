@@ -246,7 +246,7 @@ def test_a_failed_gate_prints_its_table_and_writes_nothing(run: Run, small: Path
 @pytest.mark.parametrize(
     ("arguments", "message", "code"),
     [
-        (("--onnx", "fp32", "--trt", "fp16"), "expected one of --format FORMAT, --onnx PRECISION and --trt", 2),
+        (("--onnx", "fp32", "--trt", "fp16"), "expected one of --onnx PRECISION, --trt PRECISION, and", 2),
         (("--onnx", "fp32", "--opset", "17"), "opset from 18", 2),
         (("--onnx", "fp32", "--image-size", "100"), "patch size 16x16: the nearest is 96x96 or 112x112", 2),
         (("--onnx", "fp32", "--max-batch", "0"), "largest batch of at least 1", 2),
