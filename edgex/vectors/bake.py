@@ -103,8 +103,8 @@ def _checked(model_file: TensorFile, vector_file: TensorFile, *, force: bool) ->
     copies = _copied(card, tau, target, vector)
     if card.evidence.readout and not card.evidence.is_like(tau.evidence):
         raise MismatchError(
-            f"target {target} explains by {card.evidence} from an earlier bake, vector {vector} by {tau.evidence}: bake "
-            "the model that it was baked from"
+            f"target {target} explains by {card.evidence} from an earlier bake, vector {vector} by {tau.evidence}: "
+            "bake the model that it was baked from"
         )
     own = {name for name in model_file.tensors if name.startswith(READOUT_PREFIX)}
     if card.evidence.readout and (missing := {READOUT_PREFIX + name for name in copies} - own):

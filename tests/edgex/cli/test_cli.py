@@ -318,7 +318,7 @@ def test_options_that_would_do_nothing_are_refused(
         (("vector", "--data", "absent"), "folder of pictures at absent", 1),
         (("vector", "--out", "file/below.safetensors"), "cannot write", 1),
         (("import", "--classes", "@absent.txt"), "expected a file that can be read", 1),
-        (("import", "--arch", "timm/resnet18"), "edgex explains", 1),
+        (("import", "--arch", "timm/resnet18"), "expected timm's VisionTransformer, Eva or Beit", 1),
         (("import", "--out", "file"), "--out: file exists already: choose another name", 2),
         (("import", "--arch", "timm/tset_vit"), "did you mean test_vit", 2),
         (("predict", "--provider", "tensorrt"), "--provider: a provider and its options are for exported files", 2),
