@@ -187,6 +187,25 @@ def measure(label: str, precision: str) -> dict[str, Any]:
     }
 
 
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as Markdown."""
+    lines = [
+        "| family | the head reads | precision | gate | one pass over the plain classifier's | peak MB | file MB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        if "error" in row:
+            lines.append(f"| {row['family']} | | {row['precision']} | {row['error']} | | | |")
+            continue
+        low, high = row["fused_over_plain"]["quartiles"]
+        lines.append(
+            f"| {row['family']} | {row['pooling']} | {row['precision']} | passed | "
+            f"{row['fused_over_plain']['median']:.2f} ({low:.2f} to {high:.2f}) | {row['peak_memory_mb']} | "
+            f"{row['file_mb']:.0f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=RESULTS / "export_families.json")
@@ -217,6 +236,7 @@ def main() -> None:
                     file=sys.stderr,
                 )
             arguments.out.write_text(json.dumps({"machine": start, "rows": rows}, indent=2))
+            arguments.out.with_suffix(".md").write_text(table(rows))
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@
 The package (MIT licence) holds a saliency model as ONNX: the ViT-S/14 under the tensor names of transformers'
 Dinov2Model and a decoder of its own. The export merged each linear layer's weight into a nameless, transposed constant;
 the node that multiplies with it still has the layer's name. What is written is config.json, preprocessor_config.json
-and model.safetensors, without a class head. --check runs the ONNX file and transformers on the same input and compares
-what both compute before the decoder; it needs onnxruntime and transformers.
+and model.safetensors, without a class head. --check compares what the ONNX file, transformers and edgex compute of the
+same input before the decoder; it needs onnxruntime and transformers.
 """
 
 from __future__ import annotations
@@ -82,18 +82,27 @@ def tensors_of(model: Any) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(np.array(array, order="C")) for name, array in found.items()}
 
 
-def check(model: Any, folder: Path) -> float:
-    """The largest difference between the ONNX file's and transformers' normed tokens on random pictures."""
+def check(model: Any, folder: Path) -> dict[str, float]:
+    """The largest differences on random pictures: of transformers' normed tokens from the ONNX file's, and of edgex's
+    class token from transformers'.
+    """
     import onnxruntime
     from transformers import Dinov2Model
 
+    from edgex.importers.base_weights import load_base
+    from edgex.models.backbones import architecture
+
     model.graph.output.append(onnx.helper.make_empty_tensor_value_info(NORMED))
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    image = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    expected = session.run([NORMED], {"input_image": image.numpy()})[0]
+    image = torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    smaller = image[..., :224, :224].contiguous()
+    theirs = Dinov2Model.from_pretrained(folder).eval()
+    backbone = load_base(architecture("timm/vit_small_patch14_dinov2", image_size=SIDE), folder)[0]
     with torch.no_grad():
-        found = Dinov2Model.from_pretrained(folder).eval()(image, interpolate_pos_encoding=True).last_hidden_state
-    return float(np.abs(found.numpy() - expected).max())
+        expected = session.run([NORMED], {"input_image": smaller.numpy()})[0]
+        found = theirs(smaller).last_hidden_state.numpy()
+        token = theirs(image).last_hidden_state[:, 0] - backbone.module(image)
+    return {"transformers": float(np.abs(found - expected).max()), "edgex": float(token.abs().max())}
 
 
 def main() -> None:
@@ -109,7 +118,8 @@ def main() -> None:
     (arguments.out / "preprocessor_config.json").write_text(json.dumps(PROCESSOR, indent=2))
     save_file(tensors_of(model), arguments.out / "model.safetensors", metadata={"format": "pt"})
     if arguments.check:
-        print(f"largest difference of the normed tokens: {check(model, arguments.out):.2e}")
+        for name, difference in check(model, arguments.out).items():
+            print(f"largest difference of the normed tokens, {name}: {difference:.2e}")
 
 
 if __name__ == "__main__":
