@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgex.export.onnx import write_onnx
 from edgex.training.vector_training import with_evidence
-from export_checks import centred_of, gate_of, session
+from export_checks import exported
 
 SMALL = {"depth": 2, "embed_dim": 64, "num_heads": 2, "patch_size": 16}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -43,21 +42,4 @@ def test_every_pooling_in_every_precision(
         card = dataclasses.replace(card, evidence=model.evidence)
     assert card.architecture.pooling == case.partition(",")[0]
     pictures = natural_pictures(7, card.architecture.image_size)
-    report = write_onnx(
-        model,
-        card,
-        tmp_path / "m.onnx",
-        pictures=pictures,
-        model_sha256="0" * 64,
-        precision=precision,  # type: ignore[arg-type]
-        # Random weights leave near ties between classes, which rounding may swap.
-        thresholds=None if precision == "fp32" else {"top1_agreement": 0.7},
-    )
-    assert gate_of(report).passed
-    file = session(report.path)
-    for count in (1, 2, 7):
-        explain = (np.arange(count) % 7 - 1).astype(np.int64)
-        logits, heatmap, base = file.run(None, {"image": pictures[:count], "explain_class": explain})
-        assert heatmap.shape == (count, *model.backbone.grid)
-        assert np.abs(heatmap.sum((1, 2)) + base - centred_of(logits, explain)).max() < 1e-4
-        assert heatmap.std(axis=(1, 2)).min() > 1e-4
+    exported(model, card, pictures, tmp_path / "m.onnx", precision)

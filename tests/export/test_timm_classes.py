@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgex.export.onnx import write_onnx
-from export_checks import centred_of, gate_of, session
+from export_checks import exported
 
 SMALL: dict[str, Any] = {"depth": 2, "embed_dim": 48, "num_heads": 4, "patch_size": 16}
 CASES = {
@@ -34,22 +33,5 @@ def test_each_in_every_precision(
     name, options = CASES[case]
     model, card = random_model(name, classes=6, image_size=(48, 64), pooling="token", options=options, alpha=1.0)
     pictures = natural_pictures(7, (48, 64))
-    report = write_onnx(
-        model,
-        card,
-        tmp_path / "m.onnx",
-        pictures=pictures,
-        model_sha256="0" * 64,
-        precision=precision,  # type: ignore[arg-type]
-        # Random weights leave near ties between classes, which int8 may swap.
-        thresholds={"top1_agreement": 0.7} if precision == "int8" else None,
-    )
-    assert gate_of(report).passed
+    report, _ = exported(model, card, pictures, tmp_path / "m.onnx", precision)
     assert "Attention" not in report.nodes
-    file = session(report.path)
-    for count in (1, 2, 7):
-        explain = (np.arange(count) % 7 - 1).astype(np.int64)
-        logits, heatmap, base = file.run(None, {"image": pictures[:count], "explain_class": explain})
-        assert heatmap.shape == (count, 3, 4)
-        assert np.abs(heatmap.sum((1, 2)) + base - centred_of(logits, explain)).max() < 1e-4
-        assert heatmap.std(axis=(1, 2)).min() > 1e-4

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -45,3 +45,26 @@ def gate_of(report: Any) -> Any:
     """The gate's result of a report, which must have one."""
     assert report.gate is not None
     return report.gate
+
+
+def exported(model: Any, card: Any, pictures: np.ndarray, path: Path, precision: str) -> tuple[Any, Any]:
+    """Exports a random model and checks that the gate passes and that heatmaps of 1, 2 and 7 of the 7 pictures are not
+    flat and add up to the scores; returns the report and the opened file.
+    """
+    from edgex.export.onnx import write_onnx
+
+    # Random weights leave near ties between classes, which rounding may swap.
+    thresholds = None if precision == "fp32" else {"top1_agreement": 0.7}
+    sha256, chosen = "0" * 64, cast("Any", precision)
+    report = write_onnx(
+        model, card, path, pictures=pictures, model_sha256=sha256, precision=chosen, thresholds=thresholds
+    )
+    assert gate_of(report).passed
+    file = session(report.path)
+    for count in (1, 2, 7):
+        explain = (np.arange(count) % 7 - 1).astype(np.int64)
+        logits, heatmap, base = file.run(None, {"image": pictures[:count], "explain_class": explain})
+        assert heatmap.shape == (count, *model.backbone.grid)
+        assert np.abs(heatmap.sum((1, 2)) + base - centred_of(logits, explain)).max() < 1e-4
+        assert heatmap.std(axis=(1, 2)).min() > 1e-4
+    return report, file
