@@ -117,6 +117,8 @@ def test_a_signal_ends_a_command_with_one_line(tmp_path: Path, number: signal.Si
     def is_read() -> bool:
         with contextlib.suppress(OSError):  # as long as it is not open for reading
             ends.append(os.open(tmp_path / "a.onnx", os.O_WRONLY | os.O_NONBLOCK))
+            # Between opening and reading, Python would see the signal only once the read is over.
+            time.sleep(0.3)
         return bool(ends)
 
     found = stopped(["predict", "a.onnx", "b.jpg"], tmp_path, number, is_read)
