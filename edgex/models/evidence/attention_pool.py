@@ -7,8 +7,7 @@ from typing import ClassVar, NamedTuple
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgex.models.attention import run
-from edgex.models.backbones import NO_PLACES, AttentionPool, Backbone, Block, Pooling
+from edgex.models.backbones import NO_PLACES, AttentionPool, Backbone, Pooling
 from edgex.models.evidence.base import EvidenceStrategy
 
 
@@ -62,17 +61,6 @@ class AttentionPooling(EvidenceStrategy[None, PooledByAttention]):
         pool = self.backbone.attention_pool
         assert pool is not None
         return pool
-
-    def run_block(
-        self,
-        index: int,  # noqa: ARG002
-        block: Block,
-        tokens: Tensor,
-        normed: Tensor,
-        keep: bool,  # noqa: ARG002
-    ) -> tuple[Tensor, None]:
-        """Keeps nothing."""
-        return run(block, tokens, normed), None
 
     def pool(self, tokens: Tensor) -> tuple[Tensor, PooledByAttention]:
         """The pooled token, normed and projected, and what it is made of."""

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edgex.errors import UsageError
+from edgex.models.attention import run
 from edgex.models.backbones import Backbone, Block, Pooling
 from edgex.models.evidence.weights import EvidenceWeights
 from edgex.models.head import Head
@@ -65,14 +66,19 @@ class EvidenceStrategy(abc.ABC, Generic[Kept, Pooled]):
         """The number of blocks where this strategy is what its pooling is explained by before any vector, or None."""
         return None
 
-    @abc.abstractmethod
     def run_block(
-        self, index: int, block: Block, tokens: Tensor, normed: Tensor, keep: bool
+        self,
+        index: int,  # noqa: ARG002
+        block: Block,
+        tokens: Tensor,
+        normed: Tensor,
+        keep: bool,  # noqa: ARG002
     ) -> tuple[Tensor, Kept | None]:
-        """One block over [N, T, D], and what is kept of it where `keep` asks for it.
+        """One block over [N, T, D], and what is kept of it where `keep` asks for it: nothing, unless a strategy does.
 
         index: its number. normed: the output [N, T, D] of its first norm.
         """
+        return run(block, tokens, normed), None
 
     @abc.abstractmethod
     def pool(self, tokens: Tensor) -> tuple[Tensor, Pooled]:

@@ -6,8 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from edgex.models.attention import run
-from edgex.models.backbones import Backbone, Block, Pooling
+from edgex.models.backbones import Backbone, Pooling
 from edgex.models.evidence.base import Encoded, EvidenceStrategy
 from edgex.models.head import Head
 
@@ -35,17 +34,6 @@ class PatchTokens(EvidenceStrategy[None, Tensor]):
     def default_blocks(cls, backbone: Backbone) -> int:  # noqa: ARG003
         """None of the blocks: the patch tokens after the last one are what is read."""
         return 0
-
-    def run_block(
-        self,
-        index: int,  # noqa: ARG002
-        block: Block,
-        tokens: Tensor,
-        normed: Tensor,
-        keep: bool,  # noqa: ARG002
-    ) -> tuple[Tensor, None]:
-        """Keeps nothing."""
-        return run(block, tokens, normed), None
 
     def pool(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """The mean over patch tokens, normed and projected, and the patch tokens that it is taken over."""
