@@ -47,27 +47,34 @@ def place(random_model: Callable[..., Any], tmp_path: Path) -> Path:
     return tmp_path
 
 
-def stopped(arguments: tuple[str, ...], folder: Path, number: signal.Signals, pattern: str) -> tuple[int, str]:
-    """Exit code and standard error of a command whose processes all get a signal once it has stored something."""
+def stopped(
+    arguments: tuple[str, ...], folder: Path, number: signal.Signals, pattern: str, first: str
+) -> tuple[int, str]:
+    """Exit code and standard error of a command whose processes all get a signal once it has stored something.
+
+    A step is stored before it is told, so the signal also waits until `first` was told.
+    """
     environment = os.environ | {"EDGEX_HOME": str(folder / "home")}
     command = [sys.executable, "-m", "edgex", *arguments]
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=folder, env=environment, text=True, start_new_session=True, **pipes) as process:
-        end = time.monotonic() + 240
-        while not [*folder.glob(pattern)]:
-            assert process.poll() is None and time.monotonic() < end
-            time.sleep(0.005)
-        os.killpg(process.pid, number)
-        out, error = process.communicate(timeout=240)
-    assert out == ""
-    return process.returncode, error
+    told, out = folder / "told.txt", folder / "out.txt"
+    with told.open("w") as error_file, out.open("w") as out_file:
+        pipes: dict[str, Any] = {"stdout": out_file, "stderr": error_file, "start_new_session": True}
+        with subprocess.Popen(command, cwd=folder, env=environment, **pipes) as process:
+            end = time.monotonic() + 240
+            while not [*folder.glob(pattern)] or first not in told.read_text():
+                assert process.poll() is None and time.monotonic() < end
+                time.sleep(0.005)
+            os.killpg(process.pid, number)
+            process.wait(timeout=240)
+    assert out.read_text() == ""
+    return process.returncode, told.read_text()
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_stopped_command_goes_on_where_it_was(run: Callable[..., str], place: Path, name: str) -> None:
     arguments, number, code, pattern, first = CASES[name]
     arguments = (*arguments, "--out", "made.safetensors")
-    found, error = stopped(arguments, place, number, pattern)
+    found, error = stopped(arguments, place, number, pattern, first)
     assert found == code and "Traceback" not in error and "Aborted" not in error
     last = error.splitlines()[-1]
     words = "interrupted" if number == signal.SIGINT else "terminated"
