@@ -37,6 +37,8 @@ one environment overwrite each other, so install one.
 | classes | when two class names are the same; the class that a user names |
 | printable, file_names | making names safe for people to read, and for the names of files |
 | metadata, container | reading and checking a fused model file |
+| metadata_update | writing a fused file again with other metadata |
+| calibration | what a file learned from validation pictures: temperature, thresholds, `Result.decision` |
 | backends/ | what runs it: onnxruntime, TensorRT |
 | watch/ | `Stream`, `open_source`: a session over cameras, videos and folders; results as pictures, JSON, a page |
 | json_text, schema | reading text and JSON that came from elsewhere, and checking what it holds |

@@ -1,8 +1,9 @@
-"""Takes the bytes of a fused model file apart: an ONNX file's protobuf, or an engine file's header.
+"""Takes the bytes of a fused model file apart, and puts them together with other metadata: an ONNX file's protobuf, or
+an engine file's header.
 
-Only what the checks before loading need: the `edgex` metadata entry, the declared inputs and outputs, whether the file
-is whole, and whether every tensor lies in the file with as many values as it declares. What the metadata means is in
-`metadata`.
+It reads only what the checks before loading need: the `edgex` metadata entry, the declared inputs and outputs, whether
+the file is whole, and whether every tensor lies in the file with as many values as it declares. What the metadata means
+is in `metadata`.
 Field numbers are those of onnx/onnx.proto; the encoding is https://protobuf.dev/programming-guides/encoding.
 """
 
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from edgex.runtime.errors import ArtefactError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 METADATA_KEY = "edgex"
@@ -147,6 +148,35 @@ def read_engine(data: bytes, path: Path) -> tuple[str, bytes]:
         return data[4 : 4 + length].decode(), data[4 + length :]
     except UnicodeDecodeError:
         raise ArtefactError(f"{path}: expected JSON before the TensorRT plan, found other bytes") from None
+
+
+def with_onnx_text(data: bytes, text: bytes) -> Sequence[bytes | memoryview]:
+    """The pieces of an ONNX file that `read_onnx` accepts, with another text as its `edgex` entry."""
+    view, start = memoryview(data), 0
+    for field, value, end in _fields(view):
+        if field == _MODEL_METADATA and _entry(value)[0] == METADATA_KEY:
+            return view[:start], _field(_MODEL_METADATA, _field(1, METADATA_KEY.encode()) + _field(2, text)), view[end:]
+        start = end
+    raise ValueError(f"no entry {METADATA_KEY!r}")
+
+
+def with_engine_text(plan: bytes, text: bytes) -> Sequence[bytes]:
+    """The pieces of an engine file: 4-byte little-endian length, JSON, plan."""
+    return len(text).to_bytes(4, "little"), text, plan
+
+
+def _field(number: int, value: bytes) -> bytes:
+    """A field of bytes: its tag, its length and the bytes."""
+    return _encoded(number << 3 | _BYTES) + _encoded(len(value)) + value
+
+
+def _encoded(value: int) -> bytes:
+    """An integer as a varint, the inverse of `_varint`."""
+    groups = bytearray()
+    while value >= 0x80:
+        groups.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*groups, value])
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | int, int]]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgex.runtime import schema
 from edgex.runtime.activations import ACTIVATION, THRESHOLDS, check_thresholds
+from edgex.runtime.calibration import CALIBRATION, Calibration, check_calibration
 from edgex.runtime.container import Declared, OnnxContent, read_engine, read_onnx
 from edgex.runtime.errors import ArtefactError
 from edgex.runtime.json_text import parse_json
@@ -58,6 +59,8 @@ class Metadata:
     """What turns logits into probabilities: "softmax", or "sigmoid" for a multi-label model."""
     thresholds: tuple[float, ...] | None = None
     """Multi-label models only: the probability from which each class's label is present; None for 0.5 each."""
+    calibration: Calibration | None = None
+    """What `edgex calibrate` learned from validation pictures."""
 
     @classmethod
     def from_dict(cls, values: Any, name: str = "metadata") -> Metadata:
@@ -107,6 +110,7 @@ PROVENANCE: schema.Check[tuple[dict[str, Any], ...]] = _steps
 def _metadata(**values: Any) -> Metadata:
     found = Metadata(**values)
     check_thresholds(found.thresholds, found.activation, len(found.classes))
+    check_calibration(found.calibration, found.classes, found.thresholds)
     return found
 
 
@@ -144,6 +148,7 @@ _METADATA = schema.record(
     # Files from before there were multi-label heads mention neither.
     activation=schema.Default(ACTIVATION, "softmax"),
     thresholds=schema.Default(THRESHOLDS, None),
+    calibration=schema.Default(schema.optional(CALIBRATION), None),
 )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgex.runtime.activations import ACTIVATIONS, DEFAULT_THRESHOLD
+from edgex.runtime.calibration import decide, probabilities
 from edgex.runtime.colormaps import COLORMAPS
 from edgex.runtime.errors import ArtefactError, ImageError, UsageError
 from edgex.runtime.frames import ColorOrder, as_frame
@@ -24,6 +25,7 @@ from edgex.runtime.upsampling import upsample
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from edgex.runtime.calibration import Calibration, Decision
     from edgex.runtime.view import View
 
 
@@ -40,6 +42,8 @@ class Result:
     color: channel order of overlays, the one that the session was called with.
     activation: "softmax" (one class is true) or "sigmoid" (multi-label), see `edgex.runtime.activations`.
     thresholds: the probability from which each class's label is present in a multi-label model; defaults to 0.5 each.
+    calibration: what the file learned from validation pictures, see `edgex.runtime.calibration`; its thresholds count
+        before others. None where it learned nothing.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class Result:
         color: ColorOrder = "rgb",
         activation: str = "softmax",
         thresholds: Sequence[float] | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         self.logits = logits
         self.heatmap = heatmap
@@ -63,7 +68,8 @@ class Result:
         self._explained_index = explained_index
         self.color = color
         self.activation = activation
-        self.thresholds = thresholds
+        self.thresholds = calibration.thresholds or thresholds if calibration is not None else thresholds
+        self.calibration = calibration
 
     def __repr__(self) -> str:
         return f"Result(label={self.label!r}, score={self.score:.3f}, explained={self.explained!r})"
@@ -80,8 +86,11 @@ class Result:
 
     @cached_property
     def probabilities(self) -> np.ndarray:
-        """Softmax of the logits, or the sigmoid of each where the model is multi-label: float32 [C]."""
-        return ACTIVATIONS[self.activation].probabilities(self.logits)
+        """Softmax of the logits, or the sigmoid of each where the model is multi-label: float32 [C].
+
+        Where the file is calibrated, logits are divided by its temperature first.
+        """
+        return probabilities(self.logits, self.activation, self.calibration)
 
     @property
     def score(self) -> float:
@@ -123,6 +132,20 @@ class Result:
         least = self.thresholds or DEFAULT_THRESHOLD if threshold is None else threshold
         chosen = self.probabilities >= np.asarray(least, np.float32)
         return [index for index in self.order(len(self.classes)) if chosen[index]]
+
+    @property
+    def decision(self) -> Decision | None:
+        """What to do about the picture, "ok", "review" or "alarm", see `edgex.runtime.calibration.decide`.
+
+        None where the file is not calibrated.
+        """
+        return self._decision_by_scores()
+
+    def _decision_by_scores(self) -> Decision | None:
+        if self.calibration is None:
+            return None
+        scores = self.probabilities[np.newaxis]
+        return decide(scores, self.classes, multi_label=self.multi_label, calibration=self.calibration)[0]
 
     @property
     def outlines(self) -> tuple[tuple[tuple[float, float], ...], ...]:
@@ -195,15 +218,16 @@ class Result:
     def to_dict(self, top: int = 5) -> dict[str, Any]:
         """JSON-ready: classes, scores, and the heatmap as `encode_heatmap` gives it.
 
-        labels are those of a multi-label model that are present; other models' results lack the key. seen is
-        the part of the frame that the model saw, input_area where its input lies, which goes beyond the frame where it
-        was padded: each [top, left, bottom, right] in pixels.
+        decision is there where the file is calibrated. labels are those of a multi-label model that are present; other
+        models' results lack the key. seen is the part of the frame that the model saw, input_area where its input lies,
+        which goes beyond the frame where it was padded: each [top, left, bottom, right] in pixels.
         """
         return {
             "label": self.label,
             "index": self.index,
             "score": self.score,
             "top": [[label, probability] for label, probability in self.top(top)],
+            **({} if self.decision is None else {"decision": self.decision}),
             **({"labels": [[label, probability] for label, probability in self.labels()]} if self.multi_label else {}),
             "explained": {
                 "label": self.explained,

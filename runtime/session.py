@@ -379,6 +379,7 @@ class Session:
                 color=color,
                 activation=self.metadata.activation,
                 thresholds=self.metadata.thresholds,
+                calibration=self.metadata.calibration,
             )
             for i, view in enumerate(views)
         ]

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from edgex.runtime.calibration import gravest
 from edgex.runtime.colormaps import COLORMAPS
 from edgex.runtime.frames import Frame, as_frame
 from edgex.runtime.overlay import median_floor
 from edgex.runtime.result import Result
 
 if TYPE_CHECKING:
+    from edgex.runtime.calibration import Decision
     from edgex.runtime.cutting import Layout
     from edgex.runtime.overlay import Floor, Style
     from edgex.runtime.stitching import PartBox
@@ -100,6 +102,7 @@ class TiledResult(Result):
             color=results[0].color,
             activation=results[0].activation,
             thresholds=results[0].thresholds,
+            calibration=results[0].calibration,
         )
 
     @staticmethod
@@ -119,6 +122,12 @@ class TiledResult(Result):
     def probabilities(self) -> np.ndarray:
         """Of each class, its probability in the tile where it is most probable, float32 [C]; they do not sum to 1."""
         return self._probabilities
+
+    @property
+    def decision(self) -> Decision | None:
+        """The gravest of the tiles' decisions, see `Result.decision`."""
+        found = [decision for tile in self.tiles if (decision := tile.result.decision) is not None]
+        return gravest(found) if found else None
 
     @cached_property
     def index(self) -> int:
@@ -192,6 +201,11 @@ class ShiftedResult(TiledResult):
         views that see it. heatmap.sum() + base is about the mean of the views' scores: places at the border, which
         fewer views see, weigh as much as others, and evidence in padding is left out.
     """
+
+    @property
+    def decision(self) -> Decision | None:
+        """See `Result`."""
+        return self._decision_by_scores()
 
     @property
     def remark(self) -> str | None:
