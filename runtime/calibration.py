@@ -18,6 +18,8 @@ from edgex.runtime.activations import ACTIVATIONS, DEFAULT_THRESHOLD, THRESHOLDS
 from edgex.runtime.errors import ArtefactError
 
 Decision = Literal["ok", "review", "alarm"]
+Scale = float | Literal["picture", "calibrated"]
+"""What colours mean, see `Result.evidence_scale`."""
 DECISIONS: tuple[Decision, ...] = get_args(Decision)
 """From the one that asks for least attention to the one that asks for most."""
 _OK, _REVIEW, _ALARM = range(3)

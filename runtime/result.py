@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ from edgex.runtime.upsampling import upsample
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgex.runtime.calibration import Calibration, Decision
+    from edgex.runtime.calibration import Calibration, Decision, EvidenceScale, Scale
     from edgex.runtime.view import View
 
 
@@ -162,6 +163,42 @@ class Result:
         """Positions in `classes` of the k most probable classes, most probable first."""
         return [int(index) for index in np.argsort(-self.logits, kind="stable")[:k]]
 
+    @property
+    def calibrated_scale(self) -> EvidenceScale | None:
+        """(floor, full): evidence that drawing begins and ends with, in logits per cell of the heatmap.
+
+        None where the file is not calibrated.
+        """
+        return None if self.calibration is None else self.calibration.evidence
+
+    def evidence_scale(self, scale: Scale | None = None) -> tuple[Floor, float | None]:
+        """What colours of a drawn heatmap mean: the `floor` and `limit` of `overlay`.
+
+        scale: "picture" for this heatmap's own median and strongest evidence, so that colours compare places within
+            the picture; "calibrated" for those of the pictures that the file was calibrated on, so that a weak map
+            looks weak; a number for a limit in logits per patch. Defaults to "calibrated" where the file has such a
+            scale, else to "picture".
+
+        Raises UsageError for another scale, and for "calibrated" where the file has none.
+        """
+        calibrated = self.calibrated_scale
+        if scale == "picture" or (scale is None and calibrated is None):
+            return "median", None
+        if scale is None or scale == "calibrated":
+            if calibrated is None:
+                raise UsageError(
+                    "expected a file with a calibrated scale, found one without: calibrate it with `edgex calibrate`, "
+                    "or draw each picture on its own scale",
+                    argument="scale",
+                )
+            return calibrated
+        if isinstance(scale, (int, float)) and 0 < scale < math.inf:
+            return "median", float(scale)
+        raise UsageError(
+            f"expected 'picture', 'calibrated' or evidence above 0 in logits per patch, found {scale!r:.60}",
+            argument="scale",
+        )
+
     def heatmap_on(self, frame: Any = None) -> np.ndarray:
         """The heatmap in frame coordinates, bilinear between patch centres.
 
@@ -180,8 +217,9 @@ class Result:
         opacity: float | None = None,
         limit: float | None = None,
         *,
-        floor: Floor = "median",
+        floor: Floor | None = None,
         style: Style = "heat",
+        scale: Scale | None = None,
     ) -> np.ndarray:
         """The frame with the heatmap drawn over it.
 
@@ -189,17 +227,18 @@ class Result:
         colormap: "plasma", "inferno", "viridis" or "turbo" show the evidence for the class and leave the rest as it is;
             "signed" shows evidence for it in yellow to red and against it in blue.
         opacity: of the strongest evidence, 0 to 1. Defaults to 0.6, for lines to 1.
-        limit: evidence of the full colour, in logits per patch; defaults to the strongest of this heatmap.
-            Set it to compare pictures, such as the frames of a stream.
+        limit: evidence of the full colour, in logits per patch; defaults to that of `scale`.
         floor: evidence up to which nothing is painted, in logits per patch; "median" is the heatmap's own, or 0 where
-            that lies below.
+            that lies below. Defaults to that of `scale`.
         style: "heat" tints the places of evidence, "contour" draws lines around them, "spotlight" darkens all others.
+        scale: "picture", "calibrated" or a limit, see `evidence_scale`.
 
         Returns uint8 [H, W, 3], RGB, or BGR where the session was called with color="bgr". What the model
         did not see stays as it is, but for "spotlight" and for the line where what it saw ends.
         """
         checked = as_frame(frame, self.color)
         self._check_size(checked)
+        floor, limit = self._range(scale, floor, limit)
         drawn = overlay(checked.rgb(), self.heatmap, self.view, colormap, opacity, limit, floor=floor, style=style)
         return np.ascontiguousarray(drawn[..., ::-1]) if self.color == "bgr" else drawn
 
@@ -215,12 +254,18 @@ class Result:
         """
         return find_boxes(self.heatmap, self.view, threshold)
 
+    def _range(self, scale: Scale | None, floor: Floor | None, limit: float | None) -> tuple[Floor, float | None]:
+        """The floor and limit to draw with, of the arguments of `overlay`."""
+        lowest, full = self.evidence_scale(scale)
+        return lowest if floor is None else floor, full if limit is None else limit
+
     def to_dict(self, top: int = 5) -> dict[str, Any]:
         """JSON-ready: classes, scores, and the heatmap as `encode_heatmap` gives it.
 
-        decision is there where the file is calibrated. labels are those of a multi-label model that are present; other
-        models' results lack the key. seen is the part of the frame that the model saw, input_area where its input lies,
-        which goes beyond the frame where it was padded: each [top, left, bottom, right] in pixels.
+        decision, and evidence_scale {floor, full} as `calibrated_scale` says, are there where the file is calibrated.
+        labels are those of a multi-label model that are present; other models' results lack the key. seen is the part
+        of the frame that the model saw, input_area where its input lies, which goes beyond the frame where it was
+        padded: each [top, left, bottom, right] in pixels.
         """
         return {
             "label": self.label,
@@ -236,6 +281,7 @@ class Result:
                 "logit": float(self.logits[self.explained_index]),
             },
             "base": self.base,
+            **({} if self.calibrated_scale is None else {"evidence_scale": self.calibrated_scale._asdict()}),
             "heatmap": encode_heatmap(self.heatmap),
             "frame_size": list(self.view.frame_size),
             "seen": list(self.view.seen),

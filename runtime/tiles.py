@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from edgex.runtime.calibration import gravest
+from edgex.runtime.calibration import EvidenceScale, gravest
 from edgex.runtime.colormaps import COLORMAPS
 from edgex.runtime.frames import Frame, as_frame
 from edgex.runtime.overlay import median_floor
 from edgex.runtime.result import Result
 
 if TYPE_CHECKING:
-    from edgex.runtime.calibration import Decision
+    from edgex.runtime.calibration import Decision, Scale
     from edgex.runtime.cutting import Layout
     from edgex.runtime.overlay import Floor, Style
     from edgex.runtime.stitching import PartBox
@@ -166,11 +166,13 @@ class TiledResult(Result):
         opacity: float | None = None,
         limit: float | None = None,
         *,
-        floor: Floor = "median",
+        floor: Floor | None = None,
         style: Style = "heat",
+        scale: Scale | None = None,
     ) -> np.ndarray:
         """The frame with the heatmap drawn over it, see `Result.overlay`; limit in logits per cell of `heatmap`."""
         checked = as_frame(frame, self.color)
+        floor, limit = self._range(scale, floor, limit)
         if floor == "median":
             # What was not looked at has no evidence that could count.
             floor = median_floor(self.heatmap[self.layout.stitching.keep > 0], colormap == "signed")
@@ -206,6 +208,12 @@ class ShiftedResult(TiledResult):
     def decision(self) -> Decision | None:
         """See `Result`."""
         return self._decision_by_scores()
+
+    @property
+    def calibrated_scale(self) -> EvidenceScale | None:
+        """See `Result`; a patch's evidence is spread over its cells."""
+        scale, cells = super().calibrated_scale, self.layout.steps**2
+        return None if scale is None else EvidenceScale(scale.floor / cells, scale.full / cells)
 
     @property
     def remark(self) -> str | None:

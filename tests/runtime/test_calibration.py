@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from wrong_values import with_wrong_values
 
-from edgex.runtime import ArtefactError, Session
+from edgex.runtime import ArtefactError, Result, Session, UsageError
 from edgex.runtime.calibration import CALIBRATION, Calibration, Unsure, decide, from_thresholds, probabilities
 from edgex.runtime.metadata import load
 from edgex.runtime.schema import checked
@@ -149,3 +149,44 @@ def test_the_gravest_tile_decides(make_model: Callable[..., Path]) -> None:
 def test_the_temperature_of_labels() -> None:
     found = probabilities(np.array([2.0, -1.0]), "sigmoid", dataclasses.replace(Calibration("v", 1), temperature=2.0))
     assert found == pytest.approx([1 / (1 + math.exp(-1)), 1 / (1 + math.exp(0.5))])
+
+
+def test_a_calibrated_scale_is_the_default_and_a_weak_map_looks_weak(
+    session: Session, make_model: Callable[..., Path]
+) -> None:
+    grey, red = np.full((64, 96, 3), 60, np.uint8), np.full((64, 96, 3), 60, np.uint8)
+    red[:32, :32, 0] = 255
+    card = {**CARD, "evidence": {"floor": 0.1, "full": 1.0}}
+    calibrated = Session(make_model("calibrated.onnx", calibration=card), "cpu", threads=1)
+    weak, strong = calibrated(grey), calibrated(red)
+    assert weak.evidence_scale() == weak.evidence_scale("calibrated") == (0.1, 1.0)
+    assert weak.to_dict()["evidence_scale"] == {"floor": 0.1, "full": 1.0}
+    heated = Result(weak.logits, strong.heatmap / 20, 0.0, classes=weak.classes, view=weak.view)
+    assert (heated.overlay(grey) != grey).any(), "on its own scale any map has a full colour"
+    heated.calibration = weak.calibration
+    assert np.array_equal(heated.overlay(grey), grey), "less than the floor of validation pictures"
+    assert (heated.overlay(grey, scale="picture") != grey).any()
+    assert (strong.overlay(red) != red).any()
+
+
+def test_a_fixed_scale_is_a_limit(session: Session, frame: np.ndarray) -> None:
+    result = session(frame)
+    assert result.evidence_scale(0.3) == ("median", 0.3) and result.evidence_scale() == ("median", None)
+    assert np.array_equal(result.overlay(frame, scale=0.3), result.overlay(frame, limit=0.3))
+    assert "evidence_scale" not in result.to_dict()
+
+
+@pytest.mark.parametrize("scale, words", [("calibrated", "one without"), ("best", "found 'best'"), (0, "above 0")])
+def test_a_scale_that_is_none(session: Session, frame: np.ndarray, scale: Any, words: str) -> None:
+    with pytest.raises(UsageError, match=words) as error:
+        session(frame).overlay(frame, scale=scale)
+    assert error.value.argument == "scale"
+
+
+def test_tiles_are_drawn_on_the_scale_of_their_cells(make_model: Callable[..., Path], frame: np.ndarray) -> None:
+    path = make_model(calibration={**CARD, "evidence": {"floor": 0.1, "full": 1.0}})
+    tiled = Session(path, "cpu", threads=1, tiles=(2, 2))(frame)
+    assert tiled.evidence_scale() == (0.1, 1.0)
+    assert np.array_equal(tiled.overlay(frame), tiled.overlay(frame, floor=0.1, limit=1.0))
+    finer = Session(path, "cpu", threads=1).finer(frame, shifts=2)
+    assert finer.evidence_scale() == (0.025, 0.25), "four cells share a patch's evidence"
