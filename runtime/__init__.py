@@ -43,6 +43,7 @@ one environment overwrite each other, so install one.
 | watch/ | `Stream`, `open_source`: a session over cameras, videos and folders; results as pictures, JSON, a page |
 | json_text, schema | reading text and JSON that came from elsewhere, and checking what it holds |
 | atomic_files | writing a file whole or not at all |
+| access | who may ask a server: this machine, or whoever has the token |
 | telemetry | switching off that of libraries |
 | errors | every error raised on purpose |
 """

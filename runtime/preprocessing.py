@@ -17,7 +17,7 @@ from PIL import Image
 
 from edgex.runtime import schema
 from edgex.runtime.errors import UsageError
-from edgex.runtime.frames import Frame, as_frame
+from edgex.runtime.frames import ColorOrder, Frame, as_frame
 from edgex.runtime.resample import Interpolation, resample, resample_unrounded
 from edgex.runtime.view import FITS, Fit, View, view_of
 
@@ -157,6 +157,18 @@ class Preprocessing:
         y, x = max(-top, 0), max(-left, 0)
         padded[y : y + visible[2], x : x + visible[3]] = pixels
         return padded
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A frame that is ready for a pass of the model, see `Session.prepare`."""
+
+    pixels: np.ndarray
+    """uint8 [H, W, 3] RGB, at the model's size."""
+    view: View
+    """Where they lie in the frame."""
+    color: ColorOrder = "rgb"
+    """Channel order of overlays of the frame."""
 
 
 _SIDE = schema.whole(1, schema.MAX_SIDE)

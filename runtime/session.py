@@ -16,6 +16,7 @@ from edgex.runtime.classes import ClassIndex
 from edgex.runtime.cutting import Cutting
 from edgex.runtime.errors import ArtefactError, UsageError
 from edgex.runtime.frames import ColorOrder, Frame, as_frame
+from edgex.runtime.preprocessing import Prepared
 from edgex.runtime.result import Result
 from edgex.runtime.tiles import PREDICTED, ShiftedResult, Tiled, TiledResult, run_parts
 
@@ -245,6 +246,20 @@ class Session:
             return [found[index] for index in present]
         return self._run_frame(one, present, color)
 
+    def prepare(self, frame: Any, color: ColorOrder = "rgb") -> Prepared:
+        """Reads and resizes one frame for `classify`, as a call does; servers do it in other threads than the passes.
+
+        Raises as a call does, and UsageError for a session with tiles or regions, whose frames are several inputs.
+        """
+        if self._cutting is not None:
+            raise UsageError("expected a session without tiles and roi to prepare frames for, found one that has them")
+        checked = as_frame(frame, color)
+        return Prepared(self._pixels(checked), self._view(checked), color)
+
+    def classify(self, prepared: Sequence[Prepared], explain: Sequence[ExplainClass]) -> list[Result]:
+        """One pass over frames of `prepare`, at most max_batch of them, with one class to explain for each."""
+        return self._classify(prepared, self._numbers(explain))
+
     def run(self, image: np.ndarray, explain_class: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """One inference on pictures that are preprocessed already (see `preprocessing`), without results.
 
@@ -310,11 +325,11 @@ class Session:
                 f"{explain_class.min()} to {explain_class.max()}"
             )
 
-    def _pixels(self, frame: Frame) -> np.ndarray:
-        return self.preprocessing.array(frame, exact=self._exact_resize)
-
     def _view(self, frame: Frame) -> View:
         return self.preprocessing.view(frame.height, frame.width)
+
+    def _pixels(self, frame: Frame) -> np.ndarray:
+        return self.preprocessing.array(frame, exact=self._exact_resize)
 
     def _numbers(self, names: Sequence[ExplainClass]) -> list[int]:
         return [PREDICTED if name is None else self._index.number(name) for name in names]
@@ -327,10 +342,13 @@ class Session:
             return results
         step = self.metadata.max_batch
         for start in range(0, len(frames), step):
-            chunk = [as_frame(frame, color) for frame in frames[start : start + step]]
-            images = np.stack([self._pixels(frame) for frame in chunk])
-            results += self._results(images, list(map(self._view, chunk)), wanted[start : start + step], color)
+            chunk = [self.prepare(frame, color) for frame in frames[start : start + step]]
+            results += self._classify(chunk, wanted[start : start + step])
         return results
+
+    def _classify(self, prepared: Sequence[Prepared], wanted: list[int]) -> list[Result]:
+        images = np.stack([one.pixels for one in prepared])
+        return self._results(images, [one.view for one in prepared], wanted, prepared[0].color)
 
     def _run_frame(self, frame: Frame, wanted: list[int], color: ColorOrder) -> list[Result]:
         if self._cutting is not None:

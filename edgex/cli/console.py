@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -60,6 +61,15 @@ def read_image_size(text: str | None) -> int | tuple[int, int] | None:
         )
     numbers = [int(side) for side in sides]
     return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
+
+
+def check_exported(model: str) -> None:
+    """UsageError for a model of a command that runs exported files only, where its name says that it is none."""
+    if Path(model).suffix not in (".onnx", ".engine"):
+        raise UsageError(
+            f"expected an exported file (.onnx, .engine), found {model!r}: make one with `edgex export`",
+            argument="model",
+        )
 
 
 def say(text: str) -> None:

@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
 from edgex.runtime.printable import printable
@@ -30,6 +30,9 @@ _STOPPED = {
     if hasattr(signal, name)
 }
 """Exit codes of a command that a signal ended, and what it says."""
+
+_ENDS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGBREAK")
+"""What ends a command that runs until it is stopped; the last one is Windows' own, which lacks the two before it."""
 
 _ADVICE = ["give the same command again to go on"]
 """What to do after a signal; the last one counts."""
@@ -102,6 +105,28 @@ def _signals_raise() -> Iterator[None]:
     finally:
         for number in taken:
             signal.signal(number, before[number])
+
+
+@contextlib.contextmanager
+def stopped_by_signals(stop: Callable[[], object]) -> Iterator[None]:
+    """For commands that run until they are stopped: Ctrl-C, a service manager's SIGTERM, a closed terminal and Ctrl-\\
+    call `stop`, a second Ctrl-C ends the program.
+
+    What the caller had ignored stays so, such as the closing of the terminal under nohup.
+    """
+
+    def heard(*_: Any) -> None:
+        stop()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    numbers = [getattr(signal, name) for name in _ENDS if hasattr(signal, name)]
+    taken = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, heard) for number in taken}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

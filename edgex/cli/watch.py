@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -14,7 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from edgex.cli.command import Command
-from edgex.cli.console import EXIT_FAILURE, Fit, ProviderOptions, answer_of, note, read_provider_options, say
+from edgex.cli.console import (
+    EXIT_FAILURE,
+    Fit,
+    ProviderOptions,
+    answer_of,
+    check_exported,
+    note,
+    read_provider_options,
+    say,
+)
+from edgex.cli.ending import stopped_by_signals
 from edgex.cli.tiles import Overlap, Regions, Tiles, read_roi, read_tiles
 from edgex.errors import UsageError
 from edgex.runtime.printable import printable
@@ -26,8 +35,6 @@ if TYPE_CHECKING:
     from edgex.runtime.watch.sinks import Sink
     from edgex.runtime.watch.stream import FrameResult, Policy
 
-_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGBREAK")
-"""What ends a run and finishes its files; the last one is Windows' own, which lacks the two before it."""
 _REFRESH = 0.25
 """Seconds between two updates of the line on the screen."""
 
@@ -125,7 +132,7 @@ def watch(
             stay=http is not None,
             notice=notice,
         )
-        with _stopped_by_signals(stream), contextlib.ExitStack() as stack:
+        with stopped_by_signals(stream.stop), contextlib.ExitStack() as stack:
             if http is not None:
                 pages.append(_page(stack, stream, http, opacity, font))
             sinks = [*pages, *_sinks(stack, video, folder, jsonl, fps, top, opacity, font, force)]
@@ -135,11 +142,7 @@ def watch(
 
 
 def _check_values(model: str, opacity: float, endless_twice: bool) -> None:
-    if Path(model).suffix not in (".onnx", ".engine"):
-        raise UsageError(
-            f"expected an exported file (.onnx, .engine), found {model!r}: make one with `edgex export`",
-            argument="model",
-        )
+    check_exported(model)
     if endless_twice:
         raise UsageError("expected a folder that is read once to follow it, found --loop beside it", argument="follow")
     if not 0 <= opacity <= 1:
@@ -233,27 +236,6 @@ def _line(frame: FrameResult, top: int) -> str:
     best = answer_of(frame.result, top)
     asked = frame.result.explained_index != frame.result.index
     return f"{frame.source_frame.name}: {best}" + (f" (explained: {frame.result.explained})" if asked else "")
-
-
-@contextlib.contextmanager
-def _stopped_by_signals(stream: Stream) -> Iterator[None]:
-    """Ctrl-C, a service manager's SIGTERM, a closed terminal and Ctrl-\\ end the stream; a second Ctrl-C the program.
-
-    What the caller had ignored stays so, such as the closing of the terminal under nohup.
-    """
-
-    def stop(*_: Any) -> None:
-        stream.stop()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    numbers = [getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)]
-    heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, stop) for number in heard}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -471,3 +471,18 @@ def test_a_session_is_copied_from_its_own_file_only(make_model: Callable[..., Pa
     session.close()
     with pytest.raises(UsageError, match="expected an open session to copy, found one that was closed"):
         pickle.dumps(session)
+
+
+def test_prepared_frames_give_what_a_call_gives(session: Session, frame: np.ndarray) -> None:
+    """Prepared in other threads than the pass, each with a class of its own."""
+    frames, explain = [frame, frame[:, 40:], frame[20:]], [None, "blue thing", 1]
+    with ThreadPoolExecutor(3) as pool:
+        prepared = list(pool.map(session.prepare, frames))
+    found = session.classify(prepared, explain)
+    assert [one.to_dict() for one in found] == [one.to_dict() for one in session(frames, explain=explain)]
+    (turned,) = session.classify([session.prepare(frame[..., ::-1], "bgr")], [None])
+    np.testing.assert_array_equal(turned.overlay(frame[..., ::-1]), session(frame).overlay(frame)[..., ::-1])
+    with pytest.raises(UsageError, match="expected at most|with N from 1 to 4"):
+        session.classify(prepared * 2, [None] * 6)
+    with pytest.raises(UsageError, match="expected a session without tiles and roi to prepare frames for"):
+        Session(session.path, "cpu", tiles=(1, 2)).prepare(frame)
