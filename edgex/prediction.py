@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from edgex.errors import EdgexError, ImageError, UsageError
 from edgex.runtime import Result, Session
+from edgex.runtime.drawing import Drawing
 from edgex.runtime.file_names import class_components, shortened
 from edgex.runtime.picture_files import describe, find_pictures, none_found
 from edgex.runtime.view import Fit
@@ -46,8 +47,15 @@ class Predictions:
     errors: tuple[EdgexError, ...]
     explained: tuple[tuple[Path, Result], ...]
 
-    def write_overlays(self, folder: str | os.PathLike[str]) -> list[Path]:
-        """Writes each picture with its heatmap as <picture>.<explained class>.png; equal names are numbered."""
+    def write_overlays(
+        self, folder: str | os.PathLike[str], drawing: Drawing | None = None, *, caption: bool = False
+    ) -> list[Path]:
+        """Writes each picture with its heatmap as <picture>.<explained class>.png; equal names are numbered.
+
+        drawing: how; defaults to `Drawing()`. caption: whether class and probability are written into the pictures.
+        """
+        drawing = drawing or Drawing()
+        draw = drawing.captioned if caption else drawing.overlay
         stems = Counter(path.stem for path, _ in self.results)
         numbers = {path: number for number, (path, _) in enumerate(self.results)}
         written: dict[Path, None] = {}
@@ -57,7 +65,7 @@ class Predictions:
             plain = [f"{stem}.{label}.png"] if stems[path.stem] == 1 else []
             names = itertools.chain(plain, (f"{stem}.{n}.{label}.png" for n in itertools.count(numbers[path])))
             target = next(target for name in names if (target := Path(folder) / name) not in written)
-            save_picture(result.overlay(path), target)
+            save_picture(draw(result, path), target)
             written[target] = None
         return list(written)
 

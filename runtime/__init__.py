@@ -30,7 +30,8 @@ one environment overwrite each other, so install one.
 | view | `View`: where the input lies in a frame, and what is not seen of it |
 | frames | what is accepted as a picture; the one reader of picture files |
 | picture_files | which files are pictures; the one lister of a folder's pictures |
-| overlay, contours, layer, colormaps | drawing a heatmap: styles, lines, blending, colours |
+| overlay, contours, layer, colormaps, seen | drawing a heatmap: styles, lines, blending, colours, where it ends |
+| drawing, plates | what a picture for people shows, as one value; captions, legends, boxes with numbers |
 | upsampling, regions | a heatmap in the frame's pixels; boxes around high evidence |
 | activations | softmax or, for several labels, sigmoid: probabilities and the scores that heatmaps add up to |
 | captions | text in pictures: a font that has its characters |

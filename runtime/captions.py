@@ -6,6 +6,7 @@ drawn where is decided by the callers.
 
 from __future__ import annotations
 
+import math
 import os
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -25,22 +26,45 @@ _NO_CHARACTER = "\U0010fffe"
 
 
 def fit_text(
-    texts: Sequence[str], size: int, font: str | os.PathLike[str] | None = None
+    texts: Sequence[str],
+    size: int,
+    font: str | os.PathLike[str] | None = None,
+    *,
+    width: float = math.inf,
+    smallest: int | None = None,
 ) -> tuple[str, ImageFont.FreeTypeFont]:
     """The first of the texts that can be drawn, made `printable`, and a font that has every character of it.
 
     texts: from the wanted one to the plainest; where none can be drawn, the last one in ASCII, with escapes. size: of
     the font in pixels. font: a font file that is used where it has the characters. Defaults to Pillow's own font, then
-    to the fonts of the system.
+    to the fonts of the system. width: in pixels, that the text has to fit into. smallest: size to which the font may
+    shrink for that. Defaults to `size`. Where no text fits, it is the last one, in the smallest size.
 
     Raises UsageError for a font file that cannot be read.
     """
     check_font(font)
     given = None if font is None else os.fspath(font)
+    smallest = size if smallest is None else min(smallest, size)
     for text in map(printable, texts):
         if (found := _font_with(frozenset(text), given)) is not None:
-            return text, _load(found, size)
-    return printable(texts[-1]).encode("ascii", "backslashreplace").decode(), _load("", size)
+            fitting = _shrunk(text, found, size, width)
+            if fitting >= smallest:
+                return text, _load(found, fitting)
+    text = printable(texts[-1])
+    if (found := _font_with(frozenset(text), given)) is not None:
+        return text, _load(found, smallest)
+    text = text.encode("ascii", "backslashreplace").decode()
+    return text, _load("", max(_shrunk(text, "", size, width), smallest))
+
+
+def _shrunk(text: str, font: str, size: int, width: float) -> int:
+    """The largest size up to `size` in which the text is at most so wide; 0 where none is."""
+    wide = _load(font, size).getlength(text)
+    fitting = size if wide <= width else int(size * width / wide)
+    # Hinting makes small type a little wider than its size says.
+    while fitting > 0 and _load(font, fitting).getlength(text) > width:
+        fitting -= 1
+    return fitting
 
 
 def check_font(font: str | os.PathLike[str] | None) -> None:

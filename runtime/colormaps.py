@@ -34,7 +34,7 @@ COLORMAPS = ("plasma", "inferno", "viridis", "turbo", "signed")
 def check_colormap(name: str) -> None:
     """Raises UsageError for a map that there is not."""
     if name not in COLORMAPS:
-        raise UsageError(f"colormap: expected one of {', '.join(COLORMAPS)}, found {name!r}")
+        raise UsageError(f"expected one of {', '.join(COLORMAPS)}, found {name!r}", argument="colormap")
 
 
 @lru_cache(maxsize=16)

@@ -45,10 +45,11 @@ Point = tuple[float, float]
 
 def draw_contours(
     picture: np.ndarray, heatmap: np.ndarray, view: View, colormap: str, opacity: float, floor: float, full: float
-) -> np.ndarray:
-    """The picture with a line at each of `LINES`, in the colour of that evidence between dark edges.
+) -> None:
+    """Draws a line at each of `LINES`, in the colour of that evidence between dark edges.
 
-    floor, full: see `edgex.runtime.overlay.overlay`. The signed map has lines of evidence against, too.
+    picture: uint8 [H, W, 3] RGB, drawn into. floor, full: see `edgex.runtime.overlay.overlay`. The signed map has lines
+    of evidence against, too.
     """
     top, left, bottom, right = view.seen
     rows = np.linspace(top, bottom, _FINER * heatmap.shape[0] + 1)
@@ -69,14 +70,17 @@ def draw_contours(
     for share in LINES:
         for sign, half in halves:
             lines = list(level_lines(sign * heat, floor + share * (full - floor), rows, columns))
-            red, green, blue = colours(half)[round(255 * (1 + share) / 2)].round().astype(int).tolist()
-            for fill, width in (((0, 0, 0), thick + 2), ((red, green, blue), thick)):
+            for fill, width in (((0, 0, 0), thick + 2), (line_colour(half, share), thick)):
                 for line in lines:
                     draw.line(line, fill=fill, width=width, joint="curve")
-    result = picture.copy()
     drawn = image if opacity == 1 else Image.blend(seen, image, opacity)
-    result[y : math.ceil(bottom), x : math.ceil(right)] = np.asarray(drawn)
-    return result
+    picture[y : math.ceil(bottom), x : math.ceil(right)] = np.asarray(drawn)
+
+
+def line_colour(half: str, share: float) -> tuple[int, int, int]:
+    """RGB of the line at a share of the way from floor to limit; half: see `edgex.runtime.colormaps.colours`."""
+    red, green, blue = colours(half)[round(255 * (1 + share) / 2)].round().astype(int).tolist()
+    return red, green, blue
 
 
 def level_lines(heat: np.ndarray, level: float, rows: np.ndarray, columns: np.ndarray) -> Iterator[list[Point]]:

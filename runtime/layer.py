@@ -35,6 +35,11 @@ class Table(NamedTuple):
         entries[:, 3] = 256 - alpha[:, 0]
         return cls(entries.view(np.uint64).ravel())
 
+    def over(self, grey: int) -> np.ndarray:
+        """uint8 [levels, 3]: what each level makes of a grey of 0 to 255."""
+        entries = self.packed.view(np.uint16).reshape(-1, 4)
+        return ((entries[:, :3] + grey * entries[:, 3:]) >> 8).astype(np.uint8)
+
 
 def rows_apart(cell: float) -> int:
     """How many rows apart colours are looked up, a power of two, for cells of this height in pixels."""

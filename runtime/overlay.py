@@ -1,7 +1,8 @@
 """Draws a heatmap over a picture: what lies above a floor, smoothly, and the stronger the evidence the more opaque.
 
 Negative evidence never looks like positive evidence, see `edgex.runtime.colormaps`. From the grid of patches to pixels:
-`edgex.runtime.upsampling`; the blending: `edgex.runtime.layer`; lines: `edgex.runtime.contours`.
+`edgex.runtime.upsampling`; the blending: `edgex.runtime.layer`; lines: `edgex.runtime.contours`; boxes, legends and
+other text: `edgex.runtime.plates`; what the model saw and did not see: `edgex.runtime.seen`.
 """
 
 from __future__ import annotations
@@ -12,25 +13,30 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from edgex.runtime import layer
+from edgex.runtime import layer, plates
 from edgex.runtime.colormaps import COLORMAPS, check_colormap, colours
-from edgex.runtime.contours import draw_contours
+from edgex.runtime.contours import LINES, draw_contours, line_colour
 from edgex.runtime.errors import UsageError
 from edgex.runtime.layer import LEVELS, Table
+from edgex.runtime.regions import find_boxes
+from edgex.runtime.seen import Seen
 from edgex.runtime.upsampling import cells_at, smooth_weights
 
 if TYPE_CHECKING:
     from edgex.runtime.view import View
 
-Style = Literal["heat", "contour", "spotlight"]
+Style = Literal["heat", "contour", "boxes", "spotlight"]
 STYLES: tuple[str, ...] = get_args(Style)
 Floor = float | Literal["median"]
 _FINER = 8
 """Places per patch and direction where the strongest evidence is looked for."""
 _ROUNDING = 1e-5
-_LEAST_SIDE = 128
-_DIMMED = 0.75
+_RISING = np.minimum(1, 2 * np.arange(LEVELS) / (LEVELS - 1))
+"""Of each level: full opacity from half of the strongest evidence on, colour tells the rest apart."""
+_DARKER = 0.75
 """How much of the light "spotlight" takes from places without evidence, at full opacity."""
+_DIMMED = 0.5
+"""How much of the light `dim` takes from what the model did not see."""
 
 
 def overlay(
@@ -44,65 +50,104 @@ def overlay(
     floor: Floor = "median",
     style: Style = "heat",
     border: bool = True,
+    dim: bool = False,
+    legend: bool = False,
+    seen: Seen | None = None,
 ) -> np.ndarray:
     """The picture with the heatmap over what the model saw of it.
 
     picture: uint8 [H, W, 3] RGB. heatmap: float32 [rows, columns], in logits per patch.
-    opacity: of the strongest evidence, 0 to 1. Defaults to 0.6, for lines to 1.
+    opacity: of the strongest evidence, 0 to 1. Defaults to 0.6, for lines and boxes to 1.
     limit: evidence of the full colour, in logits per patch. Defaults to the strongest that the map shows, so that
         colours compare places within a picture; set it to compare pictures.
     floor: evidence up to which nothing is painted, in logits per patch. "median" is the heatmap's own median, or 0
         where that lies below: an amount that half of the patches have points at none of them.
     style: "heat" tints; "contour" draws lines at a third and at two thirds of the way from floor to limit and leaves
-        the rest as it is; "spotlight" darkens what has no evidence, also what the model did not see.
-    border: draw where what the model saw ends, see `draw_border`.
+        the rest as it is; "boxes" draws those of `edgex.runtime.regions.find_boxes` above the floor, each with its
+        evidence in logits; "spotlight" darkens what has no evidence, also what the model did not see.
+    border: draw where what the model saw ends, see `edgex.runtime.seen.Seen.draw_edge`.
+    dim: darken what the model did not see to half.
+    legend: draw what the colours mean in a corner, see `edgex.runtime.plates.draw_legend`.
+    seen: what the model saw, where that is less than the view says. Defaults to that.
 
     Returns a new uint8 [H, W, 3]. Raises UsageError for an unknown colormap or style or a value out of its range.
     """
+    check(colormap, opacity, limit, floor, style)
     if opacity is None:
-        opacity = 1.0 if style == "contour" else 0.6
-    _check(colormap, opacity, limit, floor, style)
-    result = _painted(picture, *view.trimmed(heatmap), colormap, opacity, limit, floor, style)
-    if border:
-        draw_border(result, view)
-    return result
-
-
-def _painted(
-    picture: np.ndarray,
-    heatmap: np.ndarray,
-    view: View,
-    colormap: str,
-    opacity: float,
-    limit: float | None,
-    floor: Floor,
-    style: Style,
-) -> np.ndarray:
-    top, left, bottom, right = view.seen
-    rows, columns = slice(math.floor(top), math.ceil(bottom)), slice(math.floor(left), math.ceil(right))
+        opacity = 1.0 if style in ("contour", "boxes") else 0.6
+    seen = Seen(view) if seen is None else seen
     result = np.array(picture, np.uint8, order="C")
+    heatmap, view = view.trimmed(heatmap)
     signed = colormap == "signed"
     lowest = median_floor(heatmap, signed) if floor == "median" else float(floor)
     full = _strongest(heatmap, view, signed) if limit is None else limit
     # The same evidence everywhere is no more than its median but for rounding.
     shows = full - lowest > _ROUNDING * full
-    if not shows and style != "spotlight":
-        return result
+    if style == "spotlight" or (shows and style != "boxes"):
+        _paint(result, picture, heatmap, view, colormap, opacity, lowest, full if shows else lowest, style)
+    if style == "spotlight" or dim:
+        seen.darken_rest(result, picture, _DARKER * opacity if style == "spotlight" else _DIMMED)
+    else:
+        seen.restore_rest(result, picture)
+    if border:
+        seen.draw_edge(result)
+    if style == "boxes":
+        boxes = find_boxes(heatmap, view, least=lowest)
+        plates.draw_boxes(result, boxes, colours("for" if signed else colormap), opacity)
+    if legend:
+        _draw_legend(result, style, colormap, opacity, lowest, full if shows else lowest)
+    return result
+
+
+def _paint(
+    result: np.ndarray,
+    picture: np.ndarray,
+    heatmap: np.ndarray,
+    view: View,
+    colormap: str,
+    opacity: float,
+    lowest: float,
+    full: float,
+    style: Style,
+) -> None:
+    top, left, bottom, right = view.seen
+    rows, columns = slice(math.floor(top), math.ceil(bottom)), slice(math.floor(left), math.ceil(right))
     if style == "contour":
-        return draw_contours(result, heatmap, view, colormap, opacity, lowest, full)
-    if style == "spotlight":
-        for unseen in (
-            result[: rows.start],
-            result[rows.stop :],
-            result[rows, : columns.start],
-            result[rows, columns.stop :],
-        ):
-            unseen[...] = unseen * np.float32(1 - _DIMMED * opacity)
-    read = _Levels(heatmap, view, rows.start, columns, lowest, full if shows else lowest, signed)
-    table = _spotlight(opacity) if style == "spotlight" else _tint(colormap, opacity)
+        draw_contours(result, heatmap, view, colormap, opacity, lowest, full)
+        return
+    signed = colormap == "signed"
+    read = _Levels(heatmap, view, rows.start, columns, lowest, full, signed)
+    table = _spotlight(opacity, 1 + signed) if style == "spotlight" else _tint(colormap, opacity)
     cell = view.frame_size[0] / view.resized[0] * view.image_size[0] / heatmap.shape[0]
     layer.blend(picture[rows, columns], read, table, layer.rows_apart(cell), out=result[rows, columns])
-    return result
+
+
+def _draw_legend(result: np.ndarray, style: Style, colormap: str, opacity: float, lowest: float, full: float) -> None:
+    """What the colours of a style mean; full: at most `lowest` where nothing is painted."""
+    if style == "boxes":
+        plates.draw_legend(result, None, "", "", "evidence in logits")
+    elif full <= lowest:
+        plates.draw_legend(result, None, "", "", f"nothing above {lowest:.2g} logits per patch")
+    elif colormap == "signed":
+        key = np.concatenate([_key(style, "against", opacity)[::-1], _key(style, "for", opacity)])
+        unit = f"logits per patch, beyond {lowest:.2g}"
+        plates.draw_legend(result, key, f"-{full:.2g}", f"+{full:.2g}", unit)
+    else:
+        key = _key(style, colormap, opacity)
+        plates.draw_legend(result, key, f"{lowest:.2g}", f"{full:.2g}", "logits per patch")
+
+
+def _key(style: Style, half: str, opacity: float) -> np.ndarray:
+    """uint8 [LEVELS, 3]: what a style makes of grey, from the floor to the limit. half: see `colours`."""
+    if style == "heat":
+        return _tint(half, opacity).over(plates.GROUND)
+    if style == "spotlight":
+        return _spotlight(opacity).over(plates.GROUND)
+    key = np.full((LEVELS, 3), plates.GROUND, np.uint8)
+    for share in LINES:
+        middle = round((LEVELS - 1) * share)
+        key[middle - 4 : middle + 5] = line_colour(half, share)
+    return key
 
 
 class _Levels:
@@ -150,48 +195,28 @@ def _strongest(heatmap: np.ndarray, view: View, signed: bool) -> float:
     return max(float((np.abs(fine) if signed else fine).max()), 0.0)
 
 
-def draw_border(picture: np.ndarray, view: View) -> None:
-    """Draws a white and a black line around what the model saw, on the sides where the frame goes on.
-
-    picture: uint8 [H, W, 3] RGB, drawn into; the lines lie in what the model did not see. Pictures with a side of less
-    than 128 pixels stay as they are, lines would cover too much of them.
-    """
-    height, width = picture.shape[:2]
-    if min(height, width) < _LEAST_SIDE:
-        return
-    line = max(1, round(min(height, width) / 500))
-    top, left, bottom, right = view.seen
-    inner = (math.floor(top), math.floor(left), math.ceil(bottom), math.ceil(right))
-    for colour, distance in ((0, 2 * line), (255, line)):
-        y0, x0 = max(inner[0] - distance, 0), max(inner[1] - distance, 0)
-        y1, x1 = min(inner[2] + distance, height), min(inner[3] + distance, width)
-        picture[y0 : inner[0], x0:x1] = colour
-        picture[inner[2] : y1, x0:x1] = colour
-        picture[y0:y1, x0 : inner[1]] = colour
-        picture[y0:y1, inner[3] : x1] = colour
-
-
 @lru_cache(maxsize=16)
 def _tint(colormap: str, opacity: float) -> Table:
-    # Full opacity from half of the strongest evidence on: colour tells the rest apart.
-    rising = opacity * np.minimum(1, 2 * np.arange(LEVELS) / (LEVELS - 1))
     halves = ("for", "against") if colormap == "signed" else (colormap,)
-    return Table.of(np.concatenate([colours(half) for half in halves]), np.tile(rising, len(halves)))
+    return Table.of(np.concatenate([colours(half) for half in halves]), np.tile(opacity * _RISING, len(halves)))
 
 
 @lru_cache(maxsize=16)
-def _spotlight(opacity: float) -> Table:
-    dark = _DIMMED * opacity * (1 - np.minimum(1, 2 * np.arange(LEVELS) / (LEVELS - 1)))
-    return Table.of(np.zeros((LEVELS, 3)), dark)
+def _spotlight(opacity: float, halves: int = 1) -> Table:
+    """halves: 2 where evidence against counts like evidence for."""
+    return Table.of(np.zeros((halves * LEVELS, 3)), np.tile(_DARKER * opacity * (1 - _RISING), halves))
 
 
-def _check(colormap: str, opacity: float, limit: float | None, floor: Floor, style: str) -> None:
+def check(colormap: str, opacity: float | None, limit: float | None, floor: Floor, style: str) -> None:
+    """Raises UsageError for options that `overlay` refuses."""
     check_colormap(colormap)
     if style not in STYLES:
-        raise UsageError(f"style: expected one of {', '.join(STYLES)}, found {style!r}")
-    if not 0 <= opacity <= 1:
-        raise UsageError(f"opacity: expected a number from 0 to 1, found {opacity!r}")
+        raise UsageError(f"expected one of {', '.join(STYLES)}, found {style!r}", argument="style")
+    if opacity is not None and not 0 <= opacity <= 1:
+        raise UsageError(f"expected a number from 0 to 1, found {opacity!r}", argument="opacity")
     if limit is not None and not 0 < limit < math.inf:
-        raise UsageError(f"limit: expected evidence above 0 in logits per patch, found {limit!r}")
+        raise UsageError(f"expected evidence above 0 in logits per patch, found {limit!r}", argument="limit")
     if floor != "median" and not (isinstance(floor, (int, float)) and 0 <= floor < math.inf):
-        raise UsageError(f"floor: expected 'median' or evidence of at least 0 in logits per patch, found {floor!r}")
+        raise UsageError(
+            f"expected 'median' or evidence of at least 0 in logits per patch, found {floor!r}", argument="floor"
+        )

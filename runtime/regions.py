@@ -27,9 +27,12 @@ class Box(NamedTuple):
     right: int
     evidence: float
     """Sum over the region, in logits: its share of the explained score."""
+    score: float
+    """Share of the positive evidence in what the model saw that lies in the region, above 0 to 1. It says how much of
+    the explanation the box holds; it is no probability that something is there."""
 
 
-def find_boxes(heatmap: np.ndarray, view: View, threshold: float) -> list[Box]:
+def find_boxes(heatmap: np.ndarray, view: View, threshold: float = 0.5, *, least: float = 0.0) -> list[Box]:
     """Regions where the evidence is at least `threshold` times the strongest, strongest sum first.
 
     heatmap: float32 [rows, columns]. threshold: above 0, at most 1. Regions that touch at a corner are one;
@@ -46,15 +49,16 @@ def find_boxes(heatmap: np.ndarray, view: View, threshold: float) -> list[Box]:
         return []
     cell = view.image_size[0] / fine.shape[0], view.image_size[1] / fine.shape[1]
     boxes = []
-    for region in _connected(fine >= threshold * strongest):
+    positive = float(fine[fine > 0].sum())
+    for region in _connected(fine >= max(threshold * strongest, least)):
         low, high = region.min(axis=0), region.max(axis=0) + 1
         top, left = view.to_frame(low[0] * cell[0], low[1] * cell[1])
         bottom, right = view.to_frame(high[0] * cell[0], high[1] * cell[1])
         top, left = max(round(top), 0), max(round(left), 0)
         bottom, right = min(round(bottom), view.frame_size[0]), min(round(right), view.frame_size[1])
         if top < bottom and left < right:
-            evidence = float(fine[region[:, 0], region[:, 1]].sum()) / _FINER**2
-            boxes.append(Box(top, left, bottom, right, evidence))
+            evidence = float(fine[region[:, 0], region[:, 1]].sum())
+            boxes.append(Box(top, left, bottom, right, evidence / _FINER**2, evidence / positive))
     boxes.sort(key=lambda box: -box.evidence)
     return [box for box in boxes if box.evidence >= _SMALLEST * boxes[0].evidence]
 

@@ -18,9 +18,10 @@ from edgex.runtime.calibration import decide, probabilities
 from edgex.runtime.colormaps import COLORMAPS
 from edgex.runtime.errors import ArtefactError, ImageError, UsageError
 from edgex.runtime.frames import ColorOrder, as_frame
-from edgex.runtime.overlay import Floor, Style, overlay
+from edgex.runtime.overlay import Floor, Style, median_floor, overlay
 from edgex.runtime.printable import printable_json
 from edgex.runtime.regions import Box, find_boxes
+from edgex.runtime.seen import Seen
 from edgex.runtime.upsampling import upsample
 
 if TYPE_CHECKING:
@@ -220,27 +221,57 @@ class Result:
         floor: Floor | None = None,
         style: Style = "heat",
         scale: Scale | None = None,
+        dim: bool = False,
+        legend: bool = False,
     ) -> np.ndarray:
         """The frame with the heatmap drawn over it.
 
         frame: the picture that was explained, as it was given to the session.
         colormap: "plasma", "inferno", "viridis" or "turbo" show the evidence for the class and leave the rest as it is;
             "signed" shows evidence for it in yellow to red and against it in blue.
-        opacity: of the strongest evidence, 0 to 1. Defaults to 0.6, for lines to 1.
+        opacity: of the strongest evidence, 0 to 1. Defaults to 0.6, for lines and boxes to 1.
         limit: evidence of the full colour, in logits per patch; defaults to that of `scale`.
         floor: evidence up to which nothing is painted, in logits per patch; "median" is the heatmap's own, or 0 where
             that lies below. Defaults to that of `scale`.
-        style: "heat" tints the places of evidence, "contour" draws lines around them, "spotlight" darkens all others.
+        style: "heat" tints the places of evidence, "contour" draws lines around them, "boxes" draws `boxes` above the
+            floor with their evidence, "spotlight" darkens all other places.
         scale: "picture", "calibrated" or a limit, see `evidence_scale`.
+        dim: darken what the model did not see.
+        legend: draw a colour bar from floor to limit, with the numbers, in the upper right corner; not in pictures with
+            a side of less than 128 pixels.
 
         Returns uint8 [H, W, 3], RGB, or BGR where the session was called with color="bgr". What the model
-        did not see stays as it is, but for "spotlight" and for the line where what it saw ends.
+        did not see stays as it is, but for "spotlight", `dim` and the line where what it saw ends.
         """
         checked = as_frame(frame, self.color)
         self._check_size(checked)
         floor, limit = self._range(scale, floor, limit)
-        drawn = overlay(checked.rgb(), self.heatmap, self.view, colormap, opacity, limit, floor=floor, style=style)
+        if floor == "median":
+            floor = median_floor(self._looked_at, colormap == "signed")
+        drawn = overlay(
+            checked.rgb(),
+            self.heatmap,
+            self.view,
+            colormap,
+            opacity,
+            limit,
+            floor=floor,
+            style=style,
+            dim=dim,
+            legend=legend,
+            seen=self._seen,
+        )
         return np.ascontiguousarray(drawn[..., ::-1]) if self.color == "bgr" else drawn
+
+    @property
+    def _seen(self) -> Seen:
+        """What of the frame the model saw."""
+        return Seen(self.view)
+
+    @property
+    def _looked_at(self) -> np.ndarray:
+        """The heatmap's values where it lies in what the model saw."""
+        return self.view.trimmed(self.heatmap)[0]
 
     @property
     def remark(self) -> str | None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgex.runtime.seen import Seen
 from edgex.runtime.view import View
 
 MOST_CELLS = 512
@@ -37,9 +38,8 @@ class Stitching:
     keep: np.ndarray
     """float64 [stitched rows, stitched columns]: the share of each cell that is seen, over how often it is covered;
     1 for tiles without regions of interest."""
-    seen: np.ndarray | None
-    """bool [H, W] of the frame: pixels that a part sees and that lie in a region of interest. None where that is all of
-    `view`."""
+    seen: Seen
+    """Pixels that a part sees and that lie in a region of interest."""
 
     @classmethod
     def of(
@@ -69,7 +69,7 @@ class Stitching:
             rows, columns = (direction.shares for direction in directions)
             keep *= rows @ mask[window].astype(np.float32) @ columns.T
         shape = (keep.shape[0], keep.shape[1])
-        return cls(area, shape, factors, keep, None if mask[window].all() else mask)
+        return cls(area, shape, factors, keep, Seen(area, None if mask[window].all() else mask))
 
     def stitch(self, heatmaps: Sequence[np.ndarray]) -> np.ndarray:
         """One heatmap of the frame, float32 [rows, columns] in logits per cell, of the parts' heatmaps."""

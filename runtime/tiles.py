@@ -13,15 +13,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from edgex.runtime.calibration import EvidenceScale, gravest
-from edgex.runtime.colormaps import COLORMAPS
-from edgex.runtime.frames import Frame, as_frame
-from edgex.runtime.overlay import median_floor
+from edgex.runtime.frames import Frame
 from edgex.runtime.result import Result
 
 if TYPE_CHECKING:
-    from edgex.runtime.calibration import Decision, Scale
+    from edgex.runtime.calibration import Decision
     from edgex.runtime.cutting import Layout
-    from edgex.runtime.overlay import Floor, Style
+    from edgex.runtime.seen import Seen
     from edgex.runtime.stitching import PartBox
     from edgex.runtime.view import View
 
@@ -156,34 +154,18 @@ class TiledResult(Result):
     def heatmap_on(self, frame: Any = None) -> np.ndarray:
         """The heatmap in frame coordinates, see `Result.heatmap_on`; NaN where no tile saw it, or outside the ROI."""
         heat = super().heatmap_on(frame)
-        seen = self.layout.stitching.seen
-        return heat if seen is None else np.where(seen, heat, np.float32(np.nan))
+        mask = self.layout.stitching.seen.mask
+        return heat if mask is None else np.where(mask, heat, np.float32(np.nan))
 
-    def overlay(
-        self,
-        frame: Any,
-        colormap: str = COLORMAPS[0],
-        opacity: float | None = None,
-        limit: float | None = None,
-        *,
-        floor: Floor | None = None,
-        style: Style = "heat",
-        scale: Scale | None = None,
-    ) -> np.ndarray:
-        """The frame with the heatmap drawn over it, see `Result.overlay`; limit in logits per cell of `heatmap`."""
-        checked = as_frame(frame, self.color)
-        floor, limit = self._range(scale, floor, limit)
-        if floor == "median":
-            # What was not looked at has no evidence that could count.
-            floor = median_floor(self.heatmap[self.layout.stitching.keep > 0], colormap == "signed")
-        drawn = super().overlay(checked, colormap, opacity, limit, floor=floor, style=style)
-        seen = self.layout.stitching.seen
-        if seen is not None and style != "spotlight":
-            picture = checked.region(0, checked.height, 0, checked.width)
-            if checked.color != self.color:
-                picture = picture[..., ::-1]
-            np.copyto(drawn, picture, where=~seen[..., np.newaxis])
-        return drawn
+    @property
+    def _seen(self) -> Seen:
+        """See `Result`."""
+        return self.layout.stitching.seen
+
+    @property
+    def _looked_at(self) -> np.ndarray:
+        """See `Result`; what was not looked at has no evidence that could count."""
+        return self.heatmap[self.layout.stitching.keep > 0]
 
     def to_dict(self, top: int = 5) -> dict[str, Any]:
         """As `Result.to_dict`, with tiles (see `Tile.to_dict`) and roi: polygons of [x, y] in frame pixels."""

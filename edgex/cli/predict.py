@@ -19,6 +19,7 @@ from edgex.cli.console import (
     read_provider_options,
     say,
 )
+from edgex.cli.drawing import Colormap, Dim, Legend, Style, read_drawing
 from edgex.cli.tiles import Overlap, Regions, Tiles, read_roi, read_tiles
 from edgex.errors import UsageError
 
@@ -40,6 +41,13 @@ def predict(
             "--each-label", help="With --overlay, multi-label models: a picture for every label that is present."
         ),
     ] = False,
+    caption: Annotated[
+        bool, typer.Option("--caption", help="With --overlay: write class, probability and a legend into the pictures.")
+    ] = False,
+    style: Style = "heat",
+    colormap: Colormap = "plasma",
+    dim: Dim = False,
+    legend: Legend = None,
     provider: Annotated[str, typer.Option(help="Exported files: execution provider, auto, cpu, cuda, ...")] = "auto",
     provider_options: ProviderOptions = None,
     fit: Fit = None,
@@ -54,10 +62,10 @@ def predict(
     """
     from edgex import prediction
 
-    if each_label and overlay is None:
-        raise UsageError(
-            "expected --overlay beside it, the folder that the pictures are written to", argument="each_label"
-        )
+    drawing = read_drawing(style, colormap, dim=dim, legend=legend)
+    for name, asked in (("each_label", each_label), ("caption", caption)):
+        if asked and overlay is None:
+            raise UsageError("expected --overlay beside it, the folder that the pictures are written to", argument=name)
     options = read_provider_options(provider_options)
     found = prediction.predict(
         model,
@@ -79,7 +87,7 @@ def predict(
     else:
         for path, result in found.results:
             say(f"{path}: {answer_of(result, top)}" + (f" (explained: {result.explained})" if explain else ""))
-    for path in found.write_overlays(overlay) if overlay is not None else []:
+    for path in found.write_overlays(overlay, drawing, caption=caption) if overlay is not None else []:
         note(f"wrote {path}")
     if found.errors:
         raise typer.Exit(EXIT_FAILURE)

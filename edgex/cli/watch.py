@@ -23,6 +23,7 @@ from edgex.cli.console import (
     read_provider_options,
     say,
 )
+from edgex.cli.drawing import Colormap, Dim, Legend, Style, read_drawing
 from edgex.cli.ending import stopped_by_signals
 from edgex.cli.tiles import Overlap, Regions, Tiles, read_roi, read_tiles
 from edgex.errors import UsageError
@@ -31,6 +32,7 @@ from edgex.utils.output import refuse_to_overwrite
 
 if TYPE_CHECKING:
     from edgex.runtime import Session, Stream
+    from edgex.runtime.drawing import Drawing
     from edgex.runtime.watch.page import Page
     from edgex.runtime.watch.sinks import Sink
     from edgex.runtime.watch.stream import FrameResult, Policy
@@ -74,7 +76,13 @@ def watch(
         typer.Option(help="Seconds a camera or network source may keep silent; default: 10, playlists: 30."),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Number of classes per frame.")] = 3,
-    opacity: Annotated[float, typer.Option(help="Opacity of the heatmap in written pictures, 0 to 1.")] = 0.6,
+    opacity: Annotated[
+        float | None, typer.Option(help="Opacity in written pictures, 0 to 1; default: 0.6, lines and boxes 1.")
+    ] = None,
+    style: Style = "heat",
+    colormap: Colormap = "plasma",
+    dim: Dim = False,
+    legend: Legend = None,
     font: Annotated[
         Path | None, typer.Option(help="Font file for captions; default: one of the system with the characters.")
     ] = None,
@@ -101,7 +109,7 @@ def watch(
     when the source has ended. Ctrl-C ends it cleanly: files are finished, a summary is printed, the exit code is 0. It
     is 1 where the source broke or a picture could not be read.
     """
-    _check_values(model, opacity, follow and loop)
+    _check_values(model, follow and loop)
     _check_files(video, folder, jsonl, force)
     from edgex.runtime import Session, Stream, open_source
 
@@ -112,6 +120,7 @@ def watch(
         for page in pages:
             page.notice(text)
 
+    drawing = read_drawing(style, colormap, dim=dim, legend=legend, opacity=opacity, font=font)
     opened = open_source(
         source, timeout=timeout, follow=follow, interval=1 / fps if fps and 0 < fps < float("inf") else 1.0
     )
@@ -134,19 +143,17 @@ def watch(
         )
         with stopped_by_signals(stream.stop), contextlib.ExitStack() as stack:
             if http is not None:
-                pages.append(_page(stack, stream, http, opacity, font))
-            sinks = [*pages, *_sinks(stack, video, folder, jsonl, fps, top, opacity, font, force)]
+                pages.append(_page(stack, stream, http, drawing))
+            sinks = [*pages, *_sinks(stack, video, folder, jsonl, fps, top, drawing, force)]
             _run(stream, session, sinks, top)
     if stream.metrics.snapshot().unusable:
         raise typer.Exit(EXIT_FAILURE)
 
 
-def _check_values(model: str, opacity: float, endless_twice: bool) -> None:
+def _check_values(model: str, endless_twice: bool) -> None:
     check_exported(model)
     if endless_twice:
         raise UsageError("expected a folder that is read once to follow it, found --loop beside it", argument="follow")
-    if not 0 <= opacity <= 1:
-        raise UsageError(f"expected a number from 0 to 1, found {opacity:g}", argument="opacity")
 
 
 def _check_files(video: Path | None, folder: Path | None, jsonl: str | None, force: bool) -> None:
@@ -162,11 +169,11 @@ def _check_files(video: Path | None, folder: Path | None, jsonl: str | None, for
     refuse_to_overwrite(None if jsonl == "-" else jsonl, force=force, argument="jsonl")
 
 
-def _page(stack: contextlib.ExitStack, stream: Stream, port: int, opacity: float, font: Path | None) -> Page:
+def _page(stack: contextlib.ExitStack, stream: Stream, port: int, drawing: Drawing) -> Page:
     from edgex.runtime.watch.page import Page
 
     with _argument("http", "port"):
-        page = Page(stream, port, opacity, font=font)
+        page = Page(stream, port, drawing)
     stack.callback(page.close)
     note(f"edgex: the page is at {page.url} until Ctrl-C")
     return page
@@ -179,8 +186,7 @@ def _sinks(
     jsonl: str | None,
     fps: float | None,
     top: int,
-    opacity: float,
-    font: Path | None,
+    drawing: Drawing,
     force: bool,
 ) -> list[Sink]:
     from edgex.runtime.watch.recording import unfinished
@@ -189,13 +195,13 @@ def _sinks(
     sinks: list[Sink] = []
     if video is not None:
         with _argument("video", "path"):
-            sinks.append(VideoSink(video, opacity, fps or 2.0, font=font))
+            sinks.append(VideoSink(video, drawing, fps or 2.0))
         for path in unfinished(video):
             note(
                 f"edgex: {path}: a recording that was not finished, of a run that was killed or still goes on; it plays"
             )
     if folder is not None:
-        sinks.append(FolderSink(folder, opacity, font=font, replace=force))
+        sinks.append(FolderSink(folder, drawing, replace=force))
     if jsonl is not None:
         sinks.append(JsonLinesSink(sys.stdout if jsonl == "-" else Path(jsonl), top))
     for sink in sinks:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -26,14 +25,13 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from edgex.runtime.captions import check_font
 from edgex.runtime.classes import class_name
 from edgex.runtime.colormaps import COLORMAPS, colours
+from edgex.runtime.drawing import Drawing
 from edgex.runtime.errors import UsageError
 from edgex.runtime.json_text import parse_json
 from edgex.runtime.printable import printable, printable_values
 from edgex.runtime.watch.page_server import HOST, Answer, RefusedError, Request, Routes, Server
-from edgex.runtime.watch.sinks import captioned
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,19 +55,15 @@ _FILES = {
 class Page:
     """Serves a stream's newest result until `close`. A `Sink`.
 
-    port: 0 for any free one; `url` says which. opacity: of heatmaps in /overlay.mjpg; the page has its own slider.
-    font: a font file for the captions in /overlay.mjpg, see `edgex.runtime.watch.sinks.captioned`.
+    port: 0 for any free one; `url` says which. drawing: how pictures of /overlay.mjpg are drawn; defaults to
+        `Drawing()`. The page draws heatmaps itself.
 
     Raises UsageError where the port is taken or not allowed.
     """
 
-    def __init__(
-        self, stream: Stream, port: int = 0, opacity: float = 0.6, *, font: str | os.PathLike[str] | None = None
-    ) -> None:
-        check_font(font)
-        self.font = font
+    def __init__(self, stream: Stream, port: int = 0, drawing: Drawing | None = None) -> None:
         self.stream = stream
-        self.opacity = opacity
+        self.drawing = drawing or Drawing()
         self._changed = threading.Condition()
         self._version = 0
         self._newest: FrameResult | None = None
@@ -188,7 +182,7 @@ class Page:
                 yield self._once("overlay", version, partial(self._part, frame))
 
     def _part(self, frame: FrameResult) -> bytes:
-        picture = encode(captioned(frame, self.opacity, self.font))
+        picture = encode(frame.captioned(self.drawing))
         head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(picture)}\r\n\r\n"
         return head.encode() + picture + b"\r\n"
 

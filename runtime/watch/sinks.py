@@ -15,11 +15,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from edgex.runtime.atomic_files import atomic_output, write_error
-from edgex.runtime.captions import check_font, fit_text
+from edgex.runtime.drawing import Drawing
 from edgex.runtime.file_names import class_components
 from edgex.runtime.printable import printable_json
 
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
 _QUALITY = 90
 """Of JPEG pictures, 0 to 95."""
 _NAME = re.compile(r"[0-9]{6,}\.[\w-]*\.jpg")
-_OUTLINE = (255, 255, 255, 110)
-"""RGBA, of tiles and regions of interest."""
 _MARK = b"edgex watch"
 """Comment in the pictures of a `FolderSink`: the name alone could be another picture's."""
 
@@ -90,20 +87,18 @@ class JsonLinesSink:
 class FolderSink:
     """A JPEG per picture, with heatmap and caption: 000012.red-fox.jpg.
 
-    font: a font file for the caption, see `captioned`.
+    drawing: how; defaults to `Drawing()`.
     replace: when the first picture comes, remove those that an earlier `FolderSink` wrote there, and nothing else.
     """
 
     def __init__(
         self,
         folder: str | os.PathLike[str],
-        opacity: float = 0.6,
+        drawing: Drawing | None = None,
         *,
-        font: str | os.PathLike[str] | None = None,
         replace: bool = False,
     ) -> None:
-        self._folder, self._opacity, self._font, self._replace = Path(folder), opacity, font, replace
-        check_font(font)
+        self._folder, self._drawing, self._replace = Path(folder), drawing or Drawing(), replace
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -120,9 +115,8 @@ class FolderSink:
             self._replace = False
         # Pillow takes no notice of a disk that fills while it writes to a file.
         encoded = io.BytesIO()
-        Image.fromarray(captioned(frame, self._opacity, self._font)).save(
-            encoded, "JPEG", quality=_QUALITY, comment=_MARK
-        )
+        pixels = frame.captioned(self._drawing)
+        Image.fromarray(pixels).save(encoded, "JPEG", quality=_QUALITY, comment=_MARK)
         with atomic_output(path, durable=False) as temporary:
             temporary.write_bytes(encoded.getbuffer())
 
@@ -133,22 +127,19 @@ class FolderSink:
 class VideoSink:
     """A video of the pictures with heatmap and caption, at the source's own times; needs the extra `camera`.
 
-    fps: of sources without a clock, such as folders. font: a font file for the caption, see `captioned`.
+    drawing: how; defaults to `Drawing()`. fps: of sources without a clock, such as folders.
     """
 
     def __init__(
         self,
         path: str | os.PathLike[str],
-        opacity: float = 0.6,
+        drawing: Drawing | None = None,
         fps: float = 2.0,
-        *,
-        font: str | os.PathLike[str] | None = None,
     ) -> None:
         from edgex.runtime.watch.recording import VideoWriter
 
-        check_font(font)
         self._writer = VideoWriter(path)
-        self._opacity, self._font, self._interval = opacity, font, 1 / fps
+        self._drawing, self._interval = drawing or Drawing(), 1 / fps
         self._time, self._shift = -self._interval, 0.0
 
     def write(self, frame: FrameResult) -> None:
@@ -163,49 +154,11 @@ class VideoSink:
             if time + self._shift <= self._time:
                 self._shift = self._time + 0.04 - time
             self._time = time + self._shift
-        self._writer.write(captioned(frame, self._opacity, self._font), max(self._time, 0.0))
+        self._writer.write(frame.captioned(self._drawing), max(self._time, 0.0))
 
     def close(self) -> None:
         """Finishes the file; ArtefactError where that fails, what was recorded is kept then."""
         self._writer.close()
-
-
-def captioned(frame: FrameResult, opacity: float, font: str | os.PathLike[str] | None = None) -> np.ndarray:
-    """The picture with heatmap, outlines of tiles and regions, and a line of what the model says: uint8 [H, W, 3] RGB.
-
-    font: a font file that is used where it has the characters. Defaults to a font of the system that has them. Classes
-    are called by their numbers ("class 3") where no font has the characters of their names.
-    """
-    pixels = frame.overlay(opacity)
-    height, width = pixels.shape[:2]
-    if min(height, width) < 64:
-        return pixels
-    image = Image.fromarray(pixels)
-    line = max(1, round(min(height, width) / 700))
-    for outline in frame.result.outlines:
-        ImageDraw.Draw(image, "RGBA").polygon(outline, outline=_OUTLINE, width=line)
-    size = max(11, round(min(height, width) / 22))
-    # Long names are cut where the picture ends.
-    bar = (0, height - 2 * size, width, height)
-    shade = Image.blend(image.crop(bar), Image.new("RGB", (width, 2 * size)), 0.6)
-    text, chosen = fit_text([_caption(frame, by_name) for by_name in (True, False)], size, font)
-    ImageDraw.Draw(shade).text((size // 2, size), text, font=chosen, fill=(255, 255, 255), anchor="lm")
-    image.paste(shade, bar[:2])
-    return np.asarray(image)
-
-
-def _caption(frame: FrameResult, by_name: bool) -> str:
-    """What the model says, with classes' names or with their numbers."""
-
-    def said(index: int) -> str:
-        name = frame.result.classes[index] if by_name else f"class {index}"
-        return f"{name} {100 * float(frame.result.probabilities[index]):.0f}%"
-
-    result = frame.result
-    present = result.present()
-    answer = ", ".join(map(said, present)) if present else f"no label, {said(result.index)}"
-    explained = result.explained_index
-    return answer if explained == result.index else f"{answer} - why {said(explained)}"
 
 
 def holds_results(folder: str | os.PathLike[str]) -> bool:

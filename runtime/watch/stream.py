@@ -26,6 +26,7 @@ from edgex.runtime.watch.metrics import StreamMetrics
 if TYPE_CHECKING:
     import numpy as np
 
+    from edgex.runtime.drawing import Drawing
     from edgex.runtime.result import Result
     from edgex.runtime.session import Session
     from edgex.runtime.watch.source import Source, SourceFrame
@@ -69,13 +70,13 @@ class FrameResult:
         """The picture: uint8 [H, W, 3] RGB."""
         return self.source_frame.frame.rgb()
 
-    def overlay(self, opacity: float) -> np.ndarray:
-        """The picture with the heatmap over it, see `Result.overlay`; drawn once for several sinks."""
-        if self._drawn is None or self._drawn[0] != opacity:
-            self._drawn = opacity, self.result.overlay(self.source_frame.frame, opacity=opacity)
+    def captioned(self, drawing: Drawing) -> np.ndarray:
+        """The picture with heatmap and caption, uint8 [H, W, 3] RGB: see `Drawing`; drawn once for several sinks."""
+        if self._drawn is None or self._drawn[0] != drawing:
+            self._drawn = drawing, drawing.captioned(self.result, self.source_frame.frame)
         return self._drawn[1]
 
-    _drawn: tuple[float, np.ndarray] | None = None
+    _drawn: tuple[Drawing, np.ndarray] | None = None
 
 
 class Stream:

@@ -55,7 +55,7 @@ def test_a_higher_threshold_gives_smaller_boxes() -> None:
 def test_the_whole_evidence_in_one_region() -> None:
     ones = np.ones((8, 8), np.float32)
     (box,) = find_boxes(ones, view(100, 100), 0.5)
-    assert box == (0, 0, 100, 100, 64.0)
+    assert box == (0, 0, 100, 100, 64.0, 1.0)
 
 
 def test_boxes_lie_inside_the_frame() -> None:
@@ -79,7 +79,7 @@ def test_what_lies_in_the_padding_does_not_count() -> None:
     # A region that reaches over the frame's edge ends there, and so does its sum.
     ones = np.ones((8, 8), np.float32)
     (whole,) = find_boxes(ones, padded, 0.5)
-    assert whole == (0, 0, 60, 120, 32.0)
+    assert whole == (0, 0, 60, 120, 32.0, 1.0)
 
 
 def test_nothing_speaks_for_the_class() -> None:

@@ -25,6 +25,7 @@ from PIL import Image
 import small_model
 from edgex.cli import main
 from edgex.runtime import Session
+from edgex.runtime.drawing import Drawing
 from edgex.runtime.watch.open_source import TIMEOUT
 from servers import MULTIPART, Server, answer, drip, multipart, silent
 from streams import LABELS, coloured, jpeg, write_video
@@ -183,7 +184,10 @@ def test_every_option_arrives(watch: Watch, pictures: Path, monkeypatch: pytest.
     assert watch("--source", "pictures", "--follow", "--timeout", "0.1")[0] == 0
     assert (arguments["follow"], arguments["interval"], arguments["timeout"]) == (True, 1.0, 0.1)
     assert watch("--source", "pictures", "--http", "99999", "--opacity", "0.25")[0] == 2
-    assert (arguments["port"], arguments["opacity"]) == (99999, 0.25)
+    assert arguments["port"] == 99999
+    drawn = ("--style", "contour", "--colormap", "viridis", "--dim", "--no-legend")
+    assert watch("--source", "pictures", "--http", "99999", "--opacity", "0.25", *drawn)[0] == 2
+    assert arguments["drawing"] == Drawing("viridis", 0.25, "contour", dim=True, legend=False)
 
 
 def test_a_pipe_of_pictures_and_of_paths(watch: Watch, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:

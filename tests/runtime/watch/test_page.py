@@ -27,6 +27,7 @@ from reverse_proxy import reverse_proxy
 
 from edgex.runtime import Session, Stream, UsageError
 from edgex.runtime.classes import ClassIndex
+from edgex.runtime.drawing import Drawing
 from edgex.runtime.view import Fit
 from edgex.runtime.watch.page import _PATIENCE, LARGEST, Page, encode
 from edgex.runtime.watch.source import SourceFrame
@@ -232,7 +233,7 @@ def test_motion_jpeg_for_other_programs(running: Running) -> None:
 
 def test_motion_jpeg_has_the_opacity_that_was_asked_for(session: Session) -> None:
     stream = Stream(session, Script([0]))
-    page = Page(stream, opacity=0.0)
+    page = Page(stream, drawing=Drawing(opacity=0.0))
     try:
         (frame,) = stream
         # A plain picture's heatmap is the same everywhere, and nothing of it is drawn.
@@ -248,7 +249,7 @@ def test_motion_jpeg_has_the_opacity_that_was_asked_for(session: Session) -> Non
     finally:
         page.close()
     assert np.abs(found[:30] - frame.pixels()[:30]).max() <= 8
-    assert np.abs(frame.overlay(0.6)[:40].astype(int) - frame.pixels()[:40]).max() > 40
+    assert np.abs(frame.result.overlay(frame.pixels())[:40].astype(int) - frame.pixels()[:40]).max() > 40
 
 
 def test_large_pictures_are_made_smaller_for_the_page() -> None:

@@ -10,8 +10,9 @@ from fonts import write_font
 from PIL import Image
 
 from edgex.runtime import ArtefactError, Result, Session, Stream, UsageError, captions, decode_heatmap
+from edgex.runtime.drawing import Drawing, captions_of
 from edgex.runtime.frames import as_frame
-from edgex.runtime.watch.sinks import FolderSink, JsonLinesSink, VideoSink, _caption, captioned, holds_results
+from edgex.runtime.watch.sinks import FolderSink, JsonLinesSink, VideoSink, holds_results
 from edgex.runtime.watch.source import SourceFrame
 from edgex.runtime.watch.stream import FrameResult
 from streams import LABELS, Script, coloured
@@ -30,10 +31,10 @@ def test_outlines_of_tiles_and_regions_are_drawn(model_path: Path) -> None:
     frame = np.full((160, 240, 3), 60, np.uint8)
     session = Session(model_path, tiles=(2, 2), overlap=0, roi=(20, 10, 220, 150))
     result = session(frame)
-    drawn = captioned(FrameResult(0, SourceFrame(as_frame(frame), "grey"), result, 0.1, 0.1), 0.6)
+    drawn = FrameResult(0, SourceFrame(as_frame(frame), "grey"), result, 0.1, 0.1).captioned(Drawing(legend=False))
     plain = result.overlay(frame, opacity=0.6)
     changed = (drawn != plain).any(axis=-1)[:130]
-    assert changed[:, 119:121].any(axis=1).all()
+    assert changed[10:, 119:121].any(axis=1).all()
     assert changed[10, 20:220].all()
     assert not changed[12:78, 22:118].any()
     assert drawn[5, 119:121].max() < 200
@@ -88,14 +89,14 @@ def test_a_folder_that_is_removed_meanwhile_is_made_again(seen: list[FrameResult
 
 
 def test_a_folder_of_pictures(seen: list[FrameResult], tmp_path: Path) -> None:
-    sink = FolderSink(str(tmp_path / "a" / "b"), 0.5)
+    sink = FolderSink(str(tmp_path / "a" / "b"), Drawing(opacity=0.5))
     for entry in seen:
         sink.write(entry)
     sink.close()
     names = ["000000.red-thing.jpg", "000001.green-thing.jpg", "000002.blue-thing.jpg"]
     assert sorted(path.name for path in (tmp_path / "a" / "b").iterdir()) == names
     found = np.asarray(Image.open(tmp_path / "a" / "b" / names[1])).astype(int)
-    assert np.abs(found - captioned(seen[1], 0.5)).mean() < 6
+    assert np.abs(found - seen[1].captioned(Drawing(opacity=0.5))).mean() < 6
 
 
 def test_only_what_an_earlier_run_wrote_is_replaced(seen: list[FrameResult], tmp_path: Path) -> None:
@@ -144,21 +145,22 @@ def test_a_video(seen: list[FrameResult], tmp_path: Path) -> None:
         frames = list(container.decode(video=0))
     assert [frame.time for frame in frames] == [0, 0.25, 0.5]
     for frame, entry in zip(frames, seen, strict=False):
-        assert np.abs(frame.to_ndarray(format="rgb24").astype(int) - captioned(entry, 0.6)).mean() < 12
+        assert np.abs(frame.to_ndarray(format="rgb24").astype(int) - entry.captioned(Drawing(opacity=0.6))).mean() < 12
 
 
 def test_the_videos_opacity(seen: list[FrameResult], tmp_path: Path) -> None:
     av = pytest.importorskip("av")
     # A plain picture's heatmap is the same everywhere, and nothing of it is drawn.
     seen[1].result.heatmap[0, 0] += 1
-    sink = VideoSink(tmp_path / "a.mkv", opacity=0.0)
+    sink = VideoSink(tmp_path / "a.mkv", Drawing(opacity=0.0))
     sink.write(seen[1])
     sink.close()
     with av.open(str(tmp_path / "a.mkv")) as container:
         (frame,) = container.decode(video=0)
     found = frame.to_ndarray(format="rgb24").astype(int)
-    assert np.abs(found - captioned(seen[1], 0.0)).mean() < 4
-    assert np.abs(captioned(seen[1], 0.6).astype(int) - captioned(seen[1], 0.0)).mean() > 8
+    drawn, plain = (seen[1].captioned(Drawing(opacity=opacity)).astype(int) for opacity in (0.6, 0.0))
+    assert np.abs(found - plain).mean() < 4
+    assert np.abs(drawn - plain).mean() > 8
 
 
 def test_times_of_a_video_go_on_when_a_source_begins_again(session: Session, tmp_path: Path) -> None:
@@ -178,7 +180,7 @@ def test_times_of_a_video_go_on_when_a_source_begins_again(session: Session, tmp
 
 def test_the_caption_lies_over_the_lower_rim(session: Session) -> None:
     (entry,) = Stream(session, Script([0]), explain=3)
-    drawn, plain = captioned(entry, 0.6), entry.overlay(0.6)
+    drawn, plain = entry.captioned(Drawing(opacity=0.6)), entry.result.overlay(entry.source_frame.frame)
     assert drawn.shape == plain.shape == (64, 96, 3)
     np.testing.assert_array_equal(drawn[:40], plain[:40])
     assert not np.array_equal(drawn[42:], plain[42:])
@@ -189,7 +191,7 @@ def test_the_caption_names_the_class_that_was_asked_for(session: Session) -> Non
     drawn = []
     for explain in (None, 0, 3):
         (entry,) = Stream(session, Script([0]), explain=explain)
-        drawn.append(captioned(entry, 0.0))
+        drawn.append(entry.captioned(Drawing(opacity=0.0)))
     np.testing.assert_array_equal(drawn[0], drawn[1])
     assert not np.array_equal(drawn[0], drawn[2])
 
@@ -200,7 +202,7 @@ def test_small_pictures_have_no_caption(session: Session) -> None:
 
     frame = as_frame(coloured(0, (5, 300)))
     entry = FrameResult(0, SourceFrame(frame, "small"), session(frame), 0.1, 0.1)
-    np.testing.assert_array_equal(captioned(entry, 0.6), entry.overlay(0.6))
+    np.testing.assert_array_equal(entry.captioned(Drawing(opacity=0.6)), entry.result.overlay(entry.source_frame.frame))
 
 
 def test_places_that_cannot_be_written(seen: list[FrameResult], tmp_path: Path) -> None:
@@ -238,22 +240,20 @@ def test_captions_use_a_font_that_has_the_characters(
     monkeypatch.setattr(captions, "font_folders", lambda: [])
     captions._system_fonts.cache_clear()
     captions._font_with.cache_clear()
-    number = captioned(_renamed(seen[0], "class 0"), 0.0)
-    np.testing.assert_array_equal(captioned(_renamed(seen[0], "猫"), 0.0), number)
+    number = _renamed(seen[0], "class 0").captioned(Drawing(opacity=0.0))
+    np.testing.assert_array_equal(_renamed(seen[0], "猫").captioned(Drawing(opacity=0.0)), number)
     font = write_font(tmp_path / "x.ttf", "猫狗0123456789% ")
-    named = captioned(_renamed(seen[0], "猫"), 0.0, font)
+    named = _renamed(seen[0], "猫").captioned(Drawing(opacity=0.0, font=font))
     assert not np.array_equal(named, number)
-    np.testing.assert_array_equal(captioned(_renamed(seen[0], "狗"), 0.0, font), named)
-    FolderSink(tmp_path / "out", 0.0, font=font).write(_renamed(seen[0], "猫"))
+    np.testing.assert_array_equal(_renamed(seen[0], "狗").captioned(Drawing(opacity=0.0, font=font)), named)
+    FolderSink(tmp_path / "out", Drawing(opacity=0.0, font=font)).write(_renamed(seen[0], "猫"))
     found = np.asarray(Image.open(tmp_path / "out" / "000000.猫.jpg")).astype(int)
     assert np.abs(found - named).mean() < np.abs(found - number).mean() / 2
 
 
-@pytest.mark.parametrize("sink", [FolderSink, VideoSink])
-def test_a_font_file_that_is_none_is_refused_before_anything_is_run(sink: type, tmp_path: Path) -> None:
-    pytest.importorskip("av")
+def test_a_font_file_that_is_none_is_refused_before_anything_is_run(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="expected a font file"):
-        sink(tmp_path / "out.mkv", font=tmp_path / "absent.ttf")
+        Drawing(font=tmp_path / "absent.ttf")
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_a_caption_names_all_labels_that_are_present(
         explained_index=explained,
         activation="sigmoid",
     )
-    assert _caption(FrameResult(0, SourceFrame(as_frame(frame), "street"), result, 0.1, 0.1), by_name=True) == said
+    assert next(captions_of(result)) == said
 
 
 def _renamed(entry: FrameResult, name: str) -> FrameResult:

@@ -1,0 +1,39 @@
+"""Options of commands that draw heatmaps over pictures, the same in all of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+if TYPE_CHECKING:
+    from edgex.runtime.drawing import Drawing
+    from edgex.runtime.overlay import Style as StyleName
+
+Style = Annotated[
+    str,
+    typer.Option(help="How heatmaps are drawn: heat (a tint), contour (lines), boxes, or spotlight (the rest darker)."),
+]
+Colormap = Annotated[
+    str, typer.Option(help="Colours: plasma, inferno, viridis, turbo, or signed (evidence against in blue).")
+]
+Dim = Annotated[bool, typer.Option("--dim", help="Darken what the model does not see of a picture.")]
+Legend = Annotated[
+    bool | None, typer.Option("--legend/--no-legend", help="Colour bar with numbers; default: beside captions.")
+]
+
+
+def read_drawing(
+    style: str,
+    colormap: str,
+    *,
+    dim: bool,
+    legend: bool | None,
+    opacity: float | None = None,
+    font: Path | None = None,
+) -> Drawing:
+    """What the options ask for; UsageError about the one that does not work."""
+    from edgex.runtime.drawing import Drawing
+
+    return Drawing(colormap, opacity, cast("StyleName", style), dim, legend, font)
