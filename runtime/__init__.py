@@ -38,6 +38,7 @@ one environment overwrite each other, so install one.
 | classes | when two class names are the same; the class that a user names |
 | printable, file_names | making names safe for people to read, and for the names of files |
 | metadata, container | reading and checking a fused model file |
+| sketch, drift | how scores, classes and heatmaps of many pictures are distributed; whether that has changed |
 | metadata_update | writing a fused file again with other metadata |
 | calibration | what a file learned from validation pictures: temperature, thresholds, `Result.decision` |
 | backends/ | what runs it: onnxruntime, TensorRT |

@@ -7,7 +7,7 @@ uncalibrated probabilities and no decision. How it is fitted is in `edgex.evalua
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -16,6 +16,7 @@ import numpy as np
 from edgex.runtime import schema
 from edgex.runtime.activations import ACTIVATIONS, DEFAULT_THRESHOLD, THRESHOLDS
 from edgex.runtime.errors import ArtefactError
+from edgex.runtime.sketch import SKETCH, Sketch
 
 Decision = Literal["ok", "review", "alarm"]
 Scale = float | Literal["picture", "calibrated"]
@@ -64,7 +65,7 @@ class Calibration:
     """Classes that make a picture an alarm."""
     unsure: Unsure | None = None
     evidence: EvidenceScale | None = None
-    sketch: Mapping[str, Any] | None = None
+    sketch: Sketch | None = None
     """How scores, classes and heatmaps of the pictures are distributed, to be compared with those of a camera."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -78,7 +79,7 @@ class Calibration:
             "alarm_classes": list(self.alarm_classes),
             "unsure": self.unsure and self.unsure._asdict(),
             "evidence": self.evidence and self.evidence._asdict(),
-            "sketch": self.sketch,
+            "sketch": self.sketch and self.sketch.to_dict(),
         }
 
 
@@ -154,6 +155,8 @@ def check_calibration(
         raise ArtefactError(
             f"calibration: expected a threshold for each of {len(classes)} classes, found {len(calibration.thresholds)}"
         )
+    if calibration.sketch is not None:
+        calibration.sketch.check(len(classes))
     if unknown := [name for name in calibration.alarm_classes if name not in classes]:
         raise ArtefactError(f"calibration: expected alarm classes of the model, found {ascii(unknown[0])[:80]}")
     if calibration.temperature != 1 and thresholds is not None and calibration.thresholds is None:
@@ -184,6 +187,6 @@ CALIBRATION: schema.Check[Calibration] = schema.record(
     alarm_classes=schema.Default(schema.listed(schema.text), ()),
     unsure=schema.Default(schema.optional(schema.record(_band, low=schema.share, high=schema.share)), None),
     evidence=schema.Default(schema.optional(schema.record(_evidence, floor=schema.number, full=schema.number)), None),
-    sketch=schema.Default(schema.optional(schema.mapping), None),
+    sketch=schema.Default(schema.optional(SKETCH), None),
 )
 """The key `calibration` of a fused file's metadata."""

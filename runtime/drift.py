@@ -54,6 +54,12 @@ _OVER = 0.8
 """A warning is over once the distance is below this share of what raises one."""
 
 
+def observation_of(result: Result) -> Observation:
+    """What a sketch takes of a result, whose heatmap has to explain the predicted class."""
+    heatmap, _ = result.view.trimmed(result.heatmap)
+    return Observation.of(result.score, result.index, heatmap)
+
+
 @dataclass(frozen=True)
 class DriftWarning:
     """One quantity that is no longer distributed as in validation."""
@@ -126,7 +132,7 @@ class DriftMonitor:
         Results that explain another class than the predicted one are left out: their heatmaps are not comparable.
         """
         if result.explained_index == result.index:
-            self.observe(Observation.of, result, time)
+            self.observe(observation_of, result, time)
         return self.warnings
 
     def observe(self, read: Callable[[Any], Observation], value: Any, time: float | None = None) -> None:

@@ -17,16 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from edgex.runtime import schema
 from edgex.runtime.errors import ArtefactError
 from edgex.runtime.overlay import median_floor
-
-if TYPE_CHECKING:
-    from edgex.runtime.result import Result
 
 _LINEAR = np.linspace(0, 1, 101)
 EDGES = {
@@ -49,10 +46,9 @@ class Observation:
     entropy: float
 
     @classmethod
-    def of(cls, result: Result) -> Observation:
-        """Of a result whose heatmap explains the predicted class."""
-        heatmap, _ = result.view.trimmed(result.heatmap)
-        return cls(result.score, result.index, *evidence_shape(heatmap))
+    def of(cls, score: float, index: int, heatmap: np.ndarray) -> Observation:
+        """Of the most probable class's probability, position and heatmap [rows, columns], without its padding."""
+        return cls(score, index, *evidence_shape(heatmap))
 
     def bins(self) -> tuple[int, int, int, int]:
         """Where it is counted: the bins of score, border and entropy, and the class."""

@@ -14,6 +14,7 @@ from edgex.runtime import ArtefactError, Result, Session, UsageError
 from edgex.runtime.calibration import CALIBRATION, Calibration, Unsure, decide, from_thresholds, probabilities
 from edgex.runtime.metadata import load
 from edgex.runtime.schema import checked
+from edgex.runtime.sketch import Observation, Sketch
 
 CLASSES = ("fine", "crack", "scratch")
 CARD: dict[str, Any] = {
@@ -25,7 +26,7 @@ CARD: dict[str, Any] = {
     "alarm_classes": ["red thing"],
     "unsure": {"low": 0.0, "high": 0.8},
     "evidence": {"floor": 0.02, "full": 0.4},
-    "sketch": {"anything": [1, 2]},
+    "sketch": Sketch.of([Observation(0.9, 1, 0.2, 0.8)], 4).to_dict(),
 }
 
 

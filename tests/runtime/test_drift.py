@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edgex.runtime import ArtefactError, Session
-from edgex.runtime.drift import EVERY, FEWEST, LEVEL, WINDOW, DriftMonitor, autocorrelation_time
+from edgex.runtime.drift import EVERY, FEWEST, LEVEL, WINDOW, DriftMonitor, autocorrelation_time, observation_of
 from edgex.runtime.sketch import Observation, Sketch
 
 NAMES = [f"class {number}" for number in range(6)]
@@ -164,7 +164,7 @@ def test_a_step_is_not_taken_for_a_scene() -> None:
 
 
 def test_results_of_other_classes_than_the_predicted_one_are_left_out(session: Session, frame: np.ndarray) -> None:
-    watched = DriftMonitor(Sketch.of([Observation.of(session(frame))], 4), session.classes)
+    watched = DriftMonitor(Sketch.of([observation_of(session(frame))], 4), session.classes)
     predicted = session(frame)
     other = (predicted.index + 1) % 4
     assert watched.add(session(frame, explain=other)) == ()

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from edgex.runtime import ArtefactError, Session, schema
+from edgex.runtime.drift import observation_of
 from edgex.runtime.sketch import EDGES, SKETCH, Observation, Sketch, evidence_shape
 
 CLASSES = 4
@@ -103,7 +104,7 @@ def test_a_sketch_of_nothing_is_refused() -> None:
 
 def test_of_results(session: Session, frame: np.ndarray) -> None:
     result = session(frame)
-    observed = Observation.of(result)
+    observed = observation_of(result)
     assert (observed.score, observed.index) == (result.score, result.index)
     assert (observed.border, observed.entropy) == evidence_shape(result.heatmap)
     assert Sketch.of([observed], len(session.classes)).counts["classes"][result.index] == 1
