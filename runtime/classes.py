@@ -106,12 +106,15 @@ class ClassIndex:
     def _by_folded(self) -> dict[str, list[int]]:
         return _positions(map(_folded, self.names))
 
-    def _hint(self, name: str) -> str:
+    def near(self, name: str) -> list[str]:
+        """Up to three names that are spelt much like a name that no class has, the nearest first."""
         import difflib  # here, since its import takes longer than everything else of this module
 
         near = difflib.get_close_matches(_folded(name), list(self._by_folded), n=3, cutoff=0.5)
-        names = [repr(self.names[self._by_folded[key][0]]) for key in near]
-        if names:
+        return [self.names[self._by_folded[key][0]] for key in near]
+
+    def _hint(self, name: str) -> str:
+        if names := list(map(repr, self.near(name))):
             return f"; did you mean {' or '.join(names)}?"
         return f"; their names begin with {', '.join(repr(first) for first in self.names[:3])}"
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -28,6 +30,7 @@ from edgex.cli.ending import stopped_by_signals
 from edgex.cli.tiles import Overlap, Regions, Tiles, read_roi, read_tiles
 from edgex.errors import UsageError
 from edgex.runtime.printable import printable
+from edgex.runtime.watch.url import shown_source
 from edgex.utils.output import refuse_to_overwrite
 
 if TYPE_CHECKING:
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
     from edgex.runtime.drawing import Drawing
     from edgex.runtime.watch.page import Page
     from edgex.runtime.watch.sinks import Sink
+    from edgex.runtime.watch.source import Source
     from edgex.runtime.watch.stream import FrameResult, Policy
 
 _REFRESH = 0.25
@@ -49,8 +53,11 @@ def register(app: typer.Typer) -> None:
 def watch(
     model: Annotated[str, typer.Argument(help="An exported file: .onnx or .engine.")],
     source: Annotated[
-        str,
-        typer.Option(help="camera:0, rtsp://..., http://..., a video, a folder, or - (pictures or paths on stdin)."),
+        list[str],
+        typer.Option(
+            help="camera:0, rtsp://..., http://..., a video, a folder, or - (pictures or paths on stdin). Repeat it to "
+            "watch several at once."
+        ),
     ],
     policy: Annotated[
         str | None,
@@ -58,7 +65,16 @@ def watch(
     ] = None,
     explain: Annotated[str | None, typer.Option(help="Explain this class instead of the predicted one.")] = None,
     http: Annotated[
-        int | None, typer.Option(metavar="PORT", help="Show a page on 127.0.0.1:PORT (0: any free port).")
+        str | None,
+        typer.Option(
+            metavar="[HOST:]PORT", help="Show a page on 127.0.0.1:PORT (0: any free port); another HOST needs a token."
+        ),
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="File with the token that the page asks for; default: $EDGEX_TOKEN, if any.")
+    ] = None,
+    feedback: Annotated[
+        Path | None, typer.Option(help="Let viewers of the page judge alarms: append a line of JSON per verdict.")
     ] = None,
     video: Annotated[Path | None, typer.Option(help="Write a video with heatmaps: .mp4, .mkv or .mov.")] = None,
     folder: Annotated[Path | None, typer.Option(help="Write a picture with heatmap per frame.")] = None,
@@ -107,80 +123,123 @@ def watch(
 
     Without --http, --video, --folder and --jsonl, a line per frame goes to standard output. With --http the page stays
     when the source has ended. Ctrl-C ends it cleanly: files are finished, a summary is printed, the exit code is 0. It
-    is 1 where the source broke or a picture could not be read.
+    is 1 where a source broke or a picture could not be read. Several sources share one session, and each has a thread
+    of its own: a slow one holds none of the others.
     """
-    _check_values(model, follow and loop)
-    _check_files(video, folder, jsonl, force)
-    from edgex.runtime import Session, Stream, open_source
+    _check_values(model, source, follow and loop)
+    _check_files(video, folder, jsonl, len(source), force)
+    from edgex.runtime import Session, open_source
+    from edgex.runtime.watch.together import stop_all
 
     pages: list[Page] = []
 
-    def notice(text: str) -> None:
+    def notice(number: int, text: str) -> None:
         note(f"edgex: {text}")
         for page in pages:
-            page.notice(text)
+            page.feeds[number].notice(text)
 
     drawing = read_drawing(style, colormap, dim=dim, legend=legend, opacity=opacity, font=font)
-    opened = open_source(
-        source, timeout=timeout, follow=follow, interval=1 / fps if fps and 0 < fps < float("inf") else 1.0
-    )
+    interval = 1 / fps if fps and 0 < fps < float("inf") else 1.0
+    opened = [open_source(name, timeout=timeout, follow=follow, interval=interval) for name in source]
     options: dict[str, Any] = {"provider_options": read_provider_options(provider_options)}
     options |= {"threads": threads, "exact_resize": not fast_resize, "fit": fit}
     options |= {"tiles": read_tiles(tiles), "overlap": overlap, "roi": read_roi(roi)}
     with Session(model, provider, **options) as session:
-        stream = Stream(
+        streams = _streams(
             session,
             opened,
-            # Any other word is refused there.
-            policy=cast("Policy | None", policy),
+            notice,
+            policy=policy,
             explain=explain,
             fps=fps,
             limit=limit,
             retries=retries,
             loop=loop,
             stay=http is not None,
-            notice=notice,
         )
-        with stopped_by_signals(stream.stop), contextlib.ExitStack() as stack:
+        with stopped_by_signals(partial(stop_all, streams)), contextlib.ExitStack() as stack:
             if http is not None:
-                pages.append(_page(stack, stream, http, drawing))
-            sinks = [*pages, *_sinks(stack, video, folder, jsonl, fps, top, drawing, force)]
-            _run(stream, session, sinks, top)
-    if stream.metrics.snapshot().unusable:
+                pages.append(_page(stack, streams, http, drawing, token_file, feedback))
+            sinks = _sinks(stack, pages, len(streams), video, folder, jsonl, fps, top, drawing, force)
+            _run(streams, session, sinks, top, notice)
+    if any(stream.metrics.snapshot().unusable for stream in streams):
         raise typer.Exit(EXIT_FAILURE)
 
 
-def _check_values(model: str, endless_twice: bool) -> None:
+def _check_values(model: str, sources: list[str], endless_twice: bool) -> None:
     check_exported(model)
+    if twice := [name for number, name in enumerate(sources) if name in sources[:number]]:
+        raise UsageError(f"expected different sources, found {shown_source(twice[0])} twice", argument="source")
     if endless_twice:
         raise UsageError("expected a folder that is read once to follow it, found --loop beside it", argument="follow")
 
 
-def _check_files(video: Path | None, folder: Path | None, jsonl: str | None, force: bool) -> None:
+def _check_files(video: Path | None, folder: Path | None, jsonl: str | None, sources: int, force: bool) -> None:
     if video is None and folder is None and jsonl in (None, "-"):
         return
     from edgex.runtime.watch.sinks import holds_results
 
-    if folder is not None and not force and holds_results(folder):
-        raise UsageError(
-            f"{folder} holds pictures of an earlier run: choose another, or --force to replace", argument="folder"
-        )
-    refuse_to_overwrite(video, force=force, argument="video")
+    for number in range(sources):
+        if folder is not None and not force and holds_results(one := _folder_of(folder, number, sources)):
+            raise UsageError(
+                f"{one} holds pictures of an earlier run: choose another, or --force to replace", argument="folder"
+            )
+        if video is not None:
+            refuse_to_overwrite(_video_of(video, number, sources), force=force, argument="video")
     refuse_to_overwrite(None if jsonl == "-" else jsonl, force=force, argument="jsonl")
 
 
-def _page(stack: contextlib.ExitStack, stream: Stream, port: int, drawing: Drawing) -> Page:
-    from edgex.runtime.watch.page import Page
+def _folder_of(folder: Path, number: int, sources: int) -> Path:
+    """Where the pictures of one source go: the folder itself, or of several sources a folder each in it: 1, 2, ..."""
+    return folder if sources == 1 else folder / str(number + 1)
 
+
+def _video_of(video: Path, number: int, sources: int) -> Path:
+    """door.mp4, or of several sources door.1.mp4, door.2.mp4, ..."""
+    return video if sources == 1 else video.with_suffix(f".{number + 1}{video.suffix}")
+
+
+def _streams(
+    session: Session, sources: list[Source], notice: Callable[[int, str], None], policy: str | None, **options: Any
+) -> list[Stream]:
+    from edgex.runtime import Stream
+
+    # Any other word is refused there.
+    known = cast("Policy | None", policy)
+    return [
+        Stream(session, source, policy=known, notice=partial(notice, number), **options)
+        for number, source in enumerate(sources)
+    ]
+
+
+def _page(
+    stack: contextlib.ExitStack,
+    streams: list[Stream],
+    http: str,
+    drawing: Drawing,
+    token_file: Path | None,
+    feedback: Path | None,
+) -> Page:
+    from edgex.runtime.access import read_token
+    from edgex.runtime.watch.feedback import Feedback
+    from edgex.runtime.watch.page import Page
+    from edgex.runtime.watch.page_server import parse_address
+
+    token = read_token(token_file)
     with _argument("http", "port"):
-        page = Page(stream, port, drawing)
+        host, port = parse_address(http)
+        judged = None if feedback is None else Feedback(feedback)
+        page = Page(streams, port, drawing, host=host, token=token, feedback=judged)
     stack.callback(page.close)
-    note(f"edgex: the page is at {page.url} until Ctrl-C")
+    asked = "" if token is None else "?token=TOKEN with its token"
+    note(f"edgex: the page is at {page.url}{asked} until Ctrl-C")
     return page
 
 
 def _sinks(
     stack: contextlib.ExitStack,
+    pages: list[Page],
+    sources: int,
     video: Path | None,
     folder: Path | None,
     jsonl: str | None,
@@ -188,25 +247,32 @@ def _sinks(
     top: int,
     drawing: Drawing,
     force: bool,
-) -> list[Sink]:
+) -> list[list[Sink]]:
+    """Those of each source; JSON lines of all go into one file."""
     from edgex.runtime.watch.recording import unfinished
     from edgex.runtime.watch.sinks import FolderSink, JsonLinesSink, VideoSink
 
-    sinks: list[Sink] = []
-    if video is not None:
-        with _argument("video", "path"):
-            sinks.append(VideoSink(video, drawing, fps or 2.0))
-        for path in unfinished(video):
-            note(
-                f"edgex: {path}: a recording that was not finished, of a run that was killed or still goes on; it plays"
-            )
-    if folder is not None:
-        sinks.append(FolderSink(folder, drawing, replace=force))
-    if jsonl is not None:
-        sinks.append(JsonLinesSink(sys.stdout if jsonl == "-" else Path(jsonl), top))
-    for sink in sinks:
-        stack.callback(sink.close)
-    return sinks
+    lines = None if jsonl is None else JsonLinesSink(sys.stdout if jsonl == "-" else Path(jsonl), top)
+    found: list[list[Sink]] = []
+    for number in range(sources):
+        sinks: list[Sink] = [page.feeds[number] for page in pages]
+        if video is not None:
+            path = _video_of(video, number, sources)
+            with _argument("video", "path"):
+                sinks.append(VideoSink(path, drawing, fps or 2.0))
+            for left in unfinished(path):
+                note(
+                    f"edgex: {left}: a recording that was not finished, of a run that was killed or still goes on; it "
+                    "plays"
+                )
+        if folder is not None:
+            sinks.append(FolderSink(_folder_of(folder, number, sources), drawing, replace=force))
+        if lines is not None:
+            sinks.append(lines)
+        for sink in sinks:
+            stack.callback(sink.close)
+        found.append(sinks)
+    return found
 
 
 @contextlib.contextmanager
@@ -220,22 +286,34 @@ def _argument(name: str, stands_for: str) -> Iterator[None]:
         raise
 
 
-def _run(stream: Stream, session: Session, sinks: list[Sink], top: int) -> None:
-    """Runs it to its end, and says on standard error how it went, whatever ended it."""
+def _run(
+    streams: list[Stream],
+    session: Session,
+    sinks: list[list[Sink]],
+    top: int,
+    notice: Callable[[int, str], None],
+) -> None:
+    """Runs them to their end, and says on standard error how it went, whatever ended it."""
+    from edgex.runtime.watch.together import run_together
+
     try:
         with _screen() as show:
-            for frame in stream:
-                for sink in sinks:
+
+            def handle(number: int, frame: FrameResult) -> None:
+                for sink in sinks[number]:
                     sink.write(frame)
-                if not sinks:
+                if not sinks[number]:
                     say(_line(frame, top))
-                show(stream, frame)
+                show(streams[number], frame)
+
+            run_together(streams, handle, lambda number, error: notice(number, str(error)))
     except BrokenPipeError:
         # The reader of standard output has closed it. Python would report that again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     finally:
-        if (snapshot := stream.metrics.snapshot()).seconds:
-            note(f"edgex: {stream.source.name}: {snapshot} on {session.provider}")
+        for stream in streams:
+            if (snapshot := stream.metrics.snapshot()).seconds:
+                note(f"edgex: {stream.source.name}: {snapshot} on {session.provider}")
 
 
 def _line(frame: FrameResult, top: int) -> str:
@@ -255,14 +333,17 @@ def _screen() -> Iterator[Any]:
     from rich.live import Live
     from rich.text import Text
 
-    last = 0.0
+    shown: dict[Stream, float] = {}
+    lines: dict[Stream, str] = {}
+    lock = threading.Lock()
     with Live(console=console, auto_refresh=False, transient=True) as live:
 
         def show(stream: Stream, frame: FrameResult) -> None:
-            nonlocal last
-            now = time.monotonic()
-            if now - last >= _REFRESH:
-                last = now
-                live.update(Text(f"{printable(_line(frame, 1))}\n{stream.metrics.snapshot()}"), refresh=True)
+            with lock:
+                now = time.monotonic()
+                if now - shown.get(stream, 0.0) >= _REFRESH:
+                    shown[stream] = now
+                    lines[stream] = f"{printable(_line(frame, 1))}\n{stream.metrics.snapshot()}"
+                    live.update(Text("\n".join(lines.values())), refresh=True)
 
         yield show

@@ -45,6 +45,8 @@ class MetricsSnapshot:
     """From a picture's arrival to its result; None before the first."""
     model: Percentiles | None
     """Preprocessing and inference alone."""
+    queue: Percentiles | None
+    """From a picture's arrival to the moment when the model begins with it."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -125,7 +127,8 @@ class StreamMetrics:
             times = list(self._latencies)
             counts = self._frames, seconds, rate, self._dropped, self._unusable, self._reconnections
         if not times:
-            return MetricsSnapshot(*counts, latency=None, model=None)
-        table = 1000 * np.percentile(np.array(times), (50, 95, 99), axis=0)
-        latency, model = (Percentiles(*map(float, column)) for column in table.T)
-        return MetricsSnapshot(*counts, latency=latency, model=model)
+            return MetricsSnapshot(*counts, latency=None, model=None, queue=None)
+        both = np.array(times)
+        table = 1000 * np.percentile(np.column_stack([both, both[:, 0] - both[:, 1]]), (50, 95, 99), axis=0)
+        latency, model, queue = (Percentiles(*map(float, column)) for column in table.T)
+        return MetricsSnapshot(*counts, latency=latency, model=model, queue=queue)

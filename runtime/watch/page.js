@@ -12,7 +12,7 @@ let frozen = false;
 
 async function start() {
   about = await asked("about");
-  $("about").textContent = `${about.model} on ${about.provider} · ${about.source} · ${about.policy} frame`;
+  $("about").textContent = `${about.model} on ${about.provider} · ${about.sources[0].name} · ${about.sources[0].policy} frame`;
   document.title = `edgex watch · ${about.model}`;
   $("classes").replaceChildren(...about.classes.map((name) => {
     const option = document.createElement("option");

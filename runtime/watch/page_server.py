@@ -7,7 +7,8 @@ is served is not here: see `page`.
 Any web page that the user has open may send requests to a loopback address. So
 
 - the Host header must be a name of this machine (which stops DNS rebinding); its port may be another, as behind
-  `ssh -L` or a reverse proxy, which must send its upstream's host;
+  `ssh -L` or a reverse proxy, which must send its upstream's host. A page with a token, see `page_access`, takes any host:
+  browsers send its cookie to the host only that it came from;
 - an Origin header must be that host, the host that a reverse proxy names in X-Forwarded-Host, or come with
   Sec-Fetch-Site: same-origin, which scripts cannot set;
 - a body must be JSON, which other origins may send only after a preflight, and preflights are refused;
@@ -17,21 +18,23 @@ Any web page that the user has open may send requests to a loopback address. So
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import math
 import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
-from edgex.runtime.errors import first_line
+from edgex.runtime.errors import UsageError, first_line
 from edgex.runtime.printable import printable
+from edgex.runtime.watch.page_access import Access
 
 HOST = "127.0.0.1"
 _NAMES = frozenset({HOST, "localhost", "::1"})
@@ -43,10 +46,10 @@ _LINGER = 2.0
 """Seconds that the rest of a refused request is read and dropped: closing before that could undo the answer."""
 _MAX_CLIENTS = 500
 _MAX_BODY = 10_000
-_HEADERS = {
+_HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-        "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+        "frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
     ),
     "Cross-Origin-Resource-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
@@ -56,6 +59,7 @@ _HEADERS = {
 _TEXT = "text/plain; charset=utf-8"
 _WORDS = {
     HTTPStatus.BAD_REQUEST: "The request could not be understood.",
+    HTTPStatus.UNAUTHORIZED: "This page asks for a token: open the link that holds the right one.",
     HTTPStatus.NOT_FOUND: "There is nothing at this address.",
     HTTPStatus.METHOD_NOT_ALLOWED: "This address does not take such requests.",
     HTTPStatus.REQUEST_TIMEOUT: "The request took too long to arrive.",
@@ -85,6 +89,7 @@ class Answer:
     body: bytes | Iterator[bytes]
     kind: str
     status: HTTPStatus = HTTPStatus.OK
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class RefusedError(Exception):
@@ -99,8 +104,20 @@ Routes = Mapping[str, Mapping[str, Callable[[Request], Answer]]]
 """Path -> method -> what answers it."""
 
 
+def parse_address(text: str) -> tuple[str, int]:
+    """The host and the port of "8000", "0.0.0.0:8000" or "[::]:8000"; `HOST` where none is named. UsageError."""
+    host, _, port = text.strip().rpartition(":")
+    # Python refuses to read numbers of thousands of digits.
+    if not (port.isascii() and port.isdecimal() and len(port) < 10) or (":" in host) != host.startswith("["):
+        raise UsageError(f"expected PORT or HOST:PORT, such as 8000 or 0.0.0.0:8000, found {text[:100]!r}")
+    return host.strip("[]") or HOST, int(port)
+
+
 class Server(ThreadingHTTPServer):
-    """Serves routes on 127.0.0.1, a thread for each connection, until `close`.
+    """Serves routes, a thread for each connection, until `close`.
+
+    host: the address to listen on. access: who may see them; None for whoever reaches the address. A page that is
+    refused for its token is answered with the route "/token".
 
     Raises OSError or OverflowError where the port is taken or not allowed.
     """
@@ -111,12 +128,15 @@ class Server(ThreadingHTTPServer):
     # Clients that connect at once wait in the kernel's queue; those that find it full would time out.
     request_queue_size = _MAX_CLIENTS
 
-    def __init__(self, port: int, routes: Routes) -> None:
+    def __init__(self, port: int, routes: Routes, host: str = HOST, access: Access | None = None) -> None:
         self._deadlines: dict[socket.socket, float] = {}
         self._guard = threading.Lock()
-        super().__init__((HOST, port), partial(_Handler, routes))
+        self.access = access
+        if ":" in host:
+            self.address_family = socket.AF_INET6
+        super().__init__((host, port), partial(_Handler, routes))
         self.port = int(self.server_address[1])
-        self.url = f"http://{HOST}:{self.port}/"
+        self.url = f"http://{_reached_at(host)}:{self.port}/"
         self._thread = threading.Thread(target=self.serve_forever, args=(0.1,), name="edgex page")
         self._thread.start()
 
@@ -226,6 +246,12 @@ class _Handler(BaseHTTPRequestHandler):
         except ValueError as error:
             raise RefusedError(HTTPStatus.BAD_REQUEST) from error
         self._check_origin()
+        if (access := self.server.access) is not None:
+            if self.command == "GET" and access.is_token(query.get("token", "")):
+                there = f"./{address.path.rpartition('/')[2]}"
+                return _text(HTTPStatus.SEE_OTHER, "", {"Location": there, **access.headers})
+            if not access.admits(self.headers) and address.path not in _OPEN:
+                return self._refused(address.path, query)
         methods = self._routes.get(address.path)
         if methods is None:
             raise RefusedError(HTTPStatus.NOT_FOUND)
@@ -236,10 +262,18 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.awaits(self.connection, math.inf)
         return function(Request(query, body))
 
+    def _refused(self, path: str, query: Mapping[str, str]) -> Answer:
+        """What somebody without the token reads: a page with a field for it, or a line."""
+        refusal = RefusedError(HTTPStatus.UNAUTHORIZED)
+        page = self._routes.get("/token", {}).get("GET")
+        if path != "/" or page is None:
+            raise refusal
+        return replace(page(Request(query)), status=refusal.status)
+
     def _check_origin(self) -> None:
         """Raises RefusedError for requests that were meant for another server or sent by another web page."""
         host = self.headers.get("Host", "")
-        if _split(host).hostname not in _NAMES:
+        if self.server.access is None and _split(host).hostname not in _NAMES:
             raise RefusedError(
                 HTTPStatus.FORBIDDEN,
                 f"This page is open to this machine only: see {self.server.url} there. A reverse proxy has to send "
@@ -280,7 +314,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection |= not isinstance(answer.body, bytes)
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.kind)
-        for name, value in _HEADERS.items():
+        for name, value in {**_HEADERS, **answer.headers}.items():
             self.send_header(name, value)
         if answer.status == HTTPStatus.METHOD_NOT_ALLOWED:
             self.send_header("Allow", ", ".join(self._routes[urlsplit(self.path).path]))
@@ -316,14 +350,24 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 _ONLY_ONCE = ("Host", "Origin", "Content-Length", "Content-Type")
+_OPEN = ("/page.css",)
+"""What the page that refuses a viewer needs itself."""
 _WHOLE_REFUSAL = (
     f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: {_TEXT}\r\nConnection: close\r\n\r\n"
     f"{_WORDS[HTTPStatus.SERVICE_UNAVAILABLE]}\n"
 ).encode()
 
 
-def _text(status: HTTPStatus, words: object) -> Answer:
-    return Answer(f"{printable(words)}\n".encode(), _TEXT, status)
+def _text(status: HTTPStatus, words: object, headers: Mapping[str, str] | None = None) -> Answer:
+    return Answer(f"{printable(words)}\n".encode(), _TEXT, status, headers or {})
+
+
+def _reached_at(host: str) -> str:
+    """The host of a link to an address; of all addresses, this machine's name."""
+    with contextlib.suppress(ValueError):
+        if ipaddress.ip_address(host).is_unspecified:
+            return socket.gethostname()
+    return f"[{host}]" if ":" in host else host
 
 
 def _split(host: str) -> SplitResult:

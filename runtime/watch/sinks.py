@@ -12,6 +12,7 @@ import io
 import json
 import os
 import re
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
@@ -43,7 +44,7 @@ class Sink(Protocol):
 
 
 class JsonLinesSink:
-    """One line of JSON per picture, see `FrameResult.to_dict`; flushed after each.
+    """One line of JSON per picture, see `FrameResult.to_dict`; flushed after each. Several streams may share it.
 
     to: an open text stream, or a path whose file is made for the first picture.
     """
@@ -56,11 +57,15 @@ class JsonLinesSink:
         else:
             self._stream = to
         self._top = top
+        self._lock = threading.Lock()
 
     def write(self, frame: FrameResult) -> None:
         """See `Sink`; BrokenPipeError where the reader of standard output has closed it."""
-        if frame.is_rerun:
-            return
+        if not frame.is_rerun:
+            with self._lock:
+                self._write(frame)
+
+    def _write(self, frame: FrameResult) -> None:
         try:
             if self._stream is None and self._path is not None:
                 self._path.parent.mkdir(parents=True, exist_ok=True)

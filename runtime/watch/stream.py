@@ -15,8 +15,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgex.runtime.errors import ImageError, SourceError, UsageError
@@ -54,17 +54,30 @@ class FrameResult:
     """Seconds of preprocessing and inference."""
     is_rerun: bool = False
     """Whether it is the last picture again, since another class was asked for."""
+    source: str = ""
+    """Name of the source, for people."""
+
+    @property
+    def queue(self) -> float:
+        """Seconds that the picture waited for the model."""
+        return self.latency - self.model
 
     def to_dict(self, top: int = 5) -> dict[str, Any]:
         """JSON-ready: which picture, when, and `Result.to_dict`. time in seconds of the source, or null."""
         return {
             "frame": self.number,
+            "source": self.source,
             "name": self.source_frame.name,
             "time": self.source_frame.time,
             "latency_ms": round(1000 * self.latency, 3),
+            "queue_ms": round(1000 * self.queue, 3),
             "model_ms": round(1000 * self.model, 3),
             **self.result.to_dict(top),
         }
+
+    def explained_as(self, result: Result) -> FrameResult:
+        """The same picture with another class explained."""
+        return replace(self, result=result, is_rerun=True, _drawn=None)
 
     def pixels(self) -> np.ndarray:
         """The picture: uint8 [H, W, 3] RGB."""
@@ -167,7 +180,7 @@ class Stream:
         """Ends the iteration after the picture at hand; safe in a signal handler."""
         self._stopped = True
 
-    def __iter__(self) -> Iterator[FrameResult]:
+    def __iter__(self) -> Generator[FrameResult]:
         if self._reader.ident is not None:
             raise UsageError("expected a stream that has not run yet, found one that has; make another")
         self._reader.start()
@@ -232,7 +245,7 @@ class Stream:
             self._notice(f"{self.source.name}: {remark}")
         if not is_rerun:
             self.metrics.done(end - arrival, end - begin)
-        return FrameResult(number, source_frame, result, end - arrival, end - begin, is_rerun)
+        return FrameResult(number, source_frame, result, end - arrival, end - begin, is_rerun, self.source.name)
 
     def _finish(self) -> None:
         """No further picture is wanted or will come."""

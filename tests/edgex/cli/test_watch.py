@@ -183,7 +183,7 @@ def test_every_option_arrives(watch: Watch, pictures: Path, monkeypatch: pytest.
     assert arguments["exact_resize"] is True
     assert watch("--source", "pictures", "--follow", "--timeout", "0.1")[0] == 0
     assert (arguments["follow"], arguments["interval"], arguments["timeout"]) == (True, 1.0, 0.1)
-    assert watch("--source", "pictures", "--http", "99999", "--opacity", "0.25")[0] == 2
+    assert watch("--source", "pictures", "--http", "127.0.0.1:99999", "--opacity", "0.25")[0] == 2
     assert arguments["port"] == 99999
     drawn = ("--style", "contour", "--colormap", "viridis", "--dim", "--no-legend")
     assert watch("--source", "pictures", "--http", "99999", "--opacity", "0.25", *drawn)[0] == 2

@@ -115,13 +115,13 @@ def _request_bases(folder: Path) -> Sequence[Case]:
 
     def feed() -> None:
         for frame in _Served.stream:
-            _Served.page.write(frame)
+            _Served.page.feeds[0].write(frame)
 
     def tick() -> None:
         # Requests that wait for something newer get it at once.
         while True:
             time.sleep(0.01)
-            _Served.page.notice("tick")
+            _Served.page.feeds[0].notice("tick")
 
     threading.Thread(target=feed, daemon=True).start()
     threading.Thread(target=tick, daemon=True).start()
