@@ -195,10 +195,10 @@ class Stream:
         finally:
             self.stop()
             self.metrics.stop()
-            self.state = "ended"
             getattr(self.source, "cancel", lambda: None)()
             # A silent network blocks the reader until its time-out; do not wait for that.
             self._reader.join(timeout=1.0)
+            self.state = "ended"
         if self._error is not None:
             raise self._error
 
@@ -284,7 +284,7 @@ class Stream:
                     self.metrics.reconnected() if self.source.live else None
                 for source_frame in self._source_frames():
                     failures, delivered = 0, delivered + 1
-                    self.state = "running"
+                    self.state = "ended" if self._over() else "running"
                     self._put(source_frame)
                 if self.source.live and not self._over():
                     raise SourceError(f"{self.source.name}: ended")
