@@ -70,9 +70,10 @@ class Page:
     """Serves the newest results of streams until `close`; `feeds` are their sinks.
 
     streams: one, or several that share a session. port: 0 for any free one; `url` says which. drawing: how pictures of
-    /overlay.mjpg and snapshots are drawn; defaults to `Drawing()`. The page draws heatmaps itself. host: the address to listen on, by default one that only this machine
-    reaches; any other needs a token. token: what a browser has to bring along, see `edgex.runtime.watch.page_access`.
-    feedback: where verdicts on alarms go; without it nobody is asked for any.
+    /overlay.mjpg and snapshots are drawn; defaults to `Drawing()`. The page draws heatmaps itself. host: the address to
+    listen on, by default one that only this machine reaches; any other needs a token. token: what a browser has to
+    bring along, see `edgex.runtime.watch.page_access`. feedback: where verdicts on alarms go; without it nobody is
+    asked for any.
 
     Raises UsageError where the port is taken or not allowed, and for another machine's access without a token.
     """

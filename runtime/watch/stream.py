@@ -295,6 +295,8 @@ class Stream:
             except SourceError as error:
                 if not self.source.live or delivered == 0 or failures == self._retries:
                     raise
+                if self._over():
+                    return
                 wait = min(FIRST_WAIT * 2**failures, LONGEST_WAIT)
                 failures += 1
                 self.state = "reconnecting"
