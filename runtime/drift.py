@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgex.runtime.result import Result
+    from edgex.runtime.session import Session
 
 WINDOW = 500
 """Pictures of the live side: the last so many that counted."""
@@ -112,6 +113,21 @@ class DriftMonitor:
         self._counted = 0
         self.raised = 0
         """Warnings raised so far."""
+
+    @classmethod
+    def of(cls, session: Session, notice: Callable[[str], None] = lambda _: None) -> DriftMonitor | None:
+        """Of what a session says; None where its file holds no sketch of validation.
+
+        It is None as well where the session looks at frames in another way than validation did: with tiles, regions of
+        interest or another fit. `notice` is told.
+        """
+        metadata = session.metadata
+        if metadata.calibration is None or metadata.calibration.sketch is None:
+            return None
+        if session.cuts or session.preprocessing != metadata.preprocessing:
+            notice("drift is not looked for: with tiles, roi or another fit, results are not those of validation")
+            return None
+        return cls(metadata.calibration.sketch, metadata.classes, notice)
 
     @property
     def warnings(self) -> tuple[DriftWarning, ...]:

@@ -150,6 +150,11 @@ class Session:
         return self._preprocessing
 
     @property
+    def cuts(self) -> bool:
+        """Whether each frame is several inputs, for its tiles or regions of interest."""
+        return self._cutting is not None
+
+    @property
     def shares_classes(self) -> bool:
         """Whether several classes of one picture cost one pass through the network.
 

@@ -47,6 +47,8 @@ class MetricsSnapshot:
     """Preprocessing and inference alone."""
     queue: Percentiles | None
     """From a picture's arrival to the moment when the model begins with it."""
+    drift_warnings: int = 0
+    """How often results were found to drift from those of validation."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -58,6 +60,7 @@ class MetricsSnapshot:
             (self.dropped, "dropped"),
             (self.unusable, "unreadable"),
             (self.reconnections, "reconnections"),
+            (self.drift_warnings, "drift warnings"),
         ):
             if count:
                 parts.append(f"{count} {what}")
@@ -71,6 +74,8 @@ class StreamMetrics:
     """Takes the counts; safe to use from several threads. Memory does not grow with the number of frames."""
 
     def __init__(self) -> None:
+        self.drift_warnings = 0
+        """Set by the stream, see `MetricsSnapshot`."""
         self._lock = threading.Lock()
         self._begin: float | None = None
         self._end: float | None = None
@@ -127,8 +132,8 @@ class StreamMetrics:
             times = list(self._latencies)
             counts = self._frames, seconds, rate, self._dropped, self._unusable, self._reconnections
         if not times:
-            return MetricsSnapshot(*counts, latency=None, model=None, queue=None)
+            return MetricsSnapshot(*counts, latency=None, model=None, queue=None, drift_warnings=self.drift_warnings)
         both = np.array(times)
         table = 1000 * np.percentile(np.column_stack([both, both[:, 0] - both[:, 1]]), (50, 95, 99), axis=0)
         latency, model, queue = (Percentiles(*map(float, column)) for column in table.T)
-        return MetricsSnapshot(*counts, latency=latency, model=model, queue=queue)
+        return MetricsSnapshot(*counts, latency=latency, model=model, queue=queue, drift_warnings=self.drift_warnings)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from edgex.runtime.drift import DriftMonitor, DriftWarning
 from edgex.runtime.errors import ImageError, SourceError, UsageError
 from edgex.runtime.view import Remarks
 from edgex.runtime.watch.metrics import StreamMetrics
@@ -56,6 +57,8 @@ class FrameResult:
     """Whether it is the last picture again, since another class was asked for."""
     source: str = ""
     """Name of the source, for people."""
+    drift: tuple[DriftWarning, ...] = ()
+    """In what the pictures up to this one differ from those of validation, see `edgex.runtime.drift`."""
 
     @property
     def queue(self) -> float:
@@ -63,7 +66,10 @@ class FrameResult:
         return self.latency - self.model
 
     def to_dict(self, top: int = 5) -> dict[str, Any]:
-        """JSON-ready: which picture, when, and `Result.to_dict`. time in seconds of the source, or null."""
+        """JSON-ready: which picture, when, and `Result.to_dict`. time in seconds of the source, or null.
+
+        drift is there while there are warnings: a list of `DriftWarning.to_dict`.
+        """
         return {
             "frame": self.number,
             "source": self.source,
@@ -73,6 +79,7 @@ class FrameResult:
             "queue_ms": round(1000 * self.queue, 3),
             "model_ms": round(1000 * self.model, 3),
             **self.result.to_dict(top),
+            **({"drift": [warning.to_dict() for warning in self.drift]} if self.drift else {}),
         }
 
     def explained_as(self, result: Result) -> FrameResult:
@@ -107,8 +114,9 @@ class Stream:
         gave a picture is given up at once.
     loop: begin again at the end of a video or folder.
     stay: at the end, wait until `stop` and run the last picture again whenever `explain` changes.
-    notice: called with one line when a picture cannot be read, a source breaks, or the model does not see a part of the
-        frame (once for each size that loses more than those before); from either thread.
+    notice: called with one line when a picture cannot be read, a source breaks, the model does not see a part of the
+        frame (once for each size that loses more than those before), or results drift from those of validation that
+        the file holds (see `edgex.runtime.drift`); from either thread.
 
     Iterating raises SourceError where the source cannot be opened, holds no picture or broke for good, after all
     pictures that came before; not for what lies behind the `limit` or a `stop`. A stream runs once: UsageError.
@@ -156,6 +164,7 @@ class Stream:
         self._tried = False
         self._remarked = False
         self._remarks = Remarks()
+        self._drift: DriftMonitor | None = None
         self._error: Exception | None = None
         self._due = 0.0
         self._last: SourceFrame | None = None
@@ -183,6 +192,7 @@ class Stream:
     def __iter__(self) -> Generator[FrameResult]:
         if self._reader.ident is not None:
             raise UsageError("expected a stream that has not run yet, found one that has; make another")
+        self._drift = DriftMonitor.of(self.session, self._warn)
         self._reader.start()
         number = 0
         try:
@@ -242,10 +252,26 @@ class Stream:
             return None
         end = time.monotonic()
         if result.remark is not None and (remark := self._remarks(result.view)) is not None:
-            self._notice(f"{self.source.name}: {remark}")
+            self._warn(remark)
         if not is_rerun:
             self.metrics.done(end - arrival, end - begin)
-        return FrameResult(number, source_frame, result, end - arrival, end - begin, is_rerun, self.source.name)
+        drift = self._drifted(source_frame, result, arrival, is_rerun)
+        times = end - arrival, end - begin
+        return FrameResult(number, source_frame, result, *times, is_rerun, self.source.name, drift)
+
+    def _drifted(
+        self, source_frame: SourceFrame, result: Result, arrival: float, is_rerun: bool
+    ) -> tuple[DriftWarning, ...]:
+        """The warnings that are not over, after this result."""
+        if self._drift is None or is_rerun:
+            return self._drift.warnings if self._drift else ()
+        clock = arrival if self.source.live else None
+        warnings = self._drift.add(result, clock if source_frame.time is None else source_frame.time)
+        self.metrics.drift_warnings = self._drift.raised
+        return warnings
+
+    def _warn(self, text: str) -> None:
+        self._notice(f"{self.source.name}: {text}")
 
     def _finish(self) -> None:
         """No further picture is wanted or will come."""
