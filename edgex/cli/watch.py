@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from edgex.cli import alarms as acting
 from edgex.cli.command import Command
 from edgex.cli.console import (
     EXIT_FAILURE,
@@ -36,6 +37,7 @@ from edgex.utils.output import refuse_to_overwrite
 if TYPE_CHECKING:
     from edgex.runtime import Session, Stream
     from edgex.runtime.drawing import Drawing
+    from edgex.runtime.watch.alarms import Alarms
     from edgex.runtime.watch.page import Page
     from edgex.runtime.watch.sinks import Sink
     from edgex.runtime.watch.source import Source
@@ -109,6 +111,16 @@ def watch(
     tiles: Tiles = None,
     overlap: Overlap = None,
     roi: Regions = None,
+    alarm: acting.Rules = None,
+    inside: acting.Inside = None,
+    alarm_after: acting.After = 1,
+    alarm_every: acting.Every = None,
+    webhook: acting.WebhookUrl = None,
+    webhook_header: acting.WebhookHeaders = None,
+    mqtt: acting.MqttUrl = None,
+    snapshots: acting.Snapshots = None,
+    keep: acting.Keep = None,
+    exit_on_alarm: acting.ExitOnAlarm = False,
     fast_resize: Annotated[
         bool,
         typer.Option(
@@ -123,8 +135,8 @@ def watch(
 
     Without --http, --video, --folder and --jsonl, a line per frame goes to standard output. With --http the page stays
     when the source has ended. Ctrl-C ends it cleanly: files are finished, a summary is printed, the exit code is 0. It
-    is 1 where a source broke or a picture could not be read. Several sources share one session, and each has a thread
-    of its own: a slow one holds none of the others.
+    is 1 where a source broke or a picture could not be read, and 3 where --exit-on-alarm ended it. Several sources
+    share one session, and each has a thread of its own: a slow one holds none of the others.
     """
     _check_values(model, source, follow and loop)
     _check_files(video, folder, jsonl, len(source), force)
@@ -160,8 +172,30 @@ def watch(
         with stopped_by_signals(partial(stop_all, streams)), contextlib.ExitStack() as stack:
             if http is not None:
                 pages.append(_page(stack, streams, http, drawing, token_file, feedback))
+            alarms = acting.open_alarms(
+                stack=stack,
+                streams=streams,
+                drawing=drawing,
+                notice=notice,
+                alarm=alarm,
+                inside=inside,
+                alarm_after=alarm_after,
+                alarm_every=alarm_every,
+                webhook=webhook,
+                webhook_header=webhook_header,
+                mqtt=mqtt,
+                snapshots=snapshots,
+                keep=keep,
+                exit_on_alarm=exit_on_alarm,
+            )
             sinks = _sinks(stack, pages, len(streams), video, folder, jsonl, fps, top, drawing, force)
-            _run(streams, session, sinks, top, notice)
+            _run(streams, session, alarms, sinks, top, notice)
+    _exit(streams, alarms)
+
+
+def _exit(streams: list[Stream], alarms: list[Alarms]) -> None:
+    if any(entry.ended_run for entry in alarms):
+        raise typer.Exit(acting.EXIT_ALARM)
     if any(stream.metrics.snapshot().unusable for stream in streams):
         raise typer.Exit(EXIT_FAILURE)
 
@@ -289,6 +323,7 @@ def _argument(name: str, stands_for: str) -> Iterator[None]:
 def _run(
     streams: list[Stream],
     session: Session,
+    alarms: list[Alarms],
     sinks: list[list[Sink]],
     top: int,
     notice: Callable[[int, str], None],
@@ -300,7 +335,7 @@ def _run(
         with _screen() as show:
 
             def handle(number: int, frame: FrameResult) -> None:
-                for sink in sinks[number]:
+                for sink in (*(entry.judges[number] for entry in alarms), *sinks[number]):
                     sink.write(frame)
                 if not sinks[number]:
                     say(_line(frame, top))
@@ -319,7 +354,9 @@ def _run(
 def _line(frame: FrameResult, top: int) -> str:
     best = answer_of(frame.result, top)
     asked = frame.result.explained_index != frame.result.index
-    return f"{frame.source_frame.name}: {best}" + (f" (explained: {frame.result.explained})" if asked else "")
+    explained = f" (explained: {frame.result.explained})" if asked else ""
+    alarms = f" - alarm: {', '.join(frame.alarms)}" if frame.alarms else ""
+    return f"{frame.source_frame.name}: {best}{explained}{alarms}"
 
 
 @contextlib.contextmanager

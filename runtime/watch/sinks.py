@@ -24,6 +24,8 @@ from edgex.runtime.file_names import class_components
 from edgex.runtime.printable import printable_json
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from edgex.runtime.watch.stream import FrameResult
 
 _QUALITY = 90
@@ -118,12 +120,9 @@ class FolderSink:
         if self._replace:
             _remove_earlier(self._folder)
             self._replace = False
-        # Pillow takes no notice of a disk that fills while it writes to a file.
-        encoded = io.BytesIO()
-        pixels = frame.captioned(self._drawing)
-        Image.fromarray(pixels).save(encoded, "JPEG", quality=_QUALITY, comment=_MARK)
+        encoded = encode_picture(frame.captioned(self._drawing))
         with atomic_output(path, durable=False) as temporary:
-            temporary.write_bytes(encoded.getbuffer())
+            temporary.write_bytes(encoded)
 
     def close(self) -> None:
         """Nothing is open."""
@@ -164,6 +163,14 @@ class VideoSink:
     def close(self) -> None:
         """Finishes the file; ArtefactError where that fails, what was recorded is kept then."""
         self._writer.close()
+
+
+def encode_picture(pixels: np.ndarray) -> memoryview:
+    """A picture as a JPEG file that says where it is from. pixels: uint8 [H, W, 3] RGB."""
+    # In memory, since Pillow takes no notice of a disk that fills while it writes to a file.
+    encoded = io.BytesIO()
+    Image.fromarray(pixels).save(encoded, "JPEG", quality=_QUALITY, comment=_MARK)
+    return encoded.getbuffer()
 
 
 def holds_results(folder: str | os.PathLike[str]) -> bool:

@@ -59,6 +59,8 @@ class FrameResult:
     """Name of the source, for people."""
     drift: tuple[DriftWarning, ...] = ()
     """In what the pictures up to this one differ from those of validation, see `edgex.runtime.drift`."""
+    alarms: tuple[str, ...] | None = None
+    """The rules that raised an alarm, see `edgex.runtime.watch.alarms`; None where there are no rules."""
 
     @property
     def queue(self) -> float:
@@ -68,7 +70,7 @@ class FrameResult:
     def to_dict(self, top: int = 5) -> dict[str, Any]:
         """JSON-ready: which picture, when, and `Result.to_dict`. time in seconds of the source, or null.
 
-        drift is there while there are warnings: a list of `DriftWarning.to_dict`.
+        alarms is there only where there are rules, drift while there are warnings: a list of `DriftWarning.to_dict`.
         """
         return {
             "frame": self.number,
@@ -78,6 +80,7 @@ class FrameResult:
             "latency_ms": round(1000 * self.latency, 3),
             "queue_ms": round(1000 * self.queue, 3),
             "model_ms": round(1000 * self.model, 3),
+            **({} if self.alarms is None else {"alarms": list(self.alarms)}),
             **self.result.to_dict(top),
             **({"drift": [warning.to_dict() for warning in self.drift]} if self.drift else {}),
         }
