@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _OUTLINE = (255, 255, 255, 110)
 """RGBA, of tiles and regions of interest."""
-_NAME_LENGTHS = (40, 24, 16, 10)
+_NAME_LENGTHS = (40, 24, 16, 10, 7)
 """Characters that classes' names are cut to where a caption would be too long."""
 
 

@@ -53,6 +53,7 @@ def overlay(
     dim: bool = False,
     legend: bool = False,
     seen: Seen | None = None,
+    cells: int = 1,
 ) -> np.ndarray:
     """The picture with the heatmap over what the model saw of it.
 
@@ -68,7 +69,8 @@ def overlay(
     border: draw where what the model saw ends, see `edgex.runtime.seen.Seen.draw_edge`.
     dim: darken what the model did not see to half.
     legend: draw what the colours mean in a corner, see `edgex.runtime.plates.draw_legend`.
-    seen: what the model saw, where that is less than the view says. Defaults to that.
+    seen: what the model saw, where that is less than the view says. Defaults to that. cells: of the heatmap per patch,
+        in each direction.
 
     Returns a new uint8 [H, W, 3]. Raises UsageError for an unknown colormap or style or a value out of its range.
     """
@@ -92,7 +94,7 @@ def overlay(
     if border:
         seen.draw_edge(result)
     if style == "boxes":
-        boxes = find_boxes(heatmap, view, least=lowest)
+        boxes = find_boxes(heatmap, view, least=lowest, cells=cells)
         plates.draw_boxes(result, boxes, colours("for" if signed else colormap), opacity)
     if legend:
         _draw_legend(result, style, colormap, opacity, lowest, full if shows else lowest)

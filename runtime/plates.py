@@ -44,8 +44,9 @@ def draw_caption(picture: np.ndarray, texts: Sequence[str], font: str | os.PathL
     size = _type_size(picture, 22)
     text, chosen = fit_text(texts, size, font, width=width - size, smallest=_SMALLEST_TYPE)
     image = Image.fromarray(picture)
-    draw = _plate(image, (0, height - 2 * size, width, height))
-    draw.text((size // 2, height - size), text, font=chosen, fill="white", anchor="lm")
+    high = round(2 * chosen.size)
+    draw = _plate(image, (0, height - high, width, height))
+    draw.text((size // 2, height - high // 2), text, font=chosen, fill="white", anchor="lm")
     return np.asarray(image)
 
 
@@ -60,7 +61,7 @@ def draw_boxes(picture: np.ndarray, boxes: Sequence[Box], colours: np.ndarray, o
     thick = max(2, round(min(picture.shape[:2]) / 300))
     # The strongest on top.
     for box in reversed(boxes):
-        colour = tuple(colours[round(127 + 128 * box.score)].round().astype(int).tolist())
+        colour = tuple(colours[round(160 + 95 * box.score)].round().astype(int).tolist())
         outer = (box.left, box.top, box.right - 1, box.bottom - 1)
         draw.rectangle(outer, outline="black", width=thick + 2)
         if min(box.right - box.left, box.bottom - box.top) > 2:

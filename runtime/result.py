@@ -20,7 +20,7 @@ from edgex.runtime.errors import ArtefactError, ImageError, UsageError
 from edgex.runtime.frames import ColorOrder, as_frame
 from edgex.runtime.overlay import Floor, Style, median_floor, overlay
 from edgex.runtime.printable import printable_json
-from edgex.runtime.regions import Box, find_boxes
+from edgex.runtime.regions import LEAST_AREA, MERGE, THRESHOLD, Box, find_boxes
 from edgex.runtime.seen import Seen
 from edgex.runtime.upsampling import upsample
 
@@ -260,6 +260,7 @@ class Result:
             dim=dim,
             legend=legend,
             seen=self._seen,
+            cells=self._cells_per_patch,
         )
         return np.ascontiguousarray(drawn[..., ::-1]) if self.color == "bgr" else drawn
 
@@ -267,6 +268,11 @@ class Result:
     def _seen(self) -> Seen:
         """What of the frame the model saw."""
         return Seen(self.view)
+
+    @property
+    def _cells_per_patch(self) -> int:
+        """Of the heatmap, in each direction."""
+        return 1
 
     @property
     def _looked_at(self) -> np.ndarray:
@@ -278,12 +284,18 @@ class Result:
         """A line for people where the model did not see a part of the frame for its shape, else None; see `View`."""
         return self.view.remark
 
-    def boxes(self, threshold: float = 0.5) -> list[Box]:
+    def boxes(self, threshold: float = THRESHOLD, *, least_area: float = LEAST_AREA, merge: float = MERGE) -> list[Box]:
         """Connected regions with at least `threshold` times the strongest evidence, in frame pixels.
 
-        Strongest first; empty where no patch speaks for the class.
+        threshold: above 0, at most 1. least_area: of a region, in patches; smaller ones are left out. merge: regions
+            less than so many patches apart are one.
+
+        Strongest first, each (top, left, bottom, right, evidence, score): evidence is the region's sum in logits, score
+        its share of the positive evidence of the heatmap, above 0 to 1, which is no probability that something is
+        there. Empty where no patch speaks for the class.
         """
-        return find_boxes(self.heatmap, self.view, threshold)
+        cells = self._cells_per_patch
+        return find_boxes(self.heatmap, self.view, threshold, least_area=least_area, merge=merge, cells=cells)
 
     def _range(self, scale: Scale | None, floor: Floor | None, limit: float | None) -> tuple[Floor, float | None]:
         """The floor and limit to draw with, of the arguments of `overlay`."""

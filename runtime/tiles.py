@@ -163,6 +163,11 @@ class TiledResult(Result):
         return self.layout.stitching.seen
 
     @property
+    def _cells_per_patch(self) -> int:
+        """See `Result`."""
+        return self.layout.steps
+
+    @property
     def _looked_at(self) -> np.ndarray:
         """See `Result`; what was not looked at has no evidence that could count."""
         return self.heatmap[self.layout.stitching.keep > 0]

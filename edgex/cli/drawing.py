@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -37,3 +38,8 @@ def read_drawing(
     from edgex.runtime.drawing import Drawing
 
     return Drawing(colormap, opacity, cast("StyleName", style), dim, legend, font)
+
+
+def changed(drawing: Drawing) -> dict[str, bool]:
+    """Of each option of drawing, by its name, whether it was given another value than its default."""
+    return {field.name: getattr(drawing, field.name) != field.default for field in dataclasses.fields(drawing)}

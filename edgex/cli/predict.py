@@ -19,7 +19,7 @@ from edgex.cli.console import (
     read_provider_options,
     say,
 )
-from edgex.cli.drawing import Colormap, Dim, Legend, Style, read_drawing
+from edgex.cli.drawing import Colormap, Dim, Legend, Style, changed, read_drawing
 from edgex.cli.tiles import Overlap, Regions, Tiles, read_roi, read_tiles
 from edgex.errors import UsageError
 
@@ -63,9 +63,8 @@ def predict(
     from edgex import prediction
 
     drawing = read_drawing(style, colormap, dim=dim, legend=legend)
-    for name, asked in (("each_label", each_label), ("caption", caption)):
-        if asked and overlay is None:
-            raise UsageError("expected --overlay beside it, the folder that the pictures are written to", argument=name)
+    if overlay is None:
+        _refuse_to_draw(each_label=each_label, caption=caption, **changed(drawing))
     options = read_provider_options(provider_options)
     found = prediction.predict(
         model,
@@ -91,3 +90,9 @@ def predict(
         note(f"wrote {path}")
     if found.errors:
         raise typer.Exit(EXIT_FAILURE)
+
+
+def _refuse_to_draw(**asked: bool) -> None:
+    """UsageError about the first option that was given for pictures, of which none are written."""
+    for name in (name for name, given in asked.items() if given):
+        raise UsageError("expected --overlay beside it, the folder that the pictures are written to", argument=name)

@@ -84,3 +84,17 @@ def test_folders_of_fonts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WINDIR", "/windows")
     found = font_folders()
     assert {Path("/opt/share/fonts"), Path("/usr/share/fonts"), Path("/windows/Fonts")} <= set(found)
+
+
+def test_a_text_is_shrunk_to_its_width_and_gives_way_where_that_is_not_enough() -> None:
+    text, font = fit_text(["german shepherd", "dog"], 20, width=100, smallest=10)
+    assert text == "german shepherd"
+    assert 10 <= font.size < 20
+    assert font.getlength(text) <= 100 < fit_text([text], round(font.size) + 1)[1].getlength(text)
+    assert fit_text(["german shepherd", "dog"], 20, width=50, smallest=18)[0] == "dog"
+    text, font = fit_text(["german shepherd", "a long dog"], 20, width=5, smallest=9)
+    assert (text, font.size) == ("a long dog", 9)
+
+
+def test_the_smallest_size_is_no_larger_than_the_wanted_one() -> None:
+    assert fit_text(["dog"], 6, width=100, smallest=9)[1].size == 6

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
 from edgex.runtime import Preprocessing, UsageError, View
-from edgex.runtime.regions import find_boxes
+from edgex.runtime.regions import _Regions, find_boxes
 
 
 def view(height: int, width: int, resize: int = 64) -> View:
@@ -88,5 +90,119 @@ def test_nothing_speaks_for_the_class() -> None:
 
 @pytest.mark.parametrize("threshold", [0, -1, 1.5, float("nan")])
 def test_unusable_thresholds_are_refused(threshold: float) -> None:
-    with pytest.raises(UsageError, match="threshold"):
+    with pytest.raises(UsageError, match="share of the strongest evidence"):
         find_boxes(heatmap(), view(64, 64), threshold)
+
+
+@pytest.mark.parametrize("name", ["least_area", "merge"])
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf")])
+def test_unusable_sizes_are_refused(name: str, value: float) -> None:
+    with pytest.raises(UsageError, match="expected a number of patches, at least 0"):
+        find_boxes(heatmap(), view(64, 64), **{name: value})
+
+
+def test_the_score_is_the_share_of_the_positive_evidence() -> None:
+    """Two patches of which one has three times as much; what is below the threshold counts in no box."""
+    heat = np.zeros((8, 8), np.float32)
+    heat[1, 1], heat[5, 5] = 0.75, 0.25
+    both = find_boxes(heat, view(64, 64), 0.05)
+    assert [box.score for box in both] == pytest.approx([0.75, 0.25], abs=0.05)
+    assert sum(box.score for box in both) < 1
+    (one,) = find_boxes(heat, view(64, 64), 0.5)
+    assert one.score < both[0].score
+    # Evidence against another class's place takes nothing away.
+    heat[7, 0] = -5
+    assert find_boxes(heat, view(64, 64), 0.5)[0].score == pytest.approx(one.score)
+
+
+def test_neighbours_closer_than_a_patch_are_one() -> None:
+    """One patch without evidence between two is less than a patch of steps below the threshold; two are more."""
+    near, far = heatmap(r2c2=1.0, r2c4=1.0), heatmap(r2c2=1.0, r2c5=1.0)
+    assert len(find_boxes(near, view(64, 64), 0.5, merge=0)) == 2
+    assert len(find_boxes(near, view(64, 64), 0.5, merge=1)) == 2
+    (one,) = find_boxes(near, view(64, 64), 0.3, merge=1)
+    apart = find_boxes(near, view(64, 64), 0.3, merge=0)
+    assert len(apart) == 2
+    assert one.left == min(box.left for box in apart)
+    assert one.right == max(box.right for box in apart)
+    assert one.evidence == pytest.approx(sum(box.evidence for box in apart))
+    assert len(find_boxes(far, view(64, 64), 0.3)) == 2
+    # A finer heatmap of the same picture: the distance is still one patch.
+    finer = np.kron(near, np.ones((2, 2), np.float32))
+    assert len(find_boxes(finer, view(64, 64), 0.5, cells=2, merge=0)) == 2
+    assert len(find_boxes(finer, view(64, 64), 0.5, cells=2, merge=1.2)) == 1
+
+
+def test_regions_merge_across_a_corner_both_ways() -> None:
+    for first, second in (("r2c2", "r4c4"), ("r2c4", "r4c2")):
+        heat = heatmap(**{first: 1.0, second: 1.0})
+        assert len(find_boxes(heat, view(64, 64), 0.1, merge=0)) == 2
+        assert len(find_boxes(heat, view(64, 64), 0.1, merge=1)) == 1
+
+
+def test_regions_below_the_least_area_are_left_out() -> None:
+    heat = heatmap(r1c1=1.0, r5c5=1.0, r5c6=1.0, r6c5=1.0, r6c6=1.0)
+    assert len(find_boxes(heat, view(64, 64), 0.5)) == 2
+    (large,) = find_boxes(heat, view(64, 64), 0.5, least_area=2)
+    assert large.left > 32
+    assert find_boxes(heat, view(64, 64), 0.5, least_area=20) == []
+
+
+def test_evidence_below_the_least_is_in_no_box() -> None:
+    weak = heatmap(r2c2=0.2)
+    assert len(find_boxes(weak, view(64, 64))) == 1
+    assert find_boxes(weak, view(64, 64), least=0.3) == []
+
+
+def labelled_by_flooding(mask: np.ndarray) -> list[tuple[int, int, int, int, int]]:
+    """First and last row and column and the size of every 8-connected region, cell by cell."""
+    waiting = {tuple(place) for place in np.argwhere(mask).tolist()}
+    found = []
+    while waiting:
+        region = [waiting.pop()]
+        for row, column in region:  # grows while it is walked
+            for place in ((row + y, column + x) for y in (-1, 0, 1) for x in (-1, 0, 1)):
+                if place in waiting:
+                    waiting.remove(place)
+                    region.append(place)
+        rows, columns = zip(*region, strict=True)
+        found.append((min(rows), min(columns), max(rows) + 1, max(columns) + 1, len(region)))
+    return sorted(found)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.5, 0.6, 0.95, 1.0])
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (23, 31), (64, 64)])
+def test_regions_are_those_that_flooding_finds(share: float, size: tuple[int, int]) -> None:
+    mask = np.random.default_rng(0).random(size) < share
+    regions = _Regions.of(mask, gap=0)
+    sizes = np.bincount(regions.of_cells, minlength=len(regions.extents))
+    found = [(*extent.tolist(), int(size)) for extent, size in zip(regions.extents, sizes, strict=True)]
+    assert sorted(found) == labelled_by_flooding(mask)
+
+
+def test_a_long_winding_region_is_one() -> None:
+    """A snake, whose ends are as far apart as a region's can be."""
+    mask = np.zeros((200, 200), bool)
+    mask[::2] = True
+    mask[1::4, -1] = mask[3::4, 0] = True
+    mask[199] = False
+    assert len(_Regions.of(mask, gap=0).extents) == 1
+
+
+@pytest.mark.parametrize("gap", [1, 3])
+def test_a_gap_is_counted_in_rows_and_in_columns(gap: int) -> None:
+    for y, x in ((0, gap + 1), (gap + 1, 0), (gap + 1, gap + 1), (gap + 1, -gap - 1), (1, -gap - 1)):
+        for further in (0, 1):
+            mask = np.zeros((24, 24), bool)
+            mask[10, 10] = True
+            mask[10 + y + further * (y > 1), 10 + x + further * int(np.sign(x))] = True
+            assert len(_Regions.of(mask, gap=gap).extents) == 1 + further, (y, x, further)
+
+
+def test_boxes_of_a_stitched_map_take_milliseconds() -> None:
+    """Noise on the grid of a 4K frame in 6 x 10 tiles: hundreds of regions."""
+    noise = np.random.default_rng(0).standard_normal((84, 140)).astype(np.float32)
+    frame = View((2160, 3840), (2160, 3840), (0, 0), (2160, 3840))
+    start = time.process_time()
+    assert len(find_boxes(noise, frame, 0.5, merge=0)) > 50
+    assert time.process_time() - start < 0.3

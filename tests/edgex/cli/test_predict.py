@@ -13,6 +13,7 @@ from PIL import Image
 
 from edgex.evaluation.torch_session import TorchSession
 from edgex.files.model_file import save_model
+from edgex.runtime.drawing import Drawing
 
 
 @pytest.fixture
@@ -89,6 +90,39 @@ def test_an_overlay_is_that_of_the_explained_class(run: Callable[..., str], pict
     assert "(explained: class 3)" in said
     (written,) = (tmp_path / "overlays").iterdir()
     np.testing.assert_array_equal(np.asarray(Image.open(written)), result.overlay(picture))
+
+
+def test_how_overlays_are_drawn(run: Callable[..., str], picture: Path, tmp_path: Path) -> None:
+    drawn = ("--style", "contour", "--colormap", "viridis", "--dim")
+    result = TorchSession(picture.with_name("model.safetensors"))(picture)
+    drawing = Drawing("viridis", style="contour", dim=True)
+    for options, expected in (
+        (drawn, drawing.overlay(result, picture)),
+        ((*drawn, "--legend"), Drawing("viridis", style="contour", dim=True, legend=True).overlay(result, picture)),
+        ((*drawn, "--caption"), drawing.captioned(result, picture)),
+        (("--style", "boxes", "--caption"), Drawing(style="boxes").captioned(result, picture)),
+    ):
+        run("predict", "model.safetensors", str(picture), "--overlay", "overlays", *options)
+        (written,) = (tmp_path / "overlays").iterdir()
+        np.testing.assert_array_equal(np.asarray(Image.open(written)), expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--style", "fire", "--overlay", "a"), "--style: expected one of heat, contour, boxes, spotlight"),
+        (("--colormap", "jet", "--overlay", "a"), "--colormap: expected one of plasma"),
+        (("--caption",), "--caption: expected --overlay beside it"),
+        (("--style", "contour"), "--style: expected --overlay beside it"),
+        (("--colormap", "turbo"), "--colormap: expected --overlay beside it"),
+        (("--no-legend",), "--legend: expected --overlay beside it"),
+        (("--dim",), "--dim: expected --overlay beside it"),
+    ],
+)
+def test_options_of_drawing_that_do_not_work(
+    run: Callable[..., str], picture: Path, options: tuple[str, ...], words: str
+) -> None:
+    assert words in run("predict", "model.safetensors", str(picture), *options, code=2)
 
 
 def test_what_is_not_seen_of_a_picture_is_said_once(run: Callable[..., str], picture: Path, tmp_path: Path) -> None:
