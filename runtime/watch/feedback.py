@@ -71,7 +71,7 @@ class Feedback:
             raise ArtefactError(
                 f"{self._path}: expected at most {LARGEST >> 20} MB of verdicts, found a full file; move it away"
             )
-        written = os.write(descriptor, line)
+        written = os.write(descriptor, line) if line else 0
         if written < len(line) and stat.S_ISREG(status.st_mode):
             # Half a line would spoil the next one.
             os.ftruncate(descriptor, os.fstat(descriptor).st_size - written)

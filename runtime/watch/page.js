@@ -1,32 +1,42 @@
-// Asks for one state after the other, draws the picture and, over it, the heatmap. Opacity and colours are the
-// browser's own business; which class is explained is asked of the stream.
+// Asks for one state after the other and shows it. Opacity and colours are the browser's own business; which class is
+// explained is asked of the stream, or, of a frozen picture, of that picture alone.
 "use strict";
 
 const $ = (id) => document.getElementById(id);
-const FINE = 16; // steps per patch of the drawn heatmap
-const MOST_FINE = 640; // steps in each direction: the heatmap of many tiles has many patches
+const NO_ANSWER = "The server does not answer. Is edgex watch still running?";
+const SPOKEN = 2000; // ms between two classes that are read aloud
 let about = null;
-let current = null; // the newest state that is on the page
+let views = []; // of each source: { state, bitmap, tile }
+let chosen = 0; // the source on the stage
+let current = null; // the state on the stage
 let version = -1;
-let frozen = false;
+let frozen = null; // { state, bitmap, ready }; ready: when the server has said how it calls the picture
+let automatic = false; // whether a question switched the evidence against on
+let spoken = { label: "", moment: -SPOKEN };
+
+const percent = (score) => `${(100 * score).toFixed(1)}%`;
+const ms = (value) => `${value.toFixed(value < 100 ? 1 : 0)} ms`;
 
 async function start() {
   about = await asked("about");
-  $("about").textContent = `${about.model} on ${about.provider} · ${about.sources[0].name} · ${about.sources[0].policy} frame`;
   document.title = `edgex watch · ${about.model}`;
+  views = about.sources.map(() => ({ state: null, bitmap: null, tile: null }));
+  if (views.length > 1) makeTiles();
   $("classes").replaceChildren(...about.classes.map((name) => {
     const option = document.createElement("option");
     option.value = name;
     return option;
   }));
+  $("against").checked = about.signed;
+  choose(0);
   drawScale();
   for (;;) {
     try {
-      const answer = await fetch(`frame?after=${version}`);
+      const answer = await reach(`frame?after=${version}`);
       if (answer.status === 200) await show(await answer.arrayBuffer());
-      else if (answer.status !== 204) throw new Error(answer.statusText);
-    } catch {
+    } catch (error) {
       setState("lost", "disconnected");
+      if (error.status !== undefined) tell(error.message);
       await new Promise((done) => setTimeout(done, 1000));
     }
   }
@@ -36,28 +46,86 @@ async function start() {
 async function asked(address) {
   for (;;) {
     try {
-      const answer = await fetch(address);
-      if (answer.ok) return await answer.json();
-      $("about").textContent = await answer.text();
-    } catch {
-      $("about").textContent = "the server does not answer";
+      return await asJson(await reach(address));
+    } catch (error) {
+      $("about").textContent = error.message;
     }
     await new Promise((done) => setTimeout(done, 1000));
   }
 }
 
+// An answer, or an error in words for a person.
+async function reach(address, options) {
+  let answer;
+  try {
+    answer = await fetch(address, options);
+  } catch {
+    throw new Error(NO_ANSWER);
+  }
+  if (answer.ok) return answer;
+  throw Object.assign(new Error((await answer.text()).trim() || NO_ANSWER), { status: answer.status });
+}
+
+const asJson = (answer) => answer.json();
+
+function post(address, question) {
+  return reach(address, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: JSON.stringify(question),
+  });
+}
+
+function tell(words) {
+  $("trouble").textContent = words;
+}
+
+// The parts of an answer; see page_feed.py.
+function partsOf(buffer) {
+  const parts = [];
+  for (let at = 0; at < buffer.byteLength;) {
+    const length = new DataView(buffer).getUint32(at, true);
+    const state = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, at + 4, length)));
+    const picture = new Uint8Array(buffer, at + 4 + length, state.picture_bytes);
+    parts.push({ state, picture: new Blob([picture], { type: "image/jpeg" }) });
+    at += 4 + length + state.picture_bytes;
+  }
+  return parts;
+}
+
 async function show(buffer) {
-  const length = new DataView(buffer).getUint32(0, true);
-  const state = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
-  version = state.version;
+  const arrived = performance.now();
+  const parts = partsOf(buffer);
+  version = Math.max(...parts.map(({ state }) => state.version));
+  for (const { state, picture } of parts) {
+    const view = views[state.feed];
+    if (picture.size) {
+      const before = view.bitmap;
+      view.bitmap = await createImageBitmap(picture);
+      if (before !== null && before !== frozen?.bitmap) before.close();
+      state.age_ms += performance.now() - arrived;
+    }
+    view.state = state;
+    if (view.tile !== null) drawTile(view);
+    if (state.feed === chosen) showChosen();
+  }
+  updateStrip(Math.max(...parts.map(({ state }) => state.events)));
+}
+
+// What goes on while a picture is frozen: state, note and times of the source.
+function showChosen() {
+  const { state, bitmap } = views[chosen];
+  if (state === null) return;
+  tell("");
   setState(state.state, state.state);
   $("note").textContent = state.note;
   $("note").hidden = !state.note;
   $("note").className = state.state === "ended" ? "" : "trouble";
-  showMeter(state.meter);
-  const picture = new Uint8Array(buffer, 4 + length);
-  if (frozen || picture.length === 0) return;
-  const bitmap = await createImageBitmap(new Blob([picture], { type: "image/jpeg" }));
+  showMeter(state);
+  if (frozen === null && bitmap !== null) showPicture(state, bitmap);
+}
+
+function showPicture(state, bitmap) {
   current = state;
   $("waiting").hidden = true;
   for (const id of ["frame", "heat"]) {
@@ -65,9 +133,66 @@ async function show(buffer) {
     if ($(id).height !== bitmap.height) $(id).height = bitmap.height;
   }
   $("frame").getContext("2d").drawImage(bitmap, 0, 0);
-  bitmap.close();
   drawHeat();
   showClasses();
+}
+
+function choose(number) {
+  if (views[number] === undefined) return;
+  if (number !== chosen && frozen !== null) unfreeze();
+  chosen = number;
+  const source = about.sources[chosen];
+  $("about").textContent = `${about.model} on ${about.provider} · ${source.name} · ${source.policy} frame`;
+  views.forEach(({ tile }, place) => tile?.button.setAttribute("aria-pressed", String(place === chosen)));
+  showChosen();
+  if (current?.feed === chosen) showAgainst(current.asked);
+}
+
+function makeTiles() {
+  $("sources").hidden = false;
+  $("sources").replaceChildren(...views.map((view, number) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "tile";
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [320, 180];
+    canvas.setAttribute("aria-hidden", "true");
+    const name = document.createElement("span");
+    name.className = "source";
+    name.textContent = about.sources[number].name;
+    const answer = document.createElement("span");
+    const speed = document.createElement("span");
+    speed.className = "quiet";
+    button.append(canvas, name, answer, speed);
+    button.addEventListener("click", () => choose(number));
+    view.tile = { button, canvas, answer, speed };
+    return button;
+  }));
+}
+
+function drawTile({ state, bitmap, tile }) {
+  tile.speed.textContent = state.state === "running" ? `${state.meter.rate.toFixed(1)} frames/s` : state.state;
+  tile.speed.title = state.note;
+  tile.button.classList.toggle("trouble", state.state === "reconnecting" || (state.state === "ended" && bitmap === null));
+  if (bitmap === null) {
+    tile.answer.textContent = state.note;
+    return;
+  }
+  tile.answer.textContent = `${state.label} ${percent(state.score)}`;
+  tile.button.dataset.decision = state.decision ?? "";
+  drawSmall(tile.canvas, state, bitmap);
+}
+
+// Picture and heatmap in the middle of a small canvas.
+function drawSmall(canvas, state, bitmap) {
+  const share = Math.min(canvas.width / bitmap.width, canvas.height / bitmap.height);
+  const width = Math.max(1, Math.round(share * bitmap.width)), height = Math.max(1, Math.round(share * bitmap.height));
+  const left = (canvas.width - width) / 2, top = (canvas.height - height) / 2;
+  const context = canvas.getContext("2d");
+  context.clearRect(0, 0, canvas.width, canvas.height);
+  context.drawImage(bitmap, left, top, width, height);
+  const options = { signed: $("against").checked, opacity: Number($("opacity").value) / 100, fine: 4 };
+  context.drawImage(heatLayer(state, width, height, about.colours, options).layer, left, top);
 }
 
 function setState(kind, text) {
@@ -76,22 +201,26 @@ function setState(kind, text) {
   $("state").className = `badge ${kind}`;
 }
 
-function showMeter(meter) {
-  const ms = (value) => `${value.toFixed(1)} ms`;
+function showMeter(state) {
+  const { meter } = state;
   $("rate").textContent = meter.rate.toFixed(1);
   $("frames").textContent = meter.frames.toLocaleString("en");
   $("dropped").textContent = meter.dropped.toLocaleString("en");
+  if (state.age_ms !== undefined) {
+    $("age").textContent = ms(state.age_ms);
+    $("queue").textContent = ms(state.queue_ms);
+    $("model").textContent = ms(state.model_ms);
+  }
   if (meter.latency === null) return;
-  const { p50, p95, p99 } = meter.latency;
-  $("percentiles").textContent = `${p50.toFixed(0)} / ${p95.toFixed(0)} / ${p99.toFixed(0)} ms`;
-  $("model").textContent = ms(meter.model.p50);
+  [meter.queue, meter.model, meter.latency].forEach((times, row) => {
+    const cells = $("times").rows[row].cells;
+    [times.p50, times.p95, times.p99].forEach((value, place) => { cells[place + 1].textContent = value.toFixed(1); });
+  });
 }
-
-const percent = (score) => `${(100 * score).toFixed(1)}%`;
 
 function showClasses() {
   // present: positions of the labels that are there, of a model that decides each class by itself.
-  const { top, explained, index, present } = current;
+  const { top, explained, index, present, decision } = current;
   const list = $("top");
   while (list.children.length < top.length) {
     const item = document.createElement("li");
@@ -105,6 +234,7 @@ function showClasses() {
     item.append(button);
     list.append(item);
   }
+  while (list.children.length > top.length) list.lastElementChild.remove();
   top.forEach(([number, probability], place) => {
     const button = list.children[place].firstElementChild;
     const percentage = percent(probability);
@@ -115,6 +245,9 @@ function showClasses() {
     button.setAttribute("aria-pressed", String(number === explained.index));
     button.classList.toggle("absent", present !== undefined && !present.includes(number));
   });
+  $("decision").hidden = decision === undefined;
+  $("decision").textContent = DECISIONS[decision] ?? "";
+  $("decision").className = DECISIONS[decision] ?? "";
   $("explained").textContent = explained.label;
   let role = "the predicted class";
   if (present !== undefined) {
@@ -124,137 +257,47 @@ function showClasses() {
   }
   $("evidence").textContent = `${current.asked === null ? "Follows the prediction" : "Asked for"}: ${role}.`;
   $("predicted").disabled = current.asked === null;
-  $("latency").textContent = `${current.latency_ms.toFixed(1)} ms`;
   $("name").textContent = current.name;
-  const label = `Picture ${current.frame + 1}: ${current.label}, with the evidence for ${explained.label}`;
+  const said = answerOf(current);
+  const label = `Picture ${current.frame + 1}: ${said}, with the evidence for ${explained.label}`;
   $("frame").setAttribute("aria-label", label);
+  speak(said);
 }
 
-// As Result.overlay draws it: smoothly, from the median on, full opacity from half of the strongest evidence on.
+// In words: the class, or all labels that are present.
+function answerOf({ label, present }) {
+  if (present === undefined) return label;
+  return present.length ? present.map((number) => about.classes[number]).join(", ") : "no label";
+}
+
+// Read aloud where it changes, but not every frame of a camera that cannot make up its mind.
+function speak(said) {
+  clearTimeout(spoken.later);
+  if (said === spoken.label) return;
+  const wait = spoken.moment + SPOKEN - performance.now();
+  if (wait > 0) {
+    spoken.later = setTimeout(() => speak(said), wait);
+    return;
+  }
+  spoken = { label: said, moment: performance.now() };
+  $("spoken").textContent = said;
+}
+
 function drawHeat() {
   if (current === null) return;
-  const { frame_size: [height, width] } = current;
-  const { heatmap, area: [top, left, bottom, right] } = trimmed(current);
-  const signed = $("against").checked;
-  const opacity = Number($("opacity").value) / 100;
-  const size = (value) => (signed ? Math.abs(value) : value);
-  const fine = smooth(heatmap);
-  const small = new OffscreenCanvas(fine[0].length, fine.length);
-  const image = new ImageData(small.width, small.height);
-  const table = signed ? about.colours.for : about.colours.evidence;
-  // Outside of the regions of interest there is none.
-  const counted = heatmap.flat().filter((value) => value !== 0 || !current.roi?.length);
-  const floor = counted.length ? Math.max(median(counted.map(size)), 0) : 0;
-  const fineRows = occupied(top, bottom, height, fine.length), fineColumns = occupied(left, right, width, fine[0].length);
-  const seen = fine.slice(fineRows.first, fineRows.stop).map((row) => row.slice(fineColumns.first, fineColumns.stop));
-  const strongest = Math.max(...seen.map((row) => Math.max(...row.map(size))));
-  // The same evidence everywhere is no more than its median but for rounding.
-  const shows = strongest - floor > 1e-5 * strongest;
-  for (let y = 0; shows && y < small.height; y++) {
-    for (let x = 0; x < small.width; x++) {
-      const value = fine[y][x];
-      if (size(value) <= floor) continue;
-      const strength = Math.min(1, (size(value) - floor) / (strongest - floor));
-      const colour = (value < 0 ? about.colours.against : table)[Math.trunc(255 * strength)];
-      image.data.set([...colour, 255 * opacity * Math.min(1, 2 * strength)], 4 * (y * small.width + x));
-    }
-  }
-  small.getContext("2d").putImageData(image, 0, 0);
-  const heat = $("heat").getContext("2d");
-  const scaleX = $("heat").width / width, scaleY = $("heat").height / height;
-  heat.clearRect(0, 0, $("heat").width, $("heat").height);
-  heat.imageSmoothingQuality = "high";
-  heat.save();
-  heat.scale(scaleX, scaleY);
-  if (current.roi?.length) heat.clip(outline(current.roi));
-  heat.drawImage(small, left, top, right - left, bottom - top);
-  heat.restore();
-  drawBorder(heat, scaleX, scaleY);
-  drawOutlines(heat, scaleX, scaleY);
-}
-
-// A black and a white line around what the model saw, where the picture goes on, as Result.overlay draws them.
-function drawBorder(heat, scaleX, scaleY) {
-  const { seen, frame_size: [height, width] } = current;
-  if (Math.min(height, width) < 128) return;
-  const top = Math.floor(seen[0] * scaleY), left = Math.floor(seen[1] * scaleX);
-  const bottom = Math.ceil(seen[2] * scaleY), right = Math.ceil(seen[3] * scaleX);
-  const line = Math.max(1, Math.round(Math.min(height * scaleY, width * scaleX) / 500));
-  for (const [colour, around] of [["black", 2 * line], ["white", line]]) {
-    heat.fillStyle = colour;
-    heat.fillRect(left - around, top - around, right - left + 2 * around, around);
-    heat.fillRect(left - around, bottom, right - left + 2 * around, around);
-    heat.fillRect(left - around, top, around, bottom - top);
-    heat.fillRect(right, top, around, bottom - top);
-  }
-}
-
-// The patches that show some of the frame, and where they lie in it; the others lie wholly in the padding.
-function trimmed({ heatmap, input_area: [top, left, bottom, right], frame_size: [height, width] }) {
-  const rows = occupied(top, bottom, height, heatmap.length), columns = occupied(left, right, width, heatmap[0].length);
-  return {
-    heatmap: heatmap.slice(rows.first, rows.stop).map((row) => row.slice(columns.first, columns.stop)),
-    area: [rows.start, columns.start, rows.end, columns.end],
-  };
-}
-
-// Of one direction; start and end: of all cells, in pixels of a frame of this size.
-function occupied(start, end, size, cells) {
-  const cell = (end - start) / cells;
-  const first = Math.floor(Math.max(-start, 0) / cell + 1e-6);
-  const stop = Math.ceil((Math.min(end, size) - start) / cell - 1e-6);
-  return { first, stop, start: start + first * cell, end: start + stop * cell };
-}
-
-// Thin lines around tiles and regions of interest; in each tile how probable the explained class is there.
-function drawOutlines(heat, scaleX, scaleY) {
-  const { outlines, tiles = [] } = current;
-  heat.strokeStyle = heat.fillStyle = "rgb(255 255 255 / 45%)";
-  heat.lineWidth = 1;
-  const scaled = outlines.map((corners) => corners.map(([x, y]) => [x * scaleX, y * scaleY]));
-  heat.stroke(outline(scaled));
-  heat.font = "11px sans-serif";
-  heat.textBaseline = "top";
-  for (const { box: [top, left], explained_score: score } of tiles) {
-    heat.fillText(`${(100 * score).toFixed(0)}%`, left * scaleX + 4, top * scaleY + 4);
-  }
-}
-
-function outline(polygons) {
-  const path = new Path2D();
-  for (const corners of polygons) {
-    corners.forEach(([x, y], number) => (number ? path.lineTo(x, y) : path.moveTo(x, y)));
-    path.closePath();
-  }
-  return path;
-}
-
-// A heatmap on a grid up to FINE times as fine, by the filter of Mitchell and Netravali; see upsampling.py.
-function smooth(heatmap) {
-  const steps = Math.max(1, Math.min(FINE, Math.floor(MOST_FINE / Math.max(heatmap.length, heatmap[0].length))));
-  const rows = filters(heatmap.length, steps), columns = filters(heatmap[0].length, steps);
-  const across = heatmap.map((row) => columns.map((taps) => taps.reduce((sum, [at, weight]) => sum + weight * row[at], 0)));
-  return rows.map((taps) => columns.map((_, x) => taps.reduce((sum, [at, weight]) => sum + weight * across[at][x], 0)));
-}
-
-// Of each fine position, the cells that it is made of and their weights.
-function filters(cells, steps) {
-  return Array.from({ length: cells * steps }, (_, fine) => {
-    const position = Math.min(Math.max((fine + 0.5) / steps - 0.5, 0), cells - 1);
-    const low = Math.floor(position);
-    return [-1, 0, 1, 2].map((next) => {
-      const distance = Math.abs(position - low - next);
-      const value = distance < 1
-        ? 7 * distance ** 3 - 12 * distance ** 2 + 16 / 3
-        : -7 / 3 * distance ** 3 + 12 * distance ** 2 - 20 * distance + 32 / 3;
-      return [Math.min(Math.max(low + next, 0), cells - 1), value / 6];
-    });
-  });
-}
-
-function median(values) {
-  const sorted = values.sort((one, other) => one - other), middle = sorted.length >> 1;
-  return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+  const canvas = $("heat"), context = canvas.getContext("2d");
+  const options = { signed: $("against").checked, opacity: Number($("opacity").value) / 100 };
+  const { layer, floor, full, shows } = heatLayer(current, canvas.width, canvas.height, about.colours, options);
+  context.clearRect(0, 0, canvas.width, canvas.height);
+  context.drawImage(layer, 0, 0);
+  const number = (value) => Number(value.toPrecision(2)).toString();
+  const ends = options.signed ? [`against ${number(-full)}`, `for ${number(full)}`] : [number(floor), number(full)];
+  [$("low").textContent, $("high").textContent] = shows ? ends : ["–", "–"];
+  const { full: fixed, floor: lowest } = current.scale;
+  const scale = fixed === null ? "on this picture's own scale" : lowest === "median" ? "on a fixed scale" : "on the calibrated scale";
+  $("scale-name").textContent = shows
+    ? `Evidence in logits per patch, ${scale}.`
+    : `Nothing is painted: no patch stands out beyond ${number(floor)} logits.`;
 }
 
 function drawScale() {
@@ -264,36 +307,150 @@ function drawScale() {
   const image = new ImageData(256, 1);
   table.slice(0, 256).forEach((colour, i) => image.data.set([...colour, 255], 4 * i));
   $("scale").getContext("2d").putImageData(image, 0, 0);
-  $("low").textContent = signed ? "against" : "none";
-  $("high").textContent = signed ? "for" : "strongest";
 }
 
-async function ask(number) {
-  $("problem").textContent = "";
-  frozen = false;
-  $("freeze").setAttribute("aria-pressed", "false");
+function redraw() {
+  drawScale();
+  drawHeat();
+  for (const view of views) if (view.tile !== null && view.state !== null) drawTile(view);
+}
+
+// The picture stays, and the server keeps it to be asked about, while the source goes on.
+async function freeze() {
+  const { state, bitmap } = views[chosen];
+  if (bitmap === null) return;
+  const mine = { state, bitmap };
+  mine.ready = hold(state).then(async ({ state: held, picture }) => {
+    mine.state = held;
+    mine.bitmap = await createImageBitmap(picture);
+    if (frozen === mine) showPicture(mine.state, mine.bitmap);
+  });
+  showFrozen(mine);
   try {
-    const answer = await fetch("explain", {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ class: number }),
-    });
-    if (!answer.ok) $("problem").textContent = await answer.text();
-  } catch {
-    $("problem").textContent = "The question did not arrive: the server does not answer.";
+    await mine.ready;
+  } catch (error) {
+    tell(error.message);
   }
 }
 
-$("opacity").addEventListener("input", () => {
+async function hold(state) {
+  const [part] = partsOf(await (await post("hold", { feed: state.feed, version: state.version })).arrayBuffer());
+  return part;
+}
+
+function showFrozen(picture) {
+  frozen = picture;
+  $("freeze").textContent = "Unfreeze";
+  $("freeze").setAttribute("aria-pressed", "true");
+  showPicture(picture.state, picture.bitmap);
+}
+
+function unfreeze() {
+  frozen = null;
+  $("freeze").textContent = "Freeze";
+  $("freeze").setAttribute("aria-pressed", "false");
+  showChosen();
+  if (current !== null) showAgainst(current.asked);
+}
+
+async function ask(wanted) {
+  $("problem").textContent = "";
+  if (current === null) return;
+  const picture = frozen;
+  try {
+    await picture?.ready;
+    if (picture !== null && picture.state.held === undefined) {
+      throw new Error("This picture is kept as it was shown. Unfreeze to ask about another class.");
+    }
+    const question = { class: wanted, feed: chosen, ...(picture === null ? {} : { held: picture.state.held }) };
+    const answer = await asJson(await post("explain", question));
+    showAgainst(answer.asked);
+    if (picture === null) return;
+    picture.state = answer;
+    if (frozen === picture) showPicture(picture.state, picture.bitmap);
+  } catch (error) {
+    $("problem").textContent = error.message;
+  }
+}
+
+// Why not a class is answered by what speaks against it.
+function showAgainst(number) {
+  const predicted = current.present ?? [current.index];
+  const whyNot = number !== null && !predicted.includes(number);
+  if (whyNot === $("against").checked || (!whyNot && !automatic)) return;
+  $("against").checked = automatic = whyNot;
+  redraw();
+}
+
+async function save(kind) {
+  tell("");
+  if (current === null) return;
+  try {
+    await frozen?.ready;
+    const name = `edgex-${current.feed + 1}-${String(current.frame).padStart(6, "0")}.${kind}`;
+    // An entry of the strip is here only.
+    const blob = frozen !== null && frozen.state.held === undefined ? await kept(kind) : await fetched(kind);
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(blob);
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+  } catch (error) {
+    tell(`Not saved. ${error.message}`);
+  }
+}
+
+async function fetched(kind) {
+  const { feed, held } = frozen === null ? (await hold(current)).state : frozen.state;
+  return (await reach(`snapshot.${kind}?feed=${feed}&held=${held}`)).blob();
+}
+
+async function kept(kind) {
+  if (kind === "json") return new Blob([JSON.stringify(current)], { type: "application/json" });
+  const both = new OffscreenCanvas($("frame").width, $("frame").height);
+  for (const id of ["frame", "heat"]) both.getContext("2d").drawImage($(id), 0, 0);
+  return both.convertToBlob();
+}
+
+function setOpacity(value) {
+  $("opacity").value = value;
   $("opacity-value").textContent = `${$("opacity").value}%`;
-  drawHeat();
+  redraw();
+}
+
+const KEYS = {
+  f: () => $("freeze").click(),
+  a: () => $("against").click(),
+  s: () => save("png"),
+  j: () => save("json"),
+  0: () => ask(null),
+  "/": () => $("wanted").focus(),
+  "+": () => setOpacity(Number($("opacity").value) + 10),
+  "-": () => setOpacity(Number($("opacity").value) - 10),
+  "[": () => choose(chosen - 1),
+  "]": () => choose(chosen + 1),
+  "?": () => $("help").showModal(),
+};
+
+document.addEventListener("keydown", (event) => {
+  const typing = event.target.matches("input:not([type=range], [type=checkbox])");
+  if (event.ctrlKey || event.metaKey || event.altKey || typing || $("help").open || about === null) return;
+  if (!$("keys").checked && event.key !== "?") return;
+  const key = event.key.toLowerCase();
+  const action = /^[1-9]$/.test(key) ? () => $("top").querySelectorAll("button")[Number(key) - 1]?.click() : KEYS[key];
+  if (action === undefined) return;
+  event.preventDefault();
+  action();
 });
-$("against").addEventListener("change", () => { drawScale(); drawHeat(); });
-$("freeze").addEventListener("click", () => {
-  frozen = !frozen;
-  $("freeze").setAttribute("aria-pressed", String(frozen));
-});
+
+$("opacity").addEventListener("input", () => setOpacity($("opacity").value));
+$("against").addEventListener("change", () => { automatic = false; redraw(); });
+$("freeze").addEventListener("click", () => (frozen === null ? freeze() : unfreeze()));
+$("save-picture").addEventListener("click", () => save("png"));
+$("save-json").addEventListener("click", () => save("json"));
 $("predicted").addEventListener("click", () => ask(null));
+$("open-help").addEventListener("click", () => $("help").showModal());
+$("close-help").addEventListener("click", () => $("help").close());
 $("ask").addEventListener("submit", (event) => {
   event.preventDefault();
   const wanted = $("wanted").value.trim();

@@ -52,15 +52,14 @@ if TYPE_CHECKING:
 
 _PATIENCE = 10.0
 """Seconds that a request waits for a newer picture."""
-_COLOURS = {"evidence": COLORMAPS[0], "for": "for", "against": "against"}
-"""What the page draws with; the last two of evidence for and against a class."""
-_SCRIPTS = ("page.js",)
+_SCRIPTS = ("page.js", "page_heat.js", "page_strip.js")
 _FILES = {
     "/": ("page.html", "text/html; charset=utf-8"),
     "/token": ("token.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
     **{f"/{name}": (name, "text/javascript; charset=utf-8") for name in _SCRIPTS},
 }
+_SIGNED = "signed"
 _LONGEST = 60
 """Characters of an unknown class that an answer repeats."""
 _GONE = "This picture is no longer kept here. Unfreeze, and freeze again."
@@ -92,7 +91,9 @@ class Page:
         self.drawing, self._feedback = drawing or Drawing(), feedback
         self._events, self._news = Events(), News()
         several = [streams] if isinstance(streams, Stream) else list(streams)
-        self.feeds = tuple(Feed(stream, number, self._news, self._events) for number, stream in enumerate(several))
+        self.feeds = tuple(
+            Feed(stream, number, self._news, self._events, self.drawing.scale) for number, stream in enumerate(several)
+        )
         self._classes = ClassIndex(self._session.classes)
         try:
             self._server = Server(port, self._routes(), host, None if token is None else Access(token))
@@ -122,8 +123,14 @@ class Page:
             "classes": list(map(class_name, self._session.classes)),
             "multi_label": ACTIVATIONS[self._session.metadata.activation].multi_label,
             "feedback": self._feedback is not None,
-            "colours": {role: colours(name).round().astype(int).tolist() for role, name in _COLOURS.items()},
+            "signed": self.drawing.colormap == _SIGNED,
+            "colours": {role: colours(name).round().astype(int).tolist() for role, name in self._colours().items()},
         }
+
+    def _colours(self) -> dict[str, str]:
+        """The maps that the page draws with: of evidence alone, and of evidence for and against a class."""
+        chosen = self.drawing.colormap
+        return {"evidence": COLORMAPS[0] if chosen == _SIGNED else chosen, "for": "for", "against": "against"}
 
     def _routes(self) -> Routes:
         files = {path: {"GET": partial(_file, *file)} for path, file in _FILES.items()}

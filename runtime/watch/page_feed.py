@@ -24,6 +24,7 @@ from edgex.runtime.watch.page_events import Events
 if TYPE_CHECKING:
     import numpy as np
 
+    from edgex.runtime.calibration import Scale
     from edgex.runtime.watch.stream import FrameResult, Stream
 
 LARGEST = 960
@@ -88,9 +89,13 @@ class Shown(NamedTuple):
 
 
 class Feed:
-    """One stream on the page. A `Sink`. number: its position among the page's streams."""
+    """One stream on the page. A `Sink`.
 
-    def __init__(self, stream: Stream, number: int, news: News, events: Events) -> None:
+    number: its position among the page's streams. scale: of colours, see `Result.evidence_scale`.
+    """
+
+    def __init__(self, stream: Stream, number: int, news: News, events: Events, scale: Scale | None = None) -> None:
+        self._scale = scale
         self.stream, self.number = stream, number
         self.shown = Shown()
         self._news, self._events = news, events
@@ -149,7 +154,7 @@ class Feed:
             "events": self._events.version,
             "meter": stream.metrics.snapshot().to_dict(),
         }
-        return printable_values(state if frame is None else state | said_of(frame))
+        return printable_values(state if frame is None else state | said_of(frame, self._scale))
 
     def hold(self, version: int) -> bytes:
         """Keeps the picture that was sent with a version, else the newest, for a viewer; a part with its name, `held`.
@@ -195,14 +200,19 @@ class Feed:
             return known[1]
 
 
-def said_of(frame: FrameResult) -> dict[str, Any]:
-    """JSON-ready: what the page needs of one result, with the heatmap as numbers."""
+def said_of(frame: FrameResult, scale: Scale | None) -> dict[str, Any]:
+    """JSON-ready: what the page needs of one result, with the heatmap as numbers.
+
+    The floor of its `scale` is "median" for the heatmap's own, its full null for the strongest evidence.
+    """
     result = frame.result
+    floor, full = result.evidence_scale(scale)
     present = result.present()
     return {
         **frame.to_dict(),
         "top": [[index, float(result.probabilities[index])] for index in result.order(max(5, len(present)))],
         **({"present": present} if result.multi_label else {}),
+        "scale": {"floor": floor, "full": full},
         "heatmap": result.heatmap.round(5).tolist(),
         "outlines": result.outlines,
     }
