@@ -15,6 +15,7 @@ else may change with any release. They are loaded when they are first used.
 | run an exported file on a device | `Session` | `edgex.runtime`, which needs numpy, pillow and one onnxruntime |
 | make a model self-explaining | `bake` | `edgex.vectors`: adding vectors, choosing alpha, arithmetic |
 | export a model | `export_onnx`, `export_tensorrt` | `edgex.export`: graph passes, precisions, the gate |
+| decide with an exported file | `calibrate` | `edgex.calibration`; what is fitted: `edgex.evaluation` |
 | train a predictor or a vector | `train`, `learn_vector` | `edgex.training`; labels: `edgex.shapley` |
 | judge a model and its heatmaps | `evaluate` | `edgex.evaluation`; latency: `edgex.bench` |
 | read a model or a vector | `load_model`, `load_vector` | `edgex.files`: file formats, the zoo, the hub |
@@ -33,6 +34,7 @@ import edgex.runtime  # noqa: F401  it switches off the telemetry of libraries t
 from edgex._version import __version__
 
 if TYPE_CHECKING:
+    from edgex.calibration import calibrate
     from edgex.evaluation.workflow import evaluate
     from edgex.export.workflow import export_onnx, export_tensorrt
     from edgex.files.model_file import load_model
@@ -45,6 +47,7 @@ __all__ = [
     "Session",
     "__version__",
     "bake",
+    "calibrate",
     "evaluate",
     "export_onnx",
     "export_tensorrt",
@@ -57,6 +60,7 @@ __all__ = [
 _HOMES = {
     "Session": "runtime.session",
     "bake": "vectors.workflow",
+    "calibrate": "calibration",
     "evaluate": "evaluation.workflow",
     "export_onnx": "export.workflow",
     "export_tensorrt": "export.workflow",

@@ -108,7 +108,7 @@ def decide(
     - "ok": everything else, which also means that no alarm class is near.
     """
     thresholds = np.asarray(calibration.thresholds or [DEFAULT_THRESHOLD] * len(classes), np.float32)
-    places = [classes.index(name) for name in calibration.alarm_classes]
+    places = alarm_places(classes, calibration.alarm_classes)
     alarm = (scores[:, places].astype(np.float32) >= thresholds[places]).any(axis=1)
     if multi_label:
         uncertain = _in_band(from_thresholds(scores, thresholds), calibration.unsure).any(axis=1)
@@ -118,6 +118,11 @@ def decide(
         uncertain = (score < thresholds[predicted]) | _in_band(score, calibration.unsure)
     codes = np.where(alarm, _ALARM, np.where(uncertain, _REVIEW, _OK))
     return [DECISIONS[code] for code in codes]
+
+
+def alarm_places(classes: Sequence[str], alarm_classes: Sequence[str]) -> list[int]:
+    """Positions of the classes that make a picture an alarm; of a name that several classes have, all of them."""
+    return [place for place, name in enumerate(classes) if name in alarm_classes]
 
 
 def gravest(decisions: Sequence[Decision]) -> Decision:
@@ -141,6 +146,25 @@ def _in_band(values: np.ndarray, unsure: Unsure | None) -> np.ndarray:
         return np.zeros(values.shape, bool)
     inside: np.ndarray = (values >= unsure.low) & (values <= unsure.high)
     return inside
+
+
+def in_words(calibration: Calibration) -> list[tuple[str, str]]:
+    """A calibration for people, as (name, value); what it does not hold is left out."""
+    values = calibration
+    found = [("calibrated on", f"{values.pictures} pictures of {values.data}")]
+    error = values.ece and f"; expected calibration error {values.ece.before:.1%}, with it {values.ece.after:.1%}"
+    found.append(("temperature", f"{values.temperature:.3g}{error or ''}"))
+    if values.thresholds is not None:
+        low, high = min(values.thresholds), max(values.thresholds)
+        found.append(("thresholds", f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"))
+    if values.alarm_classes:
+        found.append(("alarm classes", ", ".join(values.alarm_classes)))
+    if values.unsure is not None:
+        found.append(("review", f"scores from {values.unsure.low:.3g} to {values.unsure.high:.3g}"))
+    if values.evidence is not None:
+        scale = f"{values.evidence.floor:.3g} to {values.evidence.full:.3g} logits per patch"
+        found.append(("heatmap scale", scale))
+    return found
 
 
 def check_calibration(

@@ -20,7 +20,17 @@ MODELS = GROUND | {"utils", "data", "models"}
 FILES = MODELS | {"files"}
 LEARNED_FROM = FILES | {"importers", "shapley"}
 JUDGED = LEARNED_FROM | {"evaluation"}
-WORKFLOWS = JUDGED | {"training", "vectors", "export", "bench", "inspection", "doctor", "prediction", "demo"}
+WORKFLOWS = JUDGED | {
+    "training",
+    "vectors",
+    "export",
+    "bench",
+    "inspection",
+    "doctor",
+    "prediction",
+    "calibration",
+    "demo",
+}
 MAY_IMPORT: dict[str, set[str]] = {
     "runtime": set(),
     "samples": set(),
@@ -40,6 +50,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "inspection": FILES | {"shapley"},
     "doctor": FILES,
     "prediction": JUDGED,
+    "calibration": JUDGED,
     "demo": WORKFLOWS - {"demo"},
     "": WORKFLOWS,
     "cli": WORKFLOWS | {""},

@@ -11,7 +11,22 @@ from typing import Annotated
 import typer
 
 from edgex._version import __version__
-from edgex.cli import bake, bench, demo, doctor, evaluate, export, import_, inspect, predict, train, vector, watch, zoo
+from edgex.cli import (
+    bake,
+    bench,
+    calibrate,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    import_,
+    inspect,
+    predict,
+    train,
+    vector,
+    watch,
+    zoo,
+)
 from edgex.cli.console import EXIT_FAILURE, print_error, say
 from edgex.doctor import extra_of
 from edgex.errors import EdgexError, MissingExtraError, UsageError
@@ -36,7 +51,22 @@ def _root(
         raise typer.Exit
 
 
-for _command in (bake, export, predict, watch, bench, evaluate, train, vector, import_, inspect, zoo, doctor, demo):
+for _command in (
+    bake,
+    export,
+    calibrate,
+    predict,
+    watch,
+    bench,
+    evaluate,
+    train,
+    vector,
+    import_,
+    inspect,
+    zoo,
+    doctor,
+    demo,
+):
     _command.register(app)
 
 

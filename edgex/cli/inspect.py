@@ -34,6 +34,7 @@ def inspect(
 def show(path: Path, *, as_json: bool) -> None:
     """Prints what a file says of itself."""
     from edgex.inspection import inspect as read
+    from edgex.runtime.calibration import CALIBRATION, in_words
     from edgex.runtime.metadata import evidence_in_words
 
     described = read(path)
@@ -63,6 +64,9 @@ def show(path: Path, *, as_json: bool) -> None:
     for name, value in rows:
         if value is not None:
             say(f"{name:<24}{value}")
+    if metadata.get("calibration") is not None:
+        for name, value in in_words(CALIBRATION(metadata["calibration"])):
+            say(f"{name:<24}{value}")
     _print_measured(metadata)
     if metadata["provenance"]:
         say("provenance")
@@ -87,7 +91,8 @@ def _classes(metadata: dict[str, Any]) -> str | None:
         return listed
     from edgex.runtime.activations import DEFAULT_THRESHOLD
 
-    thresholds = head.get("thresholds") or [DEFAULT_THRESHOLD]
+    calibrated = (metadata.get("calibration") or {}).get("thresholds")
+    thresholds = calibrated or head.get("thresholds") or [DEFAULT_THRESHOLD]
     return f"{listed}; several may be present, from a probability of {_range(thresholds)}"
 
 

@@ -66,3 +66,16 @@ def student_t(freedom: int) -> float:
         (3 * _Z**7 + 19 * _Z**5 + 17 * _Z**3 - 15 * _Z) / 384,
     )
     return _Z + sum(term / freedom**power for power, term in enumerate(terms, start=1))
+
+
+def wilson(count: int, n: int) -> tuple[float, float]:
+    """95% interval of a rate of which `count` of `n` independent cases are seen; 0 to 1 of no case.
+
+    Source: Wilson, Probable Inference, the Law of Succession, and Statistical Inference, 1927.
+    """
+    if n == 0:
+        return 0.0, 1.0
+    rate, square = count / n, _Z**2 / n
+    middle = rate + square / 2
+    half = math.sqrt(square * (rate * (1 - rate) + square / 4))
+    return max(0.0, (middle - half) / (1 + square)), min(1.0, (middle + half) / (1 + square))
