@@ -7,6 +7,7 @@ uncalibrated probabilities and no decision. How it is fitted is in `edgex.evalua
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
@@ -15,7 +16,7 @@ import numpy as np
 
 from edgex.runtime import schema
 from edgex.runtime.activations import ACTIVATIONS, DEFAULT_THRESHOLD, THRESHOLDS
-from edgex.runtime.errors import ArtefactError
+from edgex.runtime.errors import ArtefactError, UsageError
 from edgex.runtime.sketch import SKETCH, Sketch
 
 Decision = Literal["ok", "review", "alarm"]
@@ -146,6 +147,34 @@ def _in_band(values: np.ndarray, unsure: Unsure | None) -> np.ndarray:
         return np.zeros(values.shape, bool)
     inside: np.ndarray = (values >= unsure.low) & (values <= unsure.high)
     return inside
+
+
+def check_scale(scale: Scale | None) -> None:
+    """Raises UsageError unless it is a scale, or None."""
+    usable = scale is None or scale in get_args(get_args(Scale)[1])
+    if not usable and not (isinstance(scale, (int, float)) and 0 < scale < math.inf):
+        raise UsageError(
+            f"expected 'picture', 'calibrated' or evidence above 0 in logits per patch, found {scale!r:.60}",
+            argument="scale",
+        )
+
+
+def scale_range(
+    scale: Scale | None, calibrated: EvidenceScale | None
+) -> tuple[float | Literal["median"], float | None]:
+    """Floor and limit of a scale, see `Result.evidence_scale`. calibrated: what the file has; UsageError without it."""
+    check_scale(scale)
+    if scale == "picture" or (scale is None and calibrated is None):
+        return "median", None
+    if isinstance(scale, (int, float)):
+        return "median", float(scale)
+    if calibrated is None:
+        raise UsageError(
+            "expected a file with a calibrated scale, found one without: calibrate it with `edgex calibrate`, or draw "
+            "each picture on its own scale",
+            argument="scale",
+        )
+    return calibrated
 
 
 def in_words(calibration: Calibration) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from edgex.runtime.calibration import check_scale
 from edgex.runtime.captions import check_font
 from edgex.runtime.colormaps import COLORMAPS
 from edgex.runtime.overlay import Style, check
@@ -45,6 +46,7 @@ class Drawing:
     def __post_init__(self) -> None:
         check(self.colormap, self.opacity, None, "median", self.style)
         check_font(self.font)
+        check_scale(self.scale)
 
     def overlay(self, result: Result, frame: Any) -> np.ndarray:
         """The frame with the heatmap over it: uint8 [H, W, 3], in the channel order that `Result.overlay` has."""
@@ -93,8 +95,10 @@ def _caption(result: Result, name: Callable[[int], str]) -> str:
 
     present = result.present()
     answer = ", ".join(map(said, present)) if present else f"no label, {said(result.index)}"
+    # An alarm comes first, so that it is what a narrow picture has room for.
+    first = f"{result.decision}: " if result.decision in ("review", "alarm") else ""
     explained = result.explained_index
-    return answer if explained == result.index else f"{answer} - why {said(explained)}"
+    return first + (answer if explained == result.index else f"{answer} - why {said(explained)}")
 
 
 def _cut(name: str, length: int) -> str:

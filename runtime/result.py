@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgex.runtime.activations import ACTIVATIONS, DEFAULT_THRESHOLD
-from edgex.runtime.calibration import decide, probabilities
+from edgex.runtime.calibration import decide, probabilities, scale_range
 from edgex.runtime.colormaps import COLORMAPS
 from edgex.runtime.errors import ArtefactError, ImageError, UsageError
 from edgex.runtime.frames import ColorOrder, as_frame
@@ -182,23 +181,7 @@ class Result:
 
         Raises UsageError for another scale, and for "calibrated" where the file has none.
         """
-        calibrated = self.calibrated_scale
-        if scale == "picture" or (scale is None and calibrated is None):
-            return "median", None
-        if scale is None or scale == "calibrated":
-            if calibrated is None:
-                raise UsageError(
-                    "expected a file with a calibrated scale, found one without: calibrate it with `edgex calibrate`, "
-                    "or draw each picture on its own scale",
-                    argument="scale",
-                )
-            return calibrated
-        if isinstance(scale, (int, float)) and 0 < scale < math.inf:
-            return "median", float(scale)
-        raise UsageError(
-            f"expected 'picture', 'calibrated' or evidence above 0 in logits per patch, found {scale!r:.60}",
-            argument="scale",
-        )
+        return scale_range(scale, self.calibrated_scale)
 
     def heatmap_on(self, frame: Any = None) -> np.ndarray:
         """The heatmap in frame coordinates, bilinear between patch centres.

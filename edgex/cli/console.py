@@ -101,11 +101,15 @@ def read_provider_options(entries: list[str] | None) -> dict[str, str] | None:
 
 
 def answer_of(result: Result, top: int) -> str:
-    """What a model says of a picture: its `top` classes, or all labels that are present where it is multi-label."""
+    """What a model says of a picture: its `top` classes, or all labels that are present where it is multi-label.
+
+    The decision comes first, where the file is calibrated.
+    """
+    first = "" if result.decision is None else f"{result.decision}: "
     named = result.labels() if result.multi_label else result.top(top)
     if not named:
-        return f"no label, most probable {result.label} {100 * result.score:.1f}%"
-    return ", ".join(f"{label} {100 * score:.1f}%" for label, score in named)
+        return f"{first}no label, most probable {result.label} {100 * result.score:.1f}%"
+    return first + ", ".join(f"{label} {100 * score:.1f}%" for label, score in named)
 
 
 def print_json(value: Any) -> None:

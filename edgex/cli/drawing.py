@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from edgex.errors import UsageError
+
 if TYPE_CHECKING:
+    from edgex.runtime.calibration import Scale as ScaleValue
     from edgex.runtime.drawing import Drawing
     from edgex.runtime.overlay import Style as StyleName
 
@@ -18,6 +23,14 @@ Style = Annotated[
 ]
 Colormap = Annotated[
     str, typer.Option(help="Colours: plasma, inferno, viridis, turbo, or signed (evidence against in blue).")
+]
+Scale = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SCALE",
+        help="What colours mean: picture (each picture's own range), fixed:VALUE (full colour at so many logits per "
+        "patch) or calibrated (the range that edgex calibrate stored); default: calibrated where the file has it.",
+    ),
 ]
 Dim = Annotated[bool, typer.Option("--dim", help="Darken what the model does not see of a picture.")]
 Legend = Annotated[
@@ -29,6 +42,7 @@ def read_drawing(
     style: str,
     colormap: str,
     *,
+    scale: str | None,
     dim: bool,
     legend: bool | None,
     opacity: float | None = None,
@@ -37,7 +51,20 @@ def read_drawing(
     """What the options ask for; UsageError about the one that does not work."""
     from edgex.runtime.drawing import Drawing
 
-    return Drawing(colormap, opacity, cast("StyleName", style), dim, legend, font)
+    return Drawing(colormap, opacity, cast("StyleName", style), dim, legend, font, read_scale(scale))
+
+
+def read_scale(text: str | None) -> ScaleValue | None:
+    """The value of --scale; UsageError for others than picture, calibrated and fixed:VALUE."""
+    word, colon, number = (text or "").partition(":")
+    if text is None or (word in ("picture", "calibrated") and not colon):
+        return cast("ScaleValue | None", text)
+    with contextlib.suppress(ValueError):
+        if word == "fixed" and 0 < (value := float(number)) < math.inf:
+            return value
+    raise UsageError(
+        f"expected picture, calibrated or fixed:VALUE with a value above 0, found '{text[:60]}'", argument="scale"
+    )
 
 
 def changed(drawing: Drawing) -> dict[str, bool]:

@@ -26,7 +26,7 @@ from edgex.cli.console import (
     read_provider_options,
     say,
 )
-from edgex.cli.drawing import Colormap, Dim, Legend, Style, read_drawing
+from edgex.cli.drawing import Colormap, Dim, Legend, Scale, Style, read_drawing
 from edgex.cli.ending import stopped_by_signals
 from edgex.cli.tiles import Overlap, Regions, Tiles, read_roi, read_tiles
 from edgex.errors import UsageError
@@ -99,6 +99,7 @@ def watch(
     ] = None,
     style: Style = "heat",
     colormap: Colormap = "plasma",
+    scale: Scale = None,
     dim: Dim = False,
     legend: Legend = None,
     font: Annotated[
@@ -150,7 +151,7 @@ def watch(
         for page in pages:
             page.feeds[number].notice(text)
 
-    drawing = read_drawing(style, colormap, dim=dim, legend=legend, opacity=opacity, font=font)
+    drawing = read_drawing(style, colormap, scale=scale, dim=dim, legend=legend, opacity=opacity, font=font)
     interval = 1 / fps if fps and 0 < fps < float("inf") else 1.0
     opened = [open_source(name, timeout=timeout, follow=follow, interval=interval) for name in source]
     options: dict[str, Any] = {"provider_options": read_provider_options(provider_options)}

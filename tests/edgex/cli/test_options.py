@@ -16,6 +16,7 @@ from edgex.errors import UsageError
 COMMANDS = {
     "bake": "edgex.vectors.workflow:bake",
     "train": "edgex.training.workflow:train",
+    "calibrate": "edgex.calibration:calibrate",
     "eval": "edgex.evaluation.workflow:evaluate",
     "import": "edgex.importers.workflow:import_weights",
     "vector label": "edgex.shapley.labelling:make_labels",
