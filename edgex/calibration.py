@@ -33,6 +33,7 @@ from edgex.runtime.classes import ClassIndex
 from edgex.runtime.frames import as_frame
 from edgex.runtime.metadata import load
 from edgex.runtime.metadata_update import update_metadata
+from edgex.runtime.sketch import Observation, Sketch
 from edgex.runtime.view import Fit
 from edgex.utils.progress import Progress
 from edgex.utils.text import Report, listing, silent
@@ -143,13 +144,16 @@ def calibrate(
     logits = np.stack([result.logits for result in results])
     answers = Answers(logits, np.asarray(pictures.targets), activation.name, metadata.classes)
     _report_classes(answers, names, report)
-    calibration = dataclasses.replace(
-        fitted(answers, names, target_error),
-        data="/".join(folder.resolve().parts[-2:]),
-        evidence=evidence_scale(np.stack([result.heatmap for result in results])),
-    )
     quality = measure(answers, names, target_error)
-    calibration = dataclasses.replace(calibration, ece=quality.ece)
+    calibration = fitted(answers, names, target_error)
+    heatmaps = [result.view.trimmed(result.heatmap)[0] for result in results]
+    calibration = dataclasses.replace(
+        calibration,
+        data="/".join(folder.resolve().parts[-2:]),
+        ece=quality.ece,
+        evidence=evidence_scale(heatmaps),
+        sketch=_sketch(answers.probabilities(calibration), heatmaps),
+    )
     target = Path(model if out is None else out)
     update_metadata(model, {"calibration": calibration.to_dict()}, target)
     return Calibrated(target, calibration, quality, target_error, least_error(answers, calibration))
@@ -199,6 +203,15 @@ def _run(
         pictures = pictures.subset([*results])
         _check_classes(pictures, folder)
     return pictures, [*results.values()]
+
+
+def _sketch(scores: np.ndarray, heatmaps: Sequence[np.ndarray]) -> Sketch:
+    """How scores [N, C] and heatmaps are distributed, to be compared with those of a camera."""
+    observations = (
+        Observation.of(float(row.max()), int(row.argmax()), heatmap)
+        for row, heatmap in zip(scores, heatmaps, strict=True)
+    )
+    return Sketch.of(observations, scores.shape[1])
 
 
 def _report_classes(answers: Answers, alarm: Sequence[str], report: Report) -> None:

@@ -63,3 +63,37 @@ def predict(
     """
     from edgex import prediction
 
+    drawing = read_drawing(style, colormap, scale=scale, dim=dim, legend=legend)
+    if overlay is None:
+        _refuse_to_draw(each_label=each_label, caption=caption, **changed(drawing))
+    options = read_provider_options(provider_options)
+    found = prediction.predict(
+        model,
+        images,
+        explain=explain,
+        each_label=each_label,
+        provider=provider,
+        provider_options=options,
+        tiles=read_tiles(tiles),
+        overlap=overlap,
+        roi=read_roi(roi),
+        fit=fit,  # type: ignore[arg-type]  # others are refused by name
+        report=note,
+    )
+    for error in found.errors:
+        print_error(error)
+    if json:
+        print_json([{"picture": str(path), **result.to_dict(top=top)} for path, result in found.results])
+    else:
+        for path, result in found.results:
+            say(f"{path}: {answer_of(result, top)}" + (f" (explained: {result.explained})" if explain else ""))
+    for path in found.write_overlays(overlay, drawing, caption=caption) if overlay is not None else []:
+        note(f"wrote {path}")
+    if found.errors:
+        raise typer.Exit(EXIT_FAILURE)
+
+
+def _refuse_to_draw(**asked: bool) -> None:
+    """UsageError about the first option that was given for pictures, of which none are written."""
+    for name in (name for name, given in asked.items() if given):
+        raise UsageError("expected --overlay beside it, the folder that the pictures are written to", argument=name)

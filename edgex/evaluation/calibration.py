@@ -39,8 +39,6 @@ FEWEST_OF_CLASS = 10
 """Pictures that show a class, and that do not, from which on it has a threshold of its own."""
 _LEAST_DECIDED = 10
 """Pictures that a band has to leave, so that a rate of errors among them means something."""
-_FLOOR, _FULL = 0.5, 0.5
-"""Quantiles: of all patches' evidence, and of the pictures' strongest."""
 _HOTTEST, _COLDEST = 100.0, 0.01
 """Bounds of the temperature."""
 _STEPS = 60
@@ -224,11 +222,14 @@ def _slope(answers: Answers, inverse: float) -> tuple[float, float]:
     return slope / len(answers), curvature / len(answers)
 
 
-def evidence_scale(heatmaps: np.ndarray) -> EvidenceScale | None:
-    """What drawing begins and ends with, of heatmaps [N, rows, columns] in logits per patch; None without evidence."""
-    maps = heatmaps.reshape(len(heatmaps), -1)
-    floor = max(float(np.quantile(maps, _FLOOR)), 0.0)
-    full = float(np.quantile(maps.max(axis=1), _FULL))
+def evidence_scale(heatmaps: Sequence[np.ndarray]) -> EvidenceScale | None:
+    """What drawing begins and ends with, of pictures' heatmaps [rows, columns], in logits per patch.
+
+    floor is the median of all patches, full the median of the pictures' strongest ones. None where no picture has
+    evidence for its class.
+    """
+    floor = max(float(np.median(np.concatenate([heatmap.ravel() for heatmap in heatmaps]))), 0.0)
+    full = float(np.median([heatmap.max() for heatmap in heatmaps]))
     return EvidenceScale(floor, full) if full > floor else None
 
 

@@ -15,6 +15,8 @@ from edgex.calibration import calibrate
 from edgex.errors import ArtefactError, DataError, UsageError
 from edgex.runtime import Session
 from edgex.runtime.calibration import Unsure
+from edgex.runtime.drift import observation_of
+from edgex.runtime.sketch import Sketch
 from small_model import CLASSES, GRID, expected
 
 HEIGHT, WIDTH = 2 * small_model.CELL, 3 * small_model.CELL
@@ -84,6 +86,13 @@ def test_the_scale_is_that_of_the_predicted_classes_heatmaps(model: Path, folder
     assert found is not None
     assert found.floor == pytest.approx(max(np.median(maps), 0))
     assert found.full == pytest.approx(np.median(maps.max(axis=(1, 2))))
+
+
+def test_the_sketch_is_that_of_the_same_pictures_on_the_device(model: Path, folder: Path) -> None:
+    found = calibrate(model, folder, target_error=0.2, provider="cpu").calibration.sketch
+    session = Session(model, "cpu", threads=1)
+    seen = Sketch.of((observation_of(session(path)) for path in sorted(folder.rglob("*.png"))), len(CLASSES))
+    assert found == seen and seen.pictures == COUNT
 
 
 def test_calibrating_again_replaces_what_was_there(model: Path, folder: Path) -> None:

@@ -26,6 +26,7 @@ PRINTED = {"json", "help"}
 """Options that say how the command prints."""
 SPECIAL: dict[tuple[str, str], tuple[str, Any]] = {
     ("bake", "alpha"): ("0.25", 0.25),
+    ("calibrate", "provider_options"): ("device_id=1", {"device_id": "1"}),
     ("import", "classes"): ("cat,dog", "cat,dog"),
     ("train", "image_size"): ("256x448", (256, 448)),
     ("import", "image_size"): ("256", 256),
@@ -83,7 +84,7 @@ def test_every_option_reaches_the_library(
         words, value = given(command, option, index)
         arguments += words
         wanted[str(option.name)] = value
-    positional = ["model"] if command in ("eval", "import") else []
+    positional = ["model"] if command in ("calibrate", "eval", "import") else []
     errors = run(*command.split(), *positional, *arguments, code=2)
     assert "noted" in errors
     for name, value in wanted.items():

@@ -180,6 +180,6 @@ def test_the_scale_of_evidence_is_that_of_typical_pictures() -> None:
     maps = np.zeros((5, 2, 4), np.float32)
     maps[:, 0] = 0.1
     maps[:, 0, 0] = [1, 2, 3, 4, 5]
-    scale = evidence_scale(maps)
+    scale = evidence_scale(list(maps))
     assert scale is not None and scale.full == 3 and scale.floor == pytest.approx(0.05)
-    assert evidence_scale(-maps - 1) is None
+    assert evidence_scale(list(-maps - 1)) is None
