@@ -266,8 +266,8 @@ def _page(
         judged = None if feedback is None else Feedback(feedback)
         page = Page(streams, port, drawing, host=host, token=token, feedback=judged)
     stack.callback(page.close)
-    asked = "" if token is None else "?token=TOKEN with its token"
-    note(f"edgex: the page is at {page.url}{asked} until Ctrl-C")
+    asked = "" if token is None else "; the first time, add ?token= and the token"
+    note(f"edgex: the page is at {page.url} until Ctrl-C{asked}")
     return page
 
 
@@ -332,6 +332,7 @@ def _run(
     """Runs them to their end, and says on standard error how it went, whatever ended it."""
     from edgex.runtime.watch.together import run_together
 
+    saying = threading.Lock()
     try:
         with _screen() as show:
 
@@ -339,7 +340,9 @@ def _run(
                 for sink in (*(entry.judges[number] for entry in alarms), *sinks[number]):
                     sink.write(frame)
                 if not sinks[number]:
-                    say(_line(frame, top))
+                    source = f"{frame.source}: " if len(streams) > 1 else ""
+                    with saying:
+                        say(f"{source}{_line(frame, top)}")
                 show(streams[number], frame)
 
             run_together(streams, handle, lambda number, error: notice(number, str(error)))

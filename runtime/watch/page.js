@@ -121,6 +121,9 @@ function showChosen() {
   $("note").textContent = state.note;
   $("note").hidden = !state.note;
   $("note").className = state.state === "ended" ? "" : "trouble";
+  const drift = (state.drift ?? []).map(({ message }) => message).join("; ");
+  if ($("drift").textContent !== drift) $("drift").textContent = drift;
+  $("drift").hidden = !drift;
   showMeter(state);
   if (frozen === null && bitmap !== null) showPicture(state, bitmap);
 }
@@ -220,7 +223,7 @@ function showMeter(state) {
 
 function showClasses() {
   // present: positions of the labels that are there, of a model that decides each class by itself.
-  const { top, explained, index, present, decision } = current;
+  const { top, explained, index, present } = current;
   const list = $("top");
   while (list.children.length < top.length) {
     const item = document.createElement("li");
@@ -245,6 +248,7 @@ function showClasses() {
     button.setAttribute("aria-pressed", String(number === explained.index));
     button.classList.toggle("absent", present !== undefined && !present.includes(number));
   });
+  const decision = current.alarms?.length ? "alarm" : current.decision;
   $("decision").hidden = decision === undefined;
   $("decision").textContent = DECISIONS[decision] ?? "";
   $("decision").className = DECISIONS[decision] ?? "";

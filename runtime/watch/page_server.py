@@ -264,11 +264,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _refused(self, path: str, query: Mapping[str, str]) -> Answer:
         """What somebody without the token reads: a page with a field for it, or a line."""
-        refusal = RefusedError(HTTPStatus.UNAUTHORIZED)
-        page = self._routes.get("/token", {}).get("GET")
-        if path != "/" or page is None:
-            raise refusal
-        return replace(page(Request(query)), status=refusal.status)
+        # What else the client sent is not read, so the connection cannot go on.
+        self.close_connection = True
+        page = self._routes.get("/token", {}).get("GET") if path == "/" else None
+        status = HTTPStatus.UNAUTHORIZED
+        answer = _text(status, RefusedError(status)) if page is None else replace(page(Request(query)), status=status)
+        return replace(answer, headers={"WWW-Authenticate": 'Bearer realm="edgex watch"'})
 
     def _check_origin(self) -> None:
         """Raises RefusedError for requests that were meant for another server or sent by another web page."""

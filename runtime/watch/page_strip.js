@@ -23,7 +23,8 @@ async function updateStrip(wanted) {
 
 function entryOf(event) {
   const item = document.createElement("li");
-  const what = DECISIONS[event.decision] ?? "alarm";
+  const alarms = event.alarms ?? [];
+  const what = alarms.length ? "alarm" : DECISIONS[event.decision];
   item.className = what;
   const open = document.createElement("button");
   open.type = "button";
@@ -32,7 +33,6 @@ function entryOf(event) {
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [240, 135];
   const words = document.createElement("span");
-  const alarms = (event.alarms ?? []).map((alarm) => (typeof alarm === "string" ? alarm : alarm.rule ?? ""));
   words.textContent = `${event.label} ${percent(event.score)}`;
   open.append(canvas, mark(what, alarms), words);
   open.setAttribute("aria-label", `${what}: ${words.textContent}, ${when(event)}; open`);
@@ -48,8 +48,7 @@ function entryOf(event) {
 
 function mark(what, alarms) {
   const badge = document.createElement("strong");
-  badge.textContent = what;
-  badge.title = alarms.join(", ");
+  badge.textContent = alarms.length ? `${what}: ${alarms.join(", ")}` : what;
   return badge;
 }
 

@@ -389,6 +389,103 @@ def test_the_page_stays_until_ctrl_c(watch: Watch, pictures: Path, capsys: pytes
     assert "3 frames in" in err
 
 
+def test_several_sources_share_a_session(watch: Watch, pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    for number in range(2):
+        Image.fromarray(coloured(1)).save(tmp_path / "other" / f"{number}.png")
+    both = ("--source", "pictures", "--source", "other")
+    code, out, err = watch(*both)
+    assert code == 0
+    assert sorted(line.partition(" thing")[0] for line in out.splitlines()) == [
+        "other: other/0.png: green",
+        "other: other/1.png: green",
+        *(f"pictures: pictures/{number}.png: {LABELS[number].partition(' ')[0]}" for number in range(3)),
+    ]
+    assert "edgex: pictures: 3 frames in" in err and "edgex: other: 2 frames in" in err
+    assert watch(*both, "--jsonl", "out.jsonl", "--folder", "frames")[0] == 0
+    found = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    assert sorted((line["source"], line["frame"]) for line in found) == [
+        ("other", 0),
+        ("other", 1),
+        ("pictures", 0),
+        ("pictures", 1),
+        ("pictures", 2),
+    ]
+    assert len(list(Path("frames/1").iterdir())) == 3 and len(list(Path("frames/2").iterdir())) == 2
+    code, _, err = watch(*both, "--folder", "frames")
+    assert code == 2 and "frames/1 holds pictures of an earlier run" in error_line(err)
+    code, _, err = watch("--source", "pictures", "--source", "pictures")
+    assert code == 2
+    assert "--source: expected different sources, found pictures twice" in error_line(err)
+
+
+def test_a_video_of_each_source(watch: Watch, pictures: Path, tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    write_video(tmp_path / "a.mp4", 4)
+    assert watch("--source", "pictures", "--source", "a.mp4", "--video", "out/all.mkv")[0] == 0
+    assert sorted(path.name for path in Path("out").iterdir()) == ["all.1.mkv", "all.2.mkv"]
+    assert watch("--source", "pictures", "--source", "a.mp4", "--video", "out/all.mkv")[0] == 2
+
+
+def test_a_source_that_breaks_leaves_the_others(watch: Watch, pictures: Path) -> None:
+    pytest.importorskip("av")
+    with Server(silent) as server:
+        camera = f"rtsp://{server.address}/live"
+        code, out, err = watch("--source", camera, "--source", "pictures", "--timeout", "0.3")
+    assert (code, len(out.splitlines())) == (1, 3)
+    assert f"edgex: {camera}: no answer within 0.3 s\n" in err
+    assert error_line(err) == "edgex: error: 1 of 2 sources broke"
+
+
+def test_other_machines_need_a_token(
+    watch: Watch, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EDGEX_TOKEN", raising=False)
+    code, out, err = watch("--source", "pictures", "--http", "0.0.0.0:0", "--jsonl", "a.jsonl")
+    assert (code, out) == (2, "")
+    assert not Path("a.jsonl").exists()
+    assert "--token-file: expected a token to listen at 0.0.0.0" in error_line(err)
+    (tmp_path / "token").write_text("short")
+    code, _, err = watch("--source", "pictures", "--http", "0.0.0.0:0", "--token-file", "token")
+    assert code == 2 and "short" not in error_line(err)
+    assert "--http: expected PORT or HOST:PORT" in error_line(watch("--source", "pictures", "--http", "x")[2])
+
+
+def test_a_page_with_a_token_and_verdicts(
+    watch: Watch, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = "0123456789abcdef-secret"
+    monkeypatch.setenv("EDGEX_TOKEN", token)
+    found: dict[str, Any] = {}
+
+    def visit() -> None:
+        try:
+            shown = ""
+            while not (match := re.search(r"http://[^/]*:(\d+)/", shown)):
+                shown += capsys.readouterr().err
+                time.sleep(0.05)
+            found["shown"] = shown
+            connection = http.client.HTTPConnection("127.0.0.1", int(match.group(1)), timeout=20)
+            for headers in ({}, {"Authorization": f"Bearer {token}"}):
+                connection.request("GET", "/about", headers=headers)
+                answer = connection.getresponse()
+                found[str(answer.status)] = answer.read()
+            connection.close()
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    visitor = threading.Thread(target=visit)
+    visitor.start()
+    code, _, err = watch("--source", "pictures", "--http", "0.0.0.0:0", "--feedback", "out/verdicts.jsonl")
+    visitor.join()
+    assert code == 0
+    assert found["401"].startswith(b"This page asks for a token")
+    assert json.loads(found["200"])["feedback"] is True
+    assert Path("out/verdicts.jsonl").read_text() == ""
+    assert token not in found["shown"] + err
+    assert "add ?token= and the token" in found["shown"]
+
+
 def test_a_terminal_shows_rate_and_latency(watch: Watch, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from rich.console import Console
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -19,11 +20,13 @@ from reverse_proxy import reverse_proxy
 from edgex import samples
 from edgex.runtime import Session, SourceError, open_source
 from edgex.runtime.drawing import Drawing
+from edgex.runtime.drift import DriftWarning
 from edgex.runtime.frames import as_frame
 from edgex.runtime.roi import mask
 from edgex.runtime.view import Fit
 from edgex.runtime.watch.feedback import Feedback
 from edgex.runtime.watch.source import SourceFrame
+from edgex.runtime.watch.stream import FrameResult
 from streams import Script, coloured
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -265,6 +268,23 @@ def test_alarms_and_unsure_frames_are_judged(
     screen.until(lambda: screen.text("problem").startswith("This picture is kept as it was shown."))
     keep(screen, "strip")
     assert screen.complaints() == []
+
+
+def test_rules_that_fired_and_drift_are_named(screen: Screen, session: Session, run: Any) -> None:
+    running = run(Script([1]))
+    screen.open(running.page.url)
+    screen.until(lambda: screen.text("state") == "ended" and screen.run("return current !== null"))
+    assert screen.text("decision") == screen.text("drift") == ""
+    warning = DriftWarning("score", 0.5, 0.1, 500, "scores are lower than in validation")
+    seen = FrameResult(1, SourceFrame(as_frame(coloured(0)), "one"), session(coloured(0)), 0.02, 0.01)
+    running.page.feeds[0].write(dataclasses.replace(seen, alarms=("red thing>0.8",), drift=(warning,)))
+    screen.until(lambda: screen.all("#events li"))
+    assert screen.text("decision") == "alarm"
+    assert screen.all("#events strong")[0].text == "alarm: red thing>0.8"
+    assert screen.text("drift") == "scores are lower than in validation"
+    running.page.feeds[0].write(dataclasses.replace(seen, number=2, alarms=()))
+    screen.until(lambda: screen.text("drift") == screen.text("decision") == "")
+    assert len(screen.all("#events li")) == 1
 
 
 def test_without_a_file_for_verdicts_nobody_is_asked(screen: Screen, make_model: Callable[..., Path], run: Any) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
+from urllib.parse import quote
 
 import pytest
 
+from edgex.runtime import UsageError
 from edgex.runtime.watch import page_server
-from edgex.runtime.watch.page_server import Answer, RefusedError, Request, Server
+from edgex.runtime.watch.page_access import Access
+from edgex.runtime.watch.page_server import Answer, RefusedError, Request, Server, parse_address
 
 JSON = "Content-Type: application/json\r\n"
 BIG = 5 << 20
@@ -244,3 +248,95 @@ def test_more_clients_than_threads_are_allowed(server: Server, monkeypatch: pyte
 
 def test_it_listens_on_this_machine_only(server: Server) -> None:
     assert server.server_address[0] == "127.0.0.1"
+
+
+TOKEN = "a/token+of=more-than-16"
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Server]:
+    """Asks for a token; any host will do."""
+    routes = {
+        "/": {"GET": lambda _: Answer(b"home", "text/plain")},
+        "/token": {"GET": lambda _: Answer(b"which token?", "text/plain")},
+        "/echo": {"POST": echo},
+    }
+    found = Server(0, routes, "127.0.0.1", Access(TOKEN))
+    yield found
+    found.close()
+
+
+def test_a_link_with_the_token_is_answered_with_a_cookie(guarded: Server) -> None:
+    head = exchange(guarded, request(f"GET /?token={quote(TOKEN, safe='')} HTTP/1.1", host="device.local")).decode()
+    assert head.startswith("HTTP/1.1 303 ")
+    assert "\r\nLocation: ./\r\n" in head
+    assert TOKEN not in head
+    match = re.search(r"Set-Cookie: (edgex_\w+=\w+); Max-Age=\d+; HttpOnly; SameSite=Strict\r\n", head)
+    assert match is not None
+    cookie = f"Cookie: other=1; {match[1]}\r\n"
+    assert exchange(guarded, request("GET / HTTP/1.1", cookie, host="device.local")).endswith(b"home")
+    body = request("POST /echo HTTP/1.1", f"{cookie}{JSON}Content-Length: 1\r\n", "a", host="device.local")
+    assert exchange(guarded, body).endswith(b"a")
+    # Another token's cookie has another name, so that two pages of one host do not take each other's away.
+    assert Access("another-token-than-it").headers["Set-Cookie"].split("=")[0] not in match[1]
+
+
+@pytest.mark.parametrize(
+    "line, headers",
+    [
+        ("GET / HTTP/1.1", ""),
+        ("GET /?token= HTTP/1.1", ""),
+        ("GET /?token=wrong HTTP/1.1", ""),
+        (f"GET /?token={quote(TOKEN[:-1])} HTTP/1.1", ""),
+        (f"HEAD /?token={quote(TOKEN)} HTTP/1.1", ""),
+        ("GET / HTTP/1.1", "Authorization: Bearer wrong\r\n"),
+        ("GET / HTTP/1.1", "Authorization: \r\n"),
+        ("GET / HTTP/1.1", "Cookie: edgex=1; edgex_0=\xe9; =;;\r\n"),
+        ("GET / HTTP/1.1", 'Cookie: {"a": "b"}, "\r\n'),
+        ("GET /nowhere HTTP/1.1", ""),
+        ("POST /echo HTTP/1.1", f"{JSON}Content-Length: 1\r\n"),
+    ],
+)
+def test_nobody_else_sees_anything(guarded: Server, capfd: pytest.CaptureFixture[str], line: str, headers: str) -> None:
+    head, _, body = exchange(guarded, request(line, headers, "a", host="device.local")).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 401 ")
+    assert b"WWW-Authenticate: Bearer" in head and b"Set-Cookie" not in head
+    assert body in (b"", b"which token?", b"This page asks for a token: open the link that holds the right one.\n")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_programs_send_the_token_in_a_header(guarded: Server) -> None:
+    assert exchange(guarded, request("GET / HTTP/1.1", f"Authorization: Bearer {TOKEN}\r\n")).endswith(b"home")
+    # Another web page may not ask on behalf of somebody who knows the token.
+    other = f"Authorization: Bearer {TOKEN}\r\nOrigin: http://evil.example\r\n"
+    assert b" 403 " in exchange(guarded, request("GET / HTTP/1.1", other))
+
+
+@pytest.mark.parametrize(
+    "text, address",
+    [
+        ("8000", ("127.0.0.1", 8000)),
+        ("0", ("127.0.0.1", 0)),
+        ("0.0.0.0:8000", ("0.0.0.0", 8000)),
+        ("localhost:1", ("localhost", 1)),
+        ("[::]:8000", ("::", 8000)),
+        ("127.0.0.1:99999", ("127.0.0.1", 99999)),
+    ],
+)
+def test_addresses(text: str, address: tuple[str, int]) -> None:
+    assert parse_address(text) == address
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "host:", "host:x", "::1", "1:2:3", "[::1]", "\xb2", "9" * 5000])
+def test_addresses_that_are_none(text: str) -> None:
+    with pytest.raises(UsageError, match="expected PORT or HOST:PORT, such as 8000 or 0.0.0.0:8000, found"):
+        parse_address(text)
+
+
+def test_ipv6() -> None:
+    try:
+        found = Server(0, {}, "::1")
+    except OSError:
+        pytest.skip("no IPv6 on this machine")
+    assert found.url == f"http://[::1]:{found.port}/"
+    found.close()
