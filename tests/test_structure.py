@@ -111,7 +111,7 @@ def test_only_the_console_prints(name: str) -> None:
     """It escapes what would steer a terminal. What runs without typer and rich prints a text of its own."""
     calls = [node for node in ast.walk(ast.parse(MODULES[name].read_text("utf-8"))) if isinstance(node, ast.Call)]
     printing = [ast.unparse(node.func) for node in calls if ast.unparse(node.func) in ("print", "typer.echo")]
-    assert printing in ([], *([["print"]] if name in ("edgex.cli", "edgex.cli.ending") else []))
+    assert printing in ([], *([["print"]] if name in ("edgex.cli", "edgex.cli.log") else []))
 
 
 def test_no_module_imports_itself_in_a_circle() -> None:

@@ -7,14 +7,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from edgex.cli.command import Command
+from edgex.cli.command import command
 from edgex.cli.console import note, print_json, say
 from edgex.errors import UsageError
 
 
 def register(app: typer.Typer) -> None:
     """Adds the command."""
-    app.command("bake", cls=Command)(bake)
+    app.command("bake", cls=command(long=True))(bake)
 
 
 def bake(

@@ -7,14 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from edgex.cli.command import Command
+from edgex.cli.command import command
 from edgex.cli.console import ProviderOptions, note, print_json, print_table, read_provider_options, say
 from edgex.errors import UsageError
 
 
 def register(app: typer.Typer) -> None:
     """Adds the command."""
-    app.command("bench", cls=Command)(bench)
+    app.command("bench", cls=command(long=True))(bench)
 
 
 def bench(

@@ -1,15 +1,21 @@
-"""What all commands share besides output: errors that name the flag they are about, and earlier names of options."""
+"""What all commands share besides output: errors that name the flag they are about, earlier names of options, and
+`--quiet` and `--log-file` of those that take long.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
 
+import typer
 from typer.core import TyperCommand
 
+from edgex._version import __version__
 from edgex.cli.console import note
 from edgex.cli.ending import offer_to_go_on
+from edgex.cli.log import log
 from edgex.errors import EdgexError
 
 
@@ -41,14 +47,31 @@ class Renamed:
         return [self.new, self.convert(value)] if equals else [self.new]
 
 
+def _talk(
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show errors and results only.")] = False,
+    log_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also append every line to a file, each with the time, progress included."),
+    ] = None,
+) -> None:
+    """The options that every long command has besides its own."""
+
+
 HALF = Renamed("--half", "--dtype", value="fp16", off="fp32")
 
 
 class Command(TyperCommand):
-    """A command that puts the flag before an error about one of its parameters, and knows earlier names of options."""
+    """A command that puts the flag before an error about one of its parameters, and knows earlier names of options.
+
+    One that takes long also has the options of `_talk`, which its function does not see.
+    """
 
     renamed: ClassVar[tuple[Renamed, ...]] = ()
     resumes: ClassVar[bool] = False
+    long: ClassVar[bool] = False
+
+    def __init__(self, *arguments: Any, params: list[Any] | None = None, **others: Any) -> None:
+        super().__init__(*arguments, params=[*(params or []), *(_talk_options() if self.long else [])], **others)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parses the command line after giving every option its present name."""
@@ -58,7 +81,9 @@ class Command(TyperCommand):
         """Runs the command."""
         if self.resumes:
             offer_to_go_on()
+        quiet, path = (ctx.params.pop(name, None) if self.long else None for name in ("quiet", "log_file"))
         try:
+            log.begin(f"edgex {__version__}: {ctx.command_path}", quiet=bool(quiet), path=path)
             return super().invoke(ctx)
         except EdgexError as error:
             if flag := self.flag_of(error.argument):
@@ -74,12 +99,20 @@ class Command(TyperCommand):
         return None
 
 
-def command(*renamed: Renamed, resumes: bool = False) -> type[Command]:
+def command(*renamed: Renamed, resumes: bool = False, long: bool = False) -> type[Command]:
     """The class of a command, for typer's `cls`.
 
     renamed: its options that have new names. resumes: whether it goes on where it was stopped when it is given again.
+    long: whether it can take minutes, and therefore has --quiet and --log-file; a command that resumes has them too.
     """
-    return type("Command", (Command,), {"renamed": renamed, "resumes": resumes})
+    return type("Command", (Command,), {"renamed": renamed, "resumes": resumes, "long": long or resumes})
+
+
+def _talk_options() -> list[Any]:
+    """The options of `_talk`, as typer makes them of a command's function."""
+    app = typer.Typer(add_completion=False)
+    app.command()(_talk)
+    return [option for option in typer.main.get_command(app).params if option.name in ("quiet", "log_file")]
 
 
 def present_names(arguments: list[str], renamed: tuple[Renamed, ...]) -> list[str]:

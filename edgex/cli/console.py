@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import io
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from edgex.cli.log import log
 from edgex.errors import UsageError
 from edgex.runtime.printable import printable, printable_json
 from edgex.utils.json import dumps
@@ -75,18 +76,17 @@ def check_exported(model: str) -> None:
 def say(text: str) -> None:
     """A line for people on standard output, made safe by `printable`; the only way to print in a command."""
     print(printable(text), flush=True)
+    log.record(text)
 
 
 def note(text: str) -> None:
-    """A line for people on standard error, made safe by `printable`."""
-    # Where nobody can read it, the work goes on.
-    with contextlib.suppress(OSError):
-        print(printable(text), file=sys.stderr, flush=True)
+    """A line for people on standard error, made safe by `printable`; with --quiet only in the file of --log-file."""
+    log.note(text)
 
 
 def print_error(error: BaseException) -> None:
     """One line on standard error."""
-    note(f"edgex: error: {' '.join(str(error).split())}")
+    log.error(f"edgex: error: {' '.join(str(error).split())}")
 
 
 def read_provider_options(entries: list[str] | None) -> dict[str, str] | None:
@@ -147,3 +147,8 @@ def print_table(
         table.add_row(*(Text(printable(cell)) for cell in row))
     stream = sys.stderr if stderr else sys.stdout
     Console(stderr=stderr, width=None if stream.isatty() else WIDTH).print(table)
+    if log.keeps:
+        kept = io.StringIO()
+        Console(file=kept, width=WIDTH).print(table)
+        for line in kept.getvalue().splitlines():
+            log.record(line)

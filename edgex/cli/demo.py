@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from edgex.cli.command import Command
+from edgex.cli.command import command
 from edgex.cli.console import note, print_table
 
 
 def register(app: typer.Typer) -> None:
     """Adds the command."""
-    app.command("demo", cls=Command)(demo)
+    app.command("demo", cls=command(long=True))(demo)
 
 
 def demo(

@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
-from edgex.runtime.printable import printable
+from edgex.cli.log import log
 
 _STOPPED = {
     128 + int(getattr(signal, name)): words
@@ -62,6 +62,7 @@ def ends_in_words() -> Iterator[None]:
         _say_stopped(ending.code)
         raise
     finally:
+        log.end()
         _flushed(sys.stderr)
 
 
@@ -163,11 +164,11 @@ def _output_is_whole() -> Iterator[None]:
     if unwritten is not None and not said:
         if not isinstance(unwritten, BrokenPipeError):
             reason = unwritten.strerror or unwritten
-            _say(f"edgex: error: cannot write to standard output ({reason}): the result is not complete")
+            log.error(f"edgex: error: cannot write to standard output ({reason}): the result is not complete")
         sys.exit(1)
     if isinstance(ending, OSError):
         where = f": {os.fsdecode(ending.filename)}" if isinstance(ending.filename, (str, bytes)) else ""
-        _say(f"edgex: error: {ending.strerror or ending}{where}")
+        log.error(f"edgex: error: {ending.strerror or ending}{where}")
         sys.exit(1)
     if ending is not None:
         raise ending
@@ -192,9 +193,4 @@ def _flushed(stream: TextIO) -> OSError | None:
 
 def _say_stopped(code: object) -> None:
     if isinstance(code, int) and code in _STOPPED:
-        _say(f"edgex: {_STOPPED[code]}; no file is half-written; {_ADVICE[-1]}")
-
-
-def _say(text: str) -> None:
-    with contextlib.suppress(OSError):
-        print(printable(text), file=sys.stderr, flush=True)
+        log.error(f"edgex: {_STOPPED[code]}; no file is half-written; {_ADVICE[-1]}")

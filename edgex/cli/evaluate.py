@@ -23,7 +23,7 @@ _RENAMED = (
 
 def register(app: typer.Typer) -> None:
     """Adds the command."""
-    app.command("eval", cls=command(*_RENAMED))(evaluate)
+    app.command("eval", cls=command(*_RENAMED, long=True))(evaluate)
 
 
 def evaluate(

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgex.cli.command import Command
-from edgex.cli.console import ImageSize, note, print_json, print_table, read_image_size
+from edgex.cli.command import command
+from edgex.cli.console import ImageSize, note, print_json, print_table, read_image_size, say
 from edgex.errors import GateError, UsageError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Adds the command."""
-    app.command("export", cls=Command)(export)
+    app.command("export", cls=command(long=True))(export)
 
 
 def export(
@@ -76,6 +76,9 @@ def export(
     ] = None,
     force: Annotated[bool, typer.Option(help="Overwrite an existing file.")] = False,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Go on without pictures that cannot be read.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Print every number of the gate also where it passes.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Export a model as one file that gives class and heatmap.
@@ -113,7 +116,7 @@ def export(
     if json:
         print_json(_as_json(report))
     else:
-        _print(report)
+        _print(report, verbose=verbose)
 
 
 def _form(onnx: str | None, trt: str | None, format: str | None, precision: str | None) -> tuple[str, str | None]:
@@ -157,7 +160,7 @@ def _as_json(report: ExportReport) -> dict[str, object]:
     }
 
 
-def _print(report: ExportReport) -> None:
+def _print(report: ExportReport, *, verbose: bool) -> None:
     for line in report.notes:
         note(f"note: {line}")
     rows = [
@@ -168,15 +171,29 @@ def _print(report: ExportReport) -> None:
         rows.append(("latency here", f"{report.latency_ms:.1f} ms for one picture"))
     rows.append(("took", ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.seconds.items())))
     print_table(f"{report.path} ({report.size / 1e6:.1f} MB)", (), rows)
-    if report.gate is not None:
+    if report.gate is not None and verbose:
         _print_gate(report.gate)
+    elif report.gate is not None:
+        say(_gate_line(report.gate))
+
+
+def _gate_line(gate: GateResult) -> str:
+    """How a gate was passed, in one line."""
+    same, worst = gate["top1_agreement"].value, gate["heatmap_pearson_worst"].value
+    return (
+        f"{_heading(gate)}, all {len(gate.metrics)} metrics within their bounds (--verbose lists them): the same top "
+        f"class on {100 * same:.4g}%, worst correlation of a heatmap {worst:.5f}"
+    )
+
+
+def _heading(gate: GateResult) -> str:
+    return f"gate {'passed' if gate.passed else 'FAILED'}: {gate.pictures} pictures in {gate.runtime}"
 
 
 def _print_gate(gate: GateResult, *, stderr: bool = False) -> None:
-    verdict = "passed" if gate.passed else "FAILED"
     rows = [
         (m.name, f"{m.value:.3g}", f"{m.relation} {m.threshold:g}", "ok" if m.passed else "FAILED", m.description)
         for m in gate.metrics
     ]
     headings = ("metric", "found", "allowed", "", "what it is")
-    print_table(f"gate {verdict}: {gate.pictures} pictures in {gate.runtime}", headings, rows, stderr=stderr)
+    print_table(_heading(gate), headings, rows, stderr=stderr)

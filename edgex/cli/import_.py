@@ -13,7 +13,7 @@ from edgex.cli.console import Fit, ImageSize, note, read_image_size, say
 
 def register(app: typer.Typer) -> None:
     """Adds the command."""
-    app.command("import", cls=command(HALF))(import_weights)
+    app.command("import", cls=command(HALF, long=True))(import_weights)
 
 
 def import_weights(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgex.cli.command import Command
+from edgex.cli.command import command
 from edgex.cli.console import (
     EXIT_FAILURE,
     Fit,
@@ -26,7 +26,7 @@ from edgex.errors import UsageError
 
 def register(app: typer.Typer) -> None:
     """Adds the command."""
-    app.command("predict", cls=Command)(predict)
+    app.command("predict", cls=command(long=True))(predict)
 
 
 def predict(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from edgex.cli import alarms as acting
-from edgex.cli.command import Command
+from edgex.cli.command import command
 from edgex.cli.console import (
     EXIT_FAILURE,
     Fit,
@@ -49,7 +49,7 @@ _REFRESH = 0.25
 
 def register(app: typer.Typer) -> None:
     """Adds the command."""
-    app.command("watch", cls=Command)(watch)
+    app.command("watch", cls=command(long=True))(watch)
 
 
 def watch(

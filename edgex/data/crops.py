@@ -138,4 +138,6 @@ def gather(
     check = check or ReadCheck()
     found = [image_folders.list_images([root], report=check.report) for root in roots]
     chosen = [image_folders.subsample_evenly(paths, limit or len(paths)) for paths in found]
+    for root, all_of_it, taken in zip(roots, found, chosen, strict=True):
+        check.report(f"{root}: {len(all_of_it)} pictures" + (f", {len(taken)} of them taken" if limit else ""))
     return tuple(Folder(*entry) for entry in zip(roots, check.lists(*chosen), each, strict=True))

@@ -109,7 +109,7 @@ def masked_crops(
     no picture has a mask or a box.
     """
     parts, coverage = [], []
-    with Progress("masks", total=sum(len(folder.paths) for folder in folders)) as progress:
+    with Progress("masks", total=sum(len(folder.paths) for folder in folders), unit="pictures") as progress:
         for folder, parallel in zip(folders, masks, strict=True):
             known = annotations_of(folder.root, parallel)
             crops = crops_of(

@@ -88,7 +88,7 @@ class ReadCheck:
         requests = [mine[first : first + _BATCH] for first in range(0, len(mine), _BATCH)]
         results = loaded(_check, ([paths[i] for i in r] for r in requests), pictures=len(mine), workers=self.workers)
         shown = self.group is None or self.group.is_main
-        with Progress("checking pictures", total=len(mine), shown=shown) as progress:
+        with Progress("checking pictures", total=len(mine), unit="pictures", shown=shown) as progress:
             for request, good in zip(requests, results, strict=True):
                 failures[request] = torch.tensor([float(not g) for g in good])
                 progress.advance(steps=len(request))

@@ -136,7 +136,7 @@ def logits(
     where = devices.device_of(device)
     model = model.inference_copy(where)
     found = np.zeros((len(pictures), model.head.classes), np.float32)
-    with Progress(title, total=len(pictures)) as progress, torch.inference_mode():
+    with Progress(title, total=len(pictures), unit="pictures") as progress, torch.inference_mode():
         batches = [np.arange(i, min(i + _BATCH, len(pictures))) for i in range(0, len(pictures), _BATCH)]
         requests = [[pictures.paths[i] for i in positions] for positions in batches]
         load = _Loader(preprocessing)

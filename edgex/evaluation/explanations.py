@@ -62,7 +62,7 @@ def cached_heatmaps(
     settings = f"{_FORMAT} {model.sha256} {method.key} {computed}"
     folder = cache / hashlib.sha256(settings.encode()).hexdigest()[:24]
     found: list[dict[str, Any]] = []
-    with Progress(str(method), total=len(paths)) as progress:
+    with Progress(str(method), total=len(paths), unit="pictures") as progress:
         for path in paths:
             image = torch.from_numpy(image_folders.load_batch([path], preprocessing))
             digest = hashlib.sha256(image.numpy().tobytes()).hexdigest()

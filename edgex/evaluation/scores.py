@@ -63,7 +63,7 @@ def _in_batches(
     """What `measure` finds of normalised pictures, classes and heatmaps, batches of them joined."""
     found: dict[str, list[np.ndarray]] = {}
     groups = (images, explanations.classes, explanations.heatmaps)
-    with Progress(title, total=len(images)) as progress:
+    with Progress(title, total=len(images), unit="pictures") as progress:
         for shown, classes, heatmaps in zip(*(group.split(_BATCH) for group in groups), strict=True):
             pixels = normalised(measured, shown)
             for key, values in measure(pixels, classes.to(pixels.device), heatmaps.to(pixels.device)).items():

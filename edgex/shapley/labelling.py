@@ -161,6 +161,10 @@ def label_folders(
     for crops, same in itertools.groupby(folders, key=lambda folder: folder.crops_per_picture):
         paths = [path for folder in same for path in folder.paths]
         chosen = dataclasses.replace(options, crops=crops)
+        report(
+            f"labelling {crops * len(paths)} crops of {len(paths)} pictures: {options.pairs} pairs of coalitions "
+            f"each, of the {options.classes} highest classes of {model.head.classes}"
+        )
         parts.append(
             label(
                 model,

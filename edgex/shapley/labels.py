@@ -16,19 +16,17 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgex.data import image_folders
 from edgex.data.crops import Crops, crops_of, joined_crops
 from edgex.errors import UsageError
-from edgex.files import cache_file
 from edgex.models.self_explaining import SelfExplainingViT, normalise
 from edgex.runtime.preprocessing import Preprocessing
+from edgex.shapley.label_cache import CachedChunk
 from edgex.shapley.solver import draw_coalitions, players_of_patches, solve_pairs
 from edgex.utils import devices
 from edgex.utils.processes import Processes
@@ -38,10 +36,6 @@ from edgex.utils.text import Report, silent
 CHUNK = 64
 _MOST = 1_000_000
 """Crops, pairs and classes that may be asked for: more would only fill the memory."""
-_KIND = "labels 2"
-"""Of the cache's files: counts up when the same pictures would get other labels."""
-_PICTURES = "pictures"
-"""Key of the pictures' digests in a chunk's cache file."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,24 +144,24 @@ def label(
 ) -> Labels:
     """Labels for every picture; those in the cache folder are read from it.
 
-    The cache holds one file per chunk of pictures, named by the model, the options and the pictures' paths: an
-    interrupted run resumes with the next chunk, a run with other options makes files of its own. A chunk is computed
-    again where one of its pictures was changed, and where its file is damaged or of an earlier edgex, which is
-    reported. Several processes share the chunks that are missing.
+    The cache holds one file per chunk of pictures, named by the model, the options and the pictures' paths, and one of
+    the batches of a chunk in work that were labelled so far: an interrupted run resumes from there, a run with other
+    options makes files of its own. A chunk is computed again where one of its pictures was changed, and where its file
+    is damaged or of an earlier edgex, which is reported. Several processes share the chunks that are missing.
     """
     model = model.inference_copy(group.device)
     crops = crops_of(
         paths, preprocessing, crops=options.crops, crop_scale=options.crop_scale, seed=options.seed, chunk=CHUNK
     )
-    files, chunks = [], [paths[first : first + CHUNK] for first in range(0, len(paths), CHUNK)]
-    for number, chunk in enumerate(chunks):
+    cached = []
+    for number, chunk in enumerate(paths[first : first + CHUNK] for first in range(0, len(paths), CHUNK)):
         # Labels with features serve those who want none: the same file either way.
         settings = {name: value for name, value in dataclasses.asdict(options).items() if name != "features"}
         key = json.dumps([str(p.resolve()) for p in chunk]) + json.dumps(settings)
         name = hashlib.sha256(f"{model_digest}{preprocessing}{precision}{number}{key}".encode()).hexdigest()[:24]
-        files.append(cache / f"labels-{name}.pt")
+        cached.append(CachedChunk(cache / f"labels-{name}.pt", chunk, _rows(options)))
     faults: list[str] = []
-    parts = [_made(*both, _rows(options), faults.append) for both in zip(files, chunks, strict=True)]
+    parts = [chunk.find(faults.append) for chunk in cached]
     if faults:
         report(faults[0] + (f" (and {len(faults) - 1} more)" if faults[1:] else ""))
     missing = torch.tensor([number for number, part in enumerate(parts) if part is None], dtype=torch.int64)
@@ -175,14 +169,15 @@ def label(
     group.wait()
     chunk_of = crops.picture // CHUNK
     done = len(crops) - int(torch.isin(chunk_of, missing).sum())
-    with Progress("labelling", total=len(crops), done=done, shown=group.is_main) as progress:
+    with Progress("labelling", total=len(crops), done=done, unit="crops", shown=group.is_main) as progress:
         for number in group.share(missing).tolist():
             inside = crops.select((chunk_of == number).nonzero()[:, 0])
-            pictures = {_PICTURES: [image_folders.digest_of(path) for path in chunks[number]]}
-            found = _label_chunk(model, inside, options, number, batch_size, group, precision, progress)
-            cache_file.save(files[number], pictures | found, _KIND)
+            found = _label_chunk(
+                model, inside, options, number, batch_size, group, precision, progress, cached[number], report
+            )
+            cached[number].finish(found)
     group.wait()
-    stored = [part or cache_file.load(file, _KIND) for file, part in zip(files, parts, strict=True)]
+    stored = [part or chunk.load() for chunk, part in zip(cached, parts, strict=True)]
     classes, coalitions, differences, *features = (
         torch.cat([part[name] for part in stored]) for name in _rows(options)
     )
@@ -192,14 +187,6 @@ def label(
 def _rows(options: LabelOptions) -> tuple[str, ...]:
     """What a chunk's cache file holds of each crop, in the order of `Labels`."""
     return ("classes", "coalitions", "differences", *(["features"] if options.features else []))
-
-
-def _made(file: Path, pictures: Sequence[Path], rows: Sequence[str], report: Report) -> dict[str, Any] | None:
-    """A chunk's cache file, where it is there with all that is asked for, of the pictures as they are now."""
-    content: dict[str, Any] | None = cache_file.find(file, _KIND, report)
-    if content is None or not all(row in content for row in rows):
-        return None
-    return content if content[_PICTURES] == [image_folders.digest_of(picture) for picture in pictures] else None
 
 
 def totals(
@@ -214,7 +201,7 @@ def totals(
     """What all superpixels together add to each labelled class's explained score: float32 [V, K], one pass a crop."""
     model = model.inference_copy(group.device)
     found = []
-    with Progress("totals", total=len(labels), shown=group.is_main) as progress, torch.inference_mode():
+    with Progress("totals", total=len(labels), unit="crops", shown=group.is_main) as progress, torch.inference_mode():
         for logits in _logits(model, labels.crops, batch_size, group.device, precision, workers):
             found.append((model.head.explained(logits) - model.empty_logits()).cpu())
             progress.advance(steps=len(logits))
@@ -274,10 +261,16 @@ def _label_chunk(
     group: Processes,
     precision: str,
     progress: Progress,
+    cached: CachedChunk,
+    report: Report,
 ) -> dict[str, Tensor]:
     patch_of = players_of_patches(model.backbone.grid, options.side)
-    rows: dict[str, list[Tensor]] = {name: [] for name in _rows(options)}
-    for position, images in enumerate(crops.batches(batch_size)):
+    begun = cached.begun(batch_size, report)
+    rows: dict[str, list[Tensor]] = {name: [begun[name]] if begun else [] for name in _rows(options)}
+    done = len(begun["classes"]) if begun else 0
+    progress.advance(steps=done * group.count)
+    left = crops.select(torch.arange(done, len(crops)))
+    for position, images in enumerate(left.batches(batch_size), start=done // batch_size):
         generator = np.random.default_rng((options.seed, number, position))
         coalitions = torch.from_numpy(draw_coalitions(options.side**2, options.pairs, generator))
         with torch.inference_mode(), devices.mixed_precision(group.device, precision):
@@ -297,4 +290,5 @@ def _label_chunk(
             rows["features"].append(torch.stack(features, dim=1).cpu())
         # The other processes are about as far with chunks of their own.
         progress.advance(steps=len(images) * group.count)
+        cached.keep(rows, batch_size)
     return {name: torch.cat(parts) for name, parts in rows.items()}

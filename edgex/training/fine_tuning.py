@@ -58,6 +58,10 @@ class TrainOptions:
         if not 0 < self.crop_scale <= 1:
             raise UsageError(f"expected a crop scale in (0, 1], found {self.crop_scale}", argument="crop_scale")
 
+    def steps(self, pictures: int) -> int:
+        """How many steps an epoch of this many pictures has."""
+        return math.ceil(pictures / self.batch_size)
+
 
 def check_numbers(*, seed: int, learning_rate: float) -> None:
     """Raises UsageError for a seed below 0 or a learning rate that is not a positive number."""
@@ -90,7 +94,7 @@ def fit(
     device = devices.device_of(options.device)
     model.to(device).train().requires_grad_(True)
     optimizer = torch.optim.AdamW(_parameter_groups(model, options))
-    steps_per_epoch = math.ceil(len(pictures) / options.batch_size)
+    steps_per_epoch = options.steps(len(pictures))
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, warmup_cosine(steps_per_epoch * options.epochs, warmup_share=0.05)
     )
@@ -102,7 +106,9 @@ def fit(
         pictures=len(pictures) * (options.epochs - first),
         workers=workers,
     )
-    with Progress("training", total=options.epochs * steps_per_epoch, done=first * steps_per_epoch) as progress:
+    with Progress(
+        "training", total=options.epochs * steps_per_epoch, done=first * steps_per_epoch, unit="steps"
+    ) as progress:
         for epoch in range(first, options.epochs):
             losses = []
             for images, labels in map(_tensors, itertools.islice(batches, steps_per_epoch)):

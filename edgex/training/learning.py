@@ -233,7 +233,7 @@ def _run(
         measured, errors = _measure(model, trained.scale, cached, held, options, group)
         best.look(0, trained, {"train": float("nan"), **measured}, errors, report)
     recent: list[float] = []
-    with Progress("learning", total=last, done=first, shown=group.is_main) as progress:
+    with Progress("learning", total=last, done=first, unit="steps", shown=group.is_main) as progress:
         for step in range(first, last):
             if best.looks_since > options.patience and options.explain_weight > 0:
                 break

@@ -67,7 +67,9 @@ def train(
     """
     check_writable(out)
     check = ReadCheck(skip_bad, report, workers)
-    sets = _split(_listed(folder, labels, report), val_fraction, options.seed, check)
+    listed = _listed(folder, labels, report)
+    report(f"{folder}: {_counts(listed)}, {len(listed['train'].classes)} classes")
+    sets = _split(listed, val_fraction, options.seed, check)
     pictures = sets["train"]
     architecture = backbones.architecture(base_name, image_size=image_size)
     if weights is not None:
@@ -88,6 +90,10 @@ def train(
         **({} if labels is None else {"labels": hashlib.sha256(pictures.targets.tobytes()).hexdigest()}),
     }
     checkpoint = TrainingCheckpoint(out.with_name(out.name + ".checkpoint"), identity, report)
+    report(
+        f"training {architecture}: epochs {options.epochs}, {options.steps(len(pictures))} steps each, "
+        f"{options.batch_size} pictures a step; {_counts(sets)}"
+    )
     started = time.monotonic()
     fine_tuning.fit(
         model,
@@ -211,6 +217,11 @@ def _split(sets: dict[str, AnyPictures], val_fraction: float, seed: int, check: 
     if "val" not in sets:
         sets["train"], sets["val"] = sets["train"].split(val_fraction, seed)
     return sets
+
+
+def _counts(sets: Mapping[str, AnyPictures]) -> str:
+    """How many pictures each set has, in words."""
+    return ", ".join(f"{len(pictures)} pictures in {name}" for name, pictures in sets.items())
 
 
 def _epoch_line(epoch: int, epochs: int, numbers: dict[str, float]) -> str:

@@ -20,8 +20,8 @@ class TrainingCheckpoint:
     """One file with the state of everything that a training loop changes.
 
     path: of the file. identity: JSON-ready description of the run (data, options); a checkpoint of another
-    run is refused rather than continued. report: told where the file is damaged, or none of this edgex's, and the
-    run therefore begins at its start.
+    run is refused rather than continued. report: told where a run goes on from the file, and where the
+    file is damaged, or none of this edgex's, and the run therefore begins at its start.
     """
 
     path: Path
@@ -51,6 +51,7 @@ class TrainingCheckpoint:
         for name, part in parts.items():
             part.load_state_dict(content["state"][name])
         torch.set_rng_state(content["rng"].cpu())
+        self.report(f"going on from {self.path}")
         return int(content["position"])
 
     def remove(self) -> None:

@@ -58,7 +58,7 @@ class TokenCache:
         self.tokens = torch.empty(rows, backbone.prefix_tokens + backbone.patches, backbone.width, dtype=torch.bfloat16)
         self.outputs = torch.empty(rows, model.head.classes)
         first = 0
-        with Progress("caching", total=rows, shown=group.is_main) as progress, torch.inference_mode():
+        with Progress("caching", total=rows, unit="crops", shown=group.is_main) as progress, torch.inference_mode():
             for images in crops.batches(_BATCH, workers=workers):
                 for offset, shown in ((0, images), (len(crops), images.flip(2))):
                     with devices.mixed_precision(group.device, precision):

@@ -103,6 +103,7 @@ def train(
             model.strategy.factors.clear()
         before = {key: tensor.detach().cpu().clone() for key, tensor in model.backbone.tensors().items()}
         tell = report if group.is_main else silent
+        tell(f"{printable(card.name)}: {card.architecture}, {len(card.classes)} classes")
         check = ReadCheck(skip_bad, tell, workers, group)
         identity = {
             "model": digest,
@@ -195,6 +196,11 @@ def _study(
     found = supervised(model, card, *loaded_from, source, work, options.precision, check, group)
     supervising = time.monotonic() - started
     term, folders = found.term, found.folders
+    pictures = len(term.crops.picture.unique())
+    check.report(
+        f"learning from {len(term.crops)} crops of {pictures} pictures: at most {options.steps} steps of "
+        f"{options.batch_size} crops"
+    )
     details = {
         "views": len(term.crops.picture),
         "pictures": _digest(term.crops.paths),
@@ -215,7 +221,7 @@ def _study(
         explained,
         without,
         folders,
-        len(term.crops.picture.unique()),
+        pictures,
         found.described,
         found.inputs,
         found.metrics,
@@ -237,6 +243,8 @@ def _play(
         raise UsageError("fresh coalitions are played on folders of pictures", argument="coalitions")
     folders = gather(source.roots, crops=source.crops, limit=source.limit, check=check)
     paths = [path for folder in folders for path in folder.paths]
+    budget = f"{options.steps} steps" if options.steps is not None else f"{options.minutes:g} minutes"
+    check.report(f"learning from {len(paths)} pictures: {budget}, {options.batch_size} crops a step")
     started = time.monotonic()
     explained = learn_online(
         model,

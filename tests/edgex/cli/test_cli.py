@@ -236,10 +236,20 @@ def test_export_in_every_form(run: Run, small: Path, tmp_path: Path) -> None:
     assert json.loads(run("inspect", "random.fp16.engine", "--json").stdout)["file_kind"] == "engine"
 
 
+def test_a_passed_gate_prints_a_line_or_its_table(run: Run, small: Path) -> None:
+    export = ("export", str(small), "--onnx", "fp32", "--image-size", "64", "--max-batch", "2", "--force")
+    said = run(*export).stdout
+    (line,) = [line for line in said.splitlines() if "gate passed: " in line]
+    assert "all 12 metrics within their bounds (--verbose lists them): the same top class on 100%" in line
+    assert "batch_error" not in said
+    said = run(*export, "--verbose").stdout
+    assert "gate passed: " in said and "batch_error" in said and "--verbose" not in said
+
+
 def test_a_failed_gate_prints_its_table_and_writes_nothing(run: Run, small: Path, tmp_path: Path) -> None:
     done = run("export", str(small), "--onnx", "fp32", "--threshold", "logits_cosine=1.5", code=1)
     assert "does not match its model" in error_line(done)
-    assert "gate FAILED" in done.stderr
+    assert "gate FAILED" in done.stderr and "batch_error" in done.stderr
     assert not list(tmp_path.glob("*.onnx*"))
 
 

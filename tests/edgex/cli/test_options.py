@@ -22,7 +22,7 @@ COMMANDS = {
     "vector label": "edgex.shapley.labelling:make_labels",
     "vector train": "edgex.training.workflow:learn_vector",
 }
-PRINTED = {"json", "help"}
+PRINTED = {"json", "help", "quiet", "log_file"}
 """Options that say how the command prints."""
 SPECIAL: dict[tuple[str, str], tuple[str, Any]] = {
     ("bake", "alpha"): ("0.25", 0.25),

@@ -25,7 +25,7 @@ TRAIN = ("train", "--data", "my set", "--base", "timm/test_vit", "--weights", "b
 SHAPLEY = ("--model", "model.safetensors", "--data", "my set", "--pairs", "8", "--players", "25")
 CASES = {
     "train": (TRAIN, signal.SIGINT, 130, "*.checkpoint", "epoch 1/"),
-    "vector label": (("vector", "label", *SHAPLEY), signal.SIGTERM, 143, "*.work/labels/*.pt", ""),
+    "vector label": (("vector", "label", *SHAPLEY), signal.SIGTERM, 143, "*.work/labels/labels-*.pt", ""),
     "vector train": (
         ("vector", "train", *SHAPLEY, "--steps", "120"),
         signal.SIGINT,

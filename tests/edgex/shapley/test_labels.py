@@ -17,7 +17,7 @@ from edgex.data import image_folders
 from edgex.data.crops import crops_of
 from edgex.errors import UsageError
 from edgex.models.self_explaining import normalise
-from edgex.shapley import labels, solver
+from edgex.shapley import label_cache, labels, solver
 from edgex.shapley.labels import LabelOptions, Labels
 from edgex.utils.processes import Processes
 from pictures import draw
@@ -153,6 +153,64 @@ def test_labels_resume_from_their_cache(
     assert torch.equal(first.differences, again.differences)
     run(seed=1)
     assert len(made) == 7
+
+
+@pytest.mark.parametrize("features", [False, True])
+def test_a_chunk_resumes_in_its_middle(
+    random_model: Callable[..., Any],
+    pictures: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    features: bool,
+) -> None:
+    """A folder smaller than a chunk loses only the batch in work; its labels are those of an uninterrupted run."""
+    model, card = random_model("timm/test_vit", classes=4)
+    options = LabelOptions(pairs=2, side=5, crops=2, features=features)
+    whole = labels_of(model, card, pictures, options, tmp_path / "whole", batch_size=3)
+    monkeypatch.setattr(label_cache, "KEEP_SECONDS", 0.0)
+    played: list[int] = []
+    original = labels.draw_coalitions
+
+    def stopped(*given: Any) -> Any:
+        played.append(len(played))
+        if len(played) == 3:
+            raise KeyboardInterrupt
+        return original(*given)
+
+    monkeypatch.setattr(labels, "draw_coalitions", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        labels_of(model, card, pictures, options, tmp_path / "cache", batch_size=3)
+    (kept,) = (tmp_path / "cache").iterdir()
+    assert kept.name.startswith("unfinished-labels-")
+    again = labels_of(model, card, pictures, options, tmp_path / "cache", batch_size=3, report=pytest.fail)
+    assert len(played) == 3 + 2, "of four batches the first two were kept"
+    for name in ("classes", "coalitions", "differences", *(["features"] if features else [])):
+        assert torch.equal(getattr(again, name), getattr(whole, name))
+    (finished,) = (tmp_path / "cache").iterdir()
+    assert finished.name == kept.name.removeprefix("unfinished-")
+
+
+@pytest.mark.parametrize("batch_size, changed", [(2, False), (3, False), (2, True)])
+def test_what_was_kept_of_other_batches_or_pictures_is_not_used(
+    random_model: Callable[..., Any],
+    pictures: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    batch_size: int,
+    changed: bool,
+) -> None:
+    model, card = random_model("timm/test_vit", classes=4)
+    options = LabelOptions(pairs=2, side=5)
+    with monkeypatch.context() as patched:
+        patched.setattr(label_cache, "KEEP_SECONDS", 0.0)
+        patched.setattr(label_cache.CachedChunk, "finish", lambda *_: pytest.exit("stopped"))
+        with pytest.raises(pytest.exit.Exception):
+            labels_of(model, card, pictures, options, tmp_path / "cache", batch_size=2)
+    if changed:
+        draw("red disc", 7, size=200).save(pictures[0])
+    found = labels_of(model, card, pictures, options, tmp_path / "cache", batch_size=batch_size)
+    wanted = labels_of(model, card, pictures, options, tmp_path / "whole", batch_size=batch_size)
+    assert torch.equal(found.differences, wanted.differences)
 
 
 def test_damaged_labels_are_made_anew_with_one_line(
