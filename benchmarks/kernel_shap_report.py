@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from common import measured_on
+from figures import INSERTION_MINUS_DELETION, STYLES, figure, measured_where, style_of
 
 
 def rows_of(group: dict[str, Any], precision: str, method: str) -> Iterator[dict[str, Any]]:
@@ -60,14 +61,19 @@ def read_quality(path: Path) -> dict[str, Any] | None:
     }
 
 
+def _plotted(report: dict[str, Any]) -> dict[str, Any]:
+    """The provider and thread count whose times are drawn: the last one where the PyTorch methods ran too."""
+    groups = report["groups"]
+    return ([group for group in groups if group["provider"] == "cpu" or "gpu" in group] or groups)[-1]
+
+
 def quality_and_latency(report: dict[str, Any]) -> list[dict[str, Any]]:
     """One point per method: quality, and ms in fp32 where the PyTorch methods ran too, with the last thread count.
 
     Kernel SHAP's time is that of the bare passes in the best batch, below which no library goes, up to the slowest
     library call; other budgets than the measured one are scaled with their passes, and say so.
     """
-    groups = report["groups"]
-    group = ([group for group in groups if group["provider"] == "cpu" or "gpu" in group] or groups)[-1]
+    group = _plotted(report)
     single = {"unbaked": "fused", "baked": "fused", "grad-cam": "grad-cam", "rollout": "rollout"}
     points = []
     for name, quality in (report["quality"] or {}).items():
@@ -147,32 +153,52 @@ def as_markdown(report: dict[str, Any]) -> str:
 
 def draw(report: dict[str, Any], path: Path) -> None:
     """Quality against ms (logarithmic), or, without quality, the latencies alone."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(8, 5), layout="constrained")
-    points = quality_and_latency(report)
-    for point in points:
-        low, high = point["ms"]
-        axes.errorbar(math.sqrt(low * high), point["mean"], yerr=point["standard_error"], fmt="o", capsize=3)
-        axes.plot([low, high], [point["mean"]] * 2, color="grey", linewidth=1, zorder=0)
-        label = point["method"] + (" (time scaled)" if point["scaled"] else "")
-        # Kernel SHAP lies at the right edge, where text to the right would leave the picture.
-        many = point["method"].startswith("kernel-shap:")
-        place = {"xytext": (-6, 6), "ha": "right"} if many else {"xytext": (6, 6), "ha": "left"}
-        axes.annotate(label, (math.sqrt(low * high), point["mean"]), textcoords="offset points", **place)
-    if points:
-        axes.set_ylabel("insertion minus deletion, mean over targets")
-    else:
-        group = report["groups"][-1]
-        for index, row in enumerate(reversed(group["rows"])):
-            axes.plot(row["ms"]["median"], index, "o", color="tab:blue")
-        axes.set_yticks(range(len(group["rows"])), [row["name"] for row in reversed(group["rows"])], fontsize=6)
-    axes.set_xscale("log")
     gpus = [group["gpu"] for group in report["groups"] if "gpu" in group]
-    axes.set_xlabel(f"ms per picture, {gpus[-1] if gpus else report['machine']['processor']}")
+    group = _plotted(report)
+    below = measured_where(report, threads=group["threads"], gpu=gpus[-1] if gpus else None)
+    model = f"{report['model']} ({report['architecture']}), fp32 file, {group['provider']} in onnxruntime"
+    points = quality_and_latency(report)
+    if not points:
+        title, subtitle = "What class and heatmap cost", f"{model}; medians of {report['rounds']} rounds."
+        with figure(path, title, subtitle, below, (9, 1 + 0.22 * len(group["rows"]))) as (_, axes):
+            for index, row in enumerate(reversed(group["rows"])):
+                axes.plot(row["ms"]["median"], index, "o", color=STYLES["baked"].colour)
+            axes.set_yticks(range(len(group["rows"])), [row["name"] for row in reversed(group["rows"])], fontsize=8)
+            _milliseconds(axes)
+        return
+    said = [
+        f"{model}.",
+        "Higher is more faithful, left is faster.",
+        "Vertical bars: standard error.",
+        "Horizontal lines of Kernel SHAP: from its bare passes in batches to the slowest library.",
+    ]
+    if any(point["scaled"] for point in points):
+        said.append(f"Budgets other than {report['passes']} passes were not timed: their times are scaled.")
+    if any(point["method"] == "grad-cam" for point in points):
+        said.append("Grad-CAM and attention rollout run in PyTorch.")
+    subtitle = " ".join([*said, f"{INSERTION_MINUS_DELETION}."])
+    title = "How faithful a heatmap is, and what it costs"
+    with figure(path, title, subtitle, below, (9, 4.6), columns=2) as (_, axes):
+        for point in points:
+            style = style_of(point["method"])
+            low, high = point["ms"]
+            axes.plot([low, high], [point["mean"]] * 2, color=style.colour, linewidth=2.5, alpha=0.5, zorder=1)
+            axes.errorbar(
+                math.sqrt(low * high),
+                point["mean"],
+                yerr=point["standard_error"],
+                capsize=4,
+                markersize=9,
+                label=style.name,
+                **style.points(),
+            )
+        targets = max(point["targets"] for point in points)
+        axes.set_ylabel(f"insertion minus deletion,\nmean over {targets} data sets")
+        _milliseconds(axes)
+
+
+def _milliseconds(axes: Any) -> None:
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set_xlabel("milliseconds for a picture (logarithmic)")
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=150)
-    pyplot.close(figure)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from common import RESULTS, log, save
+from figures import INSERTION_MINUS_DELETION, figure, measured_where, style_of
 from targets import (
     METRIC,
     METRIC_IN_WORDS,
@@ -195,43 +196,42 @@ def summary(report: dict[str, Any], metric: str) -> list[str]:
 
 def plot(report: dict[str, Any], out: Path) -> None:
     """Insertion - deletion of every method on every target, with standard errors, side by side."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
     targets = report["targets"]
     names = methods_of(targets, "methods")
-    figure, axes = pyplot.subplots(figsize=(3.5 + 1.05 * len(targets), 4.8), layout="constrained")
-    for index, method in enumerate(names):
-        points = [
-            (place + (index - (len(names) - 1) / 2) * 0.8 / len(names), t["methods"][method][METRIC])
-            for place, t in enumerate(targets.values())
-            if method in t["methods"]
-        ]
-        is_own = method in ("baked", "unbaked")
-        axes.errorbar(
-            [x for x, _ in points],
-            [m["mean"] for _, m in points],
-            [m["standard_error"] for _, m in points],
-            fmt="o" if is_own else "Ds^vPX"[index % 6],
-            markersize=7 if is_own else 4.5,
-            color=pyplot.get_cmap("tab10")(index % 10),
-            markerfacecolor="white" if method == "unbaked" else None,
-            elinewidth=1.2,
-            capsize=2,
-            label=method,
-        )
-    for place in range(0, len(targets), 2):
-        axes.axvspan(place - 0.5, place + 0.5, color="black", alpha=0.04, linewidth=0)
-    axes.set_xticks(range(len(targets)), list(targets))
-    axes.set_xlim(-0.5, len(targets) - 0.5)
-    axes.set_ylabel("insertion minus deletion, mean ± standard error")
-    axes.axhline(0, color="grey", linewidth=0.7)
-    axes.grid(axis="y", alpha=0.3)
-    figure.legend(loc="outside right upper", fontsize=9, frameon=False)
-    figure.savefig(out, dpi=130)
-    pyplot.close(figure)
+    counts = {n: {t["methods"][n][METRIC]["n"] for t in targets.values() if n in t["methods"]} for n in names}
+    usual = max(max(found) for found in counts.values())
+    subtitle = (
+        f"Higher is more faithful; {usual} test pictures of each data set, mean ± standard error. All methods explain "
+        f"the same classifiers. {INSERTION_MINUS_DELETION}."
+    )
+    size = (2.0 + 1.05 * len(targets), 4.6)
+    title = f"Faithfulness of heatmaps on {len(targets)} data sets"
+    with figure(out, title, subtitle, measured_where(report), size, columns=3) as (_, axes):
+        for index, method in enumerate(names):
+            points = [
+                (place + (index - (len(names) - 1) / 2) * 0.8 / len(names), t["methods"][method][METRIC])
+                for place, t in enumerate(targets.values())
+                if method in t["methods"]
+            ]
+            fewer = "" if max(counts[method]) == usual else f" ({max(counts[method])} pictures)"
+            style = style_of(method)
+            axes.errorbar(
+                [x for x, _ in points],
+                [m["mean"] for _, m in points],
+                [m["standard_error"] for _, m in points],
+                markersize=8 if method in ("baked", "unbaked") else 6,
+                elinewidth=1.2,
+                capsize=2,
+                label=style.name + fewer,
+                **style.points(),
+            )
+        for place in range(0, len(targets), 2):
+            axes.axvspan(place - 0.5, place + 0.5, color="black", alpha=0.04, linewidth=0)
+        axes.set_xticks(range(len(targets)), list(targets))
+        axes.set_xlim(-0.5, len(targets) - 0.5)
+        axes.set_ylabel("insertion minus deletion")
+        axes.axhline(0, color="grey", linewidth=0.7)
+        axes.grid(axis="y", alpha=0.3)
 
 
 def _arguments() -> argparse.Namespace:

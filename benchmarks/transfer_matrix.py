@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from common import RESULTS, log, save
+from figures import INSERTION_MINUS_DELETION, figure, measured_where
 from targets import (
     BASE,
     METRIC_IN_WORDS,
@@ -214,42 +215,42 @@ def _marked(text: str, record: TransferRecord) -> str:
 
 def plot(report: dict[str, Any], out: Path) -> None:
     """The matrix of gains; framed where the interval lies below 0, starred where accuracy fell by over a point."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
     from matplotlib.patches import Rectangle
 
     pairs = report["pairs"]
     sources, columns = list(pairs), list(next(iter(pairs.values())))
     values = np.array([[pairs[s][t]["gain"]["mean"] for t in columns] for s in sources])
     limit = max(float(np.abs(values).max()), 1e-3)
-    figure, axes = pyplot.subplots(figsize=(3 + 0.95 * len(columns), 1.8 + 0.75 * len(sources)), layout="constrained")
-    picture = axes.imshow(values, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
-    for row, source in enumerate(sources):
-        for column, target in enumerate(columns):
-            found = pairs[source][target]
-            record = record_of(target, found)
-            star = "*" if record.failure and "accuracy" in record.failure else ""
-            axes.text(
-                column,
-                row,
-                f"{record.gain:+.3f}{star}\n±{record.standard_error:.3f}",
-                ha="center",
-                va="center",
-                fontsize=8,
-                color="white" if abs(record.gain) > 0.6 * limit else "black",
-            )
-            if record.interval[1] < 0:
-                frame = Rectangle((column - 0.46, row - 0.45), 0.92, 0.9, fill=False, edgecolor="black", linewidth=2.5)
-                axes.add_patch(frame)
-    axes.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
-    axes.set_yticks(range(len(sources)), sources)
-    axes.set_ylabel("vector of")
-    axes.set_title("framed: 95% interval below 0; *: accuracy fell by more than a point", fontsize=9)
-    figure.colorbar(picture, ax=axes, label="gain in insertion minus deletion")
-    figure.savefig(out, dpi=130)
-    pyplot.close(figure)
+    subtitle = (
+        "What a vector that was learned on one data set adds to the faithfulness of another's heatmaps, ± standard "
+        f"error (pictures: {report['pictures']}). Blue: more faithful. Black frame: the gain's 95% interval lies below "
+        f"0. *: accuracy fell by more than a percentage point. {INSERTION_MINUS_DELETION}."
+    )
+    size = (3 + 0.95 * len(columns), 1.6 + 0.75 * len(sources))
+    title = f"Vectors of {len(sources)} sources on {len(columns)} data sets"
+    with figure(out, title, subtitle, measured_where(report), size) as (drawn, axes):
+        picture = axes.imshow(values, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
+        for row, source in enumerate(sources):
+            for column, target in enumerate(columns):
+                record = record_of(target, pairs[source][target])
+                star = "*" if record.failure and "accuracy" in record.failure else ""
+                axes.text(
+                    column,
+                    row,
+                    f"{record.gain:+.3f}{star}\n±{record.standard_error:.3f}",
+                    ha="center",
+                    va="center",
+                    fontsize=9,
+                    color="white" if abs(record.gain) > 0.6 * limit else "black",
+                )
+                if record.interval[1] < 0:
+                    corner = (column - 0.46, row - 0.45)
+                    axes.add_patch(Rectangle(corner, 0.92, 0.9, fill=False, edgecolor="black", linewidth=2.5))
+        axes.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
+        axes.set_yticks(range(len(sources)), sources)
+        axes.set_xlabel("classifier that the vector is added to")
+        axes.set_ylabel("vector learned on")
+        drawn.colorbar(picture, ax=axes, label="gain in insertion minus deletion")
 
 
 def _arguments() -> argparse.Namespace:
