@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgex.cli.command import Command
+from edgex.cli.command import command
 from edgex.cli.console import Fit, ProviderOptions, note, print_json, read_provider_options, say
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Adds the command."""
-    app.command("calibrate", cls=Command)(calibrate)
+    app.command("calibrate", cls=command(long=True))(calibrate)
 
 
 def calibrate(
