@@ -33,6 +33,7 @@ PACKAGES = tuple(
         ("numpy", "numpy", "", "arrays"),
         ("pillow", "PIL", "", "pictures"),
         ("typer", "typer", "cli", "the command line"),
+        ("jinja2", "jinja2", "cli", "edgex report"),
         ("rich", "rich", "cli", "tables and progress bars"),
         ("onnxruntime", "onnxruntime", "cpu", "running ONNX files on a CPU"),
         ("onnxruntime-gpu", "onnxruntime", "gpu", "running ONNX files on a GPU"),

@@ -180,44 +180,35 @@ class DriftMonitor:
             for place, quantity in enumerate(self._live.counts)
         )
         for quantity in self._live.counts:
-            distance, threshold = self._compare(quantity, live)
+            apart, threshold = self._compare(quantity, live)
             known = self._raised.get(quantity)
             if known:
                 threshold = min(threshold, known.threshold)
-            if distance < threshold * (_OVER if known else 1):
+            if apart < threshold * (_OVER if known else 1):
                 if known:
                     del self._raised[quantity]
                     lines.append(f"drift: {_WORDS[quantity].name}: as in validation again, over {over}")
                 continue
             message = printable(f"{self._words(quantity)}, over {over}")
             self._raised[quantity] = DriftWarning(
-                quantity, round(distance, 4), round(threshold, 4), len(self._bins), message
+                quantity, round(apart, 4), round(threshold, 4), len(self._bins), message
             )
             if not known:
                 self.raised += 1
                 lines.append(f"drift: {message}")
         return lines
 
-    def _compare(self, quantity: str, live: float, level: float = LEVEL) -> tuple[float, float]:
+    def _compare(self, quantity: str, live: float) -> tuple[float, float]:
         """Distance of the live side, worth so many independent pictures, and the distance from which it is reported."""
         size = 1 / (1 / live + 1 / self._reference.pictures)
-        if quantity != "classes":
-            difference = self._live.cumulative(quantity) - self._reference.cumulative(quantity)
-            return float(np.abs(difference).max()), max(LEAST, math.sqrt(math.log(2 / level) / (2 * size)))
-        both = self._live.counts[quantity] + self._reference.counts[quantity]
-        shares = both / both.sum()
-        mean = float(np.sqrt(shares * (1 - shares) / size).sum()) / 2
-        distance = float(np.abs(self._shares(self._live) - self._shares(self._reference)).sum()) / 2
-        return distance, max(LEAST, mean + math.sqrt(math.log(1 / level) / (2 * size)))
-
-    @staticmethod
-    def _shares(sketch: Sketch) -> np.ndarray:
-        return sketch.counts["classes"] / sketch.pictures
+        return distance(quantity, self._live, self._reference), max(
+            LEAST, chance(quantity, self._live + self._reference, size, LEVEL)
+        )
 
     def _words(self, quantity: str) -> str:
         """How a quantity differs."""
         if quantity == "classes":
-            now, then = self._shares(self._live), self._shares(self._reference)
+            now, then = _shares(self._live), _shares(self._reference)
             index = int(np.abs(now - then).argmax())
             name = self._classes[index]
             return f"classes come in other shares than in validation: {name} {now[index]:.0%}, was {then[index]:.0%}"
@@ -239,6 +230,28 @@ class DriftMonitor:
             f"{words.varies} {more} than in validation: the middle half is {now[0]} to {now[2]}, was {then[0]} to "
             f"{then[2]}"
         )
+
+
+def distance(quantity: str, first: Sketch, second: Sketch) -> float:
+    """Between two distributions of a quantity, 0 to 1: Kolmogorov-Smirnov, of classes total variation."""
+    if quantity == "classes":
+        return float(np.abs(_shares(first) - _shares(second)).sum()) / 2
+    return float(np.abs(first.cumulative(quantity) - second.cumulative(quantity)).max())
+
+
+def chance(quantity: str, both: Sketch, size: float, level: float) -> float:
+    """The distance that two sketches of like pictures exceed with a probability of at most `level`, see the module.
+
+    both: their sum. size: their effective number of pictures.
+    """
+    if quantity != "classes":
+        return math.sqrt(math.log(2 / level) / (2 * size))
+    shares = _shares(both)
+    return float(np.sqrt(shares * (1 - shares) / size).sum()) / 2 + math.sqrt(math.log(1 / level) / (2 * size))
+
+
+def _shares(sketch: Sketch) -> np.ndarray:
+    return sketch.counts["classes"] / sketch.pictures
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ WORKFLOWS = JUDGED | {
     "doctor",
     "prediction",
     "calibration",
+    "report",
     "demo",
 }
 MAY_IMPORT: dict[str, set[str]] = {
@@ -51,6 +52,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "doctor": FILES,
     "prediction": JUDGED,
     "calibration": JUDGED,
+    "report": GROUND | {"utils"},
     "demo": WORKFLOWS - {"demo"},
     "": WORKFLOWS,
     "cli": WORKFLOWS | {""},
