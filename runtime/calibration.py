@@ -145,6 +145,8 @@ def from_thresholds(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
 def _in_band(values: np.ndarray, unsure: Unsure | None) -> np.ndarray:
     if unsure is None:
         return np.zeros(values.shape, bool)
+    # In float64, since the ends of the band may lie between two numbers of float32.
+    values = values.astype(np.float64)
     inside: np.ndarray = (values >= unsure.low) & (values <= unsure.high)
     return inside
 

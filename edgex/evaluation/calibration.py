@@ -39,8 +39,8 @@ FEWEST_OF_CLASS = 10
 """Pictures that show a class, and that do not, from which on it has a threshold of its own."""
 _LEAST_DECIDED = 10
 """Pictures that a band has to leave, so that a rate of errors among them means something."""
-_HOTTEST, _COLDEST = 100.0, 0.01
-"""Bounds of the temperature."""
+_BELOW = 1e-6
+"""What a band ends below the least sure answer by, where that one is not in it."""
 _STEPS = 60
 _ROWS = 1 << 12
 """Pictures at once, so that many classes of many pictures need no second array of that size."""
@@ -179,23 +179,22 @@ def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins
 
 
 def fit_temperature(answers: Answers) -> float:
-    """The temperature above 0 with the least negative log-likelihood of the answers.
+    """The temperature above 0 with the least cross-entropy between probabilities and `_targets`.
 
-    It is 1 where no answer is wrong: the likelihood then rises without end as the temperature falls, which says nothing
-    about how sure the model may be. Found as the zero of the derivative, which rises with 1 / temperature, by Newton's
-    method within a bracket. Source: Guo et al., 2017, section 4.2.
+    Found as the zero of the derivative, which rises with 1 / temperature, by Newton's method within a bracket. Source:
+    Guo et al., 2017, section 4.2.
 
     Raises DataError where the answers are no better than chance, so that every temperature is too low.
     """
-    low, high = 1 / _HOTTEST, 1 / _COLDEST
-    if _slope(answers, high)[0] <= 0:
-        return 1.0
-    if _slope(answers, low)[0] >= 0:
+    if _slope(answers, 0.0)[0] >= 0:
         raise DataError(
             "expected answers that are better than chance, found answers that are not: check that the pictures are of "
             "the model's classes"
         )
-    inverse = 1.0
+    low, high = 0.0, 1.0
+    while _slope(answers, high)[0] < 0:
+        low, high = high, 2 * high
+    inverse = (low + high) / 2
     for _ in range(_STEPS):
         slope, curvature = _slope(answers, inverse)
         low, high = (inverse, high) if slope < 0 else (low, inverse)
@@ -207,14 +206,25 @@ def fit_temperature(answers: Answers) -> float:
     return 1 / inverse
 
 
+def _targets(shown: np.ndarray, multi_label: bool, pictures: int) -> np.ndarray:
+    """Probabilities that the answers should have, float64 [n, C], of the classes that each picture shows.
+
+    Of N pictures that are all answered rightly, (N + 1) / (N + 2) is as sure as a model may be; with 1 the best
+    temperature would be 0. Source: Platt, Probabilistic Outputs for Support Vector Machines, 1999, section 2.2.
+    """
+    rest = 1 / (pictures + 2)
+    return np.where(shown, 1 - rest, rest if multi_label else rest / (shown.shape[1] - 1))
+
+
 def _slope(answers: Answers, inverse: float) -> tuple[float, float]:
-    """First and second derivative of the mean negative log-likelihood, with respect to 1 / temperature."""
+    """First and second derivative of the mean cross-entropy, with respect to 1 / temperature."""
     slope = curvature = 0.0
     for start in range(0, len(answers), _ROWS):
         part = answers.subset(np.arange(start, min(start + _ROWS, len(answers))))
         logits = part.logits.astype(np.float64)
         scores = ACTIVATIONS[part.activation].probabilities(inverse * logits).astype(np.float64)
-        slope += float(((scores - part.shown) * logits).sum())
+        targets = _targets(part.shown, part.multi_label, len(answers))
+        slope += float(((scores - targets) * logits).sum())
         if part.multi_label:
             curvature += float((scores * (1 - scores) * logits**2).sum())
         else:
@@ -251,18 +261,20 @@ def least_error(answers: Answers, calibration: Calibration) -> float:
 def _band(answers: Answers, calibration: Calibration, target_error: float) -> Unsure | None:
     """The narrowest band so that at most a rate `target_error` of the answers outside of it are wrong.
 
-    None where no band is needed; all scores, 0 to 1, where none is wide enough.
+    It always holds answers that are less sure than any that was validated: nothing is known of those. All scores, 0 to
+    1, where no band is wide enough; None where no picture is "ok" anyway.
     """
     ranked, rates = _rates(answers, calibration)
-    if not len(rates) or rates[-1] <= target_error:
+    if not len(rates):
         return None
     # Pictures of equal sureness stay together.
-    ends = np.append(ranked[1:] < ranked[:-1], False)
-    fits = np.flatnonzero(ends & (rates <= target_error) & (np.arange(1, len(rates) + 1) >= _LEAST_DECIDED))
+    last = np.append(ranked[1:] < ranked[:-1], True)
+    fits = np.flatnonzero(last & (rates <= target_error) & (np.arange(1, len(rates) + 1) >= _LEAST_DECIDED))
     if not len(fits):
         return Unsure(0.0, 1.0)
-    high = float(ranked[fits[-1]] + ranked[fits[-1] + 1]) / 2
-    return Unsure(1 - high if answers.multi_label else 0.0, high)
+    following = ranked[fits[-1] + 1] if fits[-1] + 1 < len(ranked) else ranked[-1] - _BELOW
+    high = float(ranked[fits[-1]] + following) / 2
+    return Unsure(1 - max(high, 0.5), max(high, 0.5)) if answers.multi_label else Unsure(0.0, max(high, 0.0))
 
 
 def _rates(answers: Answers, calibration: Calibration) -> tuple[np.ndarray, np.ndarray]:

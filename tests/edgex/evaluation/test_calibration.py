@@ -83,19 +83,25 @@ def test_the_temperature_is_where_the_likelihood_has_its_minimum(given: Answers)
 
     def loss(log_temperature: float) -> float:
         logits = given.logits.astype(np.float64) / math.exp(log_temperature)
+        rest = 1 / (len(given) + 2)
         if given.multi_label:
-            return float((np.logaddexp(0, logits) - given.targets * logits).mean())
-        return float((np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(logits)), given.targets]).mean())
+            targets = given.targets * (1 - 2 * rest) + rest
+            return float((np.logaddexp(0, logits) - targets * logits).mean())
+        targets = np.where(given.targets[:, None] == np.arange(3), 1 - rest, rest / 2)
+        return float((np.logaddexp.reduce(logits, axis=1) - (targets * logits).sum(axis=1)).mean())
 
     best = optimize.minimize_scalar(loss, bounds=(-4, 4), method="bounded", options={"xatol": 1e-10})
     assert fit_temperature(given) == pytest.approx(math.exp(best.x), rel=1e-5)
 
 
-def test_answers_without_a_mistake_keep_their_temperature() -> None:
-    given = answers(100)
-    right = dataclasses.replace(given, targets=given.logits.argmax(axis=1))
-    assert fit_temperature(right) == 1
-    assert fit_temperature(dataclasses.replace(right, logits=1000 * right.logits)) == 1
+@pytest.mark.parametrize("make", [answers, labels])
+@pytest.mark.parametrize("factor", [0.01, 1, 1000])
+def test_answers_without_a_mistake_are_as_sure_as_their_number_allows(make: Make, factor: float) -> None:
+    """Platt's rule, whatever the model's own logits: the mean probability of what is true is (N + 1) / (N + 2)."""
+    shown = make(98).shown
+    given = Answers(factor * np.where(shown, 3.0, -3.0), make(98).targets, make(98).activation, CLASSES)
+    scores = given.probabilities(Calibration("", 98, fit_temperature(given)))
+    assert scores[shown] == pytest.approx(0.99, abs=1e-4)
 
 
 def test_answers_no_better_than_chance_are_refused() -> None:
@@ -126,18 +132,23 @@ def test_the_band_leaves_the_rate_of_errors_that_was_asked_for(make: Make, targe
 
 
 def test_the_band_is_as_narrow_as_possible() -> None:
-    """Ten of twenty are right; the five surest wrong ones lie between them, by hand."""
+    """Twenty answers, surest first; of these, the 13th, the 14th and the 17th are wrong."""
     score = np.linspace(0.99, 0.55, 20)
     logits = np.stack([np.log(score), np.log(1 - score), np.full(20, -30)], axis=1)
     wrong = np.zeros(20, int)
     wrong[[12, 13, 16]] = 1
     given = Answers(logits, wrong, "softmax", CLASSES)
-    band = fit_band(given, 0.05)
-    # Up to the thirteenth picture 1 of 13 is wrong: 12 are without a mistake, and the band begins below the twelfth.
-    assert band == Unsure(0, pytest.approx((score[11] + score[12]) / 2))
-    assert fit_band(given, 0.5) is None
-    # 1 of 13 is 0.077, and 2 of 16 are 0.125; the next wrong one makes it 3 of 17.
+    # 12 answers without a mistake: the band begins between the 12th and the 13th.
+    assert fit_band(given, 0.05) == Unsure(0, pytest.approx((score[11] + score[12]) / 2))
+    # 2 of 16 are 0.125; the 17th makes it 3 of 17, and from then on at least 3 of 20.
     assert fit_band(given, 0.13) == Unsure(0, pytest.approx((score[15] + score[16]) / 2))
+    # Where no band is needed, it holds what is less sure than all that was seen, and nothing that was seen.
+    lowest = fit_band(given, 0.5)
+    assert lowest == Unsure(0, pytest.approx(score[-1], abs=1e-5))
+    calibration = Calibration("", 20, thresholds=(0.5, 0.5, 0.5), unsure=lowest)
+    assert set(given.decisions(calibration)) == {"ok"}
+    less = Answers(np.log([[score[-1] - 1e-4, 0.45 + 1e-4, 1e-30]]), np.array([0]), "softmax", CLASSES)
+    assert less.decisions(calibration) == ["review"]
 
 
 def fit_band(given: Answers, target_error: float) -> Unsure | None:
