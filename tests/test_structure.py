@@ -30,6 +30,7 @@ WORKFLOWS = JUDGED | {
     "prediction",
     "calibration",
     "report",
+    "serving",
     "demo",
 }
 MAY_IMPORT: dict[str, set[str]] = {
@@ -53,6 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "prediction": JUDGED,
     "calibration": JUDGED,
     "report": GROUND | {"utils"},
+    "serving": GROUND | {"utils"},
     "demo": WORKFLOWS - {"demo"},
     "": WORKFLOWS,
     "cli": WORKFLOWS | {""},
