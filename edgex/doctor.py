@@ -51,6 +51,11 @@ PACKAGES = tuple(
         ("tensorrt", "tensorrt", "trt", "TensorRT engines"),
         ("tensorrt-rtx", "tensorrt_rtx", "rtx", "TensorRT-RTX engines"),
         ("av", "av", "camera", "videos, cameras and network streams"),
+        ("fastapi", "fastapi", "serve", "edgex serve"),
+        ("uvicorn", "uvicorn", "serve", "edgex serve"),
+        ("python-multipart", "python_multipart", "serve", "forms with pictures"),
+        ("prometheus-client", "prometheus_client", "serve", "counts of edgex serve"),
+        ("swagger-ui-bundle", "swagger_ui_bundle", "serve", "the documentation page of edgex serve"),
     )
 )
 

@@ -185,6 +185,7 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RefusedError)
     @app.exception_handler(EdgexError)
+    @app.exception_handler(Exception)
     async def refused(_: Request, error: Exception) -> Response:
         return _refusal(refusal_of(error))
 

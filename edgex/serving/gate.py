@@ -24,6 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edgex.runtime.access import is_allowed, is_loopback
 from edgex.runtime.errors import first_line
+from edgex.runtime.printable import printable
 from edgex.serving import limits as fixed
 from edgex.serving.limits import Limits
 from edgex.serving.metrics import Metrics
@@ -106,7 +107,7 @@ class Gate:
         route = scope.get("route")
         self._metrics.answered(getattr(route, "path", "other"), answer.status, seconds)
         line = f"{answer.identity} {scope['method']} {scope['path'][:200]} {answer.status} {1000 * seconds:.1f} ms"
-        self._log(f"{line}: {problem}" if problem else line)
+        self._log(printable(f"{line}: {problem}" if problem else line))
 
     def _check_access(self, scope: Scope, headers: Headers) -> None:
         if self._token is not None:
@@ -185,23 +186,31 @@ class Gate:
             found, message = message, None
             return found or await receive()
 
-        work = asyncio.ensure_future(self._app(scope, replay, answer))
+        task, gone, over = asyncio.current_task(), False, False
+
+        def left(_: object) -> None:
+            nonlocal gone
+            if not over and not answer.complete and task is not None:
+                gone = task.cancel()
+
         leaving = asyncio.ensure_future(receive())
+        leaving.add_done_callback(left)
         try:
-            await asyncio.wait({work, leaving}, timeout=self._limits.timeout, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done() and not answer.complete:
-                work.cancel()
-                if leaving.done():
-                    raise _Gone
-                raise RefusedError(
-                    HTTPStatus.SERVICE_UNAVAILABLE,
-                    f"no answer within {self._limits.timeout:g} s; try again in a second",
-                )
-            await work
+            async with asyncio.timeout(self._limits.timeout):
+                await self._app(scope, replay, answer)
+        except TimeoutError:
+            raise RefusedError(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                f"no answer within {self._limits.timeout:g} s; try again in a second",
+            ) from None
+        except asyncio.CancelledError:
+            if not gone or task is None:
+                raise
+            task.uncancel()
+            raise _Gone from None
         finally:
-            for task in (work, leaving):
-                task.cancel()
-            await asyncio.gather(work, leaving, return_exceptions=True)
+            over = True
+            leaving.cancel()
 
 
 class _Answer:

@@ -112,13 +112,15 @@ class _Uvicorn(uvicorn.Server):
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= 65_535:
+        # The system would take what lies above modulo 65536.
+        raise UsageError(f"expected a port from 0 to 65535, found {port}", argument="port")
     try:
         found: Any = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    except (OSError, UnicodeError, OverflowError) as error:
+    except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"expected an address of this machine, found {host!r}: {reason}", argument="host") from None
     try:
         return socket.create_server(found[4][:2], family=found[0], backlog=fixed.MAX_CONNECTIONS)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"cannot listen at {host}, port {port}: {reason}", argument="port") from None
+    except OSError as error:
+        raise UsageError(f"cannot listen at {host}, port {port}: {error.strerror}", argument="port") from None
