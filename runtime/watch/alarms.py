@@ -5,7 +5,10 @@ Rules and regions are in `rules`, the pictures of alarms in `snapshots`, the sen
 
 from __future__ import annotations
 
+import contextlib
 import math
+import queue
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +28,8 @@ REPEAT = 10.0
 """Seconds between two alarms of one rule, of sources whose pictures have times."""
 GRACE = 5.0
 """Seconds that alarms which wait at the end of a run have to be delivered."""
+MOST_PICTURES = 8
+"""Alarms whose pictures wait to be written."""
 
 
 class Alarms:
@@ -79,6 +84,12 @@ class Alarms:
             for number, stream in enumerate(streams)
         ]
         """A `Sink` for each stream, in their order."""
+        self._queue: queue.Queue[Alarm | None] = queue.Queue(MOST_PICTURES)
+        self._at_hand: Alarm | None = None
+        self._taking = threading.Lock()
+        self._writer = threading.Thread(target=self._work, name="edgex snapshots", daemon=True)
+        if snapshots is not None:
+            self._writer.start()
         lost = {} if snapshots is None else {"undelivered": snapshots.undelivered}
         self._deliveries = [Delivery(receiver, partial(notice, 0), **lost) for receiver in receivers]
 
@@ -92,13 +103,22 @@ class Alarms:
         return found
 
     def close(self) -> None:
-        """Gives what still waits `GRACE` seconds to be delivered; what is not is kept beside the snapshots."""
-        deadline = time.monotonic() + GRACE
+        """Ends it: writes the pictures that wait, and then gives alarms that wait `GRACE` seconds to be delivered.
+
+        What is not delivered is kept beside the snapshots.
+        """
         try:
+            if self._snapshots is not None:
+                with contextlib.suppress(queue.Full):
+                    self._queue.put(None, timeout=GRACE)
+                # A disk may hang.
+                self._writer.join(GRACE)
+            deadline = time.monotonic() + GRACE
             for delivery in self._deliveries:
                 delivery.close(deadline)
         finally:
-            # Where a second Ctrl-C ends the waiting.
+            # A second Ctrl-C ends the waiting, and loses nothing.
+            self._write_no_more()
             for delivery in self._deliveries:
                 delivery.close(0.0)
 
@@ -109,14 +129,52 @@ class Alarms:
         parts += [str(part) for part in (self._snapshots, *self._deliveries) if part is not None]
         return "; ".join(parts)
 
-    def _act(self, alarm: Alarm) -> None:
-        if self._snapshots is not None:
-            self._snapshots.write(alarm)
-        for delivery in self._deliveries:
-            delivery.put(alarm.to_dict())
+    def _act(self, alarm: Alarm, live: bool) -> None:
+        if self._snapshots is None:
+            self._send(alarm)
+        else:
+            try:
+                # A source that is not live waits for the pictures, as it does for the model.
+                self._queue.put(alarm, block=not live)
+            except queue.Full:
+                self._snapshots.skip("alarms come faster than their pictures are written; some are without")
+                self._send(alarm)
         if self._once:
             self.ended_run = True
             stop_all(self._streams)
+
+    def _work(self) -> None:
+        """The thread that writes pictures; receivers get their names."""
+        while (alarm := self._queue.get()) is not None:
+            self._at_hand = alarm
+            if self._snapshots is not None:
+                self._snapshots.write(alarm)
+            self._send_what_is_at_hand()
+
+    def _write_no_more(self) -> None:
+        """Sends alarms whose pictures still wait without them, and lets the writer end."""
+        if self._snapshots is None:
+            return
+        with contextlib.suppress(queue.Empty):
+            while True:
+                if (alarm := self._queue.get_nowait()) is not None:
+                    self._snapshots.skip("the run ended before all pictures of alarms were written")
+                    self._send(alarm)
+        self._queue.put(None)
+        self._writer.join(1.0)
+        # A disk that hangs has it still.
+        self._send_what_is_at_hand()
+
+    def _send_what_is_at_hand(self) -> None:
+        with self._taking:
+            alarm, self._at_hand = self._at_hand, None
+        if alarm is not None:
+            self._send(alarm)
+
+    def _send(self, alarm: Alarm) -> None:
+        message = alarm.to_dict()
+        for delivery in self._deliveries:
+            delivery.put(message)
 
 
 class Judge:
@@ -124,14 +182,14 @@ class Judge:
 
     It sets `FrameResult.alarms` for the sinks behind it. For the other parameters see `Alarms`.
 
-    act: called with each alarm.
+    act: called with each alarm, and whether the source is live.
     """
 
     def __init__(
         self,
         stream: Stream,
         rules: Sequence[Rule],
-        act: Callable[[Alarm], None],
+        act: Callable[[Alarm, bool], None],
         *,
         regions: Regions | None,
         after: int,
@@ -156,7 +214,7 @@ class Judge:
         frame.alarms = tuple(alarm.rule.text for alarm in alarms)
         for alarm in alarms:
             alarm.frame.alarms = frame.alarms
-            self._act(alarm)
+            self._act(alarm, self._stream.source.live)
 
     def close(self) -> None:
         """Nothing is open: see `Alarms.close`."""

@@ -53,15 +53,14 @@ class Delivery:
     """The alarms for one receiver.
 
     notice: called with one line for each reason why alarms do not arrive, once a reason, from any thread.
-    undelivered: called with (the receiver's name, the reason, the alarm) for each alarm that is given up, from any
-        thread.
+    undelivered: called with (the receiver's name, the reason, alarms) for alarms that are given up, from any thread.
     """
 
     def __init__(
         self,
         receiver: Receiver,
         notice: Callable[[str], None],
-        undelivered: Callable[[str, str, dict[str, Any]], None] = lambda *_: None,
+        undelivered: Callable[[str, str, list[dict[str, Any]]], None] = lambda *_: None,
     ) -> None:
         self._receiver, self._notice, self._undelivered = receiver, notice, undelivered
         self._changed = threading.Condition()
@@ -85,7 +84,7 @@ class Delivery:
                 self._changed.notify_all()
                 return
         self._say(reason)
-        self._give_up(alarm, reason)
+        self._give_up([alarm], reason)
 
     def close(self, deadline: float) -> None:
         """Ends it: alarms that wait are sent until the deadline, by `time.monotonic`, and handed back after it."""
@@ -98,8 +97,8 @@ class Delivery:
             rest = list(self._waiting)
             self._waiting.clear()
             self._changed.notify_all()
-        for alarm in rest:
-            self._give_up(alarm, self._last_reason)
+        if rest:
+            self._give_up(rest, self._last_reason)
         # A receiver that does not answer holds the thread until its time-out; do not wait for that.
         self._thread.join(timeout=0.5 if deadline else 0.0)
 
@@ -130,7 +129,7 @@ class Delivery:
                 self._waiting.popleft()
                 self.delivered += error is None
             if error is not None:
-                self._give_up(alarm, str(error))
+                self._give_up([alarm], str(error))
         self._receiver.close()
         with self._changed:
             self._over = True
@@ -172,7 +171,7 @@ class Delivery:
             self._reasons.add(reason)
         self._notice(f"{self._receiver.name}: {reason}")
 
-    def _give_up(self, alarm: dict[str, Any], reason: str) -> None:
+    def _give_up(self, alarms: list[dict[str, Any]], reason: str) -> None:
         with self._changed:
-            self.lost += 1
-        self._undelivered(self._receiver.name, reason, alarm)
+            self.lost += len(alarms)
+        self._undelivered(self._receiver.name, reason, alarms)

@@ -1,6 +1,7 @@
 """A folder of alarms: of each the picture, the picture with its heatmap, and JSON; and what no receiver has.
 
-A full disk ends no run: it is said once, and the alarm goes on without its pictures.
+A full disk ends no run: it is said once, and the alarm goes on without its pictures. Two pictures of 1920 x 1080 take
+about 100 ms to draw and write, so `alarms` has them written by a thread of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgex.runtime.atomic_files import atomic_output, write_error
-from edgex.runtime.errors import ArtefactError, UsageError
+from edgex.runtime.errors import UsageError, first_line
 from edgex.runtime.file_names import class_components
 from edgex.runtime.printable import printable_json
 from edgex.runtime.watch.sinks import encode_picture
@@ -57,7 +58,7 @@ class SnapshotFolder:
         if keep is not None and keep < 1:
             raise UsageError(f"expected at least 1 alarm to keep, found {keep!r}", argument="keep")
         self._folder, self._drawing, self._keep, self._notice = Path(folder), drawing, keep, notice
-        self._turn, self._lock = threading.Lock(), threading.Lock()
+        self._lock = threading.Lock()
         self._reasons: set[str] = set()
         self.written = self.missing = 0
         """Alarms with pictures, and without them since they could not be written."""
@@ -70,28 +71,10 @@ class SnapshotFolder:
     def write(self, alarm: Alarm) -> None:
         """Writes an alarm's files and names them in `Alarm.snapshot`, which stays None where that is not possible.
 
-        Safe to call from several threads, which take turns.
+        One call at a time. Whatever fails, it says so and returns.
         """
-        with self._turn:
-            self._write_all(alarm)
-
-    def undelivered(self, receiver: str, reason: str, alarm: dict[str, Any]) -> None:
-        """Appends an alarm that a receiver does not have to the file `UNDELIVERED`; safe to call from any thread."""
-        path = self._folder / UNDELIVERED
-        try:
-            with self._lock, path.open("ab") as file:
-                file.write(_line({"receiver": receiver, "reason": reason, "alarm": alarm}))
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            self._say(str(write_error(path, error)))
-
-    def __str__(self) -> str:
-        return f"{self._folder}: {self.written} written" + (f", {self.missing} not written" if self.missing else "")
-
-    def _write_all(self, alarm: Alarm) -> None:
         if self._keep is None and len(self._there) >= MOST:
-            self._fail(f"{self._folder} holds {MOST} alarms: no more pictures are written; say how many to keep")
+            self.skip(f"{self._folder} holds {MOST} alarms: no more pictures are written; say how many to keep")
             return
         result = alarm.frame.result
         label = class_components(result.classes)[alarm.index]
@@ -102,15 +85,37 @@ class SnapshotFolder:
             self._write(names["overlay"], encode_picture(alarm.frame.captioned(self._drawing)))
             alarm.snapshot = names
             self._write(names["json"], _line({**alarm.to_dict(), "result": alarm.frame.to_dict()}))
-        except ArtefactError as error:
+        except Exception as error:
+            # The thread that calls it goes on with the next alarm, and this one with its receivers.
             alarm.snapshot = None
             self._remove(stem)
-            self._fail(str(error))
+            self.skip(first_line(error))
             return
         self.written += 1
         self._there.append(stem)
         while self._keep is not None and len(self._there) > self._keep:
             self._remove(self._there.pop(0))
+
+    def skip(self, reason: str) -> None:
+        """Counts an alarm whose pictures are not written, and says why, once a reason; safe to call from any thread."""
+        with self._lock:
+            self.missing += 1
+        self._say(reason)
+
+    def undelivered(self, receiver: str, reason: str, alarms: list[dict[str, Any]]) -> None:
+        """Appends alarms that a receiver does not have to the file `UNDELIVERED`; safe to call from any thread."""
+        path = self._folder / UNDELIVERED
+        try:
+            with self._lock, path.open("ab") as file:
+                for alarm in alarms:
+                    file.write(_line({"receiver": receiver, "reason": reason, "alarm": alarm}))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            self._say(str(write_error(path, error)))
+
+    def __str__(self) -> str:
+        return f"{self._folder}: {self.written} written" + (f", {self.missing} not written" if self.missing else "")
 
     def _write(self, name: str, data: bytes | memoryview) -> None:
         with atomic_output(self._folder / name) as temporary:
@@ -120,10 +125,6 @@ class SnapshotFolder:
         for suffix in reversed(_KINDS.values()):
             with contextlib.suppress(OSError):
                 (self._folder / (stem + suffix)).unlink(missing_ok=True)
-
-    def _fail(self, reason: str) -> None:
-        self.missing += 1
-        self._say(reason)
 
     def _say(self, reason: str) -> None:
         # Names of files differ from alarm to alarm, reasons do not.

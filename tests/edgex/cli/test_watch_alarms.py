@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -262,6 +264,48 @@ def test_frames_go_on_while_a_receiver_hangs(watch: Watch) -> None:
     latencies = [json.loads(line)["latency_ms"] for line in out.splitlines()]
     assert len(latencies) == 6
     assert max(latencies) < 2000
+
+
+def test_a_second_ctrl_c_waits_for_no_receiver(watch: Watch, tmp_path: Path) -> None:
+    """The first one ends the pictures, and alarms have five more seconds; after the second they are in the file."""
+    command = [sys.executable, "-c", "from edgex.cli import main; main()", "watch", "model.onnx", "--loop"]
+    command += ["--source", "pictures", "--alarm", RED, "--snapshots", "alarms", "--jsonl", "a.jsonl"]
+    with Server(silent) as server:
+        command += ["--webhook", f"http://{server.address}/"]
+        process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+        try:
+            while not server.connections:
+                time.sleep(0.02)
+            process.send_signal(signal.SIGINT)
+            assert process.stderr is not None
+            summary = process.stderr.readline()
+            assert " frames in " in summary
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 130
+            rest = process.stderr.read().splitlines()
+        finally:
+            process.kill()
+            process.communicate()
+    (count,) = (int(found[1]) for line in rest if (found := re.search(r" 0 delivered, (\d+) not delivered", line)))
+    lost = (tmp_path / "alarms" / "undelivered.jsonl").read_text("utf-8").splitlines()
+    raised = [line for line in (tmp_path / "a.jsonl").read_text().splitlines() if json.loads(line)["alarms"]]
+    assert count == len(lost) == len(raised) > 0
+
+
+def test_several_sources(watch: Watch, tmp_path: Path) -> None:
+    """One summary, one folder and one queue for all; each source has its own pictures in a row."""
+    (tmp_path / "others").mkdir()
+    Image.fromarray(coloured(0)).save(tmp_path / "others" / "red.png")
+    with HookServer() as server:
+        code, _, err = watch("--source", "others", "--alarm", RED, "--webhook", server.url, "--snapshots", "alarms")
+    assert code == 0
+    assert sorted((body["source"], body["name"]) for body in server.taken) == [
+        ("others", "others/red.png"),
+        ("pictures", "pictures/0.png"),
+        ("pictures", "pictures/3.png"),
+    ]
+    assert len(list(Path("alarms").glob("*.json"))) == 3
+    assert err[-1].startswith(f"edgex: 3 alarms ({RED}: 3); alarms: 3 written; webhook")
 
 
 def test_the_librarys_session_is_the_commands(watch: Watch) -> None:

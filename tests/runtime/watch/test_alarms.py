@@ -30,13 +30,20 @@ class Kept:
     def __init__(self) -> None:
         self.alarms: list[Alarm] = []
         self.lost: list[Any] = []
+        self.skipped = 0
+        self.disk = threading.Event()
+        self.disk.set()
 
     def write(self, alarm: Alarm) -> None:
+        self.disk.wait(20)
         alarm.snapshot = {"frame": "a.jpg", "overlay": "b.jpg", "json": "c.json"}
         self.alarms.append(alarm)
 
-    def undelivered(self, *given: Any) -> None:
-        self.lost.append(given)
+    def skip(self, reason: str) -> None:
+        self.skipped += 1
+
+    def undelivered(self, name: str, reason: str, alarms: list[Any]) -> None:
+        self.lost += [(name, reason, alarm) for alarm in alarms]
 
 
 class Post:
@@ -268,6 +275,57 @@ def test_alarms_that_no_receiver_gets_are_kept(session: Session, monkeypatch: py
     hanging.set()
     assert [alarm["rule"] for _, _, alarm in kept.lost] == [RED, BLUE]
     assert {entry[:2] for entry in kept.lost} == {("post", "the run ended first")}
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_a_slow_disk(session: Session, live: bool) -> None:
+    """Holds up no live picture: alarms go without. Other sources wait."""
+    kept, post = Kept(), Post()
+    kept.disk.clear()
+    streams = [Stream(session, Script([0], live=live))]
+    alarms = Alarms(streams, [RED], every=0.0, snapshots=kept, receivers=[post])  # type: ignore[arg-type]
+    count = module.MOST_PICTURES + 4
+    done = threading.Event()
+
+    def write() -> None:
+        for number in range(count):
+            frame = FrameResult(number, SourceFrame(as_frame(coloured(0)), "x"), session(coloured(0)), 0, 0)
+            alarms.judges[0].write(frame)
+        done.set()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    assert done.wait(5 if live else 0.5) is live
+    kept.disk.set()
+    thread.join()
+    alarms.close()
+    # One is in the writer's hands, or not yet.
+    assert kept.skipped in ((3, 4) if live else (0,))
+    assert len(kept.alarms) == count - kept.skipped
+    assert sorted(message["frame"] for message in post.messages) == list(range(count))
+    assert sum(message["snapshot"] is None for message in post.messages) == kept.skipped
+
+
+def test_several_streams(session: Session) -> None:
+    """Each has its own pictures in a row and pauses; an alarm of one ends all where that is asked for."""
+    streams = [Stream(session, Script([0, 0, 1])), Stream(session, Script([1, 0, 0]))]
+    kept = Kept()
+    alarms = Alarms(streams, [RED], after=2, every=60.0, snapshots=kept)  # type: ignore[arg-type]
+    frames = list(zip(*streams, strict=True))
+    for pair in frames:
+        for judge, frame in zip(alarms.judges, pair, strict=True):
+            judge.write(frame)
+    alarms.close()
+    assert [[bool(frame.alarms) for frame in pair] for pair in frames] == [[False, False], [True, False], [False, True]]
+    assert alarms.counts == {RED: 2}
+
+    streams = [Stream(session, Script(range(9))), Stream(session, Script([0] * 9))]
+    alarms = Alarms(streams, [RED], once=True)
+    one, other = iter(streams[0]), iter(streams[1])
+    next(one)
+    alarms.judges[1].write(next(other))
+    assert alarms.ended_run
+    assert (list(one), list(other)) == ([], [])
 
 
 def test_tiles(make_model: Callable[..., Path]) -> None:

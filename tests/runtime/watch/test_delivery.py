@@ -49,7 +49,10 @@ class Ledger:
     def __init__(self, receiver: Any) -> None:
         self.notices: list[str] = []
         self.lost: list[tuple[str, str, Any]] = []
-        self.delivery = Delivery(receiver, self.notices.append, lambda *given: self.lost.append(given))
+        self.delivery = Delivery(receiver, self.notices.append, self.give_up)
+
+    def give_up(self, name: str, reason: str, alarms: list[Any]) -> None:
+        self.lost += [(name, reason, alarm) for alarm in alarms]
 
     def end(self, seconds: float = 5.0) -> None:
         self.delivery.close(time.monotonic() + seconds)

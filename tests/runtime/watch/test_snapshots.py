@@ -102,7 +102,7 @@ def test_a_full_disk(alarm: Raise, small_disk: Path) -> None:
     alarms = [alarm(number) for number in range(3)]
     for one in alarms:
         folder.write(one)
-        folder.undelivered("test receiver", "away", {**one.to_dict(), "filler": "x" * 10_000})
+        folder.undelivered("test receiver", "away", [{**one.to_dict(), "filler": "x" * 10_000}])
     assert [one.snapshot for one in alarms] == [None] * 3
     assert [path.name for path in small_disk.iterdir()] in (
         ["filler"],
@@ -120,14 +120,13 @@ def test_a_full_disk(alarm: Raise, small_disk: Path) -> None:
 
 
 def test_undelivered_alarms_are_appended(alarm: Raise, tmp_path: Path) -> None:
-    for number in range(2):
-        SnapshotFolder(tmp_path, Drawing()).undelivered(
-            "webhook http://h/...", "connection refused", {"number": number}
-        )
+    for numbers in ([0, 1], [2]):
+        alarms = [{"number": number} for number in numbers]
+        SnapshotFolder(tmp_path, Drawing()).undelivered("webhook http://h/...", "connection refused", alarms)
     lines = [json.loads(line) for line in (tmp_path / UNDELIVERED).read_text("utf-8").splitlines()]
     assert lines == [
         {"receiver": "webhook http://h/...", "reason": "connection refused", "alarm": {"number": number}}
-        for number in range(2)
+        for number in range(3)
     ]
 
 
