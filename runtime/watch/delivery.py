@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from edgex.runtime.errors import first_line
@@ -116,7 +117,7 @@ class Delivery:
         self._attempt(self._receiver.open)
         while (alarm := self._next()) is not None:
             message = printable_json(json.dumps(alarm, ensure_ascii=False)).encode()
-            error = self._attempt(lambda message=message: self._receiver.send(message))
+            error = self._attempt(partial(self._receiver.send, message))
             if error is not None and not error.refused:
                 self._pause(wait)
                 wait = FIRST_WAIT if self._ending else min(2 * wait, LONGEST_WAIT)

@@ -161,7 +161,7 @@ def test_a_cameras_alarms_follow_the_real_clock(session: Session, monkeypatch: p
     alarms.close()
 
 
-def test_the_heat_is_that_of_the_rules_class(session: Session) -> None:
+def test_the_heat_is_that_of_the_rules_class(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where another class is explained, it is one pass more, and only then."""
     passes: list[int] = []
     run_model = session.run
@@ -170,7 +170,7 @@ def test_the_heat_is_that_of_the_rules_class(session: Session) -> None:
         passes.append(int(given[1][0]))
         return run_model(*given)
 
-    session.run = count  # type: ignore[method-assign]
+    monkeypatch.setattr(session, "run", count)
     _, kept = run(session, Script([0, 1]), "green thing>=0", RED)
     explained = [(alarm.rule.text, alarm.to_dict()["explained"]) for alarm in kept.alarms]
     assert explained == [("green thing>=0", LABELS[1]), (RED, LABELS[0]), ("green thing>=0", LABELS[1])]

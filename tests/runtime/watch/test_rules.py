@@ -129,7 +129,7 @@ def test_half_of_the_smaller_one(right: int, fulfilled: bool) -> None:
     """Counted in pixels: a box of 20 x 10 from x = 50 on, in a larger region that ends at `right`."""
 
     class Boxed(Result):
-        def boxes(self, threshold: float = 0.5) -> list[Box]:
+        def boxes(self, *_: Any, **__: Any) -> list[Box]:
             return [Box(10, 50, 20, 70, 1.0, 1.0)]
 
     view = View((64, 96), (32, 48), (0, 0), (32, 48))
