@@ -261,7 +261,7 @@ function showClasses() {
   }
   $("evidence").textContent = `${current.asked === null ? "Follows the prediction" : "Asked for"}: ${role}.`;
   $("predicted").disabled = current.asked === null;
-  $("name").textContent = current.name;
+  $("name").textContent = frozen === null ? current.name : `Frozen: ${current.name}`;
   const said = answerOf(current);
   const label = `Picture ${current.frame + 1}: ${said}, with the evidence for ${explained.label}`;
   $("frame").setAttribute("aria-label", label);

@@ -27,7 +27,7 @@ function heatLayer(state, width, height, colours, { signed, opacity, fine = FINE
 
 // The evidence where colours begin and where they are full; shows: whether anything lies between.
 function scaleOf(state, heatmap, smoothed, signed) {
-  const { frame_size: [height, width], input_area: [top, left, bottom, right], scale } = state;
+  const { frame_size: [height, width], scale } = state;
   const size = (value) => (signed ? Math.abs(value) : value);
   let { floor, full } = scale;
   if (floor === "median") {
@@ -39,8 +39,10 @@ function scaleOf(state, heatmap, smoothed, signed) {
     const { area } = trimmed(state);
     const rows = occupied(area[0], area[2], height, smoothed.length);
     const columns = occupied(area[1], area[3], width, smoothed[0].length);
-    const seen = smoothed.slice(rows.first, rows.stop).map((row) => row.slice(columns.first, columns.stop));
-    full = Math.max(0, ...seen.map((row) => Math.max(...row.map(size))));
+    full = 0;
+    for (let y = rows.first; y < rows.stop; y++) {
+      for (let x = columns.first; x < columns.stop; x++) full = Math.max(full, size(smoothed[y][x]));
+    }
   }
   // The same evidence everywhere is no more than its median but for rounding.
   return { floor, full, shows: full - floor > 1e-5 * full };
@@ -48,15 +50,18 @@ function scaleOf(state, heatmap, smoothed, signed) {
 
 function tinted(smoothed, { floor, full, shows }, colours, signed, opacity) {
   const small = new OffscreenCanvas(smoothed[0].length, smoothed.length);
-  const image = new ImageData(small.width, small.height);
+  const image = new ImageData(small.width, small.height), pixels = image.data;
   const positive = signed ? colours.for : colours.evidence;
-  for (let y = 0; shows && y < small.height; y++) {
-    for (let x = 0; x < small.width; x++) {
+  for (let y = 0, at = 0; shows && y < small.height; y++) {
+    for (let x = 0; x < small.width; x++, at += 4) {
       const value = smoothed[y][x], size = signed ? Math.abs(value) : value;
       if (size <= floor) continue;
       const strength = Math.min(1, (size - floor) / (full - floor));
       const colour = (value < 0 ? colours.against : positive)[Math.trunc(255 * strength)];
-      image.data.set([...colour, 255 * opacity * Math.min(1, 2 * strength)], 4 * (y * small.width + x));
+      pixels[at] = colour[0];
+      pixels[at + 1] = colour[1];
+      pixels[at + 2] = colour[2];
+      pixels[at + 3] = 255 * opacity * Math.min(1, 2 * strength);
     }
   }
   small.getContext("2d").putImageData(image, 0, 0);
@@ -124,8 +129,20 @@ function outline(polygons) {
 function smooth(heatmap, fine) {
   const steps = Math.max(1, Math.min(fine, Math.floor(MOST_FINE / Math.max(heatmap.length, heatmap[0].length))));
   const rows = filters(heatmap.length, steps), columns = filters(heatmap[0].length, steps);
-  const across = heatmap.map((row) => columns.map((taps) => taps.reduce((sum, [at, weight]) => sum + weight * row[at], 0)));
-  return rows.map((taps) => columns.map((_, x) => taps.reduce((sum, [at, weight]) => sum + weight * across[at][x], 0)));
+  const across = heatmap.map((row) => Float32Array.from(columns, (taps) => mixed(taps, (at) => row[at])));
+  return rows.map((taps) => {
+    const row = new Float32Array(columns.length);
+    for (const [at, weight] of taps) {
+      for (let x = 0; x < row.length; x++) row[x] += weight * across[at][x];
+    }
+    return row;
+  });
+}
+
+function mixed(taps, value) {
+  let sum = 0;
+  for (const [at, weight] of taps) sum += weight * value(at);
+  return sum;
 }
 
 // Of each fine position, the cells that it is made of and their weights.
