@@ -66,8 +66,9 @@ class Drawing:
             line = max(1, round(min(image.size) / 700))
             for outline in result.outlines:
                 ImageDraw.Draw(image, "RGBA").polygon(outline, outline=_OUTLINE, width=line)
-            pixels = np.asarray(image)
-        return draw_caption(pixels, list(captions_of(result)), self.font)
+            pixels = np.array(image)
+        draw_caption(pixels, list(captions_of(result)), self.font)
+        return pixels
 
     def _overlay(self, result: Result, frame: Any, *, legend: bool) -> np.ndarray:
         return result.overlay(

@@ -5,8 +5,9 @@ Which font has the characters of a text: `edgex.runtime.captions`.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,23 +32,21 @@ Rectangle = tuple[int, int, int, int]
 """(left, top, right, bottom) in pixels, as Pillow has them."""
 
 
-def draw_caption(picture: np.ndarray, texts: Sequence[str], font: str | os.PathLike[str] | None = None) -> np.ndarray:
-    """The picture with a line of text along its lower edge: uint8 [H, W, 3] RGB.
+def draw_caption(picture: np.ndarray, texts: Sequence[str], font: str | os.PathLike[str] | None = None) -> None:
+    """Draws a line of text along the picture's lower edge.
 
-    texts, font: see `edgex.runtime.captions.fit_text`. A text that is too long is set in smaller type, down to 9
-    pixels; one that is still too long gives way to the next. Pictures with a side of less than 64 pixels have no
-    caption.
+    picture: uint8 [H, W, 3] RGB, drawn into; one with a side of less than 64 pixels stays as it is. texts, font: see
+    `edgex.runtime.captions.fit_text`. A text that is too long is set in smaller type, down to 9 pixels; one that is
+    still too long gives way to the next.
     """
     height, width = picture.shape[:2]
     if min(height, width) < LEAST_SIDE:
-        return picture
+        return
     size = _type_size(picture, 22)
     text, chosen = fit_text(texts, size, font, width=width - size, smallest=_SMALLEST_TYPE)
-    image = Image.fromarray(picture)
     high = round(2 * chosen.size)
-    draw = _plate(image, (0, height - high, width, height))
-    draw.text((size // 2, height - high // 2), text, font=chosen, fill="white", anchor="lm")
-    return np.asarray(image)
+    with _plate(picture, (0, height - high, width, height)) as image:
+        ImageDraw.Draw(image).text((size // 2, high - high // 2), text, font=chosen, fill="white", anchor="lm")
 
 
 def draw_boxes(picture: np.ndarray, boxes: Sequence[Box], colours: np.ndarray, opacity: float) -> None:
@@ -56,20 +55,25 @@ def draw_boxes(picture: np.ndarray, boxes: Sequence[Box], colours: np.ndarray, o
     picture: uint8 [H, W, 3] RGB, drawn into. colours: float [256, 3] RGB in 0..255, from no evidence to the strongest.
     opacity: 0 to 1.
     """
-    image = Image.fromarray(picture)
-    draw = ImageDraw.Draw(image)
+    drawn = picture if opacity == 1 else picture.copy()
     thick = max(2, round(min(picture.shape[:2]) / 300))
-    # The strongest on top.
+    # The strongest on top, numbers above all.
     for box in reversed(boxes):
-        colour = tuple(colours[round(160 + 95 * box.score)].round().astype(int).tolist())
-        outer = (box.left, box.top, box.right - 1, box.bottom - 1)
-        draw.rectangle(outer, outline="black", width=thick + 2)
-        if min(box.right - box.left, box.bottom - box.top) > 2:
-            draw.rectangle((outer[0] + 1, outer[1] + 1, outer[2] - 1, outer[3] - 1), outline=colour, width=thick)
+        _frame(drawn, box, 0, thick + 2, np.zeros(3, np.uint8))
+        _frame(drawn, box, 1, thick + 1, colours[round(160 + 95 * box.score)].round().astype(np.uint8))
     if min(picture.shape[:2]) >= LEAST_SIDE:
         for box in reversed(boxes):
-            _write_beside(image, box, _type_size(picture, 32))
-    picture[...] = np.asarray(image if opacity == 1 else Image.blend(Image.fromarray(picture), image, opacity))
+            _write_beside(drawn, box)
+    if opacity < 1:
+        picture[...] = np.asarray(Image.blend(Image.fromarray(picture), Image.fromarray(drawn), opacity))
+
+
+def _frame(picture: np.ndarray, box: Box, start: int, stop: int, colour: np.ndarray) -> None:
+    """Colours what lies from `start` to before `stop` pixels inside the box's edge."""
+    inside = picture[box.top + start : box.bottom - start, box.left + start : box.right - start]
+    width = stop - start
+    for side in (inside[:width], inside[-width:], inside[:, :width], inside[:, -width:]):
+        side[...] = colour
 
 
 def draw_legend(picture: np.ndarray, key: np.ndarray | None, low: str, high: str, meaning: str) -> None:
@@ -78,51 +82,47 @@ def draw_legend(picture: np.ndarray, key: np.ndarray | None, low: str, high: str
     picture: uint8 [H, W, 3] RGB, drawn into. key: uint8 [N, 3] RGB, the bar's colours from left to right; None for no
     bar. Pictures with a side of less than 128 pixels, and those that a legend is too wide for, stay as they are.
     """
-    if min(picture.shape[:2]) < _LEAST_SIDE_WITH_LEGEND:
-        return
-    image, size = Image.fromarray(picture), _type_size(picture, 32)
+    size = _type_size(picture, 32)
     _, font = fit_text([low, high, meaning], size)
-    gap, rows = size // 2, 1 if key is None else 2
-    bar = 0 if key is None else 8 * size
+    gap, line = size // 2, size + size // 2
     ends = round(font.getlength(low)), round(font.getlength(high))
-    wide = max(round(font.getlength(meaning)), 0 if key is None else sum(ends) + bar + 2 * gap) + 2 * gap
-    right = image.width - gap
-    left, top, line = right - wide, gap, size + gap
-    if left < 0:
+    bar = sum(ends) + 8 * size + 2 * gap
+    wide = max(round(font.getlength(meaning)), 0 if key is None else bar) + 2 * gap
+    right = picture.shape[1] - gap
+    if min(picture.shape[:2]) < _LEAST_SIDE_WITH_LEGEND or wide > right:
         return
-    draw = _plate(image, (left, top, right, top + rows * line + gap))
-    if key is not None:
-        start = left + (wide - sum(ends) - bar - 2 * gap) // 2
-        middle = top + gap // 2 + line // 2
-        draw.text((start, middle), low, font=font, fill="white", anchor="lm")
-        draw.text((start + ends[0] + bar + 2 * gap, middle), high, font=font, fill="white", anchor="lm")
-        colours = Image.fromarray(key[np.newaxis]).resize((bar, size), Image.Resampling.NEAREST)
-        image.paste(colours, (start + ends[0] + gap, middle - size // 2))
-    draw.text(
-        ((left + right) // 2, top + gap // 2 + (rows - 1) * line + line // 2),
-        meaning,
-        font=font,
-        fill="white",
-        anchor="mm",
-    )
-    picture[...] = np.asarray(image)
+    place = (right - wide, gap, right, 2 * gap + (1 if key is None else 2) * line)
+    with _plate(picture, place) as image:
+        draw, middle = ImageDraw.Draw(image), gap // 2 + line // 2
+        if key is not None:
+            start = (wide - bar) // 2
+            colours = np.repeat(key[np.newaxis, np.arange(8 * size) * len(key) // (8 * size)], size, axis=0)
+            draw.text((start, middle), low, font=font, fill="white", anchor="lm")
+            draw.text((start + bar, middle), high, font=font, fill="white", anchor="rm")
+            image.paste(Image.fromarray(colours), (start + ends[0] + gap, middle - size // 2))
+            middle += line
+        draw.text((wide // 2, middle), meaning, font=font, fill="white", anchor="mm")
 
 
-def _write_beside(image: Image.Image, box: Box, size: int) -> None:
+def _write_beside(picture: np.ndarray, box: Box) -> None:
     """A box's evidence above it, or in its upper corner where the picture ends there."""
+    size = _type_size(picture, 32)
     text, font = fit_text([f"{box.evidence:+.2f}"], size)
     wide, high = round(font.getlength(text)) + 2 * (size // 3), size + size // 2
-    left = max(min(box.left, image.width - wide), 0)
+    left = max(min(box.left, picture.shape[1] - wide), 0)
     top = box.top - high if box.top >= high else box.top
-    draw = _plate(image, (left, top, left + wide, top + high))
-    draw.text((left + size // 3, top + high // 2), text, font=font, fill="white", anchor="lm")
+    with _plate(picture, (left, top, left + wide, top + high)) as image:
+        ImageDraw.Draw(image).text((size // 3, high // 2), text, font=font, fill="white", anchor="lm")
 
 
-def _plate(image: Image.Image, place: Rectangle) -> ImageDraw.ImageDraw:
-    """Darkens a place of the image, for drawing there."""
-    below = image.crop(place)
-    image.paste(Image.blend(below, Image.new("RGB", below.size), _PLATE), place[:2])
-    return ImageDraw.Draw(image)
+@contextlib.contextmanager
+def _plate(picture: np.ndarray, place: Rectangle) -> Iterator[Image.Image]:
+    """A darkened copy of a place in the picture, which is put there with what was drawn on it."""
+    left, top, right, bottom = place
+    below = picture[top:bottom, left:right]
+    image = Image.blend(Image.fromarray(below), Image.new("RGB", below.shape[1::-1]), _PLATE)
+    yield image
+    below[...] = np.asarray(image)
 
 
 def _type_size(picture: np.ndarray, lines: int) -> int:
