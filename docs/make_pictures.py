@@ -1,28 +1,40 @@
-"""Draws the pictures of README and documentation: `python docs/make_pictures.py`.
+"""Draws the pictures of README and documentation: `python docs/make_pictures.py [--steel STEEL.onnx]`.
 
-Everything comes from the built-in models, the samples of edgex and their files as `edgex export` writes them.
+Everything comes from the built-in models, the samples of edgex and their files as `edgex export` writes them; frames of
+docs/images/frames are listed in SOURCES.md there. drawing.jpg also needs the package grad-cam, whose
+`show_cam_on_image` draws the same heatmaps, and STEEL.onnx: a predictor fine-tuned on NEU's pictures of steel defects,
+baked with the built-in vector and exported, as `benchmarks/boxes.py` takes it. Without it, that picture stays as it is.
 """
 
 from __future__ import annotations
 
+import argparse
 import tempfile
 from pathlib import Path
+from typing import Any
 
+import drawn_frames
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from edgex import samples
-from edgex.runtime import Session
+from edgex.runtime import Result, Session
 from edgex.runtime.colormaps import COLORMAPS
+from edgex.runtime.drawing import Drawing
 from edgex.runtime.frames import as_frame
 
 IMAGES = Path(__file__).parent / "images"
 SURE = ("panda", "macaw", "komodo", "dog")
 SIDE, GAP, TEXT = 300, 8, 26
+ROW = 200
+"""Height of the frames in drawing.jpg."""
 
 
 def main() -> None:
     """Exports both built-in models and draws all pictures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steel", type=Path, help="An exported file.")
+    steel = parser.parse_args().steel
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         imagenet = Session(_export("imagenet-1k", Path(folder)), "cpu")
@@ -32,6 +44,8 @@ def main() -> None:
         _draw(why, IMAGES / "why_not.jpg")
         wrong = [_shown(imagenet, "rocket"), _shown(cars, "suv"), _shown(cars, "sedan"), _shown(imagenet, "cat")]
         _draw(wrong, IMAGES / "unsure.jpg")
+        if steel is not None:
+            _draw_ways(Session(steel, "cpu", fit="squash"), Session(imagenet.path, "cpu", fit="squash"))
 
 
 def _export(name: str, folder: Path) -> Path:
@@ -59,6 +73,43 @@ def _shown(
     rows, columns = slice(round(top), round(bottom)), slice(round(left), round(right))
     crops = [Image.fromarray(np.ascontiguousarray(p[rows, columns])) for p in pixels]
     return caption, [crop.resize((SIDE, SIDE), Image.Resampling.LANCZOS) for crop in crops]
+
+
+def _draw_ways(steel: Session, imagenet: Session) -> None:
+    """The same heatmaps by pytorch-grad-cam's function and by three styles of edgex, a frame in each row."""
+    frames: list[tuple[Session, Any, str | None]] = [
+        (steel, drawn_frames.steel(), None),
+        (imagenet, IMAGES / "frames" / "shelf.jpg", "orange"),
+        (imagenet, drawn_frames.road(), "traffic or street sign"),
+        (imagenet, samples.FOLDER / "cat.jpg", None),
+    ]
+    titles = ("frame", "show_cam_on_image", "edgex: heat", "edgex: contour", "edgex: boxes")
+    canvas = Image.new("RGB", (len(titles) * (SIDE + GAP) - GAP, TEXT + len(frames) * (ROW + GAP) - GAP), "white")
+    draw = ImageDraw.Draw(canvas)
+    for column, title in enumerate(titles):
+        middle = column * (SIDE + GAP) + SIDE / 2
+        draw.text((middle, TEXT / 2), title, "black", ImageFont.load_default(18), anchor="mm")
+    for row, (session, frame, explain) in enumerate(frames):
+        pixels = _fitted(as_frame(frame).rgb())
+        result = session(pixels, explain=explain)
+        shown = [pixels, _by_grad_cam(result, pixels)]
+        shown += [Drawing(style=style).captioned(result, pixels) for style in ("heat", "contour", "boxes")]
+        for column, picture in enumerate(shown):
+            canvas.paste(Image.fromarray(picture), (column * (SIDE + GAP), TEXT + row * (ROW + GAP)))
+    canvas.save(IMAGES / "drawing.jpg", quality=88, optimize=True)
+
+
+def _fitted(pixels: np.ndarray) -> np.ndarray:
+    """The middle of a picture as SIDE x ROW pixels: uint8 [ROW, SIDE, 3]."""
+    return np.asarray(ImageOps.fit(Image.fromarray(pixels), (SIDE, ROW), Image.Resampling.LANCZOS))
+
+
+def _by_grad_cam(result: Result, pixels: np.ndarray) -> np.ndarray:
+    """As pytorch-grad-cam draws a heatmap: stretched from its least to its strongest value, enlarged, blended."""
+    from pytorch_grad_cam.utils.image import scale_cam_image, show_cam_on_image
+
+    mask = scale_cam_image(result.heatmap[np.newaxis], (pixels.shape[1], pixels.shape[0]))[0]
+    return show_cam_on_image(pixels.astype(np.float32) / 255, mask, use_rgb=True)
 
 
 def _draw(columns: list[tuple[str, list[Image.Image]]], path: Path) -> None:

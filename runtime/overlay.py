@@ -93,11 +93,11 @@ def overlay(
         seen.restore_rest(result, picture)
     if border:
         seen.draw_edge(result)
+    if legend:
+        _draw_legend(result, style, colormap, opacity, lowest, full if shows else lowest)
     if style == "boxes":
         boxes = find_boxes(heatmap, view, least=lowest, cells=cells)
         plates.draw_boxes(result, boxes, colours("for" if signed else colormap), opacity)
-    if legend:
-        _draw_legend(result, style, colormap, opacity, lowest, full if shows else lowest)
     return result
 
 

@@ -86,7 +86,7 @@ def draw_legend(picture: np.ndarray, key: np.ndarray | None, low: str, high: str
     _, font = fit_text([low, high, meaning], size)
     gap, line = size // 2, size + size // 2
     ends = round(font.getlength(low)), round(font.getlength(high))
-    bar = sum(ends) + 8 * size + 2 * gap
+    bar = sum(ends) + 6 * size + 2 * gap
     wide = max(round(font.getlength(meaning)), 0 if key is None else bar) + 2 * gap
     right = picture.shape[1] - gap
     if min(picture.shape[:2]) < _LEAST_SIDE_WITH_LEGEND or wide > right:
@@ -96,7 +96,7 @@ def draw_legend(picture: np.ndarray, key: np.ndarray | None, low: str, high: str
         draw, middle = ImageDraw.Draw(image), gap // 2 + line // 2
         if key is not None:
             start = (wide - bar) // 2
-            colours = np.repeat(key[np.newaxis, np.arange(8 * size) * len(key) // (8 * size)], size, axis=0)
+            colours = np.repeat(key[np.newaxis, np.arange(6 * size) * len(key) // (6 * size)], size, axis=0)
             draw.text((start, middle), low, font=font, fill="white", anchor="lm")
             draw.text((start + bar, middle), high, font=font, fill="white", anchor="rm")
             image.paste(Image.fromarray(colours), (start + ends[0] + gap, middle - size // 2))
