@@ -1,7 +1,7 @@
 """Draws the pictures of README and documentation: `python docs/make_pictures.py [--steel STEEL.onnx]`.
 
 Everything comes from the built-in models, the samples of edgex and their files as `edgex export` writes them; frames of
-docs/images/frames are listed in SOURCES.md there. drawing.jpg also needs the package grad-cam, whose
+docs/images/frames are listed in SOURCES.txt there. drawing.jpg also needs the package grad-cam, whose
 `show_cam_on_image` draws the same heatmaps, and STEEL.onnx: a predictor fine-tuned on NEU's pictures of steel defects,
 baked with the built-in vector and exported, as `benchmarks/boxes.py` takes it. Without it, that picture stays as it is.
 """

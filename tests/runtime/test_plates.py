@@ -63,7 +63,7 @@ def test_a_legend_shows_every_colour_in_order(size: tuple[int, int]) -> None:
     rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
     assert rows[-1] < size[0] / 6
     assert columns[0] > size[1] / 2
-    lines = [line for line in drawn[rows] if _coloured(line).sum() > 100]
+    lines = [line for line in drawn[rows] if _coloured(line).sum() > 60]
     assert len(lines) > 8
     (found,) = {tuple(map(tuple, line[_coloured(line)].tolist())) for line in lines}
     distances = np.abs(np.array(found)[:, np.newaxis] - key).sum(axis=2)
