@@ -33,6 +33,7 @@ EDGES = {
     "entropy": _LINEAR,
 }
 """Quantity -> float64 [bins + 1], where its histogram's bins begin and end."""
+QUANTITIES = (*EDGES, "classes")
 _INNER = {name: edges[1:-1] for name, edges in EDGES.items()}
 
 

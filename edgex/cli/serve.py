@@ -81,8 +81,13 @@ def serve(
             limits=limits,
             batch_window_ms=batch_window_ms,
             max_batch=max_batch,
-            log=silent if quiet else (lambda line: note(f"edgex: {line}")),
+            log=silent if quiet else _say,
+            notice=_say,
         )
         with stopped_by_signals(server.stop):
             note(f"edgex: {session.path.name} on {session.provider} at {server.url} until Ctrl-C; see {server.url}docs")
             server.run()
+
+
+def _say(line: str) -> None:
+    note(f"edgex: {line}")

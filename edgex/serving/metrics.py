@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from edgex._version import __version__
+from edgex.runtime.sketch import QUANTITIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edgex.runtime import Session
+    from edgex.runtime.drift import DriftMonitor
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
@@ -54,6 +57,17 @@ class Metrics:
         self.pending.set_function(pending)
         self._waiting.set_function(waiting)
 
+    def follow_drift(self, monitor: DriftMonitor) -> None:
+        """A gauge for each quantity that is compared with validation."""
+        drift = Gauge(
+            "edgex_drift",
+            "1 while a quantity of the results is distributed otherwise than in validation.",
+            ("quantity",),
+            registry=self._registry,
+        )
+        for quantity in QUANTITIES:
+            drift.labels(quantity).set_function(partial(_warns_of, monitor, quantity))
+
     def passed(self, pictures: int, seconds: float) -> None:
         """A pass of the model."""
         self._batch.observe(pictures)
@@ -67,3 +81,7 @@ class Metrics:
     def text(self) -> bytes:
         """In Prometheus' text format."""
         return generate_latest(self._registry)
+
+
+def _warns_of(monitor: DriftMonitor, quantity: str) -> float:
+    return float(any(warning.quantity == quantity for warning in monitor.warnings))

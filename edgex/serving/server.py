@@ -14,6 +14,7 @@ import uvicorn
 from edgex import samples
 from edgex.errors import UsageError
 from edgex.runtime.access import check_address
+from edgex.runtime.drift import DriftMonitor
 from edgex.serving import limits as fixed
 from edgex.serving.application import create_application
 from edgex.serving.batching import Batcher
@@ -34,7 +35,8 @@ class Server:
 
     host, port: the address; port 0 takes any that is free, see `url`. token: what clients must send; an address that
     other machines reach needs one. limits: what it takes on at most. batch_window_ms, max_batch: see `Batcher`, in
-    milliseconds. log: called with a line for each request, in a thread of its own.
+    milliseconds. log: called with a line for each request, in a thread of its own. notice: called, in another thread,
+    with a line when results drift from those of validation that the file holds, see `edgex.runtime.drift`.
 
     Raises UsageError for an address that cannot be had, or needs a token, and for numbers out of their range.
     """
@@ -50,6 +52,7 @@ class Server:
         batch_window_ms: float = 0.0,
         max_batch: int | None = None,
         log: Report = silent,
+        notice: Report = silent,
     ) -> None:
         check_address(host, token)
         limits = limits or Limits()
@@ -57,7 +60,11 @@ class Server:
         # Also the pass that warms it up, whatever the session did.
         example = session.classify([session.prepare(samples.paths()[0])], [None])[0].to_dict(3)
         batcher = Batcher(session, most=max_batch, window=batch_window_ms / 1000, observe=metrics.passed)
-        self._service = Service(session, batcher)
+        self._notices = RequestLog(notice)
+        drift = DriftMonitor.of(session, self._notices.add)
+        if drift is not None:
+            metrics.follow_drift(drift)
+        self._service = Service(session, batcher, drift=drift)
         metrics.follow(lambda: slots.taken, lambda: batcher.waiting)
         app = create_application(self._service, metrics, limits, slots, self._is_ready, example)
         self._log = RequestLog(log)
@@ -99,6 +106,7 @@ class Server:
         """Ends its threads; the session stays open."""
         self._service.close()
         self._log.close()
+        self._notices.close()
 
     def _is_ready(self) -> bool:
         return not self._uvicorn.should_exit and self._service.batcher.alive

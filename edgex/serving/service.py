@@ -26,6 +26,7 @@ from edgex.serving.question import Question
 
 if TYPE_CHECKING:
     from edgex.runtime import Result, Session
+    from edgex.runtime.drift import DriftMonitor
 
 MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg"}
 """Of overlays, by what `Question.overlay` calls them."""
@@ -37,11 +38,14 @@ _MOST_THREADS = 8
 class Service:
     """Answers questions about pictures; its coroutines belong to one event loop.
 
-    batcher: of the session. threads: that decode; defaults to one for each core, at most 8.
+    batcher: of the session. threads: that decode; defaults to one for each core, at most 8. drift: gets the results of
+    pictures that are asked about without a class.
     """
 
-    def __init__(self, session: Session, batcher: Batcher, threads: int | None = None) -> None:
-        self.session, self.batcher = session, batcher
+    def __init__(
+        self, session: Session, batcher: Batcher, threads: int | None = None, *, drift: DriftMonitor | None = None
+    ) -> None:
+        self.session, self.batcher, self._drift = session, batcher, drift
         count = threads or min(_MOST_THREADS, os.cpu_count() or 1)
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="edgex pictures")
 
@@ -77,7 +81,10 @@ class Service:
 
     async def _result(self, upload: Upload, question: Question) -> Result:
         number = None if question.explain is None else self.session.class_number(question.explain)
-        return await asyncio.wrap_future(await self._in_pool(self._enter, upload, number))
+        result = await asyncio.wrap_future(await self._in_pool(self._enter, upload, number))
+        if self._drift is not None and number is None:
+            await self._in_pool(self._drift.add, result)
+        return result
 
     def _enter(self, upload: Upload, number: int | None) -> Future[Result]:
         return self.batcher.submit(self.session.prepare(decode_picture(upload.data, upload.name)), number)
