@@ -259,7 +259,7 @@ function showClasses() {
   } else if (explained.index !== index) {
     role = `not predicted: ${percent(explained.score)} against ${percent(current.score)}`;
   }
-  $("evidence").textContent = `${current.asked === null ? "Follows the prediction" : "Asked for"}: ${role}.`;
+  $("evidence").textContent = `${current.asked === null ? "Follows the prediction" : "Asked for"}, ${role}.`;
   $("predicted").disabled = current.asked === null;
   $("name").textContent = frozen === null ? current.name : `Frozen: ${current.name}`;
   const said = answerOf(current);

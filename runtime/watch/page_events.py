@@ -1,11 +1,12 @@
 """The strip of the page: the last frames that were alarms or that somebody should look at, and the verdicts on them.
 
 A frame belongs there where its JSON has `alarms`, or a `decision` of "alarm" or "review". An event that lasts is one
-entry every few seconds, not one a frame.
+entry every few seconds, not one a frame; so is one that comes and goes.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -48,7 +49,7 @@ class Events:
         self._lock = threading.Lock()
         self._entries: deque[Event] = deque(maxlen=KEPT)
         self._count = 0
-        self._last: dict[int, tuple[object, float]] = {}
+        self._last: dict[tuple[object, ...], float] = {}
         self.version = 0
         """Counts the changes."""
 
@@ -57,13 +58,11 @@ class Events:
         about = frame.to_dict()
         alarms, decision = about.get("alarms"), about.get("decision")
         if not alarms and decision not in _WORTH_SEEING:
-            self._last.pop(feed, None)
             return
-        reason, now = (decision, str(alarms)), time.monotonic()
-        before, when = self._last.get(feed, (None, 0.0))
-        if before == reason and now - when < PAUSE:
+        reason, now = (feed, decision, *(alarms or ())), time.monotonic()
+        if now - self._last.get(reason, -math.inf) < PAUSE:
             return
-        self._last[feed] = reason, now
+        self._last[reason] = now
         made = part()
         with self._lock:
             self._count += 1
