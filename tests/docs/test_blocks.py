@@ -35,6 +35,8 @@ def test_blocks_run(page: str, readme: Path, tmp_path: Path, monkeypatch: pytest
         (tmp_path / "cars.onnx").symlink_to(readme / "cars.onnx")
     if page == "docs/your-own-model.md":
         _data_of_ones_own(tmp_path)
+    if page == "docs/deciding.md":
+        _validation(tmp_path / "val")
     assert run(page, monkeypatch) > 0
 
 
@@ -58,6 +60,21 @@ def _prepare(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "pictures").mkdir()
     for path in samples.paths("cars"):
         (folder / "pictures" / path.name).symlink_to(path)
+
+
+def _validation(folder: Path) -> None:
+    """Parts of the samples of cars, in folders of the classes that the built-in model takes them for."""
+    from PIL import Image
+
+    from edgex import samples
+
+    names = ("Cadillac Escalade EXT Crew Cab 2007", "Acura Integra Type R 2001")
+    for name, path in zip(names, samples.paths("cars"), strict=True):
+        (folder / name).mkdir(parents=True)
+        with Image.open(path) as picture:
+            for i in range(15):
+                box = (i, i // 2, picture.width - i, picture.height - i // 2)
+                picture.crop(box).save(folder / name / f"{i}.png")
 
 
 def _data_of_ones_own(folder: Path) -> None:

@@ -75,6 +75,7 @@ def test_a_file_learns_to_decide(model: Path, folder: Path, tmp_path: Path) -> N
     wrong = np.array([result.index for result in results]) != true
     assert set(decisions) == {"ok", "review", "alarm"}
     assert wrong[decisions == "ok"].mean() < 0.15 < wrong.mean()
+    assert stored.thresholds is not None
     assert all(result.probabilities[0] < stored.thresholds[0] for result in results if result.decision != "alarm")
     assert session.metadata.file_sha256 != plain.metadata.file_sha256
 

@@ -140,7 +140,7 @@ def test_the_gravest_tile_decides(make_model: Callable[..., Path]) -> None:
     card = {**CARD, "temperature": 0.2, "thresholds": [0.5] * 4, "unsure": None}
     path = make_model(calibration=card)
     whole = Session(path, "cpu")(picture)
-    tiled = Session(path, "cpu", tiles=(2, 2), overlap=0.0)(picture)
+    tiled: Any = Session(path, "cpu", tiles=(2, 2), overlap=0.0)(picture)
     assert (whole.decision, tiled.decision) == ("ok", "alarm")
     assert {tile.result.decision for tile in tiled.tiles} == {"ok", "alarm"}
     finer = Session(path, "cpu").finer(picture)

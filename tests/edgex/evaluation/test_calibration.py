@@ -139,12 +139,12 @@ def test_the_band_is_as_narrow_as_possible() -> None:
     wrong[[12, 13, 16]] = 1
     given = Answers(logits, wrong, "softmax", CLASSES)
     # 12 answers without a mistake: the band begins between the 12th and the 13th.
-    assert fit_band(given, 0.05) == Unsure(0, pytest.approx((score[11] + score[12]) / 2))
+    assert fit_band(given, 0.05) == pytest.approx((0, (score[11] + score[12]) / 2))
     # 2 of 16 are 0.125; the 17th makes it 3 of 17, and from then on at least 3 of 20.
-    assert fit_band(given, 0.13) == Unsure(0, pytest.approx((score[15] + score[16]) / 2))
+    assert fit_band(given, 0.13) == pytest.approx((0, (score[15] + score[16]) / 2))
     # Where no band is needed, it holds what is less sure than all that was seen, and nothing that was seen.
     lowest = fit_band(given, 0.5)
-    assert lowest == Unsure(0, pytest.approx(score[-1], abs=1e-5))
+    assert lowest == pytest.approx((0, score[-1]), abs=1e-5)
     calibration = Calibration("", 20, thresholds=(0.5, 0.5, 0.5), unsure=lowest)
     assert set(given.decisions(calibration)) == {"ok"}
     less = Answers(np.log([[score[-1] - 1e-4, 0.45 + 1e-4, 1e-30]]), np.array([0]), "softmax", CLASSES)
