@@ -29,6 +29,7 @@ from edgex.cli import (
     watch,
     zoo,
 )
+from edgex.cli.completion import InstallCompletion, ShowCompletion
 from edgex.cli.console import EXIT_FAILURE, print_error, say
 from edgex.doctor import extra_of
 from edgex.errors import EdgexError, MissingExtraError, UsageError
@@ -47,6 +48,8 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    show_completion: ShowCompletion = None,  # noqa: ARG001  # its callback does the work, and that of the next
+    install_completion: InstallCompletion = None,  # noqa: ARG001
 ) -> None:
     if version:
         say(f"edgex {__version__}")

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from edgex.cli.command import command
+from edgex.cli.completion import models, vectors
 from edgex.cli.console import note, print_json, say
 from edgex.errors import UsageError
 
@@ -18,8 +19,10 @@ def register(app: typer.Typer) -> None:
 
 
 def bake(
-    target: Annotated[str, typer.Option(help="Model to make self-explaining: a file or a zoo name.")],
-    vector: Annotated[str, typer.Option(help="Explainability vector: a file or a zoo name.")],
+    target: Annotated[
+        str, typer.Option(help="Model to make self-explaining: a file or a zoo name.", autocompletion=models)
+    ],
+    vector: Annotated[str, typer.Option(help="Explainability vector: a file or a zoo name.", autocompletion=vectors)],
     alpha: Annotated[
         str | None, typer.Option(help="Factor on the vector, or 'auto'; default: the vector's recommended alpha.")
     ] = None,

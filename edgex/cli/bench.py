@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from edgex.cli.command import command
+from edgex.cli.completion import models
 from edgex.cli.console import ProviderOptions, note, print_json, print_table, read_provider_options, say
 from edgex.errors import UsageError
 
@@ -18,7 +19,7 @@ def register(app: typer.Typer) -> None:
 
 
 def bench(
-    model: Annotated[str, typer.Argument(help="An exported file, a model file or a zoo name.")],
+    model: Annotated[str, typer.Argument(help="An exported file, a model file or a zoo name.", autocompletion=models)],
     passes: Annotated[int, typer.Option(help="Evaluations of Kernel SHAP, and bare passes.")] = 150,
     players: Annotated[str, typer.Option(help="Superpixels of Kernel SHAP, square numbers.")] = "49,196",
     rounds: Annotated[int, typer.Option(help="How often each many-pass method runs.")] = 5,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgex.cli.command import Renamed, command
+from edgex.cli.completion import models
 from edgex.cli.console import note, print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="Model: a file or a zoo name.")],
+    model: Annotated[str, typer.Argument(help="Model: a file or a zoo name.", autocompletion=models)],
     data: Annotated[Path, typer.Option(help="Pictures in class folders, or with --labels in any.")],
     unbaked: Annotated[
         str | None, typer.Option(help="The model before baking: for paired differences, and what baselines explain.")

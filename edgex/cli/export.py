@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgex.cli.command import command
+from edgex.cli.completion import models
 from edgex.cli.console import ImageSize, note, print_json, print_table, read_image_size, say
 from edgex.errors import GateError, UsageError
 
@@ -22,7 +23,8 @@ def register(app: typer.Typer) -> None:
 
 def export(
     model: Annotated[
-        str | None, typer.Argument(help="Model to export: a file or a zoo name; default: the newest bake.")
+        str | None,
+        typer.Argument(help="Model to export: a file or a zoo name; default: the newest bake.", autocompletion=models),
     ] = None,
     onnx: Annotated[
         str | None, typer.Option(metavar="PRECISION", help="Short for --format onnx --precision PRECISION.")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from edgex.cli.command import command
+from edgex.cli.completion import models
 from edgex.cli.console import (
     EXIT_FAILURE,
     Fit,
@@ -30,7 +31,7 @@ def register(app: typer.Typer) -> None:
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="An exported file, a model file or a zoo name.")],
+    model: Annotated[str, typer.Argument(help="An exported file, a model file or a zoo name.", autocompletion=models)],
     images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
     explain: Annotated[str | None, typer.Option(help="Explain this class instead of the predicted one.")] = None,
     top: Annotated[int, typer.Option(min=1, help="How many classes to print per picture.")] = 3,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgex.cli.command import HALF, Command, Renamed, command
+from edgex.cli.completion import models, vectors
 from edgex.cli.console import note, print_json, say
 from edgex.errors import UsageError
 from edgex.utils.output import refuse_to_overwrite
@@ -41,7 +42,10 @@ def register(app: typer.Typer) -> None:
 
 def label(
     model: Annotated[
-        str, typer.Option(help="Predictor whose scores on masked inputs are explained: a file or a zoo name.")
+        str,
+        typer.Option(
+            help="Predictor whose scores on masked inputs are explained: a file or a zoo name.", autocompletion=models
+        ),
     ],
     data: Annotated[list[Path], typer.Option(help="Folder of pictures; may be repeated.")],
     out: Annotated[Path, typer.Option(help="File to write the labels to (.safetensors).")],
@@ -97,7 +101,7 @@ def label(
 
 
 def train(
-    model: Annotated[str, typer.Option(help="Predictor to learn from: a file or a zoo name.")],
+    model: Annotated[str, typer.Option(help="Predictor to learn from: a file or a zoo name.", autocompletion=models)],
     out: Annotated[Path, typer.Option(help="File to write the vector to (.safetensors).")],
     data: Annotated[
         list[Path] | None,
@@ -240,7 +244,9 @@ def train(
 
 
 def combine(
-    vectors: Annotated[list[str], typer.Argument(help="Vectors: files or zoo names, of one base.")],
+    vectors: Annotated[
+        list[str], typer.Argument(help="Vectors: files or zoo names, of one base.", autocompletion=vectors)
+    ],
     out: Annotated[Path, typer.Option(help="File to write the result to (.safetensors).")],
     weights: Annotated[
         list[float] | None, typer.Option("--weight", help="Factor of each vector, in their order; default: 1 each.")
@@ -298,7 +304,7 @@ def combine(
 
 
 def info(
-    vector: Annotated[str, typer.Argument(help="A vector: a file or a zoo name.")],
+    vector: Annotated[str, typer.Argument(help="A vector: a file or a zoo name.", autocompletion=vectors)],
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what a vector is, what it was learned from and what was measured."""

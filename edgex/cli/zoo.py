@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgex.cli.command import Command
+from edgex.cli.completion import artefacts
 from edgex.cli.console import print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -44,7 +45,9 @@ def list_(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = Fa
     )
 
 
-def path(name: Annotated[str, typer.Argument(help="A zoo name, an hf:// name or a file.")]) -> None:
+def path(
+    name: Annotated[str, typer.Argument(help="A zoo name, an hf:// name or a file.", autocompletion=artefacts)],
+) -> None:
     """Print the path of the file that a name stands for."""
     from edgex.files import zoo
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from edgex.errors import ArtefactError
+from edgex.files.names import METADATA_KEY
 from edgex.runtime import schema
 from edgex.runtime.atomic_files import atomic_output
 from edgex.runtime.errors import first_line
@@ -30,7 +31,6 @@ from edgex.runtime.json_text import parse_json
 from edgex.utils.json import dumps
 
 FORMAT = "edgex/1"
-METADATA_KEY = "edgex"
 _NO_DIGEST = "0" * 64
 _MAX_HEADER = 100_000_000
 """Bytes; the format itself allows no larger header."""

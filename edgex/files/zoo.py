@@ -14,15 +14,15 @@ from typing import Any, Literal
 
 from edgex.errors import ArtefactError, UsageError
 from edgex.files import hub
-from edgex.files.home import Bake, files_in, home, home_or_none, newest_record, newest_record_anywhere
+from edgex.files.home import Bake, files_in, home, newest_record, newest_record_anywhere
 from edgex.files.model_file import LoadedModel, card_of, load_card, load_model
+from edgex.files.names import BUILT_IN as BUILT_IN
+from edgex.files.names import SUFFIX, folders
 from edgex.files.tensor_file import TensorFile
 from edgex.files.vector_file import VectorCard
 from edgex.runtime.file_names import check_name
 from edgex.utils.text import nearest
 
-BUILT_IN = Path(__file__).parents[1] / "built_in"
-SUFFIX = ".safetensors"
 Kind = Literal["model", "vector"]
 
 
@@ -47,9 +47,7 @@ def local_path(name: str) -> Path:
 def entries() -> list[Entry]:
     """Every artefact that can be named, local ones first; files that are no model and no vector are left out."""
     found = []
-    own = home_or_none()
-    local = () if own is None else (("local", own / "zoo"),)
-    for origin, folder in (*local, ("built in", BUILT_IN)):
+    for origin, folder in folders():
         for path in files_in(folder, f"*{SUFFIX}"):
             with contextlib.suppress(ArtefactError), TensorFile(path) as file:
                 kind = file.metadata.get("kind")
