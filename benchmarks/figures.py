@@ -105,6 +105,7 @@ def figure(
     from matplotlib import pyplot
 
     with matplotlib.rc_context({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False}):
+        drawn: Any
         drawn, axes = pyplot.subplots(layout="constrained", dpi=130)
         yield drawn, axes
         # Characters of 10 points are about 0.078 inches wide.

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,7 +71,7 @@ class Bash:
         environment = os.environ | {"PATH": f"{COMMAND.parent}:{os.environ['PATH']}", "PS1": "ready> ", "TERM": "dumb"}
         environment |= {"EDGEX_HOME": str(folder / "home"), "INPUTRC": "/dev/null"}
         command = ["bash", "--norc", "--noprofile", "-i"]
-        streams = {"stdin": other, "stdout": other, "stderr": other}
+        streams: dict[str, Any] = {"stdin": other, "stdout": other, "stderr": other}
         self.process = subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True, **streams)
         os.close(other)
         self._read = ""
