@@ -98,7 +98,7 @@ def test_unusable_thresholds_are_refused(threshold: float) -> None:
 @pytest.mark.parametrize("value", [-1, float("nan"), float("inf")])
 def test_unusable_sizes_are_refused(name: str, value: float) -> None:
     with pytest.raises(UsageError, match="expected a number of patches, at least 0"):
-        find_boxes(heatmap(), view(64, 64), **{name: value})
+        find_boxes(heatmap(), view(64, 64), **{name: value})  # type: ignore[arg-type]
 
 
 def test_the_score_is_the_share_of_the_positive_evidence() -> None:
