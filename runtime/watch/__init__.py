@@ -11,6 +11,9 @@
 | url | what may be said of a URL that may hold a password |
 | recording | `VideoWriter` |
 | sinks | results as pictures, video, JSON lines |
+| alarms, rules | `Alarms`: which pictures raise one, and how often; what a rule is |
+| snapshots | pictures and JSON of alarms |
+| delivery, webhook, mqtt | alarms to receivers: the queue with its attempts; over HTTP; over MQTT |
 | page, page_feed, page_events | results in the browser |
 | page_server, page_access | the web server under it; who may see it |
 | feedback | verdicts of people on results, as JSON lines |

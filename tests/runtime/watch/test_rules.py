@@ -2,12 +2,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgex.runtime import ImageError, Result, Session, UsageError
+from edgex.runtime.classes import ClassIndex
 from edgex.runtime.regions import Box
 from edgex.runtime.view import View
 from edgex.runtime.watch.rules import DecisionRule, ProbabilityRule, Regions, read_rule
@@ -57,6 +61,22 @@ def test_texts_that_are_none(session: Session, text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message) as found:
         read_rule(text, session)
     assert found.value.argument == "alarm"
+
+
+@given(st.text(max_size=30) | st.from_regex(r"(red thing|2|\"a\")? ?[<>]=? ?[0-9.e-]{0,6}", fullmatch=True))
+def test_any_text_is_a_rule_or_one_error(text: str) -> None:
+    session: Any = SimpleNamespace(
+        class_number=ClassIndex(CLASSES).number, metadata=SimpleNamespace(calibration=None), path="model.onnx"
+    )
+    try:
+        rule = read_rule(text, session)
+    except UsageError as error:
+        assert error.argument == "alarm"
+        assert str(error).startswith("expected ")
+    else:
+        assert isinstance(rule, ProbabilityRule)
+        assert 0 <= rule.index < len(CLASSES)
+        assert 0 <= rule.level <= 1
 
 
 def result_of(probabilities: Any) -> Result:
