@@ -76,7 +76,7 @@ asyncio.run(main())
 """
 
 
-def run_amqtt(folder: Path, port: int, *, login: bool = False) -> Callable[[], None]:
+def run_amqtt(folder: Path, port: int, *, login: bool = False, certificate: Path | None = None) -> Callable[[], None]:
     """The same, as a process of its own: its warnings are none of the tests'."""
     plugins: dict[str, Any] = {"amqtt.plugins.authentication.AnonymousAuthPlugin": {"allow_anonymous": True}}
     if login:
@@ -85,7 +85,10 @@ def run_amqtt(folder: Path, port: int, *, login: bool = False) -> Callable[[], N
         passwords = folder / "amqtt-passwords"
         passwords.write_text(f"{USER}:{PasswordHash.recommended().hash(PASSWORD)}\n")
         plugins = {"amqtt.plugins.authentication.FileAuthPlugin": {"password_file": str(passwords)}}
-    configuration = {"listeners": {"default": {"type": "tcp", "bind": f"127.0.0.1:{port}"}}, "plugins": plugins}
+    listener: dict[str, Any] = {"type": "tcp", "bind": f"127.0.0.1:{port}"}
+    if certificate is not None:
+        listener |= {"ssl": True, "certfile": str(certificate), "keyfile": str(certificate)}
+    configuration = {"listeners": {"default": listener}, "plugins": plugins}
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", _AMQTT, json.dumps(configuration)],
         stdin=subprocess.PIPE,

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from brokers import KINDS, PASSWORD, USER, free_port, mosquitto, run_amqtt, run_mosquitto, subscribed, wait_for
@@ -25,15 +26,15 @@ Start = Callable[..., Callable[[], None]]
 
 @pytest.fixture(params=KINDS)
 def start(request: pytest.FixtureRequest, tmp_path: Path) -> Start:
-    """Starts a broker on a port: `start(port, login=False)` returns what ends it."""
+    """Starts a broker on a port: `start(port, ...)`, with the options of `run_mosquitto`, returns what ends it."""
     if request.param == "mosquitto" and mosquitto() is None:
         pytest.skip("needs mosquitto")
     if request.param == "amqtt":
         pytest.importorskip("amqtt")
     begin = run_mosquitto if request.param == "mosquitto" else run_amqtt
 
-    def call(port: int, login: bool = False) -> Callable[[], None]:
-        stop = begin(tmp_path, port, login=login)
+    def call(port: int, **options: Any) -> Callable[[], None]:
+        stop = begin(tmp_path, port, **options)
         request.addfinalizer(stop)
         return stop
 
@@ -131,22 +132,19 @@ def test_a_server_of_something_else() -> None:
             assert str(failure(MqttTopic(f"mqtt://{server.address}/alarms", timeout=0.5))) == reason
 
 
-def test_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if mosquitto() is None or shutil.which("openssl") is None:
-        pytest.skip("needs mosquitto and openssl")
+def test_tls(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl to make a certificate")
     certificate = make_certificate(tmp_path, ["IP:127.0.0.1"])
     port = free_port()
-    stop = run_mosquitto(tmp_path, port, certificate=certificate)
-    try:
-        topic = MqttTopic(f"mqtts://127.0.0.1:{port}/alarms")
-        error = failure(topic)
-        assert (str(error), error.refused) == ("its certificate is not trusted (self-signed certificate)", False)
-        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-        topic.open()
-        topic.send(b"1")
-        assert "certificate is not trusted" in str(failure(MqttTopic(f"mqtts://localhost:{port}/alarms")))
-    finally:
-        stop()
+    start(port, certificate=certificate)
+    topic = MqttTopic(f"mqtts://127.0.0.1:{port}/alarms")
+    error = failure(topic)
+    assert (str(error), error.refused) == ("its certificate is not trusted (self-signed certificate)", False)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    topic.open()
+    topic.send(b"1")
+    assert "certificate is not trusted" in str(failure(MqttTopic(f"mqtts://localhost:{port}/alarms")))
 
 
 @pytest.mark.parametrize(
