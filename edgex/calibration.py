@@ -35,6 +35,7 @@ from edgex.runtime.metadata import load
 from edgex.runtime.metadata_update import update_metadata
 from edgex.runtime.sketch import Observation, Sketch
 from edgex.runtime.view import Fit
+from edgex.utils.output import check_writable, refuse_to_overwrite
 from edgex.utils.progress import Progress
 from edgex.utils.text import Report, listing, silent
 
@@ -111,6 +112,7 @@ def calibrate(
     provider_options: Mapping[str, Any] | None = None,
     fit: Fit | None = None,
     skip_bad: bool = False,
+    force: bool = False,
     report: Report = silent,
 ) -> Calibrated:
     """Fits temperature, thresholds, an unsure band and the scale of drawn heatmaps, and stores them in the file.
@@ -126,14 +128,18 @@ def calibrate(
         less certain ones are for "review".
     out: the file to write. Defaults to `model`, which is replaced.
     provider, provider_options, fit: as `edgex.runtime.Session` takes them; decide with what will run.
-    skip_bad: go on without the pictures that cannot be read. report: called with lines for people.
+    skip_bad: go on without the pictures that cannot be read. force: replace `out` where it exists.
+    report: called with lines for people.
 
     Raises UsageError for an unknown class or an unusable rate, DataError for an unusable folder, too few pictures or
     answers that are no better than chance, ArtefactError for a file that is no exported one.
     """
     if not 0 < target_error < 1:
         raise UsageError(f"expected a rate above 0 and below 1, found {target_error!r}", argument="target_error")
+    target = Path(model if out is None else out)
+    refuse_to_overwrite(out, force=force)
     metadata, _ = load(model)
+    check_writable(target)
     names = _alarm_classes(metadata.classes, alarm)
     folder, table = Path(data), None if labels is None else Path(labels)
     activation = ACTIVATIONS[metadata.activation]
@@ -154,7 +160,6 @@ def calibrate(
         evidence=evidence_scale(heatmaps),
         sketch=_sketch(answers.probabilities(calibration), heatmaps),
     )
-    target = Path(model if out is None else out)
     update_metadata(model, {"calibration": calibration.to_dict()}, target)
     return Calibrated(target, calibration, quality, target_error, least_error(answers, calibration))
 

@@ -25,6 +25,8 @@ Scale = float | Literal["picture", "calibrated"]
 DECISIONS: tuple[Decision, ...] = get_args(Decision)
 """From the one that asks for least attention to the one that asks for most."""
 _OK, _REVIEW, _ALARM = range(3)
+LARGEST = 1e6
+"""Of a temperature and of evidence, and one over it the smallest: other numbers would overflow where they are used."""
 
 
 class Unsure(NamedTuple):
@@ -91,7 +93,7 @@ def probabilities(logits: np.ndarray, activation: str, calibration: Calibration 
     section 4.2.
     """
     if calibration is not None and calibration.temperature != 1:
-        logits = logits / calibration.temperature
+        logits = logits.astype(np.float64) / calibration.temperature
     return ACTIVATIONS[activation].probabilities(logits)
 
 
@@ -220,6 +222,13 @@ def check_calibration(
         )
 
 
+def _temperature(value: Any) -> float:
+    found = schema.positive(value)
+    if not 1 / LARGEST <= found <= LARGEST:
+        raise schema.MisfitError(f"expected a number from {1 / LARGEST:g} to {LARGEST:g}, found {found:g}")
+    return found
+
+
 def _band(low: float, high: float) -> Unsure:
     if low > high:
         raise ArtefactError(f"expected low up to high, found {low:g} and {high:g}")
@@ -227,8 +236,10 @@ def _band(low: float, high: float) -> Unsure:
 
 
 def _evidence(floor: float, full: float) -> EvidenceScale:
-    if not 0 <= floor < full:
-        raise ArtefactError(f"expected a floor of at least 0 and full above it, found {floor:g} and {full:g}")
+    if not 0 <= floor < full or not 1 / LARGEST <= full <= LARGEST:
+        raise ArtefactError(
+            f"expected a floor of at least 0 and full above it, up to {LARGEST:g}, found {floor:g} and {full:g}"
+        )
     return EvidenceScale(floor, full)
 
 
@@ -236,7 +247,7 @@ CALIBRATION: schema.Check[Calibration] = schema.record(
     Calibration,
     data=schema.text,
     pictures=schema.whole(1),
-    temperature=schema.Default(schema.positive, 1.0),
+    temperature=schema.Default(_temperature, 1.0),
     ece=schema.Default(schema.optional(schema.record(CalibrationError, before=schema.share, after=schema.share)), None),
     thresholds=schema.Default(THRESHOLDS, None),
     alarm_classes=schema.Default(schema.listed(schema.text), ()),

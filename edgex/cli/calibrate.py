@@ -40,6 +40,7 @@ def calibrate(
     provider_options: ProviderOptions = None,
     fit: Fit = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Go on without pictures that cannot be read.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace --out where it exists.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Store in an exported file what validation pictures say of it.
@@ -61,6 +62,7 @@ def calibrate(
         provider_options=read_provider_options(provider_options),
         fit=fit,  # type: ignore[arg-type]  # others are refused by name
         skip_bad=skip_bad,
+        force=force,
         report=note,
     )
     if json:

@@ -18,6 +18,7 @@ from edgex.evaluation.multi_label import best_thresholds, decisions
 from edgex.runtime.activations import ACTIVATIONS, DEFAULT_THRESHOLD
 from edgex.runtime.calibration import (
     DECISIONS,
+    LARGEST,
     Calibration,
     CalibrationError,
     Decision,
@@ -203,7 +204,7 @@ def fit_temperature(answers: Answers) -> float:
         if abs(following - inverse) <= 1e-9 * inverse:
             break
         inverse = following
-    return 1 / inverse
+    return min(max(1 / inverse, 1 / LARGEST), LARGEST)
 
 
 def _targets(shown: np.ndarray, multi_label: bool, pictures: int) -> np.ndarray:
@@ -246,10 +247,11 @@ def evidence_scale(heatmaps: Sequence[np.ndarray]) -> EvidenceScale | None:
 def _thresholds(answers: Answers, calibration: Calibration) -> tuple[float, ...]:
     """The probability of each class with the best F1; 0.5 of a class that too few pictures tell about."""
     shown = answers.shown
-    best = best_thresholds(answers.probabilities(calibration), shown)
     counts = shown.sum(axis=0)
-    known = (counts >= FEWEST_OF_CLASS) & (len(shown) - counts >= FEWEST_OF_CLASS)
-    return tuple(value if enough else DEFAULT_THRESHOLD for value, enough in zip(best, known, strict=True))
+    known = np.flatnonzero((counts >= FEWEST_OF_CLASS) & (len(shown) - counts >= FEWEST_OF_CLASS))
+    found = np.full(len(counts), DEFAULT_THRESHOLD)
+    found[known] = best_thresholds(answers.probabilities(calibration)[:, known], shown[:, known])
+    return tuple(found.tolist())
 
 
 def least_error(answers: Answers, calibration: Calibration) -> float:

@@ -28,6 +28,7 @@ from edgex.runtime import schema
 from edgex.runtime.atomic_files import atomic_output
 from edgex.runtime.errors import first_line
 from edgex.runtime.json_text import parse_json
+from edgex.utils import output
 from edgex.utils.json import dumps
 
 FORMAT = "edgex/1"
@@ -241,7 +242,4 @@ def check_path(path: str | os.PathLike[str]) -> None:
 def check_writable(path: Path) -> None:
     """Raises ArtefactError where `path` could not be written: before long work, not after it."""
     check_path(path)
-    probe = path.with_name(path.name + ".probe")
-    with atomic_output(probe):
-        pass
-    probe.unlink()
+    output.check_writable(path)

@@ -35,6 +35,14 @@ def refuse_to_overwrite(path: str | os.PathLike[str] | None, *, force: bool, arg
         raise UsageError(f"{path} exists already: choose another name, or replace it with force", argument=argument)
 
 
+def check_writable(path: Path) -> None:
+    """Raises ArtefactError where `path` could not be written: before long work, not after it."""
+    probe = path.with_name(path.name + ".probe")
+    with atomic_output(probe):
+        pass
+    probe.unlink()
+
+
 def _check_name(path: Path) -> None:
     """Raises OSError for a name that cannot be in this folder, also where the folder is still to be made."""
     nearest = next(folder for folder in path.absolute().parents if folder.exists())

@@ -153,6 +153,11 @@ def test_what_cannot_be_calibrated_is_one_line_and_nothing_is_written(
     assert rate.value.argument == "target_error"
     with pytest.raises(ArtefactError, match="found neither"):
         calibrate(next(few.rglob("*.png")), folder, provider="cpu")
+    with pytest.raises(UsageError, match="exists already") as there:
+        calibrate(model, folder, out=next(few.rglob("*.png")), provider="cpu")
+    assert there.value.argument == "out"
+    with pytest.raises(ArtefactError, match="cannot write /dev/null/x.onnx"):
+        calibrate(model, folder, out="/dev/null/x.onnx", provider="cpu")
     assert model.read_bytes() == content
 
 

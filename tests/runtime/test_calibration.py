@@ -58,6 +58,8 @@ def test_every_wrong_value_is_one_line_or_another_calibration(make_model: Callab
         ({"unsure": {"low": 0.8, "high": 0.2}}, "unsure: expected low up to high, found 0.8 and 0.2"),
         ({"evidence": {"floor": 0.5, "full": 0.5}}, "evidence: expected a floor of at least 0 and full above it"),
         ({"temperature": -1}, "temperature: expected a number above 0"),
+        ({"temperature": 1e-9}, "temperature: expected a number from 1e-06 to 1e.06, found 1e-09"),
+        ({"evidence": {"floor": 0, "full": 1e300}}, "up to 1e.06, found 0 and 1e.300"),
     ],
 )
 def test_what_does_not_fit_the_model_is_named(

@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from edgex.runtime.calibration import Calibration, CalibrationError, EvidenceScale, Unsure
+from edgex.runtime.sketch import Observation, Sketch
 from fuzzing import formats
 from fuzzing.campaign import picked
 from fuzzing.mutations import damaged
 from fuzzing.parser import Case, Parser
-from small_model import describe, write
+from small_model import CLASSES, describe, write
 
 _SIZE = (32, 48)
 
@@ -40,7 +42,22 @@ def engine_files() -> Parser:
 def _onnx_bases(folder: Path) -> Sequence[Case]:
     plain = write(folder / "base.onnx").read_bytes()
     many = write(folder / "base.onnx", alpha=None, provenance=[]).read_bytes()
-    return [Case(plain, ".onnx"), Case(many, ".onnx")]
+    calibrated = write(folder / "base.onnx", calibration=_calibration()).read_bytes()
+    return [Case(plain, ".onnx"), Case(many, ".onnx"), Case(calibrated, ".onnx")]
+
+
+def _calibration() -> dict[str, Any]:
+    return Calibration(
+        "line/val",
+        40,
+        1.7,
+        CalibrationError(0.2, 0.05),
+        (0.3, 0.5, 0.7, 0.5),
+        ("red thing",),
+        Unsure(0.0, 0.8),
+        EvidenceScale(0.02, 0.4),
+        Sketch.of([Observation(0.7, 1, 0.4, 0.9)] * 40, len(CLASSES)),
+    ).to_dict()
 
 
 def _engine_bases(folder: Path) -> Sequence[Case]:
