@@ -51,6 +51,7 @@ PACKAGES = tuple(
         ("tensorrt", "tensorrt", "trt", "TensorRT engines"),
         ("tensorrt-rtx", "tensorrt_rtx", "rtx", "TensorRT-RTX engines"),
         ("av", "av", "camera", "videos, cameras and network streams"),
+        ("paho-mqtt", "paho", "mqtt", "alarms to an MQTT broker"),
         ("fastapi", "fastapi", "serve", "edgex serve"),
         ("uvicorn", "uvicorn", "serve", "edgex serve"),
         ("python-multipart", "python_multipart", "serve", "forms with pictures"),
