@@ -151,7 +151,7 @@ class Page:
         """The feed of a position, as a number or its digits; None stands for the first."""
         known = {**{str(feed.number): feed for feed in self.feeds}, "None": self.feeds[0]}
         if isinstance(number, bool) or (feed := known.get(str(number))) is None:
-            raise RefusedError(HTTPStatus.NOT_FOUND, f"There are {len(self.feeds)} sources here, not this one.")
+            raise RefusedError(HTTPStatus.NOT_FOUND, "There is no such source here.")
         return feed
 
     def _frame(self, request: Request) -> Answer:

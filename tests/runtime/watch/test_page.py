@@ -25,6 +25,7 @@ from reverse_proxy import reverse_proxy
 from edgex.runtime import Session, Stream, UsageError
 from edgex.runtime.classes import ClassIndex
 from edgex.runtime.drawing import Drawing
+from edgex.runtime.frames import as_frame
 from edgex.runtime.watch.page import _PATIENCE, Page
 from edgex.runtime.watch.page_feed import LARGEST, encode
 from edgex.runtime.watch.source import SourceFrame
@@ -256,3 +257,89 @@ def test_a_browser_that_goes_away_is_no_error(running: Running, capfd: pytest.Ca
     running.until(lambda state: state["asked"] == 1)
     time.sleep(0.2)
     assert capfd.readouterr().err == ""
+
+
+def test_a_client_that_never_reads_holds_no_frames(session: Session) -> None:
+    class Noise(Script):
+        """Each picture takes some 100 KB, more than the system's buffers have room for."""
+
+        def read(self) -> SourceFrame | None:
+            if super().read() is None:
+                return None
+            return SourceFrame(as_frame(np.random.default_rng(0).integers(0, 256, (600, 600, 3), np.uint8)), "noise")
+
+    stream = Stream(session, Noise(range(60), interval=0.01))
+    page = Page(stream)
+    clients = []
+    try:
+        for path in ("/overlay.mjpg", "/frame?after=-1", "/overlay.mjpg"):
+            client = socket.socket()
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(("127.0.0.1", page.port))
+            client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            clients.append(client)
+        begin = time.monotonic()
+        for frame in stream:
+            page.feeds[0].write(frame)
+        assert time.monotonic() - begin < 10
+        assert stream.metrics.snapshot().frames == 60
+    finally:
+        for client in clients:
+            client.close()
+        page.close()
+
+
+def test_questions_about_what_is_not_there(running: Running) -> None:
+    running.until(lambda state: state.get("frame") == 2)
+
+    def post(path: str, **question: Any) -> tuple[int, str]:
+        status, words, _ = running.ask(path, json.dumps(question), "POST", Content_Type="application/json")
+        return status, words.decode()
+
+    gone = "This picture is no longer kept here. Unfreeze, and freeze again.\n"
+    assert post("/explain", **{"class": 1, "held": "elsewhere"}) == (410, gone)
+    assert post("/explain", **{"class": 1, "feed": 1})[0] == 404
+    assert post("/hold", feed=7) == (404, "There is no such source here.\n")
+    assert post("/hold")[0] == 400
+    assert post("/feedback", id=1, verdict="ok") == (403, "Verdicts are not recorded here.\n")
+    for path in ("/snapshot.png", "/snapshot.json?feed=0&held=a"):
+        assert running.ask(path)[0] == 410
+    assert running.ask("/event?id=3")[0] == 410
+    assert running.ask("/overlay.mjpg?feed=9")[0] == 404
+    assert json.loads(running.ask("/events")[1]) == []
+
+
+def test_before_the_first_picture_there_is_nothing_to_freeze(session: Session) -> None:
+    page = Page(Stream(session, Script([])))
+    try:
+        connection = http.client.HTTPConnection("127.0.0.1", page.port, timeout=20)
+        connection.request("POST", "/hold", '{"feed": 0}', {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        assert (answer.status, answer.read()) == (409, b"There is no picture yet.\n")
+        connection.close()
+    finally:
+        page.close()
+
+
+def test_versions_of_several_streams(session: Session) -> None:
+    """One number says what a browser has of all of them."""
+    running = Running(session, Script([0]), Script([1, 2]))
+    try:
+        seen: dict[int, int] = {}
+        version = -1
+        while seen != {0: 0, 1: 1}:
+            body = running.ask(f"/frame?after={version}")[1]
+            parts = []
+            while body:
+                length = int.from_bytes(body[:4], "little")
+                parts.append(json.loads(body[4 : 4 + length]))
+                body = body[4 + length + parts[-1]["picture_bytes"] :]
+            assert len({part["feed"] for part in parts}) == len(parts) > 0
+            assert min(part["version"] for part in parts) > version or version == -1
+            version = max(part["version"] for part in parts)
+            seen |= {part["feed"]: part["frame"] for part in parts if "frame" in part}
+        # A browser that was open while the program was started again asks for what was not reached yet.
+        status, body, _ = running.ask("/frame?after=999")
+        assert (status, body.count(b'"feed": ')) == (200, 2)
+    finally:
+        running.close()

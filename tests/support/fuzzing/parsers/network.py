@@ -126,17 +126,20 @@ def _request_bases(folder: Path) -> Sequence[Case]:
     threading.Thread(target=feed, daemon=True).start()
     threading.Thread(target=tick, daemon=True).start()
     host = f"Host: 127.0.0.1:{_Served.page.port}\r\n"
-    question = b'{"class": 1}'
-    return [
-        Case(f"GET {path} HTTP/1.1\r\n{host}Connection: close\r\n\r\n".encode(), ".http")
-        for path in ("/", "/about", "/frame?after=-1", "/page.css")
-    ] + [
+    questions = {
+        "explain": b'{"class": 1}',
+        "hold": b'{"feed": 0, "version": 2}',
+        "feedback": b'{"id": 1, "verdict": "ok"}',
+    }
+    paths = ("/", "/about", "/frame?after=-1", "/page.css", "/events", "/event?id=1", "/snapshot.png?feed=0&held=a")
+    return [Case(f"GET {path} HTTP/1.1\r\n{host}Connection: close\r\n\r\n".encode(), ".http") for path in paths] + [
         Case(
-            f"POST /explain HTTP/1.1\r\n{host}Content-Type: application/json\r\nConnection: close\r\n"
+            f"POST /{path} HTTP/1.1\r\n{host}Content-Type: application/json\r\nConnection: close\r\n"
             f"Content-Length: {len(question)}\r\n\r\n".encode()
             + question,
             ".http",
         )
+        for path, question in questions.items()
     ]
 
 
@@ -160,6 +163,10 @@ _QUESTIONS = (
     b'{"class": []}',
     b"[" * 900,
     b'{"class": "\\ud800"}',
+    b'{"class": 1, "feed": -1, "held": []}',
+    b'{"class": 1, "feed": true, "held": "a"}',
+    b'{"feed": [], "version": {}}',
+    b'{"id": 1e99, "verdict": {}}',
     b"null",
     b"{}",
 )
