@@ -48,7 +48,9 @@ def serve(
             "--fast-resize", help="Resize pictures in half the time; pixels rarely differ by more than one grey level."
         ),
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No line for each request.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Lines about failures and drift, none for each request.")
+    ] = False,
 ) -> None:
     """Answer requests with pictures: classes, heatmaps, overlays; documentation at /docs, counts at /metrics.
 
@@ -59,7 +61,6 @@ def serve(
     from edgex.runtime import Session
     from edgex.runtime.access import check_address, read_token
     from edgex.serving import Limits, Server
-    from edgex.utils.text import silent
 
     token = read_token(token_file)
     check_address(host, token)
@@ -81,8 +82,8 @@ def serve(
             limits=limits,
             batch_window_ms=batch_window_ms,
             max_batch=max_batch,
-            log=silent if quiet else _say,
-            notice=_say,
+            report=_say,
+            log_requests=not quiet,
         )
         with stopped_by_signals(server.stop):
             note(f"edgex: {session.path.name} on {session.provider} at {server.url} until Ctrl-C; see {server.url}docs")

@@ -17,7 +17,7 @@ from edgex._version import __version__
 from edgex.errors import EdgexError
 from edgex.serving import metrics as counts
 from edgex.serving.bodies import FORM, uploads_of
-from edgex.serving.gate import Slots
+from edgex.serving.gate import PROBLEM, Slots
 from edgex.serving.limits import Limits
 from edgex.serving.question import Question
 from edgex.serving.refusals import RefusedError, refusal_of
@@ -172,25 +172,26 @@ def _add_errors(app: FastAPI) -> None:
             HTTPStatus.METHOD_NOT_ALLOWED: f"this address does not take {request.method}",
         }
         status = HTTPStatus(error.status_code)
-        return _refusal(RefusedError(status, words.get(status, status.phrase), dict(error.headers or {})))
+        return _refusal(request, RefusedError(status, words.get(status, status.phrase), dict(error.headers or {})))
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> Response:
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         name = str(first["loc"][-1])[:100]
         words = f"{name}: expected a parameter of this address, found another"
         if first["type"] != "extra_forbidden":
             words = f"{name}: {first['msg']}, found {str(first['input'])[:100]!r}"
-        return _refusal(RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, words))
+        return _refusal(request, RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, words))
 
     @app.exception_handler(RefusedError)
     @app.exception_handler(EdgexError)
     @app.exception_handler(Exception)
-    async def refused(_: Request, error: Exception) -> Response:
-        return _refusal(refusal_of(error))
+    async def refused(request: Request, error: Exception) -> Response:
+        return _refusal(request, refusal_of(error))
 
 
-def _refusal(refusal: RefusedError) -> Response:
+def _refusal(request: Request, refusal: RefusedError) -> Response:
+    request.scope[PROBLEM] = str(refusal)
     return Response(refusal.body, int(refusal.status), refusal.headers, JSON)
 
 

@@ -28,7 +28,7 @@ class Batcher:
     most: pictures in a batch; at most the model's max_batch, which None stands for.
     window: seconds that a batch which is not full waits for more. At 0, which is right for CPUs, pictures still share a
         batch if they came while the one before ran.
-    observe: called with the number of pictures and the seconds of each pass, in that thread.
+    observe: called with the results and the seconds of each pass, in that thread.
 
     How many pictures share a batch may change the last bits of their logits and heatmaps: a runtime multiplies larger
     matrices in another order.
@@ -40,7 +40,7 @@ class Batcher:
         *,
         most: int | None = None,
         window: float = 0.0,
-        observe: Callable[[int, float], None] | None = None,
+        observe: Callable[[list[Result], float], None] | None = None,
     ) -> None:
         limit = session.metadata.max_batch
         if most is not None and not 1 <= most <= limit:
@@ -106,7 +106,8 @@ class Batcher:
             for job in batch:
                 job.result.set_exception(error)
             return
-        if self._observe is not None:
-            self._observe(len(batch), time.monotonic() - start)
+        seconds = time.monotonic() - start
         for job, result in zip(batch, results, strict=True):
             job.result.set_result(result)
+        if self._observe is not None:
+            self._observe(results, seconds)

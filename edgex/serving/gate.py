@@ -32,6 +32,8 @@ from edgex.serving.refusals import RefusedError, error_body, refusal_of
 
 OPEN = ("/healthz", "/readyz")
 """Addresses that need no token: container managers ask them."""
+PROBLEM = "edgex.problem"
+"""Where the application leaves, in the scope, what it told a client of an error."""
 _GONE = 499
 """What logs and counts call a request whose client went away, as nginx does."""
 _ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
@@ -66,7 +68,8 @@ class Slots:
 class Gate:
     """An ASGI application around another.
 
-    token: what clients must send, None for nothing. log: called with a line for each request.
+    token: what clients must send, None for nothing. report: called with a line for each request, or, where
+    `log_requests` is False, for each that a bug ended.
     """
 
     def __init__(
@@ -77,10 +80,11 @@ class Gate:
         slots: Slots,
         metrics: Metrics,
         token: str | None,
-        log: Callable[[str], None],
+        report: Callable[[str], None],
+        log_requests: bool,
     ) -> None:
         self._app, self._limits, self._slots, self._metrics = app, limits, slots, metrics
-        self._token, self._log = token, log
+        self._token, self._report, self._log_requests = token, report, log_requests
         self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -104,10 +108,11 @@ class Gate:
             if not answer.started:
                 await _refuse(refusal, headers, receive, answer)
         seconds = time.perf_counter() - start
-        route = scope.get("route")
+        route, problem = scope.get("route"), problem or scope.get(PROBLEM, "")
         self._metrics.answered(getattr(route, "path", "other"), answer.status, seconds)
         line = f"{answer.identity} {scope['method']} {scope['path'][:200]} {answer.status} {1000 * seconds:.1f} ms"
-        self._log(printable(f"{line}: {problem}" if problem else line))
+        if self._log_requests or answer.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+            self._report(printable(f"{line}: {problem}" if problem else line))
 
     def _check_access(self, scope: Scope, headers: Headers) -> None:
         if self._token is not None:

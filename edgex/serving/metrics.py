@@ -14,7 +14,7 @@ from edgex.runtime.sketch import QUANTITIES
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edgex.runtime import Session
+    from edgex.runtime import Result, Session
     from edgex.runtime.drift import DriftMonitor
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -45,6 +45,9 @@ class Metrics:
             registry=registry,
         )
         self._pass = Histogram("edgex_batch_seconds", "One pass of the model.", buckets=_SECONDS, registry=registry)
+        self._decisions = Counter(
+            "edgex_decisions", "Decisions of a calibrated model.", ("decision",), registry=registry
+        )
         self.pending = Gauge("edgex_pending_pictures", "Pictures that are read, wait or are run.", registry=registry)
         self._waiting = Gauge("edgex_waiting_pictures", "Pictures that wait for the model.", registry=registry)
         model = Gauge(
@@ -68,10 +71,13 @@ class Metrics:
         for quantity in QUANTITIES:
             drift.labels(quantity).set_function(partial(_warns_of, monitor, quantity))
 
-    def passed(self, pictures: int, seconds: float) -> None:
+    def passed(self, results: list[Result], seconds: float) -> None:
         """A pass of the model."""
-        self._batch.observe(pictures)
+        self._batch.observe(len(results))
         self._pass.observe(seconds)
+        for result in results:
+            if result.decision is not None:
+                self._decisions.labels(result.decision).inc()
 
     def answered(self, path: str, status: int, seconds: float) -> None:
         """A request has its answer. status: 499 where the client went away before it."""

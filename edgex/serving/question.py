@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from edgex.runtime.colormaps import COLORMAPS
-from edgex.runtime.overlay import STYLES
+from edgex.runtime.drawing import Drawing
+from edgex.runtime.overlay import STYLES, Style
 
 
 class Question(BaseModel):
@@ -29,3 +30,17 @@ class Question(BaseModel):
     colormap: str = Field(
         COLORMAPS[0], description="Their colours.", json_schema_extra={"enum": list(COLORMAPS)}, max_length=40
     )
+    opacity: float | None = Field(None, ge=0, le=1, description="Of the strongest evidence.")
+    scale: Literal["picture", "calibrated"] | Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+        None,
+        description="What colours mean: the picture's own range, the calibrated one, or so many logits per patch for "
+        "the full colour; default: calibrated where the file is.",
+    )
+    dim: bool = Field(False, description="Darken what the model does not see.")
+    legend: bool = Field(False, description="Draw a colour bar with numbers.")
+    caption: bool = Field(False, description="Write class and score into the picture.")
+
+    @property
+    def drawing(self) -> Drawing:
+        """How overlays are drawn; UsageError for words that there are not."""
+        return Drawing(self.colormap, self.opacity, cast("Style", self.style), self.dim, self.legend, None, self.scale)

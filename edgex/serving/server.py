@@ -27,7 +27,7 @@ from edgex.serving.service import Service
 from edgex.utils.text import Report, silent
 
 if TYPE_CHECKING:
-    from edgex.runtime import Session
+    from edgex.runtime import Result, Session
 
 
 class Server:
@@ -35,8 +35,8 @@ class Server:
 
     host, port: the address; port 0 takes any that is free, see `url`. token: what clients must send; an address that
     other machines reach needs one. limits: what it takes on at most. batch_window_ms, max_batch: see `Batcher`, in
-    milliseconds. log: called with a line for each request, in a thread of its own. notice: called, in another thread,
-    with a line when results drift from those of validation that the file holds, see `edgex.runtime.drift`.
+    milliseconds. report: called with lines for people, in a thread of its own: one for each request, unless
+    `log_requests` is False, for failures of the server itself, and for drift (see `edgex.runtime.drift`).
 
     Raises UsageError for an address that cannot be had, or needs a token, and for numbers out of their range.
     """
@@ -51,23 +51,28 @@ class Server:
         limits: Limits | None = None,
         batch_window_ms: float = 0.0,
         max_batch: int | None = None,
-        log: Report = silent,
-        notice: Report = silent,
+        report: Report = silent,
+        log_requests: bool = True,
     ) -> None:
         check_address(host, token)
         limits = limits or Limits()
         metrics, slots = Metrics(session), Slots(limits.max_pending)
         # Also the pass that warms it up, whatever the session did.
         example = session.classify([session.prepare(samples.paths()[0])], [None])[0].to_dict(3)
-        batcher = Batcher(session, most=max_batch, window=batch_window_ms / 1000, observe=metrics.passed)
-        self._notices = RequestLog(notice)
-        drift = DriftMonitor.of(session, self._notices.add)
+        self._log = RequestLog(report)
+        drift = DriftMonitor.of(session, self._log.add)
+
+        def observe(results: list[Result], seconds: float) -> None:
+            metrics.passed(results, seconds)
+            for result in results if drift is not None else ():
+                drift.add(result)
+
+        batcher = Batcher(session, most=max_batch, window=batch_window_ms / 1000, observe=observe)
+        self._service = Service(session, batcher)
+        metrics.follow(lambda: slots.taken, lambda: batcher.waiting)
         if drift is not None:
             metrics.follow_drift(drift)
-        self._service = Service(session, batcher, drift=drift)
-        metrics.follow(lambda: slots.taken, lambda: batcher.waiting)
         app = create_application(self._service, metrics, limits, slots, self._is_ready, example)
-        self._log = RequestLog(log)
         try:
             self._socket = _listen(host, port)
         except UsageError:
@@ -76,7 +81,15 @@ class Server:
         name = f"[{host}]" if ":" in host else host
         self.url = f"http://{name}:{self._socket.getsockname()[1]}/"
         config = uvicorn.Config(
-            Gate(app, limits=limits, slots=slots, metrics=metrics, token=token, log=self._log.add),
+            Gate(
+                app,
+                limits=limits,
+                slots=slots,
+                metrics=metrics,
+                token=token,
+                report=self._log.add,
+                log_requests=log_requests,
+            ),
             http=partial(Connection, timeout=limits.timeout),  # type: ignore[arg-type]  # called as a class is
             ws="none",
             lifespan="off",
@@ -106,7 +119,6 @@ class Server:
         """Ends its threads; the session stays open."""
         self._service.close()
         self._log.close()
-        self._notices.close()
 
     def _is_ready(self) -> bool:
         return not self._uvicorn.should_exit and self._service.batcher.alive

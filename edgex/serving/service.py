@@ -26,7 +26,6 @@ from edgex.serving.question import Question
 
 if TYPE_CHECKING:
     from edgex.runtime import Result, Session
-    from edgex.runtime.drift import DriftMonitor
 
 MEDIA_TYPES = {"png": "image/png", "jpeg": "image/jpeg"}
 """Of overlays, by what `Question.overlay` calls them."""
@@ -38,14 +37,11 @@ _MOST_THREADS = 8
 class Service:
     """Answers questions about pictures; its coroutines belong to one event loop.
 
-    batcher: of the session. threads: that decode; defaults to one for each core, at most 8. drift: gets the results of
-    pictures that are asked about without a class.
+    batcher: of the session. threads: that decode; defaults to one for each core, at most 8.
     """
 
-    def __init__(
-        self, session: Session, batcher: Batcher, threads: int | None = None, *, drift: DriftMonitor | None = None
-    ) -> None:
-        self.session, self.batcher, self._drift = session, batcher, drift
+    def __init__(self, session: Session, batcher: Batcher, threads: int | None = None) -> None:
+        self.session, self.batcher = session, batcher
         count = threads or min(_MOST_THREADS, os.cpu_count() or 1)
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="edgex pictures")
 
@@ -80,11 +76,10 @@ class Service:
         self.batcher.close()
 
     async def _result(self, upload: Upload, question: Question) -> Result:
+        # What is wrong with the question is said before anything is decoded.
+        _ = question.drawing
         number = None if question.explain is None else self.session.class_number(question.explain)
-        result = await asyncio.wrap_future(await self._in_pool(self._enter, upload, number))
-        if self._drift is not None and number is None:
-            await self._in_pool(self._drift.add, result)
-        return result
+        return await asyncio.wrap_future(await self._in_pool(self._enter, upload, number))
 
     def _enter(self, upload: Upload, number: int | None) -> Future[Result]:
         return self.batcher.submit(self.session.prepare(decode_picture(upload.data, upload.name)), number)
@@ -105,7 +100,8 @@ def _full_answer(result: Result, upload: Upload, question: Question) -> str:
 
 def _overlay(result: Result, upload: Upload, question: Question, kind: str) -> bytes:
     frame = decode_picture(upload.data, upload.name)
-    drawn = Image.fromarray(result.overlay(frame, question.colormap, style=question.style))  # type: ignore[arg-type]
+    drawing = question.drawing
+    pixels = drawing.captioned(result, frame) if question.caption else drawing.overlay(result, frame)
     encoded = io.BytesIO()
-    drawn.save(encoded, kind, **({"quality": _QUALITY} if kind == "jpeg" else {"compress_level": 1}))
+    Image.fromarray(pixels).save(encoded, kind, **({"quality": _QUALITY} if kind == "jpeg" else {"compress_level": 1}))
     return encoded.getvalue()

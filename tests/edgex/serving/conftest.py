@@ -32,12 +32,12 @@ class Served(httpx.Client):
 
 
 @contextlib.contextmanager
-def serving(session: Session, *, token: str | None = None, **options: Any) -> Iterator[Served]:
+def run_server(session: Session, *, token: str | None = None, **options: Any) -> Iterator[Served]:
     """Runs a server for the time of the block; its threads have ended afterwards."""
     log: list[str] = []
     names = [one for one in ("max_body_mb", "max_held_mb", "max_pictures", "max_pending", "timeout") if one in options]
     limits = Limits(**{name: options.pop(name) for name in names})
-    server = Server(session, port=0, token=token, limits=limits, log=log.append, **options)
+    server = Server(session, port=0, token=token, limits=limits, report=log.append, **options)
     thread = threading.Thread(target=server.run)
     thread.start()
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
@@ -58,10 +58,16 @@ def session(tmp_path: Path) -> Iterator[Session]:
 
 
 @pytest.fixture
+def serving() -> Callable[..., contextlib.AbstractContextManager[Served]]:
+    """`with serving(session, ...) as client`: see `run_server`."""
+    return run_server
+
+
+@pytest.fixture
 def serve(session: Session) -> Iterator[Callable[..., Served]]:
     """`serve(max_pending=2, ...)` gives a client of a running server of the small model."""
     with contextlib.ExitStack() as stack:
-        yield lambda **options: stack.enter_context(serving(session, **options))
+        yield lambda **options: stack.enter_context(run_server(session, **options))
 
 
 @pytest.fixture

@@ -174,6 +174,8 @@ def test_failures_of_the_model(
             assert str(error).splitlines()[0] in problem(client.post("/v1/predict", content=pictures[0]), status)
     assert client.post("/v1/predict", content=pictures[0]).status_code == 200
     assert [line.split()[3] for line in client.log] == ["503", "500", "200"]
+    assert client.log[0].endswith("ms: the model cannot be run: the GPU is gone")
+    assert client.log[1].endswith("ms: ZeroDivisionError: a bug")
 
 
 def test_the_model_is_described(client: Client, session: Session) -> None:
@@ -218,7 +220,7 @@ def test_the_documentation_shows_true_answers(client: Client, session: Session) 
     assert {"400", "401", "408", "413", "415", "422", "503"} <= set(operation["responses"])
     assert "HTTPValidationError" not in json.dumps(described)
     names = {parameter["name"] for parameter in operation["parameters"]}
-    assert names == {"explain", "top", "boxes", "overlay", "style", "colormap"}
+    assert {"explain", "top", "boxes", "overlay", "style", "colormap", "scale", "legend"} <= names
     page = client.get("/", follow_redirects=True)
     assert str(page.url).endswith("/docs") and "https://" not in page.text
     for name in ("swagger-ui.css", "swagger-ui-bundle.js"):

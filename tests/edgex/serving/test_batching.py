@@ -38,7 +38,7 @@ def test_pictures_that_wait_share_a_batch(
 ) -> None:
     """While the first is run, eight come: two full batches of four. Classes are mixed, answers are the session's."""
     seen: list[int] = []
-    batcher = batchers(observe=lambda pictures, seconds: seen.append(pictures))
+    batcher = batchers(observe=lambda results, seconds: seen.append(len(results)))
     explain = [None, 0, 1, 2, 3, None, 2, 1, 0]
     wanted = [session(frame, explain=number).to_dict() for frame, number in zip(frames, explain, strict=True)]
     held = hold()
@@ -50,15 +50,17 @@ def test_pictures_that_wait_share_a_batch(
     held.released.set()
     for future, answer in zip(futures, wanted, strict=True):
         same(future.result(30).to_dict(), answer)
+    batcher.close()
     assert held.batches == seen == [1, 4, 4]
 
 
 def test_most_and_window(session: Session, batchers: Batchers, frames: list[np.ndarray]) -> None:
     """With a window, pictures that come one after the other share a batch, of the size that is allowed."""
     seen: list[int] = []
-    batcher = batchers(most=3, window=5.0, observe=lambda pictures, seconds: seen.append(pictures))
+    batcher = batchers(most=3, window=5.0, observe=lambda results, seconds: seen.append(len(results)))
     for future in [batcher.submit(session.prepare(frame), None) for frame in frames]:
         future.result(30)
+    batcher.close()
     assert seen == [3, 3, 3]
 
 

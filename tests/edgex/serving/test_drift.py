@@ -38,8 +38,8 @@ def ask(client: Any, picture: bytes, **parameters: str) -> None:
 
 
 def test_requests_unlike_validation(serve: Callable[..., Any]) -> None:
-    said: list[str] = []
-    client = serve(notice=said.append)
+    client = serve(log_requests=False)
+    said = client.log
     order = np.random.default_rng(0).permutation([0] * 8 + [1] * 7 + [2] * (FEWEST - 15)).tolist()
     for number in order[:-1]:
         ask(client, jpeg(number))

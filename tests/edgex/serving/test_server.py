@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import socket
 import subprocess
 import sys
@@ -7,16 +8,23 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
 
 from edgex.errors import UsageError
 from edgex.runtime import Session
+from edgex.runtime.drift import FEWEST, observation_of
 from edgex.runtime.frames import decode_picture
+from edgex.runtime.sketch import Sketch
 from edgex.serving import Limits, Server
 from edgex.serving.request_log import RequestLog
+from small_model import write
 
 Client = Any
 
@@ -89,6 +97,39 @@ def test_any_address_with_a_token(session: Session) -> None:
     assert server.url.startswith("http://0.0.0.0:")
     server.stop()
     server.run()
+
+
+def test_drift_and_decisions(
+    tmp_path: Path, pictures: list[bytes], serving: Callable[..., AbstractContextManager[Client]]
+) -> None:
+    """A calibrated file: answers have decisions, which are counted; other pictures than validation's are said, once."""
+    drawn = np.random.default_rng(3).integers(0, 60, (120, 40, 60, 3), dtype=np.uint8)
+    drawn[..., 0] += np.linspace(60, 190, 120).astype(np.uint8)[:, None, None]
+    with Session(write(tmp_path / "plain.onnx"), "cpu", threads=1) as session:
+        found = [observation_of(result) for result in session([*drawn])]
+    calibration = {
+        "data": "val",
+        "pictures": len(found),
+        "temperature": 2.0,
+        "thresholds": [0.5] * 4,
+        "sketch": Sketch.of(found, 4).to_dict(),
+    }
+    path = write(tmp_path / "calibrated.onnx", calibration=calibration)
+    with Session(path, "cpu", threads=1) as session, serving(session, log_requests=False) as client:
+        wanted = session(decode_picture(pictures[0], ""))
+        assert wanted.decision is not None
+        blue = io.BytesIO()
+        Image.new("RGB", (60, 40), (10, 20, 250)).save(blue, "PNG")
+        files = [("files", (f"{number}", blue.getvalue())) for number in range(30)]
+        batches = FEWEST // 30 + 3
+        for _ in range(batches):
+            answers = client.post("/v1/batch", files=files).json()["results"]
+            assert all(answer["label"] == "blue thing" and answer["decision"] for answer in answers)
+        counts = client.get("/metrics").text
+        assert f'edgex_decisions_total{{decision="{answers[0]["decision"]}"}} {30 * batches}.0' in counts
+        assert 'edgex_drift{quantity="score"}' in counts
+        assert client.post("/v1/predict", content=pictures[0]).json()["decision"] == wanted.decision
+    assert client.log and len(set(client.log)) == len(client.log) and not any("POST" in line for line in client.log)
 
 
 @pytest.mark.parametrize(
