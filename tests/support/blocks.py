@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
+import socket
+import subprocess
 import sys
+import time
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,30 +63,71 @@ def run(page: str, monkeypatch: pytest.MonkeyPatch) -> int:
     """Runs a page's blocks in the current folder, one after the other; returns how many ran."""
     names: dict[str, Any] = {"__name__": page}
     ran = 0
-    for block in blocks(page):
-        if block.reason:
-            continue
-        try:
-            if block.text.startswith("--8<--"):
-                check_example(block.text)
-            elif block.language == "python":
-                exec(compile("\n" * block.line + block.text, page, "exec"), names)
-            else:
-                run_commands(block.text, monkeypatch)
-        except BaseException as error:
-            raise AssertionError(f"{page}, line {block.line}: {type(error).__name__}: {error}\n{block.text}") from error
-        ran += 1
+    with Servers() as servers:
+        for block in blocks(page):
+            if block.reason:
+                continue
+            text = servers.at_their_port(block.text)
+            try:
+                if block.text.startswith("--8<--"):
+                    check_example(block.text)
+                elif block.language == "python":
+                    exec(compile("\n" * block.line + text, page, "exec"), names)
+                else:
+                    run_commands(text, monkeypatch, servers)
+            except BaseException as error:
+                raise AssertionError(f"{page}, line {block.line}: {type(error).__name__}: {error}\n{text}") from error
+            ran += 1
     return ran
 
 
-def run_commands(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs `edgex ...`; of `pip install '.[...]'` it checks that the extras exist."""
+class Servers:
+    """What `edgex serve` started: processes that go on to the end of their page, at a free port."""
+
+    PORT = "8080"
+
+    def __enter__(self) -> Servers:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self._port = str(free.getsockname()[1])
+        self._running: list[subprocess.Popen[bytes]] = []
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._running:
+            process.terminate()
+            assert process.wait(60) == 0, "edgex serve did not end cleanly"
+
+    def at_their_port(self, text: str) -> str:
+        """The text with that port for the documented one."""
+        return text.replace(self.PORT, self._port)
+
+    def start(self, arguments: list[str]) -> None:
+        """Starts one and waits until it is ready."""
+        process = subprocess.Popen([sys.executable, "-m", "edgex", *arguments], stderr=subprocess.DEVNULL)
+        self._running.append(process)
+        for _ in range(600):
+            assert process.poll() is None, f"edgex {' '.join(arguments)} ended with exit code {process.returncode}"
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{self._port}/readyz", timeout=60).close()
+                return
+            except OSError:
+                time.sleep(0.1)
+        raise AssertionError("edgex serve never became ready")
+
+
+def run_commands(text: str, monkeypatch: pytest.MonkeyPatch, servers: Servers) -> None:
+    """Runs `edgex ...` and `curl ...`; of `pip install '.[...]'` it checks that the extras exist."""
     for line in text.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
         if not words:
             continue
         if words[:2] == ["pip", "install"]:
             check_extras(words[2])
+        elif words[:2] == ["edgex", "serve"]:
+            servers.start(words[1:])
+        elif words[0] == "curl":
+            subprocess.run(["curl", "--silent", "--show-error", "--fail", *words[1:]], check=True)
         elif words[0] == "edgex":
             run_edgex(words[1:], monkeypatch)
         else:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -107,6 +109,26 @@ def test_wrong_usage_is_one_line(
     said = capsys.readouterr()
     assert (ending.value.code, said.out) == (2, "")
     assert said.err.startswith(f"edgex: error: {words}") and said.err.count("\n") == 1
+
+
+def test_the_documented_unit(tmp_path: Path) -> None:
+    """systemd understands it, and its command has the options that it gives."""
+    page = (Path(__file__).resolve().parents[3] / "docs" / "serve.md").read_text(encoding="utf-8")
+    unit = page.partition("```ini\n")[2].partition("```")[0]
+    command = re.search("^ExecStart=/opt/edgex/bin/edgex serve (.+)$", unit, re.MULTILINE)
+    assert command is not None
+    from typer.main import get_command
+
+    from edgex.cli.application import app
+
+    serve = get_command(app).commands["serve"]  # type: ignore[attr-defined]
+    serve.make_context("serve", command[1].split())
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("no systemd-analyze here")
+    path = tmp_path / "edgex.service"
+    path.write_text(unit.replace("/opt/edgex/bin/edgex", "/bin/true"), encoding="utf-8")
+    done = subprocess.run(["systemd-analyze", "verify", path], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_models_that_are_not_exported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

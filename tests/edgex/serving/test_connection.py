@@ -75,7 +75,8 @@ def test_a_client_that_never_reads(serve: Callable[..., Client], monkeypatch: py
     stream = io.BytesIO()
     Image.fromarray(noise).save(stream, "JPEG")
     body = stream.getvalue()
-    client = serve(timeout=3.0)
+    client = serve()
+    client.server._uvicorn.config.http.keywords["timeout"] = 2.0
     with socket.socket() as raw:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         raw.connect(client.address)
