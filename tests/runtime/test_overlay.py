@@ -230,6 +230,14 @@ def test_a_spotlight_leaves_the_evidence_bright_and_darkens_the_rest() -> None:
     assert (nothing == 32).all()
 
 
+def test_a_spotlight_of_the_signed_map_shows_evidence_against_as_much_as_evidence_for() -> None:
+    white, heat = np.full((70, 70, 3), 200, np.uint8), SPOT - 0.1
+    heat[0, 0] = -1
+    drawn = overlay(white, heat, whole(70, 70), "signed", 1, style="spotlight", floor=0.2, limit=0.6)
+    assert drawn[35, 35].tolist() == drawn[0, 0].tolist() == [200, 200, 200]
+    assert drawn[0, 69].tolist() == [50, 50, 50]
+
+
 @pytest.mark.parametrize(
     "options, words",
     [
