@@ -154,7 +154,8 @@ def test_a_checkpoint_that_cannot_be_used_is_made_anew(folder: Path, base: Path,
         contents: dict[str, bytes] = {"flipped": bytes(data), "cut off": bytes(data[:-30]), "foreign": b"some notes"}
         checkpoint.write_bytes(contents[damage])
     card = run(folder, base, out, report=said.append, epochs=1)
-    assert said[0].startswith(f"{checkpoint} is ") and said[0].endswith(": the training begins at its start")
+    (line,) = [line for line in said if line.startswith(f"{checkpoint} is ")]
+    assert line.endswith(": the training begins at its start")
     assert card.metrics == whole.metrics
     assert not checkpoint.exists()
 

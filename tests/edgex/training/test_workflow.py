@@ -110,8 +110,9 @@ def test_training_takes_strings_and_depends_on_no_worker(home: Path) -> None:
         assert trained.card.name == name
         weights.append(torch.cat([t.flatten() for t in load_model(trained.path).network.backbone.tensors().values()]))
     assert torch.equal(*weights)
-    assert [line.partition(":")[0] for line in said] == ["epoch 1/2", "epoch 2/2"] * 2
-    assert said[:2] == said[2:]
+    beginnings = [str(home / "pictures"), "training timm/test_vit (160x160 px, token pooling)"]
+    assert [line.partition(":")[0] for line in said] == [*beginnings, "epoch 1/2", "epoch 2/2"] * 2
+    assert said[:4] == said[4:]
 
 
 def test_minutes_ask_for_fresh_coalitions_and_steps_may_stand_for_them(home: Path) -> None:
@@ -128,7 +129,8 @@ def test_minutes_ask_for_fresh_coalitions_and_steps_may_stand_for_them(home: Pat
     assert step["options"]["minutes"] == 0.01
     assert step["data"]["pictures"] == 15
     assert card.metrics["pairs"] == 4 * 4 * card.metrics["history"][-1]["step"]
-    assert said[0].startswith("with explanations, step 0, 0 pairs")
+    assert "learning from 15 pictures: 0.01 minutes, 4 crops a step" in said
+    assert any(line.startswith("with explanations, step 0, 0 pairs") for line in said)
     assert not (home / "a.safetensors.work" / "a.safetensors.with.checkpoint").exists()
     again = workflow.learn_vector(
         "shapes", home / "b.safetensors", data=home / "pictures", coalitions="fresh", steps=2, pairs=2, batch_size=4,
