@@ -20,8 +20,8 @@ import numpy as np
 
 from edgex.runtime.errors import ImageError, MissingExtraError, SourceError, install_hint
 from edgex.runtime.frames import MAX_FILE_MEMORY, as_frame
-from edgex.runtime.watch.ending import Ending, cut_short
 from edgex.runtime.watch.source import SourceFrame
+from edgex.runtime.watch.video_ending import Ending, cut_short
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
