@@ -7,14 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from edgex.cli.command import command
+from edgex.cli.command import Command
 from edgex.cli.console import Fit, ProviderOptions, check_exported, note, read_provider_options
 from edgex.cli.ending import stopped_by_signals
 
 
 def register(app: typer.Typer) -> None:
     """Adds the command."""
-    app.command("serve", cls=command(long=True))(serve)
+    app.command("serve", cls=Command)(serve)
 
 
 def serve(
