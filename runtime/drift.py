@@ -208,10 +208,10 @@ class DriftMonitor:
     def _words(self, quantity: str) -> str:
         """How a quantity differs."""
         if quantity == "classes":
-            now, then = _shares(self._live), _shares(self._reference)
-            index = int(np.abs(now - then).argmax())
-            name = self._classes[index]
-            return f"classes come in other shares than in validation: {name} {now[index]:.0%}, was {then[index]:.0%}"
+            live, validation = _shares(self._live), _shares(self._reference)
+            index = int(np.abs(live - validation).argmax())
+            shares = f"{self._classes[index]} {live[index]:.0%}, was {validation[index]:.0%}"
+            return f"classes come in other shares than in validation: {shares}"
         words = _WORDS[quantity]
         quartiles = [
             [sketch.quantile(quantity, share) for share in (0.25, 0.5, 0.75)]

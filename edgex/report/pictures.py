@@ -159,7 +159,7 @@ def _draw(pixels: np.ndarray, heat: np.ndarray | None, frame: Frame) -> np.ndarr
         pixels,
         heat,
         replace(view, frame_size=size),
-        floor=limits.get("floor", "median"),  # type: ignore[arg-type]
+        floor=limits.get("floor", "median"),
         limit=limits.get("full"),
     )
 

@@ -56,7 +56,7 @@ class Frame:
 
 
 _optional_number = schema.Default(schema.optional(schema.number), None)
-_FRAME = schema.record(
+_FRAME: schema.Check[dict[str, Any]] = schema.record(
     dict,
     frame=schema.whole(),
     label=schema.any_text,
