@@ -105,7 +105,8 @@ class Feed:
         self._made: dict[str, tuple[object, bytes]] = {}
 
     def write(self, frame: FrameResult) -> None:
-        """Shows a result."""
+        """Shows a result. Raises UsageError where the file lacks the scale that was asked for."""
+        frame.result.evidence_scale(self._scale)
         if not frame.is_rerun:
             self._events.consider(self.number, frame, lambda: self.part_of(frame))
         with self._news.change() as version:

@@ -451,6 +451,12 @@ def test_other_machines_need_a_token(
     assert "--http: expected PORT or HOST:PORT" in error_line(watch("--source", "pictures", "--http", "x")[2])
 
 
+def test_a_page_on_a_scale_that_the_file_lacks(watch: Watch, pictures: Path) -> None:
+    code, _, err = watch("--source", "pictures", "--http", "0", "--scale", "calibrated")
+    assert code == 2
+    assert "--scale: expected a file with a calibrated scale" in error_line(err)
+
+
 def test_a_page_with_a_token_and_verdicts(
     watch: Watch, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
