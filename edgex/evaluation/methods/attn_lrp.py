@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from edgex.evaluation.methods.method import Cost, PlainMethod
-from edgex.evaluation.methods.relevance import Rules, check_covered, propagate, stabilised
+from edgex.evaluation.methods.method import Cost
+from edgex.evaluation.methods.relevance import RelevanceMethod, Rules, propagate, stabilised
 from edgex.models.self_explaining import SelfExplainingViT
 
 GAMMA = 0.05
 """Share by which agreeing summands of a linear layer count more: the paper's remedy for noisy maps."""
 
 
-class AttnLrp(PlainMethod):
+class AttnLrp(RelevanceMethod):
     """AttnLRP: how much of the class's logit each patch's token carries into the first block.
 
     Linear layers follow the gamma rule, matrix products share evenly, the softmax is expanded around its own value,
@@ -32,20 +31,8 @@ class AttnLrp(PlainMethod):
         """See `Method`."""
         return Cost(1, 1)
 
-    def check(self, model: SelfExplainingViT) -> None:
-        """UnsupportedError where the rules do not cover the model, but for gated feed-forward layers."""
-        check_covered(model)
-
-    def explain(
-        self,
-        model: SelfExplainingViT,
-        images: Tensor,
-        classes: Tensor,
-        generator: np.random.Generator,  # noqa: ARG002
-        *,
-        precision: str = "fp32",  # noqa: ARG002
-    ) -> Tensor:
-        """See `Method`."""
+    def heatmaps(self, model: SelfExplainingViT, images: Tensor, classes: Tensor) -> Tensor:
+        """See `PlainMethod`."""
         return attn_lrp(model, images, classes, GAMMA)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,16 +25,8 @@ class GradCam(PlainMethod):
         """See `Method`."""
         return Cost(1, 1)
 
-    def explain(
-        self,
-        model: SelfExplainingViT,
-        images: Tensor,
-        classes: Tensor,
-        generator: np.random.Generator,  # noqa: ARG002
-        *,
-        precision: str = "fp32",  # noqa: ARG002
-    ) -> Tensor:
-        """See `Method`."""
+    def heatmaps(self, model: SelfExplainingViT, images: Tensor, classes: Tensor) -> Tensor:
+        """See `PlainMethod`."""
         backbone = model.backbone
         with torch.inference_mode(False), torch.enable_grad():
             run = attended(model, backbone.embed(images.clone()).requires_grad_())

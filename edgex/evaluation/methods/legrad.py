@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,16 +35,8 @@ class LeGrad(PlainMethod):
         if (pooling := model.backbone.pooling) not in ("token", "avg"):
             raise UnsupportedError(f"{self} reads class-token and average pooling, found {pooling}: leave it out")
 
-    def explain(
-        self,
-        model: SelfExplainingViT,
-        images: Tensor,
-        classes: Tensor,
-        generator: np.random.Generator,  # noqa: ARG002
-        *,
-        precision: str = "fp32",  # noqa: ARG002
-    ) -> Tensor:
-        """See `Method`."""
+    def heatmaps(self, model: SelfExplainingViT, images: Tensor, classes: Tensor) -> Tensor:
+        """See `PlainMethod`."""
         self.check(model)
         backbone = model.backbone
         with torch.inference_mode(False), torch.enable_grad():

@@ -84,6 +84,22 @@ class PlainMethod(Method):
         """See `Method`."""
         return cls() if text == cls.name else None
 
+    def explain(
+        self,
+        model: SelfExplainingViT,
+        images: Tensor,
+        classes: Tensor,
+        generator: np.random.Generator,  # noqa: ARG002
+        *,
+        precision: str = "fp32",  # noqa: ARG002
+    ) -> Tensor:
+        """See `Method`. Nothing is drawn, and no passes over masked pictures are made."""
+        return self.heatmaps(model, images, classes)
+
+    @abc.abstractmethod
+    def heatmaps(self, model: SelfExplainingViT, images: Tensor, classes: Tensor) -> Tensor:
+        """Heatmaps float32 [N, gh, gw] of `classes` int64 [N] for normalised pictures [N, 3, H, W]."""
+
     def __str__(self) -> str:
         return self.name
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,16 +32,8 @@ class ReciproCam(PlainMethod):
         blocks = len(model.backbone.blocks)
         return Cost(1 + model.backbone.patches / blocks)
 
-    def explain(
-        self,
-        model: SelfExplainingViT,
-        images: Tensor,
-        classes: Tensor,
-        generator: np.random.Generator,  # noqa: ARG002
-        *,
-        precision: str = "fp32",  # noqa: ARG002
-    ) -> Tensor:
-        """See `Method`."""
+    def heatmaps(self, model: SelfExplainingViT, images: Tensor, classes: Tensor) -> Tensor:
+        """See `PlainMethod`."""
         backbone = model.backbone
         block = backbone.blocks[-1]
         weights = mosaics(backbone.grid, backbone.prefix_tokens).to(images.device)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from edgex.errors import UnsupportedError
+from edgex.evaluation.methods.method import PlainMethod
 from edgex.models.backbones import Backbone, Block
 from edgex.models.self_explaining import SelfExplainingViT
 
@@ -61,6 +62,14 @@ class Propagated(NamedTuple):
     logits: Tensor
     tokens: Tensor
     attention: list[Tensor]
+
+
+class RelevanceMethod(PlainMethod):
+    """A method of the rules here."""
+
+    def check(self, model: SelfExplainingViT) -> None:
+        """UnsupportedError where the rules do not cover the model, but for gated feed-forward layers."""
+        check_covered(model)
 
 
 def check_covered(model: SelfExplainingViT) -> None:

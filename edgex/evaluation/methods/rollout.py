@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,16 +26,8 @@ class Rollout(PlainMethod):
         """See `Method`."""
         return Cost(1)
 
-    def explain(
-        self,
-        model: SelfExplainingViT,
-        images: Tensor,
-        classes: Tensor,  # noqa: ARG002
-        generator: np.random.Generator,  # noqa: ARG002
-        *,
-        precision: str = "fp32",  # noqa: ARG002
-    ) -> Tensor:
-        """See `Method`."""
+    def heatmaps(self, model: SelfExplainingViT, images: Tensor, classes: Tensor) -> Tensor:  # noqa: ARG002
+        """See `PlainMethod`."""
         with torch.inference_mode():
             run = attended(model, model.backbone.embed(images))
             reached = run.read

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 
 from edgex.evaluation.methods.attended import attended
-from edgex.evaluation.methods.method import Cost, PlainMethod
-from edgex.evaluation.methods.relevance import Rules, check_covered, passed, propagate, stabilised
+from edgex.evaluation.methods.method import Cost
+from edgex.evaluation.methods.relevance import RelevanceMethod, Rules, passed, propagate, stabilised
 from edgex.models.self_explaining import SelfExplainingViT
 
 
-class TransformerAttribution(PlainMethod):
+class TransformerAttribution(RelevanceMethod):
     """Transformer attribution: I + the mean over heads of (gradient x relevance)+, multiplied over all blocks.
 
     Relevance is propagated from a 1 at the class's logit: linear layers by their positive summands, matrix products
@@ -32,20 +31,8 @@ class TransformerAttribution(PlainMethod):
         """Two passes and two backward ones: for the gradients and for relevance."""
         return Cost(2, 2)
 
-    def check(self, model: SelfExplainingViT) -> None:
-        """UnsupportedError where the rules do not cover the model, but for gated feed-forward layers."""
-        check_covered(model)
-
-    def explain(
-        self,
-        model: SelfExplainingViT,
-        images: Tensor,
-        classes: Tensor,
-        generator: np.random.Generator,  # noqa: ARG002
-        *,
-        precision: str = "fp32",  # noqa: ARG002
-    ) -> Tensor:
-        """See `Method`."""
+    def heatmaps(self, model: SelfExplainingViT, images: Tensor, classes: Tensor) -> Tensor:
+        """See `PlainMethod`."""
         backbone = model.backbone
         with torch.inference_mode(False), torch.enable_grad():
             images, classes = images.clone(), classes.clone()
