@@ -55,8 +55,8 @@ def test_the_calibration_error_by_hand() -> None:
 
 
 def test_bins_hold_their_upper_end_and_the_first_one_zero() -> None:
-    found = expected_calibration_error(np.array([0.0, 0.5, 0.50001, 1.0]), np.array([False, True, True, True]), bins=2)
-    assert found == pytest.approx((abs(1 - 0.5) + abs(2 - 1.50001)) / 4)
+    found = expected_calibration_error(np.array([0.0, 0.5, 0.50001, 1.0]), np.array([False, False, True, True]), bins=2)
+    assert found == pytest.approx((abs(0 - 0.5) + abs(2 - 1.50001)) / 4)
 
 
 def test_the_calibration_error_like_scikit_learns_curve() -> None:
@@ -164,6 +164,19 @@ def test_where_no_band_is_enough_everything_is_for_review() -> None:
     assert calibration.unsure == Unsure(0, 1) and set(wrong.decisions(calibration)) == {"review"}
     assert least_error(wrong, calibration) > 0.001
     assert fit(wrong, [], least_error(wrong, calibration)).unsure != Unsure(0, 1)
+
+
+def test_what_is_measured_is_not_what_was_fitted_to() -> None:
+    """On few pictures a band fits their mistakes: among those pictures it keeps its promise, among others less well."""
+    fitted, unseen = np.zeros(2), np.zeros(2)
+    for seed in range(30):
+        given = answers(60, seed=seed)
+        calibration = fit(given, [], 0.1)
+        ok = np.array(given.decisions(calibration)) == "ok"
+        fitted += given.wrong(calibration)[ok].sum(), ok.sum()
+        quality = measure(given, [], 0.1)
+        unseen += quality.wrong, quality.decided["ok"]
+    assert fitted[0] / fitted[1] <= 0.1 < unseen[0] / unseen[1]
 
 
 def test_alarms_are_counted() -> None:
