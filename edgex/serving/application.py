@@ -70,6 +70,7 @@ def _add_predictions(app: FastAPI, service: Service, limits: Limits, slots: Slot
 
     @app.post(
         "/v1/predict",
+        tags=["pictures"],
         summary="Classify a picture and explain one class",
         responses=_responses({JSON: {"schema": {"type": "object"}, "example": example}, **pictures}),
         openapi_extra=_body(one),
@@ -93,6 +94,7 @@ def _add_predictions(app: FastAPI, service: Service, limits: Limits, slots: Slot
 
     @app.post(
         "/v1/batch",
+        tags=["pictures"],
         summary="Classify several pictures",
         responses=_responses({JSON: {"schema": {"type": "object"}, "example": {"results": [example]}}}),
         openapi_extra=_body({FORM: {"schema": files}}),
@@ -108,9 +110,9 @@ def _add_predictions(app: FastAPI, service: Service, limits: Limits, slots: Slot
 
 
 def _add_state(app: FastAPI, service: Service, metrics: counts.Metrics, ready: Callable[[], bool]) -> None:
-    session = service.session
+    session, state = service.session, ["state"]
 
-    @app.get("/v1/model", summary="What is served")
+    @app.get("/v1/model", tags=state, summary="What is served")
     async def model() -> dict[str, Any]:
         """Classes in the order of their positions, input size, and which file it is."""
         return {
@@ -124,17 +126,22 @@ def _add_state(app: FastAPI, service: Service, metrics: counts.Metrics, ready: C
             "classes": list(session.classes),
         }
 
-    @app.get("/healthz", summary="Whether the process answers")
+    @app.get("/healthz", tags=state, summary="Whether the process answers")
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
-    @app.get("/readyz", summary="Whether new requests are taken", responses={503: {"description": "They are not."}})
+    @app.get(
+        "/readyz",
+        tags=state,
+        summary="Whether new requests are taken",
+        responses={503: {"description": "They are not."}},
+    )
     async def readyz() -> dict[str, str]:
         if not ready():
             raise RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, "the server is being stopped")
         return {"status": "ready"}
 
-    @app.get("/metrics", summary="Counts for Prometheus", response_class=Response)
+    @app.get("/metrics", tags=state, summary="Counts for Prometheus", response_class=Response)
     async def prometheus() -> Response:
         return Response(metrics.text(), media_type=counts.CONTENT_TYPE)
 

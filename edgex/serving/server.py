@@ -56,53 +56,39 @@ class Server:
     ) -> None:
         check_address(host, token)
         limits = limits or Limits()
-        metrics, slots = Metrics(session), Slots(limits.max_pending)
-        # Also the pass that warms it up, whatever the session did.
-        example = session.classify([session.prepare(samples.paths()[0])], [None])[0].to_dict(3)
-        self._log = RequestLog(report)
-        drift = DriftMonitor.of(session, self._log.add)
+        with contextlib.ExitStack() as stack:
+            self._socket = stack.enter_context(_listen(host, port))
+            log = RequestLog(report)
+            stack.callback(log.close)
+            metrics, slots, drift = Metrics(session), Slots(limits.max_pending), DriftMonitor.of(session, log.add)
 
-        def observe(results: list[Result], seconds: float) -> None:
-            metrics.passed(results, seconds)
-            for result in results if drift is not None else ():
-                drift.add(result)
+            def observe(results: list[Result], seconds: float) -> None:
+                metrics.passed(results, seconds)
+                for result in results if drift is not None else ():
+                    drift.add(result)
 
-        batcher = Batcher(session, most=max_batch, window=batch_window_ms / 1000, observe=observe)
-        self._service = Service(session, batcher)
-        metrics.follow(lambda: slots.taken, lambda: batcher.waiting)
-        if drift is not None:
-            metrics.follow_drift(drift)
-        app = create_application(self._service, metrics, limits, slots, self._is_ready, example)
-        try:
-            self._socket = _listen(host, port)
-        except UsageError:
-            self.close()
-            raise
-        name = f"[{host}]" if ":" in host else host
-        self.url = f"http://{name}:{self._socket.getsockname()[1]}/"
-        config = uvicorn.Config(
-            Gate(
+            batcher = Batcher(session, most=max_batch, window=batch_window_ms / 1000, observe=observe)
+            self._service = Service(session, batcher)
+            stack.callback(self._service.close)
+            metrics.follow(lambda: slots.taken, lambda: batcher.waiting)
+            if drift is not None:
+                metrics.follow_drift(drift)
+            # Also the pass that warms it up, whatever the session did.
+            example = session.classify([session.prepare(samples.paths()[0])], [None])[0].to_dict(3)
+            app = create_application(self._service, metrics, limits, slots, self._is_ready, example)
+            gate = Gate(
                 app,
                 limits=limits,
                 slots=slots,
                 metrics=metrics,
                 token=token,
-                report=self._log.add,
+                report=log.add,
                 log_requests=log_requests,
-            ),
-            http=partial(Connection, timeout=limits.timeout),  # type: ignore[arg-type]  # called as a class is
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            log_level=logging.CRITICAL,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            timeout_keep_alive=int(fixed.KEEP_ALIVE),
-            timeout_graceful_shutdown=int(limits.timeout) + 1,
-            h11_max_incomplete_event_size=fixed.MAX_HEADERS,
-        )
-        self._uvicorn = _Uvicorn(config)
+            )
+            self._uvicorn = _Uvicorn(_configuration(gate, limits))
+            self._resources = stack.pop_all()
+        name = f"[{host}]" if ":" in host else host
+        self.url = f"http://{name}:{self._socket.getsockname()[1]}/"
 
     def run(self) -> None:
         """Answers requests until `stop`, then those that it took on; closes itself."""
@@ -117,8 +103,7 @@ class Server:
 
     def close(self) -> None:
         """Ends its threads; the session stays open."""
-        self._service.close()
-        self._log.close()
+        self._resources.close()
 
     def _is_ready(self) -> bool:
         return not self._uvicorn.should_exit and self._service.batcher.alive
@@ -129,6 +114,23 @@ class _Uvicorn(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:  # type: ignore[override]
         """Signals are the command's: uvicorn would end the process by them after it was stopped by them."""
         yield
+
+
+def _configuration(gate: Gate, limits: Limits) -> uvicorn.Config:
+    return uvicorn.Config(
+        gate,
+        http=partial(Connection, timeout=limits.timeout),  # type: ignore[arg-type]  # called as a class is
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level=logging.CRITICAL,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=int(fixed.KEEP_ALIVE),
+        timeout_graceful_shutdown=int(limits.timeout) + 1,
+        h11_max_incomplete_event_size=fixed.MAX_HEADERS,
+    )
 
 
 def _listen(host: str, port: int) -> socket.socket:
