@@ -17,8 +17,10 @@ SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "serve.py"
 @pytest.mark.skipif(sys.platform != "linux", reason="the server's CPU time is read from /proc")
 def test_sixteen_clients_get_no_error(tmp_path: Path) -> None:
     model, out = write(tmp_path / "colours.onnx"), tmp_path / "serve.json"
-    options = ["--clients", "16", "--rounds", "1", "--seconds", "1.5", "--threads", "1", "--out", out]
-    done = subprocess.run([sys.executable, SCRIPT, model, *options], capture_output=True, text=True, check=False)
+    options = ["--clients", "16", "--rounds", "1", "--seconds", "1.5", "--threads", "1", "--out", str(out)]
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), str(model), *options], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     report = json.loads(out.read_text())
     assert report["errors"] == 0 and report["answers"] >= 16 and report["clients"] == 16
