@@ -12,6 +12,7 @@ from wrong_values import with_wrong_values
 
 from edgex.runtime import ArtefactError, Result, Session, UsageError
 from edgex.runtime.calibration import CALIBRATION, Calibration, Unsure, decide, from_thresholds, probabilities
+from edgex.runtime.drawing import captions_of
 from edgex.runtime.metadata import load
 from edgex.runtime.schema import checked
 from edgex.runtime.sketch import Observation, Sketch
@@ -193,3 +194,13 @@ def test_tiles_are_drawn_on_the_scale_of_their_cells(make_model: Callable[..., P
     assert np.array_equal(tiled.overlay(frame), tiled.overlay(frame, floor=0.1, limit=1.0))
     finer = Session(path, "cpu", threads=1).finer(frame, shifts=2)
     assert finer.evidence_scale() == (0.025, 0.25), "four cells share a patch's evidence"
+
+
+def test_captions_begin_with_what_is_not_ok(make_model: Callable[..., Path], session: Session) -> None:
+    blue, red = (np.full((32, 48, 3), colour, np.uint8) for colour in ((0, 0, 255), (255, 0, 0)))
+    alarmed = Session(make_model("alarm.onnx", calibration={**CARD, "unsure": None, "temperature": 1}), "cpu")
+    unsure = Session(make_model("unsure.onnx", calibration={**CARD, "unsure": {"low": 0, "high": 1}}), "cpu")
+    assert next(captions_of(alarmed(red))).startswith("alarm: red thing")
+    assert next(captions_of(unsure(blue))).startswith("review: blue thing")
+    assert next(captions_of(alarmed(blue))).startswith("blue thing")
+    assert next(captions_of(session(red))).startswith("red thing")
