@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -192,3 +194,9 @@ def test_a_rate_that_no_band_reaches_sends_everything_to_review(model: Path, fol
 
 def test_it_is_public() -> None:
     assert edgex.calibrate is calibrate and GRID == (2, 3)
+
+
+def test_it_needs_no_library_of_the_workstation() -> None:
+    code = "import sys, edgex.calibration; print({'torch', 'onnx', 'timm', 'safetensors'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
