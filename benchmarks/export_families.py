@@ -223,7 +223,8 @@ def main() -> None:
             command = [sys.executable, __file__, "--one", name, precision]
             run = subprocess.run(command, capture_output=True, text=True)
             if run.returncode:
-                rows.append({"family": name, "precision": precision, "error": run.stderr.strip().splitlines()[-1]})
+                said = run.stderr.strip().splitlines() or [f"ended with exit code {run.returncode}"]
+                rows.append({"family": name, "precision": precision, "error": said[-1]})
                 print(f"{name:32} {precision:13}: {rows[-1]['error']}", file=sys.stderr)
             else:
                 rows.append(json.loads(run.stdout.splitlines()[-1]))
