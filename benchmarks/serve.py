@@ -21,6 +21,7 @@ import time
 import urllib.request
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 from common import RESULTS, log, save_json
@@ -61,8 +62,8 @@ class Load:
     """Clients that ask a server without a pause, each on a connection of its own."""
 
     def __init__(self, url: str, clients: int) -> None:
-        self.host, port = re.fullmatch(r"http://(.+):(\d+)/", url).groups()  # type: ignore[union-attr]
-        self.port, self.clients = int(port), clients
+        address = urlsplit(url)
+        self.host, self.port, self.clients = address.hostname, address.port, clients
         self.requests = [
             b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%s"
             % (len(data), data)
@@ -154,8 +155,10 @@ def measure(url: str, bare: subprocess.Popen[str], max_batch: int, arguments: ar
             "per_cpu_second": found["pictures"] / found["cpu"],
         }
 
-    load, rounds = Load(url, arguments.clients), []
-    errors, latencies = 0, []
+    load = Load(url, arguments.clients)
+    rounds: list[dict[str, Any]] = []
+    latencies: list[float] = []
+    errors = 0
     begin = machine(PACKAGES)
     for number in range(arguments.rounds):
         load.run(WARM)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -110,7 +111,8 @@ def _add_predictions(app: FastAPI, service: Service, limits: Limits, slots: Slot
 
 
 def _add_state(app: FastAPI, service: Service, metrics: counts.Metrics, ready: Callable[[], bool]) -> None:
-    session, state = service.session, ["state"]
+    session = service.session
+    state: list[str | Enum] = ["state"]
 
     @app.get("/v1/model", tags=state, summary="What is served")
     async def model() -> dict[str, Any]:

@@ -64,8 +64,9 @@ class Server:
 
             def observe(results: list[Result], seconds: float) -> None:
                 metrics.passed(results, seconds)
-                for result in results if drift is not None else ():
-                    drift.add(result)
+                if drift is not None:
+                    for result in results:
+                        drift.add(result)
 
             batcher = Batcher(session, most=max_batch, window=batch_window_ms / 1000, observe=observe)
             self._service = Service(session, batcher)
@@ -111,7 +112,7 @@ class Server:
 
 class _Uvicorn(uvicorn.Server):
     @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]
+    def capture_signals(self) -> Iterator[None]:
         """Signals are the command's: uvicorn would end the process by them after it was stopped by them."""
         yield
 

@@ -92,8 +92,8 @@ def pictures() -> list[bytes]:
 
 def check_same(found: dict[str, Any], wanted: dict[str, Any]) -> None:
     """The same answer but for what a batch changes: the last bits of sums, which may round a float16 up or down."""
-    heatmaps = [decode_heatmap(one["heatmap"]) for one in (found, wanted)]
-    np.testing.assert_allclose(*heatmaps, rtol=2e-3, atol=1e-5)
+    heatmap, expected_heatmap = (decode_heatmap(one["heatmap"]) for one in (found, wanted))
+    np.testing.assert_allclose(heatmap, expected_heatmap, rtol=2e-3, atol=1e-5)
     assert found.keys() == wanted.keys()
     for key in found.keys() - {"heatmap", "explained", "top"}:
         assert found[key] == (pytest.approx(wanted[key], abs=1e-5) if key in ("score", "base") else wanted[key])
