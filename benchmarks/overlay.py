@@ -18,7 +18,7 @@ import numpy as np
 from common import RESULTS
 
 from edgex.bench.timing import machine
-from edgex.runtime.overlay import STYLES, overlay
+from edgex.runtime.drawing.overlay import STYLES, overlay
 from edgex.runtime.view import View
 
 SIZE = (1080, 1920)

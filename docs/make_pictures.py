@@ -19,8 +19,8 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from edgex import samples
 from edgex.runtime import Result, Session
-from edgex.runtime.colormaps import COLORMAPS
-from edgex.runtime.drawing import Drawing
+from edgex.runtime.drawing.colormaps import COLORMAPS
+from edgex.runtime.drawing.options import Drawing
 from edgex.runtime.frames import as_frame
 
 IMAGES = Path(__file__).parent / "images"

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from edgex.errors import EdgexError, ImageError, UsageError
 from edgex.runtime import Result, Session
-from edgex.runtime.drawing import Drawing
+from edgex.runtime.drawing.options import Drawing
 from edgex.runtime.file_names import class_components, shortened
 from edgex.runtime.picture_files import describe, find_pictures, none_found
 from edgex.runtime.view import Fit

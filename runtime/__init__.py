@@ -24,17 +24,14 @@ one environment overwrite each other, so install one.
 |---|---|
 | session | `Session`: opens a fused model, runs pictures |
 | result | `Result`: classes, heatmap, overlay, boxes, JSON |
-| tiles | `TiledResult`, `ShiftedResult`: what the tiles or regions of one frame, or shifted views of it, say together |
-| roi, cutting, stitching | regions of interest; how a frame is cut; how the parts' heatmaps become one |
+| tiling/ | `TiledResult`, `ShiftedResult`: a frame in tiles, regions of interest or shifted views |
 | preprocessing, resample | `Preprocessing`: a frame becomes the model's input as in training, to the last bit |
 | view | `View`: where the input lies in a frame, and what is not seen of it |
 | frames | what is accepted as a picture; the one reader of picture files |
 | picture_files | which files are pictures; the one lister of a folder's pictures |
-| overlay, contours, layer, colormaps, seen | drawing a heatmap: styles, lines, blending, colours, where it ends |
-| drawing, plates | what a picture for people shows, as one value; captions, legends, boxes with numbers |
-| upsampling, regions | a heatmap in the frame's pixels; boxes around high evidence |
+| drawing/ | a heatmap over a picture: styles, colours, from patches to pixels; captions, legends, boxes with numbers |
+| regions | boxes around high evidence |
 | activations | softmax or, for several labels, sigmoid: probabilities and the scores that heatmaps add up to |
-| captions | text in pictures: a font that has its characters |
 | classes | when two class names are the same; the class that a user names |
 | printable, file_names | making names safe for people to read, and for the names of files |
 | metadata, container | reading and checking a fused model file |
@@ -74,9 +71,9 @@ if TYPE_CHECKING:
     from edgex.runtime.regions import Box
     from edgex.runtime.result import Result, decode_heatmap
     from edgex.runtime.session import Session
-    from edgex.runtime.tiles import ShiftedResult, Tile, TiledResult
+    from edgex.runtime.tiling.tiles import ShiftedResult, Tile, TiledResult
     from edgex.runtime.view import View
-    from edgex.runtime.watch.open_source import open_source
+    from edgex.runtime.watch.sources.open_source import open_source
     from edgex.runtime.watch.stream import Stream
 
 # Before the first import of any of the libraries; every module of edgex that imports one lies behind this one.
@@ -112,13 +109,13 @@ _HOMES = {
     "Preprocessing": "preprocessing",
     "Result": "result",
     "Session": "session",
-    "ShiftedResult": "tiles",
+    "ShiftedResult": "tiling.tiles",
     "Stream": "watch.stream",
-    "Tile": "tiles",
-    "TiledResult": "tiles",
+    "Tile": "tiling.tiles",
+    "TiledResult": "tiling.tiles",
     "View": "view",
     "decode_heatmap": "result",
-    "open_source": "watch.open_source",
+    "open_source": "watch.sources.open_source",
 }
 
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from edgex.runtime.drawing.upsampling import bilinear_weights
 from edgex.runtime.errors import UsageError
-from edgex.runtime.upsampling import bilinear_weights
 
 if TYPE_CHECKING:
     from edgex.runtime.view import View

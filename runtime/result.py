@@ -14,14 +14,14 @@ import numpy as np
 
 from edgex.runtime.activations import ACTIVATIONS, DEFAULT_THRESHOLD
 from edgex.runtime.calibration import decide, probabilities, scale_range
-from edgex.runtime.colormaps import COLORMAPS
+from edgex.runtime.drawing.colormaps import COLORMAPS
+from edgex.runtime.drawing.overlay import Floor, Style, median_floor, overlay
+from edgex.runtime.drawing.seen import Seen
+from edgex.runtime.drawing.upsampling import upsample
 from edgex.runtime.errors import ArtefactError, ImageError, UsageError
 from edgex.runtime.frames import ColorOrder, as_frame
-from edgex.runtime.overlay import Floor, Style, median_floor, overlay
 from edgex.runtime.printable import printable_json
 from edgex.runtime.regions import LEAST_AREA, MERGE, THRESHOLD, Box, find_boxes
-from edgex.runtime.seen import Seen
-from edgex.runtime.upsampling import upsample
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

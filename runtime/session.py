@@ -13,12 +13,12 @@ from edgex.runtime import metadata as contract
 from edgex.runtime.backends import open_backend
 from edgex.runtime.backends.backend import BackendOptions, FusedFile
 from edgex.runtime.classes import ClassIndex
-from edgex.runtime.cutting import Cutting
 from edgex.runtime.errors import ArtefactError, UsageError
 from edgex.runtime.frames import ColorOrder, Frame, as_frame
 from edgex.runtime.preprocessing import Prepared
 from edgex.runtime.result import Result
-from edgex.runtime.tiles import PREDICTED, ShiftedResult, Tiled, TiledResult, run_parts
+from edgex.runtime.tiling.cutting import Cutting
+from edgex.runtime.tiling.tiles import PREDICTED, ShiftedResult, Tiled, TiledResult, run_parts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,7 +10,7 @@ file by `edgex calibrate`, and are compared by `edgex.runtime.drift`.
 | entropy | entropy of the evidence over patches, 1 where it is the same on all | even steps from 0 to 1 |
 | classes | the most probable class | one count a class |
 
-Evidence is what overlays paint: what lies above the heatmap's median, see `edgex.runtime.overlay`.
+Evidence is what overlays paint: what lies above the heatmap's median, see `edgex.runtime.drawing.overlay`.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def evidence_shape(heatmap: np.ndarray) -> tuple[float, float]:
     Without such evidence they are those of evidence that is the same on all patches.
     """
     ordered, middle = np.sort(heatmap, axis=None), heatmap.size // 2
-    # As `edgex.runtime.overlay.median_floor`, which takes as long as everything else here together.
+    # As `edgex.runtime.drawing.overlay.median_floor`, which takes as long as everything else here together.
     median = (float(ordered[middle]) + float(ordered[-middle - 1])) / 2
     heat = np.maximum(heatmap - np.float32(max(median, 0.0)), 0)
     total = float(heat.sum())

@@ -17,9 +17,9 @@ from edgex.errors import UsageError
 
 if TYPE_CHECKING:
     from edgex.runtime import Stream
-    from edgex.runtime.drawing import Drawing
-    from edgex.runtime.watch.alarms import Alarms
-    from edgex.runtime.watch.delivery import Receiver
+    from edgex.runtime.drawing.options import Drawing
+    from edgex.runtime.watch.alarms.alarms import Alarms
+    from edgex.runtime.watch.alarms.delivery import Receiver
 
 EXIT_ALARM = 3
 """Exit code of a run that --exit-on-alarm ended."""
@@ -101,8 +101,8 @@ def open_alarms(
         return []
     if snapshots is None:
         _refuse_without("--snapshots", {"keep": keep})
-    from edgex.runtime.watch.alarms import Alarms
-    from edgex.runtime.watch.snapshots import SnapshotFolder
+    from edgex.runtime.watch.alarms.alarms import Alarms
+    from edgex.runtime.watch.alarms.snapshots import SnapshotFolder
 
     folder = None
     if snapshots is not None:
@@ -132,13 +132,13 @@ def _refuse_without(missing: str, options: dict[str, Any]) -> None:
 def _receivers(webhook: str | None, webhook_header: list[str] | None, mqtt: str | None) -> list[Receiver]:
     receivers: list[Receiver] = []
     if webhook is not None:
-        from edgex.runtime.watch.webhook import Webhook
+        from edgex.runtime.watch.alarms.webhook import Webhook
 
         receivers.append(Webhook(webhook, _headers(webhook_header or [])))
     else:
         _refuse_without("--webhook", {"webhook_header": webhook_header or None})
     if mqtt is not None:
-        from edgex.runtime.watch.mqtt import MqttTopic
+        from edgex.runtime.watch.alarms.mqtt import MqttTopic
 
         receivers.append(MqttTopic(mqtt, password=os.environ.get(PASSWORD)))
     return receivers

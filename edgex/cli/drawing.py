@@ -14,8 +14,8 @@ from edgex.errors import UsageError
 
 if TYPE_CHECKING:
     from edgex.runtime.calibration import Scale as ScaleValue
-    from edgex.runtime.drawing import Drawing
-    from edgex.runtime.overlay import Style as StyleName
+    from edgex.runtime.drawing.options import Drawing
+    from edgex.runtime.drawing.overlay import Style as StyleName
 
 Style = Annotated[
     str,
@@ -49,7 +49,7 @@ def read_drawing(
     font: Path | None = None,
 ) -> Drawing:
     """What the options ask for; UsageError about the one that does not work."""
-    from edgex.runtime.drawing import Drawing
+    from edgex.runtime.drawing.options import Drawing
 
     return Drawing(colormap, opacity, cast("StyleName", style), dim, legend, font, read_scale(scale))
 

@@ -12,7 +12,7 @@ from edgex.errors import UsageError
 from edgex.runtime.json_text import read_json
 
 if TYPE_CHECKING:
-    from edgex.runtime.roi import Roi
+    from edgex.runtime.tiling.roi import Roi
 
 Tiles = Annotated[
     str | None,
@@ -42,7 +42,7 @@ def read_tiles(text: str | None) -> tuple[int, int] | None:
 
 def read_roi(entries: list[str] | None) -> list[Roi] | None:
     """The regions of all --roi; None where there are none. Raises UsageError."""
-    from edgex.runtime.roi import read_rois
+    from edgex.runtime.tiling.roi import read_rois
 
     regions: list[Roi] = []
     for entry in entries or []:

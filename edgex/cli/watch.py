@@ -31,16 +31,16 @@ from edgex.cli.ending import stopped_by_signals
 from edgex.cli.tiles import Overlap, Regions, Tiles, read_roi, read_tiles
 from edgex.errors import UsageError
 from edgex.runtime.printable import printable
-from edgex.runtime.watch.url import shown_source
+from edgex.runtime.watch.sources.url import shown_source
 from edgex.utils.output import refuse_to_overwrite
 
 if TYPE_CHECKING:
     from edgex.runtime import Session, Stream
-    from edgex.runtime.drawing import Drawing
-    from edgex.runtime.watch.alarms import Alarms
-    from edgex.runtime.watch.page import Page
+    from edgex.runtime.drawing.options import Drawing
+    from edgex.runtime.watch.alarms.alarms import Alarms
+    from edgex.runtime.watch.page.page import Page
     from edgex.runtime.watch.sinks import Sink
-    from edgex.runtime.watch.source import Source
+    from edgex.runtime.watch.sources.source import Source
     from edgex.runtime.watch.stream import FrameResult, Policy
 
 _REFRESH = 0.25
@@ -256,9 +256,9 @@ def _page(
     feedback: Path | None,
 ) -> Page:
     from edgex.runtime.access import read_token
-    from edgex.runtime.watch.feedback import Feedback
-    from edgex.runtime.watch.page import Page
-    from edgex.runtime.watch.page_server import parse_address
+    from edgex.runtime.watch.page.feedback import Feedback
+    from edgex.runtime.watch.page.page import Page
+    from edgex.runtime.watch.page.server import parse_address
 
     token = read_token(token_file)
     with _argument("http", "port"):

@@ -9,8 +9,8 @@ from PIL import Image, ImageDraw, ImageOps
 
 from edgex.data import image_folders
 from edgex.evaluation.comparison import Comparison
-from edgex.runtime.captions import fit_text
-from edgex.runtime.overlay import overlay
+from edgex.runtime.drawing.captions import fit_text
+from edgex.runtime.drawing.overlay import overlay
 from edgex.runtime.view import View
 
 _GAP = 8

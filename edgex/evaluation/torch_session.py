@@ -13,9 +13,9 @@ from edgex.files.model_file import load_model
 from edgex.models.self_explaining import normalise
 from edgex.runtime import Result
 from edgex.runtime.classes import ClassIndex
-from edgex.runtime.cutting import Cutting
 from edgex.runtime.frames import as_frame
-from edgex.runtime.tiles import PREDICTED, TiledResult, run_parts
+from edgex.runtime.tiling.cutting import Cutting
+from edgex.runtime.tiling.tiles import PREDICTED, TiledResult, run_parts
 from edgex.runtime.view import Fit, View
 
 _BATCH = 8

@@ -19,10 +19,10 @@ from PIL import Image
 
 from edgex.errors import DataError
 from edgex.report.reading import Frame
+from edgex.runtime.drawing.overlay import overlay
 from edgex.runtime.errors import EdgexError
 from edgex.runtime.frames import as_frame
 from edgex.runtime.json_text import read_json
-from edgex.runtime.overlay import overlay
 from edgex.runtime.picture_files import is_picture
 from edgex.runtime.result import decode_heatmap
 from edgex.runtime.view import View

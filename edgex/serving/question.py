@@ -6,9 +6,9 @@ from typing import Annotated, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from edgex.runtime.colormaps import COLORMAPS
-from edgex.runtime.drawing import Drawing
-from edgex.runtime.overlay import STYLES, Style
+from edgex.runtime.drawing.colormaps import COLORMAPS
+from edgex.runtime.drawing.options import Drawing
+from edgex.runtime.drawing.overlay import STYLES, Style
 
 
 class Question(BaseModel):

@@ -20,8 +20,8 @@ import numpy as np
 
 from edgex.runtime.atomic_files import atomic_output, write_error
 from edgex.runtime.errors import UsageError
-from edgex.runtime.watch.video import ffmpeg_reason, import_av
-from edgex.runtime.watch.video_ending import boxes
+from edgex.runtime.watch.sources.video import ffmpeg_reason, import_av
+from edgex.runtime.watch.sources.video_ending import boxes
 
 if TYPE_CHECKING:
     from types import ModuleType

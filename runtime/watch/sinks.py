@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 from PIL import Image
 
 from edgex.runtime.atomic_files import atomic_output, write_error
-from edgex.runtime.drawing import Drawing
+from edgex.runtime.drawing.options import Drawing
 from edgex.runtime.file_names import class_components
 from edgex.runtime.printable import printable_json
 

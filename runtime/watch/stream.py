@@ -27,10 +27,10 @@ from edgex.runtime.watch.metrics import StreamMetrics
 if TYPE_CHECKING:
     import numpy as np
 
-    from edgex.runtime.drawing import Drawing
+    from edgex.runtime.drawing.options import Drawing
     from edgex.runtime.result import Result
     from edgex.runtime.session import Session
-    from edgex.runtime.watch.source import Source, SourceFrame
+    from edgex.runtime.watch.sources.source import Source, SourceFrame
 
 Policy = Literal["latest", "every"]
 POLICIES = ("latest", "every")
@@ -60,7 +60,7 @@ class FrameResult:
     drift: tuple[DriftWarning, ...] = ()
     """In what the pictures up to this one differ from those of validation, see `edgex.runtime.drift`."""
     alarms: tuple[str, ...] | None = None
-    """The rules that raised an alarm, see `edgex.runtime.watch.alarms`; None where there are no rules."""
+    """The rules that raised an alarm, see `edgex.runtime.watch.alarms.alarms`; None where there are no rules."""
 
     @property
     def queue(self) -> float:

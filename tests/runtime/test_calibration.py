@@ -12,7 +12,7 @@ from wrong_values import with_wrong_values
 
 from edgex.runtime import ArtefactError, Result, Session, UsageError
 from edgex.runtime.calibration import CALIBRATION, Calibration, Unsure, decide, from_thresholds, probabilities
-from edgex.runtime.drawing import captions_of
+from edgex.runtime.drawing.options import captions_of
 from edgex.runtime.metadata import load
 from edgex.runtime.schema import checked
 from edgex.runtime.sketch import Observation, Sketch

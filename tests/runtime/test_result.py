@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from edgex.runtime import ArtefactError, ImageError, Preprocessing, Result, UsageError, decode_heatmap
-from edgex.runtime.overlay import overlay
+from edgex.runtime.drawing.overlay import overlay
 from edgex.runtime.regions import find_boxes
 from edgex.runtime.result import encode_heatmap
 

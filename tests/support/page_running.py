@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from edgex.runtime import Session, SourceError, Stream
-from edgex.runtime.watch.page import Page
+from edgex.runtime.watch.page.page import Page
 from edgex.runtime.watch.together import run_together, stop_all
 
 

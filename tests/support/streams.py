@@ -14,7 +14,7 @@ from PIL import Image
 from edgex.runtime import ImageError, SourceError
 from edgex.runtime.frames import as_frame
 from edgex.runtime.watch.recording import VideoWriter
-from edgex.runtime.watch.source import SourceFrame
+from edgex.runtime.watch.sources.source import SourceFrame
 
 COLOURS = ((220, 30, 30), (30, 220, 30), (30, 30, 220))
 """Of the small model's red, green and blue thing."""

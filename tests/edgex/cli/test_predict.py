@@ -13,7 +13,7 @@ from PIL import Image
 
 from edgex.evaluation.torch_session import TorchSession
 from edgex.files.model_file import save_model
-from edgex.runtime.drawing import Drawing
+from edgex.runtime.drawing.options import Drawing
 
 
 @pytest.fixture

@@ -25,8 +25,8 @@ from PIL import Image
 import small_model
 from edgex.cli import main
 from edgex.runtime import Session
-from edgex.runtime.drawing import Drawing
-from edgex.runtime.watch.open_source import TIMEOUT
+from edgex.runtime.drawing.options import Drawing
+from edgex.runtime.watch.sources.open_source import TIMEOUT
 from servers import MULTIPART, Server, answer, drip, multipart, silent
 from streams import LABELS, coloured, jpeg, write_video
 
@@ -130,7 +130,7 @@ def test_opacity_and_rate_of_what_is_written(watch: Watch, pictures: Path) -> No
 
 def test_every_option_arrives(watch: Watch, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import edgex.runtime
-    from edgex.runtime.watch import page
+    from edgex.runtime.watch.page import page
 
     arguments: dict[str, Any] = {}
 

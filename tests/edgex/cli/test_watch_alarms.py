@@ -17,7 +17,7 @@ from PIL import Image
 
 import small_model
 from edgex.runtime import Session
-from edgex.runtime.watch import alarms as module
+from edgex.runtime.watch.alarms import alarms as module
 from receivers import HookServer
 from servers import Server, silent
 from streams import coloured

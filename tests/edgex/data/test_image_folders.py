@@ -15,7 +15,7 @@ from edgex.data.augmentation import augment
 from edgex.errors import DataError, ImageError
 from edgex.runtime.frames import as_frame
 from edgex.runtime.preprocessing import Preprocessing
-from edgex.runtime.watch.folder import FolderSource
+from edgex.runtime.watch.sources.folder import FolderSource
 from pictures import COLOURS, draw, picture_folder
 
 PREPROCESSING = Preprocessing((32, 48), 40, "bicubic", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

@@ -16,7 +16,7 @@ from edgex.errors import UsageError
 from edgex.evaluation.sheet import comparison_sheet
 from edgex.evaluation.workflow import evaluate
 from edgex.files.model_file import load_model, save_model
-from edgex.runtime.overlay import overlay
+from edgex.runtime.drawing.overlay import overlay
 from edgex.runtime.view import View
 from pictures import COLOURS, picture_folder
 

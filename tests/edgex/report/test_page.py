@@ -24,8 +24,8 @@ from edgex.report import write_report
 from edgex.report.reading import SHOWN
 from edgex.runtime import Session, Stream
 from edgex.runtime.result import encode_heatmap
-from edgex.runtime.watch.folder import FolderSource
 from edgex.runtime.watch.sinks import JsonLinesSink
+from edgex.runtime.watch.sources.folder import FolderSource
 from streams import LABELS, coloured
 
 HOSTILE = "</style><script>document.title='no'</script><img src=x onerror=alert(1)>\u202e\x1b[2J'\"&{{ 7*7 }}"

@@ -15,7 +15,7 @@ from PIL import Image
 from edgex.errors import DataError
 from edgex.report.pictures import LONGEST, Pictures, Shown
 from edgex.report.reading import Frame
-from edgex.runtime.overlay import overlay
+from edgex.runtime.drawing.overlay import overlay
 from edgex.runtime.result import encode_heatmap
 from edgex.runtime.view import View
 

@@ -14,7 +14,7 @@ from edgex.runtime import Session, Stream
 from edgex.runtime.drift import FEWEST, observation_of
 from edgex.runtime.frames import as_frame
 from edgex.runtime.sketch import Sketch
-from edgex.runtime.watch.source import SourceFrame
+from edgex.runtime.watch.sources.source import SourceFrame
 from streams import Script, coloured
 
 

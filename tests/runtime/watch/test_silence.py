@@ -10,8 +10,8 @@ import pytest
 
 from edgex.runtime import Session, SourceError, Stream, open_source
 from edgex.runtime.watch import stream as stream_module
-from edgex.runtime.watch.open_source import PLAYLIST_TIMEOUT, TIMEOUT
-from edgex.runtime.watch.video import VideoSource
+from edgex.runtime.watch.sources.open_source import PLAYLIST_TIMEOUT, TIMEOUT
+from edgex.runtime.watch.sources.video import VideoSource
 from playlists import write_playlist
 from servers import MULTIPART, Behaviour, Server, answer, drip, multipart, silent
 from streams import LABELS, jpeg, write_video

@@ -9,11 +9,12 @@ import pytest
 from fonts import write_font
 from PIL import Image
 
-from edgex.runtime import ArtefactError, Result, Session, Stream, UsageError, captions, decode_heatmap
-from edgex.runtime.drawing import Drawing, captions_of
+from edgex.runtime import ArtefactError, Result, Session, Stream, UsageError, decode_heatmap
+from edgex.runtime.drawing import captions
+from edgex.runtime.drawing.options import Drawing, captions_of
 from edgex.runtime.frames import as_frame
 from edgex.runtime.watch.sinks import FolderSink, JsonLinesSink, VideoSink, holds_results
-from edgex.runtime.watch.source import SourceFrame
+from edgex.runtime.watch.sources.source import SourceFrame
 from edgex.runtime.watch.stream import FrameResult
 from streams import LABELS, Script, coloured
 
@@ -198,7 +199,7 @@ def test_the_caption_names_the_class_that_was_asked_for(session: Session) -> Non
 
 def test_small_pictures_have_no_caption(session: Session) -> None:
     from edgex.runtime.frames import as_frame
-    from edgex.runtime.watch.source import SourceFrame
+    from edgex.runtime.watch.sources.source import SourceFrame
 
     frame = as_frame(coloured(0, (5, 300)))
     entry = FrameResult(0, SourceFrame(frame, "small"), session(frame), 0.1, 0.1)

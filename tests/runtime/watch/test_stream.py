@@ -11,8 +11,8 @@ import pytest
 from edgex.runtime import Session, SourceError, Stream, UsageError
 from edgex.runtime.frames import as_frame
 from edgex.runtime.watch import stream as module
-from edgex.runtime.watch.folder import FolderSource
-from edgex.runtime.watch.source import SourceFrame
+from edgex.runtime.watch.sources.folder import FolderSource
+from edgex.runtime.watch.sources.source import SourceFrame
 from streams import LABELS, Script, coloured, jpeg
 
 

@@ -65,8 +65,8 @@ def _mutate_url(random: Random, bases: Sequence[Case]) -> Case:
 
 def _named(path: Path) -> Any:
     from edgex.errors import EdgexError
-    from edgex.runtime.watch.open_source import open_source
-    from edgex.runtime.watch.url import shown_source
+    from edgex.runtime.watch.sources.open_source import open_source
+    from edgex.runtime.watch.sources.url import shown_source
 
     url = path.read_bytes().decode("utf-8", "surrogateescape")
     try:
@@ -105,7 +105,7 @@ def _request_bases(folder: Path) -> Sequence[Case]:
     import threading
 
     from edgex.runtime import Session, Stream
-    from edgex.runtime.watch.page import Page
+    from edgex.runtime.watch.page.page import Page
     from small_model import write
     from streams import Script
 

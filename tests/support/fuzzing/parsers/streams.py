@@ -48,7 +48,7 @@ def _pipe_bases(folder: Path) -> Sequence[Case]:
 
 
 def _read_pipe(path: Path) -> Any:
-    from edgex.runtime.watch.pipe import PipeSource
+    from edgex.runtime.watch.sources.pipe import PipeSource
 
     return _frames(PipeSource(io.BytesIO(path.read_bytes())))
 
@@ -101,6 +101,6 @@ def _video_bases(folder: Path) -> Sequence[Case]:
 
 
 def _read_video(path: Path) -> Any:
-    from edgex.runtime.watch.open_source import open_source
+    from edgex.runtime.watch.sources.open_source import open_source
 
     return _frames(open_source(path))
