@@ -207,8 +207,8 @@ def table(rows: list[dict[str, Any]]) -> str:
             lines.append(f"| {row['family']} | | {row['precision']} | {row['error']} | | | |")
             continue
         lines.append(
-            f"| {row['family']} | {row['pooling']} | {row['precision']} | passed | {in_words(row['fused_over_plain'])} | "
-            f"{row['peak_memory_mb']} | {row['file_mb']:.0f} |"
+            f"| {row['family']} | {row['pooling']} | {row['precision']} | passed | "
+            f"{in_words(row['fused_over_plain'])} | {row['peak_memory_mb']} | {row['file_mb']:.0f} |"
         )
     return "\n".join(lines) + "\n"
 
