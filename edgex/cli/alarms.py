@@ -97,10 +97,11 @@ def open_alarms(
     """
     given = {**receivers, "inside": inside, "alarm_every": alarm_every, "snapshots": snapshots, "keep": keep}
     if not alarm:
-        _refuse_without("--alarm", {**given, "exit_on_alarm": exit_on_alarm or None})
+        after = None if alarm_after == 1 else alarm_after
+        refuse_without("--alarm", {**given, "alarm_after": after, "exit_on_alarm": exit_on_alarm or None})
         return []
     if snapshots is None:
-        _refuse_without("--snapshots", {"keep": keep})
+        refuse_without("--snapshots", {"keep": keep})
     from edgex.runtime.watch.alarms.alarms import Alarms
     from edgex.runtime.watch.alarms.snapshots import SnapshotFolder
 
@@ -123,7 +124,8 @@ def open_alarms(
     return [alarms]
 
 
-def _refuse_without(missing: str, options: dict[str, Any]) -> None:
+def refuse_without(missing: str, options: dict[str, Any]) -> None:
+    """UsageError about the first option with a value: it does nothing without the missing one."""
     for name, value in options.items():
         if value is not None:
             raise UsageError(f"expected {missing} beside it, found none", argument=name)
@@ -136,7 +138,7 @@ def _receivers(webhook: str | None, webhook_header: list[str] | None, mqtt: str 
 
         receivers.append(Webhook(webhook, _headers(webhook_header or [])))
     else:
-        _refuse_without("--webhook", {"webhook_header": webhook_header or None})
+        refuse_without("--webhook", {"webhook_header": webhook_header or None})
     if mqtt is not None:
         from edgex.runtime.watch.alarms.mqtt import MqttTopic
 

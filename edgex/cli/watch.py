@@ -29,7 +29,7 @@ from edgex.cli.console import (
 from edgex.cli.drawing import Colormap, Dim, Legend, Scale, Style, read_drawing
 from edgex.cli.ending import stopped_by_signals
 from edgex.cli.tiles import Overlap, Regions, Tiles, read_roi, read_tiles
-from edgex.errors import UsageError
+from edgex.errors import SourceError, UsageError
 from edgex.runtime.printable import printable
 from edgex.runtime.watch.sources.url import shown_source
 from edgex.utils.output import refuse_to_overwrite
@@ -140,6 +140,8 @@ def watch(
     share one session, and each has a thread of its own: a slow one holds none of the others.
     """
     _check_values(model, source, follow and loop)
+    if http is None:
+        acting.refuse_without("--http", {"token_file": token_file, "feedback": feedback})
     _check_files(video, folder, jsonl, len(source), force)
     from edgex.runtime import Session, open_source
     from edgex.runtime.watch.together import stop_all
@@ -346,6 +348,11 @@ def _run(
                 show(streams[number], frame)
 
             run_together(streams, handle, lambda number, error: notice(number, str(error)))
+    except SourceError as error:
+        if not any(entry.ended_run for entry in alarms):
+            raise
+        # The exit code says that an alarm ended the run.
+        note(f"edgex: {error}")
     except BrokenPipeError:
         # The reader of standard output has closed it. Python would report that again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

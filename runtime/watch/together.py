@@ -57,8 +57,8 @@ def run_together(
     finally:
         stop_all(streams)
     for thread in threads:
-        # A sink may still be writing its last result.
-        thread.join(timeout=2.0)
+        # The model or a sink may be busy with its last picture, as on the calling thread.
+        thread.join()
     if failed:
         raise failed[0]
     if lost:

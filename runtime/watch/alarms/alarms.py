@@ -199,6 +199,7 @@ class Judge:
         self._stream, self._act, self._notice = stream, act, notice
         self._regions, self._after, self._every = regions, after, every
         self._outside: set[tuple[int, int]] = set()
+        self._last: tuple[str, ...] = ()
         self._states = [_State(rule) for rule in rules]
 
     @property
@@ -209,9 +210,12 @@ class Judge:
     def write(self, frame: FrameResult) -> None:
         """See `Sink`. Judges the picture; UsageError where regions do not lie in the first one."""
         if frame.is_rerun:
+            frame.alarms = self._last
             return
+        if frame.number == 0:
+            self._check_regions(frame)
         alarms = list(self._raised(frame))
-        frame.alarms = tuple(alarm.rule.text for alarm in alarms)
+        frame.alarms = self._last = tuple(alarm.rule.text for alarm in alarms)
         for alarm in alarms:
             alarm.frame.alarms = frame.alarms
             self._act(alarm, self._stream.source.live)
@@ -237,14 +241,19 @@ class Judge:
             seen[index] = frame.explained_as(result)
         return seen[index]
 
+    def _check_regions(self, first: FrameResult) -> None:
+        """Regions that do not fit the first picture are a mistake of the call."""
+        try:
+            if self._regions is not None:
+                self._regions.check(first.result.view.frame_size)
+        except ImageError as error:
+            raise UsageError(str(error), argument="inside") from error
+
     def _is_inside(self, frame: FrameResult) -> bool:
         assert self._regions is not None
         try:
             return self._regions.hold(frame.result)
         except ImageError as error:
-            if frame.number == 0:
-                # Regions that do not fit the first picture are a mistake of the call.
-                raise UsageError(str(error), argument="inside") from error
             # An alarm too many is better than none.
             if frame.result.view.frame_size not in self._outside:
                 self._outside.add(frame.result.view.frame_size)

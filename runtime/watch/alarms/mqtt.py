@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
 _QOS = 1
 """At least once: the broker confirms each message, MQTT 3.1.1, section 4.3.2."""
+_BUSY = ("Server unavailable", "Server busy")
+"""Why a broker refuses a connection that it may accept later, such as while it starts."""
 _TICK = 0.1
 """Seconds between looks at the time-out."""
 
@@ -85,7 +87,8 @@ class MqttTopic:
         try:
             self._run(client, lambda: answers)
             if answers[0].is_failure:
-                raise NotDeliveredError(f"it refuses the connection ({answers[0]})".lower(), refused=True)
+                refused = answers[0].getName() not in _BUSY
+                raise NotDeliveredError(f"it refuses the connection ({answers[0]})".lower(), refused=refused)
             yield client
         finally:
             client.disconnect()

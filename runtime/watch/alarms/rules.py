@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from edgex.runtime.activations import DEFAULT_THRESHOLD
+from edgex.runtime.calibration import alarm_places
 from edgex.runtime.errors import UsageError
 from edgex.runtime.tiling.roi import mask, read_rois
 
@@ -140,7 +141,7 @@ def _decision_rule(text: str, session: Session) -> DecisionRule:
     calibration = session.metadata.calibration
     if calibration is None or not calibration.alarm_classes:
         raise _refusal(f"expected a file that was calibrated with alarm classes, found none of them in {session.path}")
-    classes = tuple(map(session.classes.index, calibration.alarm_classes))
+    classes = tuple(alarm_places(session.classes, calibration.alarm_classes))
     return DecisionRule(text, classes, calibration.thresholds or [DEFAULT_THRESHOLD] * len(session.classes))
 
 
@@ -207,8 +208,12 @@ class Regions:
         self._size: tuple[int, int] | None = None
         self._masks: list[tuple[np.ndarray, int]] = []
 
+    def check(self, size: tuple[int, int]) -> None:
+        """Raises ImageError where a region in pixels does not lie in frames of this size, (height, width)."""
+        self._of_size(size)
+
     def hold(self, result: Result) -> bool:
-        """See the class. Raises ImageError where a region in pixels does not lie in the frame."""
+        """See the class. Raises ImageError as `check` does."""
         masks = self._of_size(result.view.frame_size)
         return any(
             2 * int(inside[box.top : box.bottom, box.left : box.right].sum())

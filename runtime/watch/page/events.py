@@ -1,7 +1,8 @@
 """The strip of the page: the last frames that were alarms or that somebody should look at, and the verdicts on them.
 
-A frame belongs there where its JSON has `alarms`, or a `decision` of "alarm" or "review". An event that lasts is one
-entry every few seconds, not one a frame; so is one that comes and goes.
+A frame belongs there where its JSON has `alarms`, or a `decision` of "alarm" or "review". Of a source whose frames have
+times, or that is live, an event that lasts is one entry every few seconds, not one a frame; so is one that comes and
+goes. Each picture of a folder or a pipe is another thing, as for `Alarms`, and an entry of its own.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 KEPT = 24
 """Entries of the strip, of all streams together."""
 PAUSE = 2.0
-"""Seconds between two entries of one stream for the same reason."""
+"""Seconds between two entries of one stream for the same reason, where its frames follow one another in time."""
 _WORTH_SEEING = ("alarm", "review")
 _SHOWN = ("frame", "source", "name", "time", "label", "score", "decision", "alarms")
 
@@ -38,7 +39,7 @@ class Event:
     about: dict[str, Any]
     """Of the frame's `to_dict` what the strip shows and verdicts repeat, and `arrived`."""
     part: bytes
-    """The picture and what is said about it, see `page_feed`."""
+    """The picture and what is said about it, see `feed`."""
     verdict: str | None = field(default=None)
 
 
@@ -53,14 +54,18 @@ class Events:
         self.version = 0
         """Counts the changes."""
 
-    def consider(self, feed: int, frame: FrameResult, part: Callable[[], bytes]) -> None:
-        """Takes a frame that belongs to the strip. feed: position of its stream. part: makes the entry's `part`."""
+    def consider(self, feed: int, frame: FrameResult, part: Callable[[], bytes], *, live: bool = False) -> None:
+        """Takes a frame that belongs to the strip.
+
+        feed: position of its stream. part: makes the entry's `part`. live: whether the stream's source is.
+        """
         about = frame.to_dict()
         alarms, decision = about.get("alarms"), about.get("decision")
         if not alarms and decision not in _WORTH_SEEING:
             return
         reason, now = (feed, decision, *(alarms or ())), time.monotonic()
-        if now - self._last.get(reason, -math.inf) < PAUSE:
+        follows = live or frame.source_frame.time is not None
+        if follows and now - self._last.get(reason, -math.inf) < PAUSE:
             return
         self._last[reason] = now
         made = part()

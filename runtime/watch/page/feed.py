@@ -108,7 +108,7 @@ class Feed:
         """Shows a result. Raises UsageError where the file lacks the scale that was asked for."""
         frame.result.evidence_scale(self._scale)
         if not frame.is_rerun:
-            self._events.consider(self.number, frame, lambda: self.part_of(frame))
+            self._events.consider(self.number, frame, lambda: self.part_of(frame), live=self.stream.source.live)
         with self._news.change() as version:
             self.shown = Shown(version, frame, self.shown.note if frame.is_rerun else "", time.monotonic())
 

@@ -15,7 +15,7 @@ let automatic = false; // whether a question switched the evidence against on
 let spoken = { label: "", moment: -SPOKEN };
 
 const percent = (score) => `${(100 * score).toFixed(1)}%`;
-const ms = (value) => `${value.toFixed(value < 100 ? 1 : 0)} ms`;
+const ms = (value) => (value < 10000 ? `${value.toFixed(value < 100 ? 1 : 0)} ms` : `${(value / 1000).toFixed(0)} s`);
 
 async function start() {
   about = await asked("about");
@@ -30,11 +30,18 @@ async function start() {
   $("against").checked = about.signed;
   choose(0);
   drawScale();
-  for (;;) {
+  for (let lost = false; ;) {
     try {
+      if (lost && (await asJson(await reach("about"))).run !== about.run) {
+        // Another run may have another model, and counts its frames and alarms anew.
+        location.reload();
+        return;
+      }
+      lost = false;
       const answer = await reach(`frame?after=${version}`);
       if (answer.status === 200) await show(await answer.arrayBuffer());
     } catch (error) {
+      lost = true;
       setState("lost", "disconnected");
       if (error.status !== undefined) tell(error.message);
       await new Promise((done) => setTimeout(done, 1000));
@@ -80,7 +87,7 @@ function tell(words) {
   $("trouble").textContent = words;
 }
 
-// The parts of an answer; see page_feed.py.
+// The parts of an answer; see feed.py.
 function partsOf(buffer) {
   const parts = [];
   for (let at = 0; at < buffer.byteLength;) {
@@ -151,53 +158,6 @@ function choose(number) {
   if (current?.feed === chosen) showAgainst(current.asked);
 }
 
-function makeTiles() {
-  $("sources").hidden = false;
-  $("sources").replaceChildren(...views.map((view, number) => {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.className = "tile";
-    const canvas = document.createElement("canvas");
-    [canvas.width, canvas.height] = [320, 180];
-    canvas.setAttribute("aria-hidden", "true");
-    const name = document.createElement("span");
-    name.className = "source";
-    name.textContent = about.sources[number].name;
-    const answer = document.createElement("span");
-    const speed = document.createElement("span");
-    speed.className = "quiet";
-    button.append(canvas, name, answer, speed);
-    button.addEventListener("click", () => choose(number));
-    view.tile = { button, canvas, answer, speed };
-    return button;
-  }));
-}
-
-function drawTile({ state, bitmap, tile }) {
-  tile.speed.textContent = state.state === "running" ? `${state.meter.rate.toFixed(1)} frames/s` : state.state;
-  tile.speed.title = state.note;
-  tile.button.classList.toggle("trouble", state.state === "reconnecting" || (state.state === "ended" && bitmap === null));
-  if (bitmap === null) {
-    tile.answer.textContent = state.note;
-    return;
-  }
-  tile.answer.textContent = `${state.label} ${percent(state.score)}`;
-  tile.button.dataset.decision = state.decision ?? "";
-  drawSmall(tile.canvas, state, bitmap);
-}
-
-// Picture and heatmap in the middle of a small canvas.
-function drawSmall(canvas, state, bitmap) {
-  const share = Math.min(canvas.width / bitmap.width, canvas.height / bitmap.height);
-  const width = Math.max(1, Math.round(share * bitmap.width)), height = Math.max(1, Math.round(share * bitmap.height));
-  const left = (canvas.width - width) / 2, top = (canvas.height - height) / 2;
-  const context = canvas.getContext("2d");
-  context.clearRect(0, 0, canvas.width, canvas.height);
-  context.drawImage(bitmap, left, top, width, height);
-  const options = { signed: $("against").checked, opacity: Number($("opacity").value) / 100, fine: 4 };
-  context.drawImage(heatLayer(state, width, height, about.colours, options).layer, left, top);
-}
-
 function setState(kind, text) {
   if ($("state").textContent === text) return;
   $("state").textContent = text;
@@ -248,10 +208,9 @@ function showClasses() {
     button.setAttribute("aria-pressed", String(number === explained.index));
     button.classList.toggle("absent", present !== undefined && !present.includes(number));
   });
-  const decision = current.alarms?.length ? "alarm" : current.decision;
+  const decision = decisionOf(current);
   $("decision").hidden = decision === undefined;
-  $("decision").textContent = DECISIONS[decision] ?? "";
-  $("decision").className = DECISIONS[decision] ?? "";
+  $("decision").textContent = $("decision").className = decision ?? "";
   $("explained").textContent = explained.label;
   let role = "the predicted class";
   if (present !== undefined) {
@@ -384,36 +343,6 @@ function showAgainst(number) {
   if (whyNot === $("against").checked || (!whyNot && !automatic)) return;
   $("against").checked = automatic = whyNot;
   redraw();
-}
-
-async function save(kind) {
-  tell("");
-  if (current === null) return;
-  try {
-    await frozen?.ready;
-    const name = `edgex-${current.feed + 1}-${String(current.frame).padStart(6, "0")}.${kind}`;
-    // An entry of the strip is here only.
-    const blob = frozen !== null && frozen.state.held === undefined ? await kept(kind) : await fetched(kind);
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(blob);
-    link.download = name;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-  } catch (error) {
-    tell(`Not saved. ${error.message}`);
-  }
-}
-
-async function fetched(kind) {
-  const { feed, held } = frozen === null ? (await hold(current)).state : frozen.state;
-  return (await reach(`snapshot.${kind}?feed=${feed}&held=${held}`)).blob();
-}
-
-async function kept(kind) {
-  if (kind === "json") return new Blob([JSON.stringify(current)], { type: "application/json" });
-  const both = new OffscreenCanvas($("frame").width, $("frame").height);
-  for (const id of ["frame", "heat"]) both.getContext("2d").drawImage($(id), 0, 0);
-  return both.convertToBlob();
 }
 
 function setOpacity(value) {

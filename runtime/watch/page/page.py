@@ -1,14 +1,14 @@
 """The page in the browser: newest pictures with their heatmaps, classes and times, and a place to ask "why not?".
 
 Nothing is loaded from outside, and all addresses in the page are relative, so that it works under any path of a reverse
-proxy. How requests are read, and which are refused, is in `page_server`; who may send them from another machine in
-`page_access`. A feed is one of the page's streams, see `page_feed`, which says what a part is.
+proxy. How requests are read, and which are refused, is in `server`; who may send them from another machine in
+`access`. A feed is one of the page's streams, see `feed`, which says what a part is.
 
 | request | answer |
 |---|---|
 | GET / | the page: page.html, page.css, page*.js of this folder |
 | GET /token | what is shown instead to a browser without the token, where one is needed |
-| GET /about | JSON: model, sources, classes, colours |
+| GET /about | JSON: model, sources, classes, colours, and a name of this run of the page |
 | GET /frame?after=N | waits for something newer than version N: a part of each feed that has it, one after the other |
 | GET /overlay.mjpg?feed=K | the pictures with heatmap and caption as MJPEG, for other programs |
 | POST /explain | {"class": position, name or null, "feed": K}: which class to explain from now on |
@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import io
 import json
+import secrets
 from collections.abc import Iterator, Sequence
 from functools import partial
 from http import HTTPStatus
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
 
 _PATIENCE = 10.0
 """Seconds that a request waits for a newer picture."""
-_SCRIPTS = ("page.js", "page_heat.js", "page_strip.js")
+_SCRIPTS = ("page.js", "page_heat.js", "page_strip.js", "page_tiles.js", "page_save.js")
 _FILES = {
     "/": ("page.html", "text/html; charset=utf-8"),
     "/token": ("token.html", "text/html; charset=utf-8"),
@@ -95,6 +96,7 @@ class Page:
             Feed(stream, number, self._news, self._events, self.drawing.scale) for number, stream in enumerate(several)
         )
         self._classes = ClassIndex(self._session.classes)
+        self._run = secrets.token_hex(8)
         try:
             self._server = Server(port, self._routes(), host, None if token is None else Access(token))
         except (OSError, OverflowError) as error:
@@ -117,6 +119,7 @@ class Page:
         """What does not change while the streams run."""
         streams = [feed.stream for feed in self.feeds]
         return {
+            "run": self._run,
             "model": printable(self._session.path.name),
             "provider": self._session.provider,
             "sources": [{"name": printable(stream.source.name), "policy": stream.policy} for stream in streams],

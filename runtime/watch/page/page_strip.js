@@ -2,6 +2,8 @@
 "use strict";
 
 const DECISIONS = { alarm: "alarm", review: "unsure", ok: "ok" };
+// In a person's words; undefined where nothing decides.
+const decisionOf = ({ alarms, decision }) => (alarms?.length ? "alarm" : DECISIONS[decision]);
 let stripVersion = 0; // of the entries that are on the page
 const entries = new Map(); // id -> { state, bitmap }
 
@@ -24,7 +26,7 @@ async function updateStrip(wanted) {
 function entryOf(event) {
   const item = document.createElement("li");
   const alarms = event.alarms ?? [];
-  const what = alarms.length ? "alarm" : DECISIONS[event.decision];
+  const what = decisionOf(event);
   item.className = what;
   const open = document.createElement("button");
   open.type = "button";
@@ -48,7 +50,7 @@ function entryOf(event) {
 
 function mark(what, alarms) {
   const badge = document.createElement("strong");
-  badge.textContent = alarms.length ? `${what}: ${alarms.join(", ")}` : what;
+  badge.textContent = badge.title = alarms.length ? `${what}: ${alarms.join(", ")}` : what;
   return badge;
 }
 

@@ -7,7 +7,7 @@ is served is not here: see `page`.
 Any web page that the user has open may send requests to a loopback address. So
 
 - the Host header must be a name of this machine (which stops DNS rebinding); its port may be another, as behind
-  `ssh -L` or a reverse proxy, which must send its upstream's host. A page with a token, see `page_access`, takes any
+  `ssh -L` or a reverse proxy, which must send its upstream's host. A page with a token, see `access`, takes any
   host: browsers send its cookie to the host only that it came from;
 - an Origin header must be that host, the host that a reverse proxy names in X-Forwarded-Host, or come with
   Sec-Fetch-Site: same-origin, which scripts cannot set;

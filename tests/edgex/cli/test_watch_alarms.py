@@ -109,6 +109,27 @@ def test_how_often_and_where(watch: Watch) -> None:
     assert pictures("--in", "0,0,2,2") == []
 
 
+def test_regions_are_checked_with_the_first_picture(watch: Watch) -> None:
+    """Whether it raises an alarm or not."""
+    code, _, err = watch("--alarm", "nothing>0.8", "--in", "0,0,2000,2000")
+    assert code == 2
+    assert err[-1].startswith("edgex: error: --in: ")
+
+
+def test_an_alarm_counts_more_than_a_source_that_broke(watch: Watch) -> None:
+    Path("empty").mkdir()
+    code, _, err = watch("--source", "empty", "--alarm", "blue thing>0.8", "--exit-on-alarm")
+    assert code == 3
+    assert not any("error" in line for line in err)
+
+
+def test_an_option_that_would_do_nothing_is_refused(watch: Watch) -> None:
+    for options in (("--alarm-after", "2"), ("--feedback", "f.jsonl"), ("--token-file", "token")):
+        code, _, err = watch(*options)
+        assert (code, len(err)) == (2, 1)
+        assert err[0].startswith(f"edgex: error: {options[0]}: expected --")
+
+
 def test_the_decision_of_a_calibrated_file(watch: Watch, tmp_path: Path) -> None:
     calibration = {"data": "validation", "pictures": 9, "alarm_classes": ["green thing"]}
     small_model.write(tmp_path / "calibrated.onnx", calibration=calibration)

@@ -230,12 +230,15 @@ def test_it_may_end_the_run(session: Session) -> None:
     assert len(kept.alarms) == 1
 
 
-def test_the_last_picture_again_is_no_alarm(session: Session) -> None:
+def test_the_last_picture_again_is_no_other_alarm(session: Session) -> None:
     alarms = Alarms([Stream(session, Script([0]))], [RED])
-    frame = FrameResult(0, SourceFrame(as_frame(coloured(0)), "x"), session(coloured(0)), 0, 0, is_rerun=True)
-    alarms.judges[0].write(frame)
-    assert frame.alarms is None
-    assert str(alarms) == "0 alarms"
+    first = FrameResult(0, SourceFrame(as_frame(coloured(0)), "x"), session(coloured(0)), 0, 0)
+    again = first.explained_as(session(coloured(0), explain=1))
+    for frame in (again, first, again):
+        alarms.judges[0].write(frame)
+    # It keeps that of the picture.
+    assert (first.alarms, again.alarms) == ((RED,), (RED,))
+    assert str(alarms) == f"1 alarm ({RED}: 1)"
     alarms.close()
 
 

@@ -109,6 +109,16 @@ def test_nobody_listens() -> None:
     assert str(failure(MqttTopic("mqtt://nowhere.invalid/alarms"))) == "the host's name is not known"
 
 
+def test_a_broker_that_is_not_ready_is_asked_again() -> None:
+    def starting(connection: socket.socket, closing: object) -> None:
+        connection.recv(1 << 16)
+        connection.sendall(bytes([0x20, 2, 0, 3]))  # CONNACK: server unavailable
+
+    with Server(starting) as server:
+        error = failure(MqttTopic(f"mqtt://{server.address}/alarms"))
+    assert (str(error), error.refused) == ("it refuses the connection (server unavailable)", False)
+
+
 @pytest.mark.parametrize("scheme", ["mqtt", "mqtts"])
 def test_a_broker_that_does_not_answer(scheme: str) -> None:
     with Server(silent) as server:

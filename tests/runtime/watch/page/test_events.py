@@ -31,7 +31,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def plain(session: Session) -> FrameResult:
-    return FrameResult(7, SourceFrame(as_frame(coloured(0)), "one"), session(coloured(0)), 0.2, 0.1, source="door")
+    return FrameResult(7, SourceFrame(as_frame(coloured(0)), "one", 3.0), session(coloured(0)), 0.2, 0.1, source="door")
 
 
 def test_frames_without_an_alarm_stay_out(clock: Clock, plain: FrameResult) -> None:
@@ -59,6 +59,17 @@ def test_an_alarm_that_lasts_or_comes_and_goes_is_one_entry_every_few_seconds(cl
     ]
     assert (found[0]["frame"], found[0]["name"], found[0]["source"]) == (7, "one", "door")
     assert "heatmap" not in found[0]
+
+
+@pytest.mark.parametrize(("live", "entries"), [(False, 3), (True, 1)])
+def test_pictures_without_times_are_things_of_their_own(
+    clock: Clock, plain: FrameResult, live: bool, entries: int
+) -> None:
+    events = Events()
+    source_frame = dataclasses.replace(plain.source_frame, time=None)
+    for _ in range(3):
+        events.consider(0, dataclasses.replace(plain, source_frame=source_frame, alarms=("a>0.5",)), bytes, live=live)
+    assert len(events.to_dicts()) == entries
 
 
 def test_memory_is_bounded(clock: Clock, plain: FrameResult) -> None:

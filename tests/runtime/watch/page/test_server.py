@@ -103,7 +103,7 @@ def post(body: str, headers: str = JSON, length: object = None) -> bytes:
         (request("GET http://[::1/ HTTP/1.1"), 400),
         (request("GET /%zz%00 HTTP/1.1"), 404),
         (request("GET /\xe9 HTTP/1.1"), 404),
-        (request("GET /../page_server.py HTTP/1.1"), 404),
+        (request("GET /../server.py HTTP/1.1"), 404),
         (b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n", 414),
         # Methods.
         (request("DELETE / HTTP/1.1"), 405),
