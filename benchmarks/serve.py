@@ -122,7 +122,8 @@ def main() -> None:
         bare_session(arguments.model, arguments.threads)
         return
     threads = ["--threads", str(arguments.threads)] if arguments.threads else []
-    command = [sys.executable, "-m", "edgex", "serve", arguments.model, "--port", "0", "--provider", "cpu", "--quiet"]
+    command = [sys.executable, "-m", "edgex", "serve", arguments.model, "--port", "0", "--provider", "cpu"]
+    command.append("--no-request-log")
     server = subprocess.Popen([*command, *threads], stderr=subprocess.PIPE, text=True)
     bare = subprocess.Popen(
         [sys.executable, __file__, arguments.model, "--bare", *threads],

@@ -7,10 +7,11 @@ uncalibrated probabilities and no decision. How it is fitted is in `edgex.evalua
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import numpy as np
 
@@ -161,6 +162,19 @@ def check_scale(scale: Scale | None) -> None:
             f"expected 'picture', 'calibrated' or evidence above 0 in logits per patch, found {scale!r:.60}",
             argument="scale",
         )
+
+
+def parse_scale(text: str | None) -> Scale | None:
+    """A scale as people write it: picture, calibrated or fixed:VALUE; UsageError for other words."""
+    word, colon, number = (text or "").partition(":")
+    if text is None or (word in ("picture", "calibrated") and not colon):
+        return cast("Scale | None", text)
+    with contextlib.suppress(ValueError):
+        if word == "fixed" and 0 < (value := float(number)) < math.inf:
+            return value
+    raise UsageError(
+        f"expected picture, calibrated or fixed:VALUE with a value above 0, found '{text[:60]}'", argument="scale"
+    )
 
 
 def scale_range(

@@ -103,7 +103,8 @@ def command(*renamed: Renamed, resumes: bool = False, long: bool = False) -> typ
     """The class of a command, for typer's `cls`.
 
     renamed: its options that have new names. resumes: whether it goes on where it was stopped when it is given again.
-    long: whether it can take minutes, and therefore has --quiet and --log-file; a command that resumes has them too.
+    long: whether it can take minutes, or runs until it is stopped, and therefore has --quiet and --log-file; a command
+    that resumes has them too.
     """
     return type("Command", (Command,), {"renamed": renamed, "resumes": resumes, "long": long or resumes})
 

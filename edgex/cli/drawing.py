@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from edgex.errors import UsageError
-
 if TYPE_CHECKING:
-    from edgex.runtime.calibration import Scale as ScaleValue
     from edgex.runtime.drawing.options import Drawing
     from edgex.runtime.drawing.overlay import Style as StyleName
 
@@ -49,22 +44,10 @@ def read_drawing(
     font: Path | None = None,
 ) -> Drawing:
     """What the options ask for; UsageError about the one that does not work."""
+    from edgex.runtime.calibration import parse_scale
     from edgex.runtime.drawing.options import Drawing
 
-    return Drawing(colormap, opacity, cast("StyleName", style), dim, legend, font, read_scale(scale))
-
-
-def read_scale(text: str | None) -> ScaleValue | None:
-    """The value of --scale; UsageError for others than picture, calibrated and fixed:VALUE."""
-    word, colon, number = (text or "").partition(":")
-    if text is None or (word in ("picture", "calibrated") and not colon):
-        return cast("ScaleValue | None", text)
-    with contextlib.suppress(ValueError):
-        if word == "fixed" and 0 < (value := float(number)) < math.inf:
-            return value
-    raise UsageError(
-        f"expected picture, calibrated or fixed:VALUE with a value above 0, found '{text[:60]}'", argument="scale"
-    )
+    return Drawing(colormap, opacity, cast("StyleName", style), dim, legend, font, parse_scale(scale))
 
 
 def changed(drawing: Drawing) -> dict[str, bool]:

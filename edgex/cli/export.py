@@ -183,8 +183,8 @@ def _gate_line(gate: GateResult) -> str:
     """How a gate was passed, in one line."""
     same, worst = gate["top1_agreement"].value, gate["heatmap_pearson_worst"].value
     return (
-        f"{_heading(gate)}, all {len(gate.metrics)} metrics within their bounds (--verbose lists them): the same top "
-        f"class on {100 * same:.4g}%, worst correlation of a heatmap {worst:.5f}"
+        f"{_heading(gate)}, all {len(gate.metrics)} metrics within their bounds (--verbose lists them): the same "
+        f"answer for {100 * same:.4g}%, worst correlation of a heatmap {worst:.5f}"
     )
 
 

@@ -7,14 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-from edgex.cli.command import Command
+from edgex.cli.command import command
 from edgex.cli.console import Fit, ProviderOptions, check_exported, note, read_provider_options
 from edgex.cli.ending import stopped_by_signals
+from edgex.cli.log import log
 
 
 def register(app: typer.Typer) -> None:
     """Adds the command."""
-    app.command("serve", cls=Command)(serve)
+    app.command("serve", cls=command(long=True))(serve)
 
 
 def serve(
@@ -48,9 +49,10 @@ def serve(
             "--fast-resize", help="Resize pictures in half the time; pixels rarely differ by more than one grey level."
         ),
     ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", help="Lines about failures and drift, none for each request.")
-    ] = False,
+    request_log: Annotated[
+        bool,
+        typer.Option("--request-log/--no-request-log", help="A line for each request; failures are said in any case."),
+    ] = True,
 ) -> None:
     """Answer requests with pictures: classes, heatmaps, overlays; documentation at /docs, counts at /metrics.
 
@@ -83,7 +85,8 @@ def serve(
             batch_window_ms=batch_window_ms,
             max_batch=max_batch,
             report=_say,
-            log_requests=not quiet,
+            report_failure=_say_failure,
+            log_requests=request_log,
         )
         with stopped_by_signals(server.stop):
             note(f"edgex: {session.path.name} on {session.provider} at {server.url} until Ctrl-C; see {server.url}docs")
@@ -92,3 +95,7 @@ def serve(
 
 def _say(line: str) -> None:
     note(f"edgex: {line}")
+
+
+def _say_failure(line: str) -> None:
+    log.error(f"edgex: {line}")

@@ -28,6 +28,7 @@ from edgex.cli.console import (
 )
 from edgex.cli.drawing import Colormap, Dim, Legend, Scale, Style, read_drawing
 from edgex.cli.ending import stopped_by_signals
+from edgex.cli.log import log
 from edgex.cli.tiles import Overlap, Regions, Tiles, read_roi, read_tiles
 from edgex.errors import SourceError, UsageError
 from edgex.runtime.printable import printable
@@ -148,8 +149,8 @@ def watch(
 
     pages: list[Page] = []
 
-    def notice(number: int, text: str) -> None:
-        note(f"edgex: {text}")
+    def notice(number: int, text: str, show: Callable[[str], None] = note) -> None:
+        show(f"edgex: {text}")
         for page in pages:
             page.feeds[number].notice(text)
 
@@ -192,7 +193,7 @@ def watch(
                 exit_on_alarm=exit_on_alarm,
             )
             sinks = _sinks(stack, pages, len(streams), video, folder, jsonl, fps, top, drawing, force)
-            _run(streams, session, alarms, sinks, top, notice)
+            _run(streams, session, alarms, sinks, top, partial(notice, show=log.error))
     _exit(streams, alarms)
 
 
@@ -329,7 +330,7 @@ def _run(
     alarms: list[Alarms],
     sinks: list[list[Sink]],
     top: int,
-    notice: Callable[[int, str], None],
+    broken: Callable[[int, str], None],
 ) -> None:
     """Runs them to their end, and says on standard error how it went, whatever ended it."""
     from edgex.runtime.watch.together import run_together
@@ -347,7 +348,7 @@ def _run(
                         say(f"{source}{_line(frame, top)}")
                 show(streams[number], frame)
 
-            run_together(streams, handle, lambda number, error: notice(number, str(error)))
+            run_together(streams, handle, lambda number, error: broken(number, str(error)))
     except SourceError as error:
         if not any(entry.ended_run for entry in alarms):
             raise

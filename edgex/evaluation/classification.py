@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -28,37 +29,27 @@ from edgex.utils.progress import Progress
 _BATCH = 32
 
 
+class Options(TypedDict, total=False):
+    """How pictures go through a model, see `logits`."""
+
+    device: str
+    precision: str
+    title: str
+    workers: int | None
+
+
 def accuracy(
-    model: SelfExplainingViT,
-    pictures: Pictures,
-    preprocessing: Preprocessing,
-    *,
-    device: str = "auto",
-    precision: str = "fp32",
-    title: str = "accuracy",
-    workers: int | None = None,
+    model: SelfExplainingViT, pictures: Pictures, preprocessing: Preprocessing, **options: Unpack[Options]
 ) -> float:
-    """Top-1 accuracy in [0, 1] over labelled pictures, see `correct`."""
-    hits = correct(model, pictures, preprocessing, device=device, precision=precision, title=title, workers=workers)
-    return float(hits.mean())
+    """Top-1 accuracy in [0, 1] over labelled pictures."""
+    return float(correct(model, pictures, preprocessing, **options).mean())
 
 
 def correct(
-    model: SelfExplainingViT,
-    pictures: Pictures,
-    preprocessing: Preprocessing,
-    *,
-    device: str = "auto",
-    precision: str = "fp32",
-    title: str = "accuracy",
-    workers: int | None = None,
+    model: SelfExplainingViT, pictures: Pictures, preprocessing: Preprocessing, **options: Unpack[Options]
 ) -> np.ndarray:
-    """Whether each picture's highest score is that of its label: bool [N]. The model is left as it is.
-
-    workers: see `edgex.data.loading.loaded`.
-    """
-    found = logits(model, pictures, preprocessing, device=device, precision=precision, title=title, workers=workers)
-    hits: np.ndarray = found.argmax(axis=1) == pictures.targets
+    """Whether each picture's highest score is that of its label: bool [N]."""
+    hits: np.ndarray = logits(model, pictures, preprocessing, **options).argmax(axis=1) == pictures.targets
     return hits
 
 
@@ -80,45 +71,36 @@ def classified(
     preprocessing: Preprocessing,
     *,
     thresholds: Sequence[float] | None = None,
-    device: str = "auto",
-    title: str = "accuracy",
-    workers: int | None = None,
+    **options: Unpack[Options],
 ) -> Classified:
     """A model's answers to labelled pictures of its kind. thresholds: of a multi-label model; defaults to 0.5 each."""
     if isinstance(pictures, Pictures):
-        return Classified(correct(model, pictures, preprocessing, device=device, title=title, workers=workers))
-    found = probabilities(model, pictures, preprocessing, device=device, title=title, workers=workers)
+        return Classified(correct(model, pictures, preprocessing, **options))
+    found = probabilities(model, pictures, preprocessing, **options)
     right = decisions(found, thresholds) == (pictures.targets > 0)
     return Classified(right.mean(axis=1), LabelQuality.of(found, pictures.targets, thresholds))
 
 
 def score(
-    model: SelfExplainingViT, pictures: AnyPictures, preprocessing: Preprocessing, *, device: str, title: str
+    model: SelfExplainingViT, pictures: AnyPictures, preprocessing: Preprocessing, **options: Unpack[Options]
 ) -> float:
     """What alpha is chosen by, in [0, 1]: top-1 accuracy, or a multi-label model's mean average precision.
 
     Raises DataError where no picture shows any class.
     """
     if isinstance(pictures, Pictures):
-        return accuracy(model, pictures, preprocessing, device=device, title=title)
-    quality = classified(model, pictures, preprocessing, device=device, title=title).labels
+        return accuracy(model, pictures, preprocessing, **options)
+    quality = classified(model, pictures, preprocessing, **options).labels
     if quality is None or quality.mean_average_precision is None:
         raise DataError(f"expected pictures that show a class, found none in {len(pictures)}", argument="labels")
     return quality.mean_average_precision
 
 
 def probabilities(
-    model: SelfExplainingViT,
-    pictures: AnyPictures,
-    preprocessing: Preprocessing,
-    *,
-    device: str = "auto",
-    precision: str = "fp32",
-    title: str = "labels",
-    workers: int | None = None,
+    model: SelfExplainingViT, pictures: AnyPictures, preprocessing: Preprocessing, **options: Unpack[Options]
 ) -> np.ndarray:
-    """Probabilities float32 [N, C] of labelled pictures. The model is left as it is. Arguments as of `correct`."""
-    found = logits(model, pictures, preprocessing, device=device, precision=precision, title=title, workers=workers)
+    """Probabilities float32 [N, C] of labelled pictures."""
+    found = logits(model, pictures, preprocessing, **options)
     return ACTIVATIONS[model.head.activation.name].probabilities(found)
 
 
@@ -127,12 +109,16 @@ def logits(
     pictures: AnyPictures,
     preprocessing: Preprocessing,
     *,
-    device: str,
-    precision: str,
-    title: str,
-    workers: int | None,
+    device: str = "auto",
+    precision: str = "fp32",
+    title: str = "accuracy",
+    workers: int | None = None,
 ) -> np.ndarray:
-    """Logits float32 [N, C] of labelled pictures. The model is left as it is. Arguments as of `correct`."""
+    """Logits float32 [N, C] of labelled pictures. The model is left as it is.
+
+    precision: see `edgex.utils.devices.mixed_precision`. title: of the progress. workers: see
+    `edgex.data.loading.loaded`.
+    """
     where = devices.device_of(device)
     model = model.inference_copy(where)
     found = np.zeros((len(pictures), model.head.classes), np.float32)

@@ -200,7 +200,7 @@ def _add_errors(app: FastAPI) -> None:
 
 
 def _refusal(request: Request, refusal: RefusedError) -> Response:
-    request.scope[PROBLEM] = str(refusal)
+    request.scope[PROBLEM] = refusal
     return Response(refusal.body, int(refusal.status), refusal.headers, JSON)
 
 

@@ -33,7 +33,7 @@ from edgex.serving.refusals import RefusedError, error_body, refusal_of
 OPEN = ("/healthz", "/readyz")
 """Addresses that need no token: container managers ask them."""
 PROBLEM = "edgex.problem"
-"""Where the application leaves, in the scope, what it told a client of an error."""
+"""Where the application leaves, in the scope, the RefusedError that it told a client of."""
 _GONE = 499
 """What logs and counts call a request whose client went away, as nginx does."""
 _ID = re.compile(r"[\w.:-]{1,64}", re.ASCII)
@@ -68,8 +68,8 @@ class Slots:
 class Gate:
     """An ASGI application around another.
 
-    token: what clients must send, None for nothing. report: called with a line for each request, or, where
-    `log_requests` is False, for each that a bug ended.
+    token: what clients must send, None for nothing. report: called with a line for each request, unless `log_requests`
+    is False. report_failure: called instead with the line of each that failed because of the server itself.
     """
 
     def __init__(
@@ -81,10 +81,12 @@ class Gate:
         metrics: Metrics,
         token: str | None,
         report: Callable[[str], None],
+        report_failure: Callable[[str], None],
         log_requests: bool,
     ) -> None:
         self._app, self._limits, self._slots, self._metrics = app, limits, slots, metrics
-        self._token, self._report, self._log_requests = token, report, log_requests
+        self._token, self._log_requests = token, log_requests
+        self._report, self._report_failure = report, report_failure
         self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -96,7 +98,7 @@ class Gate:
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
         answer = _Answer(send, given if _ID.fullmatch(given) else secrets.token_hex(8))
-        problem = ""
+        problem, failed = "", False
         try:
             self._check_access(scope, headers)
             await self._pass(scope, headers, receive, answer)
@@ -104,15 +106,18 @@ class Gate:
             answer.status, problem = _GONE, "the client went away"
         except Exception as error:
             refusal = refusal_of(error)
-            problem = first_line(refusal)
+            problem, failed = first_line(refusal), refusal.failure
             if not answer.started:
                 await _refuse(refusal, headers, receive, answer)
         seconds = time.perf_counter() - start
-        route, problem = scope.get("route"), problem or scope.get(PROBLEM, "")
+        if (told := scope.get(PROBLEM)) is not None and not problem:
+            problem, failed = str(told), told.failure
+        route = scope.get("route")
         self._metrics.answered(getattr(route, "path", "other"), answer.status, seconds)
         line = f"{answer.identity} {scope['method']} {scope['path'][:200]} {answer.status} {1000 * seconds:.1f} ms"
-        if self._log_requests or answer.status == HTTPStatus.INTERNAL_SERVER_ERROR:
-            self._report(printable(f"{line}: {problem}" if problem else line))
+        if failed or self._log_requests:
+            report = self._report_failure if failed else self._report
+            report(printable(f"{line}: {problem}" if problem else line))
 
     def _check_access(self, scope: Scope, headers: Headers) -> None:
         if self._token is not None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, cast
+from typing import Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from edgex.runtime.calibration import parse_scale
 from edgex.runtime.drawing.colormaps import COLORMAPS
 from edgex.runtime.drawing.options import Drawing
 from edgex.runtime.drawing.overlay import STYLES, Style
@@ -31,16 +32,18 @@ class Question(BaseModel):
         COLORMAPS[0], description="Their colours.", json_schema_extra={"enum": list(COLORMAPS)}, max_length=40
     )
     opacity: float | None = Field(None, ge=0, le=1, description="Of the strongest evidence.")
-    scale: Literal["picture", "calibrated"] | Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = Field(
+    scale: str | None = Field(
         None,
-        description="What colours mean: the picture's own range, the calibrated one, or so many logits per patch for "
-        "the full colour; default: calibrated where the file is.",
+        description="What colours mean: picture (its own range), calibrated (the range that the file stores) or "
+        "fixed:VALUE (full colour at so many logits per patch); default: calibrated where the file has it.",
+        max_length=40,
     )
     dim: bool = Field(False, description="Darken what the model does not see.")
-    legend: bool = Field(False, description="Draw a colour bar with numbers.")
+    legend: bool | None = Field(None, description="Draw a colour bar with numbers; default: beside captions.")
     caption: bool = Field(False, description="Write class and score into the picture.")
 
     @property
     def drawing(self) -> Drawing:
         """How overlays are drawn; UsageError for words that there are not."""
-        return Drawing(self.colormap, self.opacity, cast("Style", self.style), self.dim, self.legend, None, self.scale)
+        scale = parse_scale(self.scale)
+        return Drawing(self.colormap, self.opacity, cast("Style", self.style), self.dim, self.legend, None, scale)

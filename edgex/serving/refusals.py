@@ -14,11 +14,17 @@ RETRY_AFTER = 1
 
 
 class RefusedError(Exception):
-    """A request that gets no answer. headers: for the client, besides the usual ones."""
+    """A request that gets no answer.
 
-    def __init__(self, status: HTTPStatus, message: str, headers: dict[str, str] | None = None) -> None:
+    headers: for the client, besides the usual ones. failure: whether the server itself failed, so that its operator has
+    to know.
+    """
+
+    def __init__(
+        self, status: HTTPStatus, message: str, headers: dict[str, str] | None = None, *, failure: bool = False
+    ) -> None:
         super().__init__(message)
-        self.status = status
+        self.status, self.failure = status, failure
         self.headers = dict(headers or {})
         if status == HTTPStatus.SERVICE_UNAVAILABLE:
             self.headers.setdefault("Retry-After", str(RETRY_AFTER))
@@ -42,5 +48,7 @@ def refusal_of(error: Exception) -> RefusedError:
         about = f"{error.argument}: " if error.argument else ""
         return RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, f"{about}{error}")
     if isinstance(error, EdgexError):
-        return RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, f"the model cannot be run: {first_line(error)}")
-    return RefusedError(HTTPStatus.INTERNAL_SERVER_ERROR, f"{type(error).__name__}: {first_line(error)}")
+        words = f"the model cannot be run: {first_line(error)}"
+        return RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, words, failure=True)
+    words = f"{type(error).__name__}: {first_line(error)}"
+    return RefusedError(HTTPStatus.INTERNAL_SERVER_ERROR, words, failure=True)

@@ -13,19 +13,29 @@ _CLOSING = 2.0
 
 
 class RequestLog:
-    """write: called with each line, in the thread."""
+    """write: called with each line, in the thread.
 
-    def __init__(self, write: Callable[[str], None]) -> None:
-        self._write = write
-        self._lines: queue.Queue[str | None] = queue.Queue(_MOST)
+    write_failure: called instead with lines about failures. Defaults to `write`.
+    """
+
+    def __init__(self, write: Callable[[str], None], write_failure: Callable[[str], None] | None = None) -> None:
+        self._write, self._write_failure = write, write_failure or write
+        self._lines: queue.Queue[tuple[Callable[[str], None], str] | None] = queue.Queue(_MOST)
         self._left_out = 0
         self._thread = threading.Thread(target=self._run, name="edgex log", daemon=True)
         self._thread.start()
 
     def add(self, line: str) -> None:
         """Returns at once."""
+        self._put(self._write, line)
+
+    def add_failure(self, line: str) -> None:
+        """Returns at once."""
+        self._put(self._write_failure, line)
+
+    def _put(self, write: Callable[[str], None], line: str) -> None:
         try:
-            self._lines.put_nowait(line)
+            self._lines.put_nowait((write, line))
         except queue.Full:
             self._left_out += 1
 
@@ -38,8 +48,9 @@ class RequestLog:
         self._thread.join(_CLOSING)
 
     def _run(self) -> None:
-        while (line := self._lines.get()) is not None:
-            self._write(line)
+        while (entry := self._lines.get()) is not None:
+            write, line = entry
+            write(line)
             if self._left_out and self._lines.empty():
                 count, self._left_out = self._left_out, 0
                 self._write(f"{count} lines of the log were left out: they came faster than they could be written")

@@ -36,7 +36,8 @@ class Server:
     host, port: the address; port 0 takes any that is free, see `url`. token: what clients must send; an address that
     other machines reach needs one. limits: what it takes on at most. batch_window_ms, max_batch: see `Batcher`, in
     milliseconds. report: called with lines for people, in a thread of its own: one for each request, unless
-    `log_requests` is False, for failures of the server itself, and for drift (see `edgex.runtime.drift`).
+    `log_requests` is False, and those about drift (see `edgex.runtime.drift`). report_failure: called in that thread
+    with lines about failures of the server itself. Defaults to `report`.
 
     Raises UsageError for an address that cannot be had, or needs a token, and for numbers out of their range.
     """
@@ -52,13 +53,14 @@ class Server:
         batch_window_ms: float = 0.0,
         max_batch: int | None = None,
         report: Report = silent,
+        report_failure: Report | None = None,
         log_requests: bool = True,
     ) -> None:
         check_address(host, token)
         limits = limits or Limits()
         with contextlib.ExitStack() as stack:
             self._socket = stack.enter_context(_listen(host, port))
-            log = RequestLog(report)
+            log = RequestLog(report, report_failure)
             stack.callback(log.close)
             metrics, slots, drift = Metrics(session), Slots(limits.max_pending), DriftMonitor.of(session, log.add)
 
@@ -84,6 +86,7 @@ class Server:
                 metrics=metrics,
                 token=token,
                 report=log.add,
+                report_failure=log.add_failure,
                 log_requests=log_requests,
             )
             self._uvicorn = _Uvicorn(_configuration(gate, limits))

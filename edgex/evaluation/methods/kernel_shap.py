@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from edgex.errors import UsageError
 from edgex.evaluation.masked_passes import Hidden, explained_scores
-from edgex.evaluation.methods.method import Cost, Method
+from edgex.evaluation.methods.method import SampledMethod
 from edgex.models.self_explaining import SelfExplainingViT
 from edgex.shapley.solver import FEWEST_PASSES, kernel_shap, players_of_patches
 from edgex.shapley.superpixels import USUAL_SIDE, fitting_sides
@@ -24,7 +24,7 @@ _GRAMMAR = re.compile(r"kernel-shap:(\d{1,9})(?:@(patches|\d{1,4}))?(?:\+(blur|d
 
 
 @dataclasses.dataclass(frozen=True)
-class KernelShap(Method):
+class KernelShap(SampledMethod):
     """Kernel SHAP of the explained score; a superpixel's score is shared out evenly over its patches.
 
     passes: the budget of coalitions. side: superpixels per side, 0 for every patch, None for 7 or the next smaller
@@ -36,7 +36,6 @@ class KernelShap(Method):
 
     name: ClassVar[str] = "kernel-shap"
     grammar: ClassVar[str] = "kernel-shap:PASSES[@SIDE|@patches][+blur|+drop]"
-    passes: int
     side: int | None = None
     hidden: Hidden = "mean"
     seed: int = 0
@@ -59,15 +58,6 @@ class KernelShap(Method):
         players = "" if self.side is None else f"@{self.side or 'patches'}"
         return f"{self.name}:{self.passes}{players}" + ("" if self.hidden == "mean" else f"+{self.hidden}")
 
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """See `Method`."""
-        return (self.name, *dataclasses.astuple(self))
-
-    def cost(self, model: SelfExplainingViT) -> Cost:  # noqa: ARG002
-        """One forward pass a coalition."""
-        return Cost(self.passes)
-
     def check(self, model: SelfExplainingViT) -> None:
         """See `players`."""
         self.players(model.backbone.grid)
@@ -83,26 +73,22 @@ class KernelShap(Method):
             raise UsageError(f"a {grid[0]}x{grid[1]} patch grid has no superpixels: use {self}@patches")
         return players_of_patches(grid, fitting[-1])
 
-    def explain(
+    def heatmap(
         self,
         model: SelfExplainingViT,
-        images: Tensor,
-        classes: Tensor,
+        image: Tensor,
+        explained: Tensor,
         generator: np.random.Generator,
         *,
-        precision: str = "fp32",
+        precision: str,
     ) -> Tensor:
-        """See `Method`."""
+        """See `SampledMethod`."""
         player_of = self.players(model.backbone.grid)
-        players = int(player_of.max()) + 1
-        heatmaps = []
-        for image, explained in zip(images.split(1), classes.split(1), strict=True):
 
-            def value(coalitions: Tensor, image: Tensor = image, explained: Tensor = explained) -> Tensor:
-                visible = coalitions[:, player_of].to(image.device)
-                return explained_scores(model, image, explained, visible, self.hidden, precision=precision)[:, None]
+        def value(coalitions: Tensor) -> Tensor:
+            visible = coalitions[:, player_of].to(image.device)
+            return explained_scores(model, image, explained, visible, self.hidden, precision=precision)[:, None]
 
-            scores = kernel_shap(value, players, self.passes, generator)[:, 0].cpu()
-            shared = scores[player_of] / torch.bincount(player_of)[player_of]
-            heatmaps.append(shared.float().unflatten(0, model.backbone.grid))
-        return torch.stack(heatmaps)
+        scores = kernel_shap(value, int(player_of.max()) + 1, self.passes, generator)[:, 0].cpu()
+        shared = scores[player_of] / torch.bincount(player_of)[player_of]
+        return shared.float().unflatten(0, model.backbone.grid)

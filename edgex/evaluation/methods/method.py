@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from edgex.models.self_explaining import SelfExplainingViT
@@ -113,3 +114,49 @@ class PlainMethod(Method):
     def key(self) -> tuple[Any, ...]:
         """See `Method`."""
         return (self.name,)
+
+
+@dataclasses.dataclass(frozen=True)
+class SampledMethod(Method):
+    """A method that asks the model about one picture at a time, many times, with parts of it hidden.
+
+    passes: how many times.
+    """
+
+    passes: int
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """See `Method`."""
+        return (self.name, *dataclasses.astuple(self))
+
+    def cost(self, model: SelfExplainingViT) -> Cost:  # noqa: ARG002
+        """Forward passes alone."""
+        return Cost(self.passes)
+
+    def explain(
+        self,
+        model: SelfExplainingViT,
+        images: Tensor,
+        classes: Tensor,
+        generator: np.random.Generator,
+        *,
+        precision: str = "fp32",
+    ) -> Tensor:
+        """See `Method`."""
+        pairs = zip(images.split(1), classes.split(1), strict=True)
+        return torch.stack(
+            [self.heatmap(model, image, explained, generator, precision=precision) for image, explained in pairs]
+        )
+
+    @abc.abstractmethod
+    def heatmap(
+        self,
+        model: SelfExplainingViT,
+        image: Tensor,
+        explained: Tensor,
+        generator: np.random.Generator,
+        *,
+        precision: str,
+    ) -> Tensor:
+        """Heatmap float32 [gh, gw] of a class [1] for one normalised picture [1, 3, H, W]; see `Method.explain`."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from edgex.errors import UsageError
 from edgex.evaluation.masked_passes import BATCH
-from edgex.evaluation.methods.method import Cost, Method
+from edgex.evaluation.methods.method import SampledMethod
 from edgex.models.self_explaining import SelfExplainingViT
 from edgex.utils import devices
 
@@ -27,7 +27,7 @@ _GRAMMAR = re.compile(r"rise:(\d{1,9})")
 
 
 @dataclasses.dataclass(frozen=True)
-class Rise(Method):
+class Rise(SampledMethod):
     """RISE with masks of 7 x 7 cells, each visible with probability 0.5.
 
     passes: number of masks; the paper takes 4000 to 8000. A pixel's score is the mean of all masks there, weighted by
@@ -38,7 +38,6 @@ class Rise(Method):
 
     name: ClassVar[str] = "rise"
     grammar: ClassVar[str] = "rise:PASSES"
-    passes: int
     seed: int = 0
 
     @classmethod
@@ -54,39 +53,27 @@ class Rise(Method):
     def __str__(self) -> str:
         return f"{self.name}:{self.passes}"
 
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """See `Method`."""
-        return (self.name, *dataclasses.astuple(self))
-
-    def cost(self, model: SelfExplainingViT) -> Cost:  # noqa: ARG002
-        """One forward pass a mask."""
-        return Cost(self.passes)
-
-    def explain(
+    def heatmap(
         self,
         model: SelfExplainingViT,
-        images: Tensor,
-        classes: Tensor,
+        image: Tensor,
+        explained: Tensor,
         generator: np.random.Generator,
         *,
-        precision: str = "fp32",
+        precision: str,
     ) -> Tensor:
-        """See `Method`."""
+        """See `SampledMethod`."""
         patch = model.backbone.patch_projection.kernel_size
-        heatmaps = []
-        for image, explained in zip(images.split(1), classes, strict=True):
-            total = torch.zeros(image.shape[2:], device=image.device)
-            done = 0
-            while done < self.passes:
-                count = min(BATCH[image.device.type], self.passes - done)
-                shown = masks(count, (image.shape[2], image.shape[3]), generator).to(image.device)
-                with torch.inference_mode(), devices.mixed_precision(image.device, precision):
-                    logits = model.logits(model.backbone.embed(image * shown)).float()
-                total += (model.head.probabilities(logits)[:, explained, None, None] * shown[:, 0]).sum(dim=0)
-                done += count
-            heatmaps.append(F.avg_pool2d(total[None] / (0.5 * self.passes), patch)[0])
-        return torch.stack(heatmaps)
+        total = torch.zeros(image.shape[2:], device=image.device)
+        done = 0
+        while done < self.passes:
+            count = min(BATCH[image.device.type], self.passes - done)
+            shown = masks(count, (image.shape[2], image.shape[3]), generator).to(image.device)
+            with torch.inference_mode(), devices.mixed_precision(image.device, precision):
+                logits = model.logits(model.backbone.embed(image * shown)).float()
+            total += (model.head.probabilities(logits)[:, explained, None] * shown[:, 0]).sum(dim=0)
+            done += count
+        return F.avg_pool2d(total[None] / (0.5 * self.passes), patch)[0]
 
 
 def masks(count: int, size: tuple[int, int], generator: np.random.Generator) -> Tensor:

@@ -6,8 +6,10 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -28,17 +30,17 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start(model: Path) -> Iterator[Start]:
-    """`start(*options, **environment)` -> a running `edgex serve`, and the line that it began with."""
+    """`start(*options, **environment)` -> a running `edgex serve`, and, unless `first` is False, its first line."""
     running: list[subprocess.Popen[str]] = []
 
-    def run(*options: str, **environment: str) -> tuple[subprocess.Popen[str], str]:
+    def run(*options: str, first: bool = True, **environment: str) -> tuple[subprocess.Popen[str], str]:
         command = [sys.executable, "-m", "edgex", "serve", str(model), "--port", "0", *options]
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
         )
         running.append(process)
         assert process.stderr is not None
-        return process, process.stderr.readline()
+        return process, process.stderr.readline() if first else ""
 
     yield run
     for process in running:
@@ -70,7 +72,7 @@ def test_it_begins_with_one_line_and_ends_with_0(start: Start, number: signal.Si
 def test_a_token_from_the_environment(start: Start) -> None:
     """It is neither shown nor logged, and the listening address may be any."""
     token = "correct-horse-battery"
-    process, line = start("--host", "0.0.0.0", "--quiet", EDGEX_TOKEN=token)
+    process, line = start("--host", "0.0.0.0", "--no-request-log", EDGEX_TOKEN=token)
     address = address_in(line).replace("0.0.0.0", "127.0.0.1")
     request = urllib.request.Request(f"{address}v1/model", headers={"Authorization": f"Bearer {token}"})
     with urllib.request.urlopen(request, timeout=60) as answer:
@@ -82,6 +84,23 @@ def test_a_token_from_the_environment(start: Start) -> None:
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (0, "", "")
     assert token not in line
+
+
+def test_quiet_leaves_errors_and_the_log_has_every_line(start: Start, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    log = tmp_path / "serve.log"
+    process, _ = start("--port", str(port), "--quiet", "--log-file", str(log), first=False)
+    end = time.monotonic() + 60
+    while not (log.exists() and " at http://" in log.read_text("utf-8")) and time.monotonic() < end:
+        time.sleep(0.05)
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/model", timeout=60) as answer:
+        assert answer.status == 200
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=60) == ("", "") and process.returncode == 0
+    command, address, request = (line.split(" ", 1)[1] for line in log.read_text("utf-8").splitlines())
+    assert re.fullmatch(r"edgex \S+: .*edgex serve", command) and f"at http://127.0.0.1:{port}/ until" in address
+    assert re.fullmatch(r"edgex: \w+ GET /v1/model 200 \d+\.\d ms", request)
 
 
 @pytest.mark.parametrize(

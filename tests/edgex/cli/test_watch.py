@@ -431,7 +431,7 @@ def test_a_source_that_breaks_leaves_the_others(watch: Watch, pictures: Path) ->
     pytest.importorskip("av")
     with Server(silent) as server:
         camera = f"rtsp://{server.address}/live"
-        code, out, err = watch("--source", camera, "--source", "pictures", "--timeout", "0.3")
+        code, out, err = watch("--source", camera, "--source", "pictures", "--timeout", "0.3", "--quiet")
     assert (code, len(out.splitlines())) == (1, 3)
     assert f"edgex: {camera}: no answer within 0.3 s\n" in err
     assert error_line(err) == "edgex: error: 1 of 2 sources broke"

@@ -15,6 +15,7 @@ from PIL import Image
 
 from edgex import samples
 from edgex.runtime import Session, decode_heatmap
+from edgex.runtime.drawing.options import Drawing
 from edgex.runtime.frames import decode_picture
 
 Client = Any
@@ -147,6 +148,7 @@ def test_pictures_of_too_many_pixels(client: Client) -> None:
         ({"top": "many"}, "top: "),
         ({"overlay": "gif"}, "overlay: Input should be 'png' or 'jpeg', found 'gif'"),
         ({"overlay": "png", "style": "glitter"}, "glitter"),
+        ({"scale": "0.5"}, "scale: expected picture, calibrated or fixed:VALUE with a value above 0, found '0.5'"),
         ({"overlay": "png", "colormap": "glitter"}, "glitter"),
         ({"explian": "red thing"}, "explian: expected a parameter of this address, found another"),
     ],
@@ -176,6 +178,33 @@ def test_failures_of_the_model(
     assert [line.split()[3] for line in client.log] == ["503", "500", "200"]
     assert client.log[0].endswith("ms: the model cannot be run: the GPU is gone")
     assert client.log[1].endswith("ms: ZeroDivisionError: a bug")
+
+
+def test_failures_are_reported_where_requests_are_not(
+    serve: Callable[..., Client], session: Session, pictures: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgex.errors import ProviderError
+
+    failures: list[str] = []
+    client = serve(log_requests=False, report_failure=failures.append)
+    monkeypatch.setattr(session, "classify", lambda *_: (_ for _ in ()).throw(ProviderError("the GPU is gone")))
+    problem(client.post("/v1/predict", content=b"no picture"), 422)
+    problem(client.post("/v1/predict", content=pictures[0]), 503)
+    end = time.monotonic() + 10
+    while not failures and time.monotonic() < end:
+        time.sleep(0.01)
+    assert client.log == [] and len(failures) == 1
+    assert failures[0].endswith("ms: the model cannot be run: the GPU is gone")
+
+
+def test_scale_and_legend_are_those_of_the_command_line(
+    client: Client, session: Session, pictures: list[bytes]
+) -> None:
+    picture = np.asarray(Image.open(io.BytesIO(pictures[0])).convert("RGB"))
+    asked = {"scale": "fixed:0.5", "caption": "true"}
+    png = client.post("/v1/predict", content=pictures[0], params=asked, headers={"Accept": "image/png"})
+    drawn = Drawing(scale=0.5).captioned(session(picture), picture)
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png.content))), drawn)
 
 
 def test_the_model_is_described(client: Client, session: Session) -> None:
