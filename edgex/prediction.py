@@ -82,6 +82,7 @@ def predict(
     tiles: tuple[int, int] | None = None,
     overlap: float | None = None,
     roi: Any = None,
+    drawing: Drawing | None = None,
     report: Callable[[str], None] = lambda _: None,
 ) -> Predictions:
     """Classifies and explains pictures.
@@ -91,15 +92,18 @@ def predict(
     also explain every label that is present, of a multi-label model. provider, provider_options: for exported files,
     as `edgex.runtime.Session` takes them. fit: how a picture becomes the model's input, see `edgex.runtime.view`.
     Defaults to what the model says. tiles, overlap, roi: how each picture is cut into parts and what of it is looked
-    at, as `edgex.runtime.Session` takes them. report: called with lines for people; one of them says what the model
-    does not see of the picture that loses most.
+    at, as `edgex.runtime.Session` takes them. drawing: how overlays will be drawn; what the model's
+    file does not allow is refused before a picture is read. report: called with lines for people; one of them says what
+    the model does not see of the picture that loses most.
 
     A picture that cannot be read, or that tiles or regions do not fit, becomes an error of the result, and the others
     are classified. Raises UsageError for an unknown class, a folder without pictures, or a provider for a model that is
-    not exported, and where tiles or regions fit none of the pictures.
+    not exported, for a drawing that the file does not allow, and where tiles or regions fit none of the pictures.
     """
     paths = _files(pictures, report)
     predictor = open_predictor(model, provider, provider_options, fit=fit, tiles=tiles, overlap=overlap, roi=roi)
+    if drawing is not None:
+        drawing.check_for(predictor.metadata.calibration if isinstance(predictor, Session) else None)
     if each_label and explain is not None:
         raise UsageError("expected either one class to explain or each label, found both", argument="each_label")
     results: list[tuple[Path, Result]] = []

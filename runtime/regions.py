@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -10,6 +10,8 @@ from edgex.runtime.drawing.upsampling import bilinear_weights
 from edgex.runtime.errors import UsageError
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from edgex.runtime.view import View
 
 THRESHOLD, LEAST_AREA, MERGE = 0.5, 0.25, 1.0
@@ -20,18 +22,42 @@ _FINER = 4
 """Steps per patch: regions end between patch centres where the interpolated evidence falls below."""
 
 
-class Box(NamedTuple):
-    """A region of high evidence: rows top..bottom-1 and columns left..right-1 of the frame, in pixels."""
-
+class _Region(NamedTuple):
     top: int
     left: int
     bottom: int
     right: int
     evidence: float
-    """Sum over the region, in logits: its share of the explained score."""
-    score: float
-    """Share of the positive evidence in what the model saw that lies in the region, above 0 to 1. It says how much of
-    the explanation the box holds; it is no probability that something is there."""
+
+
+class Box(_Region):
+    """A region of high evidence: rows top..bottom-1 and columns left..right-1 of the frame, in pixels.
+
+    A tuple (top, left, bottom, right, evidence) with a score beside it, which comparisons leave out.
+
+    evidence: sum over the region, in logits: its share of the explained score.
+    score: share of the positive evidence in what the model saw that lies in the region, above 0 to 1. It says how much
+        of the explanation the box holds; it is no probability that something is there.
+    """
+
+    score: float = 0.0
+
+    def __new__(cls, top: int, left: int, bottom: int, right: int, evidence: float, score: float = 0.0) -> Self:
+        """See the class."""
+        box = super().__new__(cls, top, left, bottom, right, evidence)
+        box.score = score
+        return box
+
+    def __repr__(self) -> str:
+        return f"Box({', '.join(f'{name}={value!r}' for name, value in self._asdict().items())})"
+
+    def _asdict(self) -> dict[str, Any]:
+        """All six values by their names."""
+        return {**super()._asdict(), "score": self.score}
+
+    def _replace(self, **values: Any) -> Self:
+        """The same with other values."""
+        return type(self)(**{**self._asdict(), **values})
 
 
 def find_boxes(

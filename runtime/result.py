@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgex.runtime.activations import ACTIVATIONS, DEFAULT_THRESHOLD
-from edgex.runtime.calibration import decide, probabilities, scale_range
+from edgex.runtime.calibration import EvidenceScale, decide, probabilities, scale_range
 from edgex.runtime.drawing.colormaps import COLORMAPS
 from edgex.runtime.drawing.overlay import Floor, Style, median_floor, overlay
 from edgex.runtime.drawing.seen import Seen
@@ -26,7 +26,7 @@ from edgex.runtime.regions import LEAST_AREA, MERGE, THRESHOLD, Box, find_boxes
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgex.runtime.calibration import Calibration, Decision, EvidenceScale, Scale
+    from edgex.runtime.calibration import Calibration, Decision, Scale
     from edgex.runtime.view import View
 
 
@@ -169,7 +169,10 @@ class Result:
 
         None where the file is not calibrated.
         """
-        return None if self.calibration is None else self.calibration.evidence
+        if self.calibration is None or self.calibration.evidence is None:
+            return None
+        floor, full = self.calibration.evidence
+        return EvidenceScale(floor / self._cells_per_patch**2, full / self._cells_per_patch**2)
 
     def evidence_scale(self, scale: Scale | None = None) -> tuple[Floor, float | None]:
         """What colours of a drawn heatmap mean: the `floor` and `limit` of `overlay`.
@@ -179,9 +182,12 @@ class Result:
             looks weak; a number for a limit in logits per patch. Defaults to "calibrated" where the file has such a
             scale, else to "picture".
 
+        Returns both in logits per cell of the heatmap, of which a patch has several where the heatmap is a finer one.
+
         Raises UsageError for another scale, and for "calibrated" where the file has none.
         """
-        return scale_range(scale, self.calibrated_scale)
+        floor, full = scale_range(scale, self.calibrated_scale)
+        return floor, full / self._cells_per_patch**2 if isinstance(scale, (int, float)) and full else full
 
     def heatmap_on(self, frame: Any = None) -> np.ndarray:
         """The heatmap in frame coordinates, bilinear between patch centres.
@@ -215,7 +221,7 @@ class Result:
         opacity: of the strongest evidence, 0 to 1. Defaults to 0.6, for lines and boxes to 1.
         limit: evidence of the full colour, in logits per patch; defaults to that of `scale`.
         floor: evidence up to which nothing is painted, in logits per patch; "median" is the heatmap's own, or 0 where
-            that lies below. Defaults to that of `scale`.
+            that lies below. Defaults to that of `scale`. It is lowered to nine tenths of the limit where it is higher.
         style: "heat" tints the places of evidence, "contour" draws lines around them, "boxes" draws `boxes` above the
             floor with their evidence, "spotlight" darkens all other places.
         scale: "picture", "calibrated" or a limit, see `evidence_scale`.
@@ -273,9 +279,9 @@ class Result:
         threshold: above 0, at most 1. least_area: of a region, in patches; smaller ones are left out. merge: regions
             less than so many patches apart are one.
 
-        Strongest first, each (top, left, bottom, right, evidence, score): evidence is the region's sum in logits, score
-        its share of the positive evidence of the heatmap, above 0 to 1, which is no probability that something is
-        there. Empty where no patch speaks for the class.
+        Strongest first, each (top, left, bottom, right, evidence), evidence being the region's sum in logits; `score`
+        is its share of the heatmap's positive evidence, above 0 to 1, which is no probability that something is there.
+        Empty where no patch speaks for the class.
         """
         cells = self._cells_per_patch
         return find_boxes(self.heatmap, self.view, threshold, least_area=least_area, merge=merge, cells=cells)

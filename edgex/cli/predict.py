@@ -79,6 +79,7 @@ def predict(
         overlap=overlap,
         roi=read_roi(roi),
         fit=fit,  # type: ignore[arg-type]  # others are refused by name
+        drawing=None if overlay is None else drawing,
         report=note,
     )
     for error in found.errors:

@@ -161,6 +161,7 @@ def watch(
     options |= {"threads": threads, "exact_resize": not fast_resize, "fit": fit}
     options |= {"tiles": read_tiles(tiles), "overlap": overlap, "roi": read_roi(roi)}
     with Session(model, provider, **options) as session:
+        drawing.check_for(session.metadata.calibration)
         streams = _streams(
             session,
             opened,

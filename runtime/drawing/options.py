@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from edgex.runtime.calibration import check_scale
+from edgex.runtime.calibration import check_scale, scale_range
 from edgex.runtime.drawing.captions import check_font
 from edgex.runtime.drawing.colormaps import COLORMAPS
 from edgex.runtime.drawing.overlay import Style, check
 from edgex.runtime.drawing.plates import LEAST_SIDE, draw_caption
 
 if TYPE_CHECKING:
-    from edgex.runtime.calibration import Scale
+    from edgex.runtime.calibration import Calibration, Scale
     from edgex.runtime.result import Result
 
 _OUTLINE = (255, 255, 255, 110)
@@ -47,6 +47,10 @@ class Drawing:
         check(self.colormap, self.opacity, None, "median", self.style)
         check_font(self.font)
         check_scale(self.scale)
+
+    def check_for(self, calibration: Calibration | None) -> None:
+        """Raises UsageError where results of a file with this calibration cannot be drawn so."""
+        scale_range(self.scale, None if calibration is None else calibration.evidence)
 
     def overlay(self, result: Result, frame: Any) -> np.ndarray:
         """The frame with the heatmap over it: uint8 [H, W, 3], in the channel order that `Result.overlay` has."""

@@ -17,6 +17,7 @@ from edgex.runtime.drawing import layer, plates
 from edgex.runtime.drawing.colormaps import COLORMAPS, check_colormap, colours
 from edgex.runtime.drawing.contours import LINES, draw_contours, line_colour
 from edgex.runtime.drawing.layer import LEVELS, Table
+from edgex.runtime.drawing.plates import Legend
 from edgex.runtime.drawing.seen import Seen
 from edgex.runtime.drawing.upsampling import cells_at, smooth_weights
 from edgex.runtime.errors import UsageError
@@ -31,6 +32,8 @@ Floor = float | Literal["median"]
 _FINER = 8
 """Places per patch and direction where the strongest evidence is looked for."""
 _ROUNDING = 1e-5
+_HIGHEST_FLOOR = 0.9
+"""Of a limit that is given."""
 _RISING = np.minimum(1, 2 * np.arange(LEVELS) / (LEVELS - 1))
 """Of each level: full opacity from half of the strongest evidence on, colour tells the rest apart."""
 _DARKER = 0.75
@@ -62,13 +65,14 @@ def overlay(
     limit: evidence of the full colour, in logits per patch. Defaults to the strongest that the map shows, so that
         colours compare places within a picture; set it to compare pictures.
     floor: evidence up to which nothing is painted, in logits per patch. "median" is the heatmap's own median, or 0
-        where that lies below: an amount that half of the patches have points at none of them.
+        where that lies below: an amount that half of the patches have points at none of them. A floor above nine
+        tenths of `limit` is lowered to that, so that there are colours in between.
     style: "heat" tints; "contour" draws lines at a third and at two thirds of the way from floor to limit and leaves
         the rest as it is; "boxes" draws those of `edgex.runtime.regions.find_boxes` above the floor, each with its
         evidence in logits; "spotlight" darkens what has no evidence, also what the model did not see.
     border: draw where what the model saw ends, see `edgex.runtime.drawing.seen.Seen.draw_edge`.
     dim: darken what the model did not see to half.
-    legend: draw what the colours mean in a corner, see `edgex.runtime.drawing.plates.draw_legend`.
+    legend: draw what the colours mean in a corner, see `edgex.runtime.drawing.plates.Legend`.
     seen: what the model saw, where that is less than the view says. Defaults to that. cells: of the heatmap per patch,
         in each direction.
 
@@ -83,6 +87,8 @@ def overlay(
     signed = colormap == "signed"
     lowest = median_floor(heatmap, signed) if floor == "median" else float(floor)
     full = _strongest(heatmap, view, signed) if limit is None else limit
+    if limit is not None:
+        lowest = min(lowest, _HIGHEST_FLOOR * limit)
     # The same evidence everywhere is no more than its median but for rounding.
     shows = full - lowest > _ROUNDING * full
     if style == "spotlight" or (shows and style != "boxes"):
@@ -93,11 +99,14 @@ def overlay(
         seen.restore_rest(result, picture)
     if border:
         seen.draw_edge(result)
+    key = None
     if legend:
-        _draw_legend(result, style, colormap, opacity, lowest, full if shows else lowest)
+        key = _legend(style, colormap, opacity, lowest * cells**2, (full if shows else lowest) * cells**2)
     if style == "boxes":
         boxes = find_boxes(heatmap, view, least=lowest, cells=cells)
-        plates.draw_boxes(result, boxes, colours("for" if signed else colormap), opacity)
+        plates.draw_boxes(result, boxes, colours("for" if signed else colormap), opacity, key)
+    if key is not None:
+        key.draw(result)
     return result
 
 
@@ -124,19 +133,16 @@ def _paint(
     layer.blend(picture[rows, columns], read, table, layer.rows_apart(cell), out=result[rows, columns])
 
 
-def _draw_legend(result: np.ndarray, style: Style, colormap: str, opacity: float, lowest: float, full: float) -> None:
+def _legend(style: Style, colormap: str, opacity: float, lowest: float, full: float) -> Legend:
     """What the colours of a style mean; full: at most `lowest` where nothing is painted."""
     if style == "boxes":
-        plates.draw_legend(result, None, "", "", "evidence in logits")
-    elif full <= lowest:
-        plates.draw_legend(result, None, "", "", f"nothing above {lowest:.2g} logits per patch")
-    elif colormap == "signed":
+        return Legend("evidence in logits")
+    if full <= lowest:
+        return Legend(f"nothing above {lowest:.2g} logits per patch")
+    if colormap == "signed":
         key = np.concatenate([_key(style, "against", opacity)[::-1], _key(style, "for", opacity)])
-        unit = f"logits per patch, beyond {lowest:.2g}"
-        plates.draw_legend(result, key, f"-{full:.2g}", f"+{full:.2g}", unit)
-    else:
-        key = _key(style, colormap, opacity)
-        plates.draw_legend(result, key, f"{lowest:.2g}", f"{full:.2g}", "logits per patch")
+        return Legend(f"logits per patch, beyond {lowest:.2g}", f"-{full:.2g}", f"+{full:.2g}", key)
+    return Legend("logits per patch", f"{lowest:.2g}", f"{full:.2g}", _key(style, colormap, opacity))
 
 
 def _key(style: Style, half: str, opacity: float) -> np.ndarray:

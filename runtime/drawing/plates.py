@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,8 @@ from PIL import Image, ImageDraw
 from edgex.runtime.drawing.captions import fit_text
 
 if TYPE_CHECKING:
+    from PIL import ImageFont
+
     from edgex.runtime.regions import Box
 
 LEAST_SIDE = 64
@@ -49,11 +52,13 @@ def draw_caption(picture: np.ndarray, texts: Sequence[str], font: str | os.PathL
         ImageDraw.Draw(image).text((size // 2, high - high // 2), text, font=chosen, fill="white", anchor="lm")
 
 
-def draw_boxes(picture: np.ndarray, boxes: Sequence[Box], colours: np.ndarray, opacity: float) -> None:
+def draw_boxes(
+    picture: np.ndarray, boxes: Sequence[Box], colours: np.ndarray, opacity: float, legend: Legend | None = None
+) -> None:
     """Draws each box with its evidence in logits beside it, in a stronger colour the more of all evidence it holds.
 
     picture: uint8 [H, W, 3] RGB, drawn into. colours: float [256, 3] RGB in 0..255, from no evidence to the strongest.
-    opacity: 0 to 1.
+    opacity: 0 to 1. legend: what will be drawn over it, which numbers keep out of.
     """
     drawn = picture if opacity == 1 else picture.copy()
     thick = max(2, round(min(picture.shape[:2]) / 300))
@@ -62,8 +67,9 @@ def draw_boxes(picture: np.ndarray, boxes: Sequence[Box], colours: np.ndarray, o
         _frame(drawn, box, 0, thick + 2, np.zeros(3, np.uint8))
         _frame(drawn, box, 1, thick + 1, colours[round(160 + 95 * box.score)].round().astype(np.uint8))
     if min(picture.shape[:2]) >= LEAST_SIDE:
+        taken = None if legend is None else legend.place(picture)
         for box in reversed(boxes):
-            _write_beside(drawn, box)
+            _write_beside(drawn, box, taken)
     if opacity < 1:
         picture[...] = np.asarray(Image.blend(Image.fromarray(picture), Image.fromarray(drawn), opacity))
 
@@ -76,41 +82,77 @@ def _frame(picture: np.ndarray, box: Box, start: int, stop: int, colour: np.ndar
         side[...] = colour
 
 
-def draw_legend(picture: np.ndarray, key: np.ndarray | None, low: str, high: str, meaning: str) -> None:
-    """Draws a bar of colours with the numbers at its ends into the upper right corner, and what they mean below it.
+@dataclass(frozen=True)
+class Legend:
+    """A bar of colours with the numbers at its ends, and what they mean below it.
 
-    picture: uint8 [H, W, 3] RGB, drawn into. key: uint8 [N, 3] RGB, the bar's colours from left to right; None for no
-    bar. Pictures with a side of less than 128 pixels, and those that a legend is too wide for, stay as they are.
+    key: uint8 [N, 3] RGB, the bar's colours from left to right; None for no bar. Pictures with a side of less than 128
+    pixels, and those that it is too wide for, have no legend.
+    """
+
+    meaning: str
+    low: str = ""
+    high: str = ""
+    key: np.ndarray | None = None
+
+    def place(self, picture: np.ndarray) -> Rectangle | None:
+        """In the upper right corner of a picture [H, W, 3]; None where it has no legend."""
+        size = _type_size(picture, 32)
+        gap = size // 2
+        wide = (
+            max(round(self._font(size).getlength(self.meaning)), 0 if self.key is None else self._bar(size)) + 2 * gap
+        )
+        right = picture.shape[1] - gap
+        if min(picture.shape[:2]) < _LEAST_SIDE_WITH_LEGEND or wide > right:
+            return None
+        return right - wide, gap, right, 2 * gap + (1 if self.key is None else 2) * _line(size)
+
+    def draw(self, picture: np.ndarray) -> None:
+        """Draws it into a picture, uint8 [H, W, 3] RGB."""
+        if (place := self.place(picture)) is None:
+            return
+        size, wide = _type_size(picture, 32), place[2] - place[0]
+        font, bar, gap = self._font(size), self._bar(size), size // 2
+        with _plate(picture, place) as image:
+            draw, middle = ImageDraw.Draw(image), gap // 2 + _line(size) // 2
+            if self.key is not None:
+                start = (wide - bar) // 2
+                colours = np.repeat(
+                    self.key[np.newaxis, np.arange(6 * size) * len(self.key) // (6 * size)], size, axis=0
+                )
+                draw.text((start, middle), self.low, font=font, fill="white", anchor="lm")
+                draw.text((start + bar, middle), self.high, font=font, fill="white", anchor="rm")
+                left = start + round(font.getlength(self.low)) + gap
+                image.paste(Image.fromarray(colours), (left, middle - size // 2))
+                middle += _line(size)
+            draw.text((wide // 2, middle), self.meaning, font=font, fill="white", anchor="mm")
+
+    def _font(self, size: int) -> ImageFont.FreeTypeFont:
+        return fit_text([self.low, self.high, self.meaning], size)[1]
+
+    def _bar(self, size: int) -> int:
+        """Width of the bar and its numbers, in pixels."""
+        font = self._font(size)
+        return round(font.getlength(self.low)) + round(font.getlength(self.high)) + 6 * size + 2 * (size // 2)
+
+
+def _line(size: int) -> int:
+    """Height of a line of type, in pixels."""
+    return size + size // 2
+
+
+def _write_beside(picture: np.ndarray, box: Box, taken: Rectangle | None) -> None:
+    """A box's evidence above it, or in its upper corner where the picture ends there, or further down.
+
+    taken: what it may not cover.
     """
     size = _type_size(picture, 32)
-    _, font = fit_text([low, high, meaning], size)
-    gap, line = size // 2, size + size // 2
-    ends = round(font.getlength(low)), round(font.getlength(high))
-    bar = sum(ends) + 6 * size + 2 * gap
-    wide = max(round(font.getlength(meaning)), 0 if key is None else bar) + 2 * gap
-    right = picture.shape[1] - gap
-    if min(picture.shape[:2]) < _LEAST_SIDE_WITH_LEGEND or wide > right:
-        return
-    place = (right - wide, gap, right, 2 * gap + (1 if key is None else 2) * line)
-    with _plate(picture, place) as image:
-        draw, middle = ImageDraw.Draw(image), gap // 2 + line // 2
-        if key is not None:
-            start = (wide - bar) // 2
-            colours = np.repeat(key[np.newaxis, np.arange(6 * size) * len(key) // (6 * size)], size, axis=0)
-            draw.text((start, middle), low, font=font, fill="white", anchor="lm")
-            draw.text((start + bar, middle), high, font=font, fill="white", anchor="rm")
-            image.paste(Image.fromarray(colours), (start + ends[0] + gap, middle - size // 2))
-            middle += line
-        draw.text((wide // 2, middle), meaning, font=font, fill="white", anchor="mm")
-
-
-def _write_beside(picture: np.ndarray, box: Box) -> None:
-    """A box's evidence above it, or in its upper corner where the picture ends there."""
-    size = _type_size(picture, 32)
     text, font = fit_text([f"{box.evidence:+.2f}"], size)
-    wide, high = round(font.getlength(text)) + 2 * (size // 3), size + size // 2
+    wide, high = round(font.getlength(text)) + 2 * (size // 3), _line(size)
     left = max(min(box.left, picture.shape[1] - wide), 0)
     top = box.top - high if box.top >= high else box.top
+    if taken is not None and left + wide > taken[0] and left < taken[2] and top < taken[3] and top + high > taken[1]:
+        top = taken[3]
     with _plate(picture, (left, top, left + wide, top + high)) as image:
         ImageDraw.Draw(image).text((size // 3, high // 2), text, font=font, fill="white", anchor="lm")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from edgex.runtime.calibration import EvidenceScale, gravest
+from edgex.runtime.calibration import gravest
 from edgex.runtime.frames import Frame
 from edgex.runtime.result import Result
 
@@ -195,12 +195,6 @@ class ShiftedResult(TiledResult):
     def decision(self) -> Decision | None:
         """See `Result`."""
         return self._decision_by_scores()
-
-    @property
-    def calibrated_scale(self) -> EvidenceScale | None:
-        """See `Result`; a patch's evidence is spread over its cells."""
-        scale, cells = super().calibrated_scale, self.layout.steps**2
-        return None if scale is None else EvidenceScale(scale.floor / cells, scale.full / cells)
 
     @property
     def remark(self) -> str | None:

@@ -194,6 +194,8 @@ def test_tiles_are_drawn_on_the_scale_of_their_cells(make_model: Callable[..., P
     assert np.array_equal(tiled.overlay(frame), tiled.overlay(frame, floor=0.1, limit=1.0))
     finer = Session(path, "cpu", threads=1).finer(frame, shifts=2)
     assert finer.evidence_scale() == (0.025, 0.25), "four cells share a patch's evidence"
+    assert finer.evidence_scale(0.4) == ("median", 0.1), "a number is in logits per patch, too"
+    assert np.array_equal(finer.overlay(frame, scale=0.4), finer.overlay(frame, limit=0.1, floor="median"))
 
 
 def test_captions_begin_with_what_is_not_ok(make_model: Callable[..., Path], session: Session) -> None:

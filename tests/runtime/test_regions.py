@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import copy
+import pickle
 import time
 
 import numpy as np
 import pytest
 
 from edgex.runtime import Preprocessing, UsageError, View
-from edgex.runtime.regions import _Regions, find_boxes
+from edgex.runtime.regions import Box, _Regions, find_boxes
 
 
 def view(height: int, width: int, resize: int = 64) -> View:
@@ -57,7 +59,20 @@ def test_a_higher_threshold_gives_smaller_boxes() -> None:
 def test_the_whole_evidence_in_one_region() -> None:
     ones = np.ones((8, 8), np.float32)
     (box,) = find_boxes(ones, view(100, 100), 0.5)
-    assert box == (0, 0, 100, 100, 64.0, 1.0)
+    assert box == (0, 0, 100, 100, 64.0)
+    assert box.score == 1.0
+
+
+def test_a_box_is_a_tuple_of_five_with_a_score_beside_it() -> None:
+    (box,) = find_boxes(heatmap(r2c2=1.0, r3c3=0.5), view(64, 64), 0.3)
+    top, left, bottom, right, evidence = box
+    assert 0 < box.score <= 1
+    assert box == (top, left, bottom, right, evidence) == Box(top, left, bottom, right, evidence)
+    for again in (pickle.loads(pickle.dumps(box)), copy.deepcopy(box), Box(**box._asdict()), box._replace(top=top)):
+        assert (type(again), again, again.score) == (Box, box, box.score)
+    moved = box._replace(left=left + 1, score=0.25)
+    assert (moved.left, moved.right, moved.score) == (left + 1, right, 0.25)
+    assert repr(Box(1, 2, 3, 4, 0.5, 0.25)) == "Box(top=1, left=2, bottom=3, right=4, evidence=0.5, score=0.25)"
 
 
 def test_boxes_lie_inside_the_frame() -> None:
@@ -81,7 +96,7 @@ def test_what_lies_in_the_padding_does_not_count() -> None:
     # A region that reaches over the frame's edge ends there, and so does its sum.
     ones = np.ones((8, 8), np.float32)
     (whole,) = find_boxes(ones, padded, 0.5)
-    assert whole == (0, 0, 60, 120, 32.0, 1.0)
+    assert (whole, whole.score) == ((0, 0, 60, 120, 32.0), 1.0)
 
 
 def test_nothing_speaks_for_the_class() -> None:

@@ -44,6 +44,7 @@ function scaleOf(state, heatmap, smoothed, signed) {
       for (let x = columns.first; x < columns.stop; x++) full = Math.max(full, size(smoothed[y][x]));
     }
   }
+  if (scale.full !== null) floor = Math.min(floor, 0.9 * full);
   // The same evidence everywhere is no more than its median but for rounding.
   return { floor, full, shows: full - floor > 1e-5 * full };
 }

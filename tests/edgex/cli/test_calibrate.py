@@ -93,9 +93,11 @@ def test_a_scale_that_is_none(run: Run, files: Path, scale: str) -> None:
 
 def test_a_calibrated_scale_that_is_not_there(run: Run, files: Path) -> None:
     for command in (("predict", "plain.onnx", "red.png", "--overlay", "x"), ("watch", "plain.onnx", "--source", ".")):
-        more = ("--folder", "y") if command[0] == "watch" else ()
-        line = run(*command, *more, "--scale", "calibrated", code=2)
-        assert "--scale: expected a file with a calibrated scale, found one without" in line
+        for more in (("--folder", "y"), ("--jsonl", "z.jsonl")) if command[0] == "watch" else ((), ("missing.png",)):
+            line = run(*command, *more, "--scale", "calibrated", code=2)
+            assert "--scale: expected a file with a calibrated scale, found one without" in line
+            assert "missing.png" not in line, "it is refused before a picture is read"
+    assert not any((files / name).exists() for name in ("x", "y", "z.jsonl"))
 
 
 def test_errors_name_the_flag(run: Run, files: Path) -> None:

@@ -187,6 +187,14 @@ def test_a_limit_makes_pictures_comparable() -> None:
     assert (overlay(GREY, weak, where, limit=2, floor=1.0) == GREY).all()
 
 
+def test_a_limit_below_the_floor_is_a_full_colour_all_the_same() -> None:
+    where, heat = whole(40, 60), np.full((8, 8), 0.5, np.float32)
+    tinted = overlay(GREY, heat, where, limit=0.1)
+    assert (tinted != GREY).any(axis=2).all()
+    np.testing.assert_array_equal(tinted, overlay(GREY, heat, where, limit=0.1, floor=0.4))
+    np.testing.assert_array_equal(overlay(GREY, heat, where, limit=1.0), GREY)
+
+
 def test_tables_are_close_to_their_published_ends() -> None:
     """First and last colour of matplotlib's own tables."""
     ends = {

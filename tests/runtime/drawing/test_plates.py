@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgex.runtime.drawing.colormaps import colours
-from edgex.runtime.drawing.plates import draw_boxes, draw_caption, draw_legend
+from edgex.runtime.drawing.plates import Legend, draw_boxes, draw_caption
 from edgex.runtime.regions import Box
 
 SIZES = [(64, 64), (64, 500), (128, 96), (480, 640), (1080, 1920), (2160, 3840)]
@@ -50,7 +50,7 @@ def test_smaller_pictures_have_no_text() -> None:
     picture = np.full((63, 300, 3), 90, np.uint8)
     np.testing.assert_array_equal(captioned(picture, "cat 93%"), picture)
     drawn = picture.copy()
-    draw_legend(drawn, colours("plasma").astype(np.uint8), "0.1", "0.9", "logits per patch")
+    Legend("logits per patch", "0.1", "0.9", colours("plasma").astype(np.uint8)).draw(drawn)
     np.testing.assert_array_equal(drawn, picture)
 
 
@@ -58,7 +58,7 @@ def test_smaller_pictures_have_no_text() -> None:
 def test_a_legend_shows_every_colour_in_order(size: tuple[int, int]) -> None:
     key = colours("viridis").round().astype(np.uint8)
     drawn = np.full((*size, 3), 90, np.uint8)
-    draw_legend(drawn, key, "0.02", "0.35", "logits per patch")
+    Legend("logits per patch", "0.02", "0.35", key).draw(drawn)
     changed = (drawn != 90).any(axis=2)
     rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
     assert rows[-1] < size[0] / 6
@@ -101,6 +101,20 @@ def test_boxes_have_edges_and_their_evidence_beside_them(opacity: float) -> None
     for box in boxes:
         far[box.top - 20 : box.bottom, box.left : box.right] = False
     assert (drawn[far] == 120).all()
+
+
+@pytest.mark.parametrize("top", [0, 10, 25, 40])
+def test_numbers_of_boxes_keep_out_of_the_legend(top: int) -> None:
+    legend, picture = Legend("evidence in logits"), np.full((300, 400, 3), 120, np.uint8)
+    alone, drawn = picture.copy(), picture.copy()
+    legend.draw(alone)
+    draw_boxes(drawn, [Box(top, 330, top + 60, 390, 1.25, 0.6)], colours("plasma"), 1.0, legend)
+    left, upper, right, lower = legend.place(picture) or (0, 0, 0, 0)
+    white = drawn.min(axis=2) > 200
+    assert white[:, 330:].any() and not white[upper:lower, left:right].any()
+    legend.draw(drawn)
+    letters = alone.min(axis=2) > 200
+    assert letters.any() and (drawn[letters] > 190).all()
 
 
 def test_boxes_at_the_rim_and_small_ones_stay_in_the_picture() -> None:
