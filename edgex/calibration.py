@@ -139,6 +139,9 @@ def calibrate(
     target = Path(model if out is None else out)
     refuse_to_overwrite(out, force=force)
     metadata, _ = load(model)
+    if target.suffix != Path(model).suffix:
+        words = f"expected a name that ends in {Path(model).suffix} like the model's, found {target}"
+        raise UsageError(words, argument="out")
     check_writable(target)
     names = _alarm_classes(metadata.classes, alarm)
     folder, table = Path(data), None if labels is None else Path(labels)
@@ -158,6 +161,7 @@ def calibrate(
         data="/".join(folder.resolve().parts[-2:]),
         ece=quality.ece,
         evidence=evidence_scale(heatmaps),
+        fit=fit,
         sketch=_sketch(answers.probabilities(calibration), heatmaps),
     )
     update_metadata(model, {"calibration": calibration.to_dict()}, target)

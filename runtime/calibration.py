@@ -19,6 +19,7 @@ from edgex.runtime import schema
 from edgex.runtime.activations import ACTIVATIONS, DEFAULT_THRESHOLD, THRESHOLDS
 from edgex.runtime.errors import ArtefactError, UsageError
 from edgex.runtime.sketch import SKETCH, Sketch
+from edgex.runtime.view import FITS, Fit
 
 Decision = Literal["ok", "review", "alarm"]
 Scale = float | Literal["picture", "calibrated"]
@@ -71,6 +72,8 @@ class Calibration:
     evidence: EvidenceScale | None = None
     sketch: Sketch | None = None
     """How scores, classes and heatmaps of the pictures are distributed, to be compared with those of a camera."""
+    fit: Fit | None = None
+    """How the pictures became the model's input, see `edgex.runtime.view`; None for what the file says."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form, which `CALIBRATION` reads."""
@@ -84,6 +87,7 @@ class Calibration:
             "unsure": self.unsure and self.unsure._asdict(),
             "evidence": self.evidence and self.evidence._asdict(),
             "sketch": self.sketch and self.sketch.to_dict(),
+            "fit": self.fit,
         }
 
 
@@ -198,7 +202,8 @@ def scale_range(
 def in_words(calibration: Calibration) -> list[tuple[str, str]]:
     """A calibration for people, as (name, value); what it does not hold is left out."""
     values = calibration
-    found = [("calibrated on", f"{values.pictures} pictures of {values.data}")]
+    looked = "" if values.fit is None else f", with the fit {values.fit}"
+    found = [("calibrated on", f"{values.pictures} pictures of {values.data}{looked}")]
     error = values.ece and f"; expected calibration error {values.ece.before:.1%}, with it {values.ece.after:.1%}"
     found.append(("temperature", f"{values.temperature:.3g}{error or ''}"))
     if values.thresholds is not None:
@@ -268,5 +273,6 @@ CALIBRATION: schema.Check[Calibration] = schema.record(
     unsure=schema.Default(schema.optional(schema.record(_band, low=schema.share, high=schema.share)), None),
     evidence=schema.Default(schema.optional(schema.record(_evidence, floor=schema.number, full=schema.number)), None),
     sketch=schema.Default(schema.optional(SKETCH), None),
+    fit=schema.Default(schema.optional(schema.one_of(*FITS)), None),
 )
 """The key `calibration` of a fused file's metadata."""

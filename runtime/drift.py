@@ -121,13 +121,13 @@ class DriftMonitor:
         It is None as well where the session looks at frames in another way than validation did: with tiles, regions of
         interest or another fit. `notice` is told.
         """
-        metadata = session.metadata
-        if metadata.calibration is None or metadata.calibration.sketch is None:
+        metadata, calibration = session.metadata, session.metadata.calibration
+        if calibration is None or calibration.sketch is None:
             return None
-        if session.cuts or session.preprocessing != metadata.preprocessing:
+        if session.cuts or session.preprocessing != metadata.preprocessing.fitted(calibration.fit):
             notice("drift is not looked for: with tiles, roi or another fit, results are not those of validation")
             return None
-        return cls(metadata.calibration.sketch, metadata.classes, notice)
+        return cls(calibration.sketch, metadata.classes, notice)
 
     @property
     def warnings(self) -> tuple[DriftWarning, ...]:

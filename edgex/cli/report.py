@@ -35,7 +35,8 @@ def report(
     """
     from edgex.report import write_report
 
-    page = out or run.with_suffix(".html")
+    # A folder such as "." has no name; it is refused as a run.
+    page = out or (run.with_suffix(".html") if run.name else Path("report.html"))
     found = write_report(run, page, snapshots=snapshots or (), force=force)
     for remark in found.remarks:
         note(f"edgex: {run}: {remark}")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from edgex.errors import UsageError
 from edgex.report.charts import Chart, chart
 from edgex.report.pictures import Pictures, Shown
 from edgex.report.reading import Frame, Run, read_run
@@ -42,8 +43,11 @@ def write_report(
     `edgex.report.pictures`; heatmaps are drawn alone where there is no picture. force: replace an existing page.
 
     The page holds at most 30 pictures, whatever the length of the run. Returns what the lines add up to. Raises
-    DataError for lines that are none and for a folder that there is not, UsageError for a page that exists.
+    DataError for lines that are none and for a folder that there is not, UsageError for a page that exists or is the
+    run itself.
     """
+    if Path(out).resolve() == Path(run).resolve():
+        raise UsageError(f"expected another file than the run itself, found {os.fspath(out)}", argument="out")
     refuse_to_overwrite(out, force=force)
     pictures = Pictures(snapshots)
     found = read_run(run)

@@ -16,8 +16,8 @@ import small_model
 from edgex.calibration import calibrate
 from edgex.errors import ArtefactError, DataError, UsageError
 from edgex.runtime import Session
-from edgex.runtime.calibration import Unsure
-from edgex.runtime.drift import observation_of
+from edgex.runtime.calibration import Unsure, in_words
+from edgex.runtime.drift import DriftMonitor, observation_of
 from edgex.runtime.sketch import Sketch
 from small_model import CLASSES, GRID, expected
 
@@ -98,6 +98,19 @@ def test_the_sketch_is_that_of_the_same_pictures_on_the_device(model: Path, fold
     assert found == seen and seen.pictures == COUNT
 
 
+def test_drift_is_looked_for_with_the_fit_that_was_calibrated(model: Path, folder: Path) -> None:
+    calibrate(model, folder, target_error=0.2, provider="cpu", fit="pad")
+    padded, plain = Session(model, "cpu", fit="pad"), Session(model, "cpu")
+    assert plain.metadata.calibration is not None and plain.metadata.calibration.fit == "pad"
+    said: list[str] = []
+    assert DriftMonitor.of(padded, said.append) is not None and not said
+    assert DriftMonitor.of(plain, said.append) is None and "another fit" in said[0]
+    assert in_words(plain.metadata.calibration)[0][1].endswith(", with the fit pad")
+    calibrate(model, folder, target_error=0.2, provider="cpu")
+    assert DriftMonitor.of(Session(model, "cpu")) is not None
+    assert DriftMonitor.of(Session(model, "cpu", fit="pad")) is None
+
+
 def test_calibrating_again_replaces_what_was_there(model: Path, folder: Path) -> None:
     calibrate(model, folder, alarm=["nothing"], target_error=0.2, provider="cpu")
     once = model.read_bytes()
@@ -158,6 +171,9 @@ def test_what_cannot_be_calibrated_is_one_line_and_nothing_is_written(
     with pytest.raises(UsageError, match="exists already") as there:
         calibrate(model, folder, out=next(few.rglob("*.png")), provider="cpu")
     assert there.value.argument == "out"
+    with pytest.raises(UsageError, match=r"ends in \.onnx like the model's, found .*other\.engine") as other:
+        calibrate(model, folder, out=tmp_path / "other.engine", provider="cpu")
+    assert other.value.argument == "out" and not (tmp_path / "other.engine").exists()
     with pytest.raises(ArtefactError, match="cannot write /dev/null/x.onnx"):
         calibrate(model, folder, out="/dev/null/x.onnx", provider="cpu")
     assert model.read_bytes() == content

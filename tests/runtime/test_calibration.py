@@ -28,6 +28,7 @@ CARD: dict[str, Any] = {
     "unsure": {"low": 0.0, "high": 0.8},
     "evidence": {"floor": 0.02, "full": 0.4},
     "sketch": Sketch.of([Observation(0.9, 1, 0.2, 0.8)], 4).to_dict(),
+    "fit": "pad",
 }
 
 

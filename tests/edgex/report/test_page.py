@@ -163,7 +163,10 @@ def test_a_page_that_exists_is_kept(run: Path, tmp_path: Path) -> None:
     assert out.read_text() == "mine"
     write_report(run, out, force=True)
     assert "<!doctype html>" in out.read_text()
-    before = out.read_text()
+    before, lines = out.read_text(), run.read_bytes()
+    with pytest.raises(UsageError, match="another file than the run itself"):
+        write_report(run, run, force=True)
+    assert run.read_bytes() == lines
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(DataError):
         write_report(tmp_path / "empty.jsonl", out, force=True)
@@ -189,8 +192,9 @@ def test_the_command(run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     code, out, err = edgex(monkeypatch, capsys, "run.jsonl", "--out", "other.html", "--json")
     assert code == 0 and json.loads(out)["classes"] == dict.fromkeys(LABELS, 2)
     assert err == "edgex: run.jsonl: The last line (7) is cut off, as by a run that was killed or still goes on.\n"
-    code, out, err = edgex(monkeypatch, capsys, "pictures", "--out", "new.html")
-    assert code == 1 and err.startswith("edgex: error: RUN: pictures: expected a file that can be read")
+    for folder in ("pictures", "."):
+        code, out, err = edgex(monkeypatch, capsys, folder)
+        assert code == 1 and err.startswith(f"edgex: error: RUN: {folder}: expected a file that can be read")
     code, out, err = edgex(monkeypatch, capsys, "run.jsonl", "--out", "new.html", "--snapshots", "nowhere")
     assert code == 1 and err.startswith("edgex: error: --snapshots: expected a folder, found")
     assert not Path("new.html").exists()
