@@ -19,12 +19,14 @@ from PIL import Image
 
 from edgex.errors import DataError
 from edgex.report.reading import Frame
-from edgex.runtime.drawing.overlay import overlay
+from edgex.runtime.drawing.overlay import Floor, median_floor, overlay
+from edgex.runtime.drawing.seen import Seen
 from edgex.runtime.errors import EdgexError
 from edgex.runtime.frames import as_frame
 from edgex.runtime.json_text import read_json
 from edgex.runtime.picture_files import is_picture
 from edgex.runtime.result import decode_heatmap
+from edgex.runtime.tiling import roi as regions_of_interest
 from edgex.runtime.view import View
 
 LONGEST = 480
@@ -154,14 +156,22 @@ def _draw(pixels: np.ndarray, heat: np.ndarray | None, frame: Frame) -> np.ndarr
         return pixels
     scale = frame.evidence_scale
     limits = {} if scale is None or not 0 <= scale["floor"] < scale["full"] else scale
-    size = (pixels.shape[0], pixels.shape[1])
-    return overlay(
-        pixels,
-        heat,
-        replace(view, frame_size=size),
-        floor=limits.get("floor", "median"),
-        limit=limits.get("full"),
-    )
+    view = replace(view, frame_size=(pixels.shape[0], pixels.shape[1]))
+    mask = _mask(frame, *view.frame_size)
+    counted = heat[heat != 0] if mask is not None else np.empty(0)
+    # Outside of the regions of interest there is no evidence that could count.
+    floor: Floor = median_floor(counted, signed=False) if counted.size else "median"
+    floor, limit = limits.get("floor", floor), limits.get("full")
+    return overlay(pixels, heat, view, floor=floor, limit=limit, seen=Seen(view, mask))
+
+
+def _mask(frame: Frame, height: int, width: int) -> np.ndarray | None:
+    """Pixels of a picture of this size in a region of interest, bool [height, width]; None where there is no region."""
+    if not frame.roi or frame.frame_size is None:
+        return None
+    factors = np.array([width / frame.frame_size[1], height / frame.frame_size[0]])
+    polygons = [np.clip(factors * polygon, 0, (width, height)).tolist() for polygon in frame.roi]
+    return regions_of_interest.mask(polygons, height, width)
 
 
 def _view(grid: tuple[int, ...], frame: Frame) -> View | None:

@@ -53,8 +53,13 @@ class Frame:
     input_area: tuple[float, float, float, float] | None = None
     """Where the heatmap lies: (top, left, bottom, right) in pixels of the frame."""
     evidence_scale: dict[str, float] | None = None
+    roi: tuple[tuple[tuple[float, float], ...], ...] = ()
+    """Polygons of corners (x, y) in pixels of the frame, the regions of interest; empty for all of it."""
 
 
+_MOST = 1000
+"""Regions of interest of a line, and corners of one."""
+_POINT = schema.row(schema.number, schema.number)
 _optional_number = schema.Default(schema.optional(schema.number), None)
 _FRAME: schema.Check[dict[str, Any]] = schema.record(
     dict,
@@ -74,6 +79,7 @@ _FRAME: schema.Check[dict[str, Any]] = schema.record(
     frame_size=schema.Default(schema.optional(schema.row(schema.whole(1), schema.whole(1))), None),
     input_area=schema.Default(schema.optional(schema.row(*[schema.number] * 4)), None),
     evidence_scale=schema.Default(schema.optional(schema.object_with(floor=schema.number, full=schema.number)), None),
+    roi=schema.Default(schema.listed(schema.listed(_POINT, least=3, most=_MOST), most=_MOST), ()),
 )
 
 

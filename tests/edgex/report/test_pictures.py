@@ -151,6 +151,21 @@ def test_the_calibrated_scale_of_the_line() -> None:
     assert pixels(Pictures([]).show(frame(evidence_scale={"floor": 5.0, "full": -1.0}))).shape == strong.shape
 
 
+def test_regions_of_interest_are_drawn_as_the_result_draws_them(folder: Path) -> None:
+    area, frames = (0.0, 0.0, 60.0, 100.0), (((10.0, 5.0), (60.0, 5.0), (60.0, 50.0), (10.0, 50.0)),)
+    heat = np.full((4, 4), 0.4, np.float32)
+    plain = pixels(Pictures([folder]).show(frame(input_area=area, heatmap=encode_heatmap(heat + 0.1 * HEAT))))
+    cut = pixels(Pictures([folder]).show(frame(input_area=area, heatmap=encode_heatmap(heat + 0.1 * HEAT), roi=frames)))
+    outside = np.ones(SIZE, bool)
+    outside[:55, :65] = False
+    assert np.abs(cut[outside].astype(int) - 90).max() <= 3 and np.abs(plain[outside].astype(int) - 90).max() > 3
+
+
+@pytest.mark.parametrize("corner", [(-1e300, 1e300), (1e18, 5.0), (0.0, 0.0)])
+def test_regions_that_there_are_not(folder: Path, corner: tuple[float, float]) -> None:
+    assert pixels(Pictures([folder]).show(frame(roi=((corner, (3.0, 3.0), corner),)))).shape == (*SIZE, 3)
+
+
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="expected a folder, found") as error:
         Pictures([tmp_path / "none"])
