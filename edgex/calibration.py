@@ -164,7 +164,7 @@ def calibrate(
         fit=fit,
         sketch=_sketch(answers.probabilities(calibration), heatmaps),
     )
-    update_metadata(model, {"calibration": calibration.to_dict()}, target)
+    update_metadata(model, {"calibration": calibration.to_dict()}, out)
     return Calibrated(target, calibration, quality, target_error, least_error(answers, calibration))
 
 

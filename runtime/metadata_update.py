@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ def update_metadata(
     """Writes a fused file with some keys of its metadata changed, and the file's digest that follows from that.
 
     path: an ONNX file or an engine file. changes: JSON-ready values by their keys; other keys stay, also those that
-    this version of edgex does not know. to: the file to write. Defaults to `path`, which is replaced.
+    this version of edgex does not know. to: the file to write. Defaults to `path`, which is replaced and keeps its
+    permissions; where that is a link, to the file behind it.
 
     Returns the metadata as they are now. Raises ArtefactError for a file that is no intact fused model, for changes
     that the contract does not allow, and where the file cannot be written; nothing is written then.
@@ -47,6 +49,10 @@ def update_metadata(
     for piece in pieces(unsealed):
         digest.update(piece)
     head, _, tail = unsealed.rpartition(_NO_DIGEST.encode())
-    with atomic_output(path if to is None else to) as temporary, temporary.open("wb") as file:
-        file.writelines(pieces(head + digest.hexdigest().encode() + tail))
-    return load(path if to is None else to)[0]
+    target = path.resolve() if to is None else Path(to)
+    with atomic_output(target) as temporary:
+        with temporary.open("wb") as file:
+            file.writelines(pieces(head + digest.hexdigest().encode() + tail))
+        if to is None:
+            shutil.copymode(path, temporary)
+    return load(target)[0]

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,18 @@ def test_again_and_to_another_file(model_path: Path, tmp_path: Path) -> None:
     third = update_metadata(tmp_path / "b.onnx", {"calibration": CALIBRATION}, tmp_path / "c.onnx")
     assert first.file_sha256 == third.file_sha256 != second.file_sha256
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "c.onnx").read_bytes()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions and links of POSIX")
+def test_the_file_behind_a_link_is_replaced_and_keeps_its_permissions(model_path: Path, tmp_path: Path) -> None:
+    model_path.chmod(0o640)
+    link = tmp_path / "folder" / "newest.onnx"
+    link.parent.mkdir()
+    link.symlink_to(model_path)
+    update_metadata(link, {"calibration": {"data": "val", "pictures": 40}})
+    assert link.is_symlink() and stat.S_IMODE(model_path.stat().st_mode) == 0o640
+    calibration = load(model_path)[0].calibration
+    assert calibration is not None and calibration.pictures == 40
 
 
 def test_an_engine_keeps_its_plan_and_keys_of_other_versions(

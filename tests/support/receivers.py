@@ -6,6 +6,7 @@ import json
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -54,7 +55,10 @@ class HookServer:
 
     @property
     def taken(self) -> list[Any]:
-        """The bodies that were answered with 200 to 299."""
+        """The bodies that were answered with 200 to 299, with those of requests that have begun."""
+        until = time.monotonic() + 5
+        while len(self.bodies) < len(self.paths) and time.monotonic() < until:
+            time.sleep(0.005)
         return [body for status, body in self.bodies if 200 <= status < 300]
 
     def __enter__(self) -> HookServer:
