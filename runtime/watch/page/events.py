@@ -26,7 +26,7 @@ KEPT = 24
 PAUSE = 2.0
 """Seconds between two entries of one stream for the same reason, where its frames follow one another in time."""
 _WORTH_SEEING = ("alarm", "review")
-_SHOWN = ("frame", "source", "name", "time", "label", "score", "decision", "alarms")
+_SHOWN = ("frame", "source", "name", "time", "label", "score", "labels", "decision", "alarms")
 
 
 @dataclass

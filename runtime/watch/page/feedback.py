@@ -5,7 +5,7 @@
 | time | of the verdict, ISO 8601 in UTC |
 | source, frame, name | which picture, as in the lines of `FrameResult.to_dict` |
 | arrived | when the picture had its result, ISO 8601 in UTC |
-| label, score | what the model said of it |
+| label, score | what the model said of it; of a multi-label model also labels, those that are present |
 | decision, alarms | what was made of that, where the result has it |
 | verdict | "ok" or "not-ok"; of several lines for one picture the last counts |
 """
@@ -28,7 +28,7 @@ from edgex.runtime.printable import printable_json
 VERDICTS = ("ok", "not-ok")
 LARGEST = 64 << 20
 """Bytes of the file from which on no line is added."""
-_COPIED = ("source", "frame", "name", "arrived", "label", "score", "decision", "alarms")
+_COPIED = ("source", "frame", "name", "arrived", "label", "score", "labels", "decision", "alarms")
 
 
 class Feedback:

@@ -233,6 +233,11 @@ function answerOf({ label, present }) {
   return present.length ? present.map((number) => about.classes[number]).join(", ") : "no label";
 }
 
+// The same with probabilities.
+function scored({ label, score, labels = [[label, score]] }) {
+  return labels.map(([name, probability]) => `${name} ${percent(probability)}`).join(", ") || "no label";
+}
+
 // Read aloud where it changes, but not every frame of a camera that cannot make up its mind.
 function speak(said) {
   clearTimeout(spoken.later);

@@ -35,7 +35,7 @@ function entryOf(event) {
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [240, 135];
   const words = document.createElement("span");
-  words.textContent = `${event.label} ${percent(event.score)}`;
+  words.textContent = scored(event);
   open.append(canvas, mark(what, alarms), words);
   open.setAttribute("aria-label", `${what}: ${words.textContent}, ${when(event)}; open`);
   open.addEventListener("click", () => openEntry(event.id));

@@ -31,7 +31,7 @@ function drawTile({ state, bitmap, tile }) {
     tile.answer.textContent = state.note;
     return;
   }
-  tile.answer.textContent = `${state.label} ${percent(state.score)}`;
+  tile.answer.textContent = scored(state);
   tile.button.dataset.decision = decisionOf(state) ?? "";
   drawSmall(tile.canvas, state, bitmap);
 }

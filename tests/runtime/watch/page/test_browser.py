@@ -444,6 +444,8 @@ def test_a_multi_label_model(screen: Screen, make_model: Callable[..., Path], ru
     assert screen.run("return document.getElementById('frame').ariaLabel").startswith(
         f"Picture 2: {', '.join(session.classes[number] for number in present)}, with"
     )
+    said = ", ".join(f"{label} {100 * score:.1f}%" for label, score in result.labels())
+    assert screen.run("return scored(current)") == said
     screen.click(f"#top [data-index='{absent[0]}']")
     screen.until(lambda: screen.text("explained") == session.classes[absent[0]])
     assert "not present, " in screen.text("evidence")
@@ -464,6 +466,7 @@ def test_a_picture_without_any_label(screen: Screen, make_model: Callable[..., P
     screen.until(lambda: screen.run("return current !== null"))
     assert len(screen.all("#top button.absent")) == 4
     assert screen.run("return document.getElementById('frame').ariaLabel").startswith("Picture 1: no label, with")
+    assert screen.run("return scored(current)") == "no label"
 
 
 def test_the_calibrated_scale(screen: Screen, make_model: Callable[..., Path], run: Any, tmp_path: Path) -> None:

@@ -92,3 +92,11 @@ def test_decisions_of_a_calibrated_file(clock: Clock, make_model: Callable[..., 
     for number in (0, 1):
         events.consider(0, dataclasses.replace(plain, result=session(coloured(number))), lambda: b"part")
     assert [entry["decision"] for entry in events.to_dicts()] == ["review", "alarm"]
+
+
+def test_all_labels_of_a_multi_label_model(clock: Clock, make_model: Callable[..., Path], plain: FrameResult) -> None:
+    session = Session(make_model(activation="sigmoid", thresholds=[0.9, 0.5, 0.2, 0.6]), "cpu")
+    result = session(coloured(2))
+    events = Events()
+    events.consider(0, dataclasses.replace(plain, result=result, alarms=("a>0.5",)), lambda: b"part")
+    assert events.to_dicts()[0]["labels"] == [list(label) for label in result.labels()]
