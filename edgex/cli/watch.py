@@ -141,8 +141,7 @@ def watch(
     share one session, and each has a thread of its own: a slow one holds none of the others.
     """
     _check_values(model, source, follow and loop)
-    if http is None:
-        acting.refuse_without("--http", {"token_file": token_file, "feedback": feedback})
+    _check_page(http, token_file=token_file, feedback=feedback)
     _check_files(video, folder, jsonl, len(source), force)
     from edgex.runtime import Session, open_source
     from edgex.runtime.watch.together import stop_all
@@ -211,6 +210,11 @@ def _check_values(model: str, sources: list[str], endless_twice: bool) -> None:
         raise UsageError(f"expected different sources, found {shown_source(twice[0])} twice", argument="source")
     if endless_twice:
         raise UsageError("expected a folder that is read once to follow it, found --loop beside it", argument="follow")
+
+
+def _check_page(http: str | None, **options: Any) -> None:
+    if http is None:
+        acting.refuse_without("--http", options)
 
 
 def _check_files(video: Path | None, folder: Path | None, jsonl: str | None, sources: int, force: bool) -> None:

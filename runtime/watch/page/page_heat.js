@@ -25,7 +25,7 @@ function heatLayer(state, width, height, colours, { signed, opacity, fine = FINE
   return { layer, ...scale };
 }
 
-// The evidence where colours begin and where they are full; shows: whether anything lies between.
+// The evidence where colours begin and where they are full; shows: whether any of this heatmap is painted.
 function scaleOf(state, heatmap, smoothed, signed) {
   const { frame_size: [height, width], scale } = state;
   const size = (value) => (signed ? Math.abs(value) : value);
@@ -35,18 +35,17 @@ function scaleOf(state, heatmap, smoothed, signed) {
     const counted = heatmap.flat().filter((value) => value !== 0 || !state.roi?.length);
     floor = counted.length ? Math.max(median(counted.map(size)), 0) : 0;
   }
-  if (full === null) {
-    const { area } = trimmed(state);
-    const rows = occupied(area[0], area[2], height, smoothed.length);
-    const columns = occupied(area[1], area[3], width, smoothed[0].length);
-    full = 0;
-    for (let y = rows.first; y < rows.stop; y++) {
-      for (let x = columns.first; x < columns.stop; x++) full = Math.max(full, size(smoothed[y][x]));
-    }
+  const { area } = trimmed(state);
+  const rows = occupied(area[0], area[2], height, smoothed.length);
+  const columns = occupied(area[1], area[3], width, smoothed[0].length);
+  let strongest = 0;
+  for (let y = rows.first; y < rows.stop; y++) {
+    for (let x = columns.first; x < columns.stop; x++) strongest = Math.max(strongest, size(smoothed[y][x]));
   }
-  if (scale.full !== null) floor = Math.min(floor, 0.9 * full);
+  if (full === null) full = strongest;
+  else floor = Math.min(floor, 0.9 * full);
   // The same evidence everywhere is no more than its median but for rounding.
-  return { floor, full, shows: full - floor > 1e-5 * full };
+  return { floor, full, shows: Math.min(full, strongest) - floor > 1e-5 * full };
 }
 
 function tinted(smoothed, { floor, full, shows }, colours, signed, opacity) {

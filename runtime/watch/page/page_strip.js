@@ -17,7 +17,7 @@ async function updateStrip(wanted) {
     // The button that has the keyboard's focus keeps it.
     const { id, role } = document.activeElement?.dataset ?? {};
     $("events").replaceChildren(...events.map(entryOf));
-    if (role !== undefined) document.querySelector(`#events [data-id="${id}"][data-role="${role}"]`)?.focus();
+    if (role !== undefined) document.querySelector(`#events [data-id="${id}"][data-role="${role}"]`)?.focus({ preventScroll: true });
   } catch (error) {
     $("strip-problem").textContent = error.message;
   }

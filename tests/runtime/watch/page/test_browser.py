@@ -278,9 +278,14 @@ def test_alarms_and_unsure_frames_are_judged(
     ]
     assert lines[0]["score"] == pytest.approx(session(coloured(2)).score)
     assert all(line["time"].endswith("Z") and line["source"] == "script" for line in lines)
-    # An entry opens frozen, with its heatmap.
+    # An entry opens frozen, with its heatmap; on a phone, the page goes up to it and stays there.
+    phone = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": False}
+    screen.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
     screen.click("#events li:nth-child(1) .thumb")
     screen.until(lambda: screen.run("return current.frame") == 1)
+    screen.run("stripVersion = -1; return updateStrip(99)")
+    assert screen.run("return document.activeElement.dataset.role") == "open"
+    assert screen.run("return document.getElementById('picture').getBoundingClientRect().top") > -2
     assert screen.text("freeze") == "Unfreeze"
     screen.all("#top button")[1].click()
     screen.until(lambda: screen.text("problem").startswith("This picture is kept as it was shown."))
@@ -480,6 +485,13 @@ def test_the_calibrated_scale(screen: Screen, make_model: Callable[..., Path], r
     assert "on the calibrated scale" in screen.text("scale-name")
     wanted = session(tmp_path / "a.png").overlay(np.asarray(Image.open(tmp_path / "a.png"))).astype(float)
     assert np.abs(screen.drawn() - wanted).mean() < 3
+    # A map that stays below the scale is none that failed to be drawn.
+    above = make_model("above.onnx", calibration={**CALIBRATED, "evidence": {"floor": 50.0, "full": 90.0}})
+    running = run(open_source(str(tmp_path / "a.png")), of=Session(above, "cpu"))
+    screen.open(running.page.url)
+    screen.until(
+        lambda: screen.text("scale-name").startswith("Nothing is painted: no patch stands out beyond 50 logit")
+    )
 
 
 def test_a_token_opens_the_page_to_other_machines(screen: Screen, run: Any) -> None:
