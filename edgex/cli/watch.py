@@ -153,6 +153,7 @@ def watch(
         for page in pages:
             page.feeds[number].notice(text)
 
+    failure = partial(notice, show=log.error)
     drawing = read_drawing(style, colormap, scale=scale, dim=dim, legend=legend, opacity=opacity, font=font)
     interval = 1 / fps if fps and 0 < fps < float("inf") else 1.0
     opened = [open_source(name, timeout=timeout, follow=follow, interval=interval) for name in source]
@@ -165,6 +166,7 @@ def watch(
             session,
             opened,
             notice,
+            failure,
             policy=policy,
             explain=explain,
             fps=fps,
@@ -180,7 +182,7 @@ def watch(
                 stack=stack,
                 streams=streams,
                 drawing=drawing,
-                notice=notice,
+                notice=failure,
                 alarm=alarm,
                 inside=inside,
                 alarm_after=alarm_after,
@@ -193,7 +195,7 @@ def watch(
                 exit_on_alarm=exit_on_alarm,
             )
             sinks = _sinks(stack, pages, len(streams), video, folder, jsonl, fps, top, drawing, force)
-            _run(streams, session, alarms, sinks, top, partial(notice, show=log.error))
+            _run(streams, session, alarms, sinks, top, failure)
     _exit(streams, alarms)
 
 
@@ -243,15 +245,20 @@ def _video_of(video: Path, number: int, sources: int) -> Path:
 
 
 def _streams(
-    session: Session, sources: list[Source], notice: Callable[[int, str], None], policy: str | None, **options: Any
+    session: Session,
+    sources: list[Source],
+    notice: Callable[[int, str], None],
+    failure: Callable[[int, str], None],
+    policy: str | None,
+    **options: Any,
 ) -> list[Stream]:
     from edgex.runtime import Stream
 
     # Any other word is refused there.
     known = cast("Policy | None", policy)
     return [
-        Stream(session, source, policy=known, notice=partial(notice, number), **options)
-        for number, source in enumerate(sources)
+        Stream(session, one, policy=known, notice=partial(notice, n), failure=partial(failure, n), **options)
+        for n, one in enumerate(sources)
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import socket
 from collections.abc import Iterator
 from functools import partial
@@ -149,4 +150,6 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server(found[4][:2], family=found[0], backlog=fixed.MAX_CONNECTIONS)
     except OSError as error:
-        raise UsageError(f"cannot listen at {host}, port {port}: {error.strerror}", argument="port") from None
+        # Not the error's own text, to which Python adds the address.
+        reason = os.strerror(error.errno) if error.errno else error
+        raise UsageError(f"cannot listen at {host}, port {port}: {reason}", argument="port") from None

@@ -120,6 +120,7 @@ class Stream:
     notice: called with one line when a picture cannot be read, a source breaks, the model does not see a part of the
         frame (once for each size that loses more than those before), or results drift from those of validation that
         the file holds (see `edgex.runtime.drift`); from either thread.
+    failure: called instead when a picture cannot be read. Defaults to `notice`.
 
     Iterating raises SourceError where the source cannot be opened, holds no picture or broke for good, after all
     pictures that came before; not for what lies behind the `limit` or a `stop`. A stream runs once: UsageError.
@@ -138,6 +139,7 @@ class Stream:
         loop: bool = False,
         stay: bool = False,
         notice: Callable[[str], None] = lambda _: None,
+        failure: Callable[[str], None] | None = None,
     ) -> None:
         self.policy: Policy = policy or ("latest" if source.live else "every")
         if self.policy not in POLICIES:
@@ -157,7 +159,7 @@ class Stream:
         """"starting", "running", "reconnecting" or "ended"."""
         self._limit, self._retries, self._loop, self._stay = limit, retries, loop, stay
         self._interval = 0.0 if fps is None else 1 / fps
-        self._notice = notice
+        self._notice, self._failure = notice, failure or notice
         self._explain = None if explain is None else session.class_number(explain)
         self._stopped = False
         self._redo = False
@@ -397,4 +399,4 @@ class Stream:
 
     def _unusable(self, error: ImageError) -> None:
         self.metrics.unusable()
-        self._notice(str(error))
+        self._failure(str(error))

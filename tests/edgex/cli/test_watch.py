@@ -208,6 +208,9 @@ def test_a_bad_picture_costs_the_exit_code_and_not_the_others(watch: Watch, pict
     assert len(out.splitlines()) == 2
     assert "pictures/1.png: expected a picture" in err
     assert "1 unreadable" in err
+    code, quietly, err = watch("--source", "pictures", "--quiet")
+    assert (code, quietly) == (1, out)
+    assert err.startswith("edgex: pictures/1.png: expected a picture") and err.count("\n") == 1
 
 
 def test_policy_limit_fps_and_loop(watch: Watch, pictures: Path) -> None:

@@ -79,7 +79,7 @@ def test_addresses_that_cannot_be_had(session: Session) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(
-            UsageError, match=f"cannot listen at 127.0.0.1, port {port}: Address already in use"
+            UsageError, match=f"cannot listen at 127.0.0.1, port {port}: Address already in use$"
         ) as caught:
             Server(session, port=port)
         assert caught.value.argument == "port"
