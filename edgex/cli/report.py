@@ -43,4 +43,5 @@ def report(
     if json:
         print_json(found.to_dict())
     else:
-        say(f"{page}: {found.frames:,} frames, {len(found.chosen)} of them shown")
+        frames = "1 frame" if found.frames == 1 else f"{found.frames:,} frames"
+        say(f"{page}: {frames}, {len(found.chosen)} of them shown")
