@@ -143,7 +143,7 @@ def watch(
     _check_values(model, source, follow and loop)
     _check_page(http, token_file=token_file, feedback=feedback)
     _check_files(video, folder, jsonl, len(source), force)
-    from edgex.runtime import Session, open_source
+    from edgex.runtime import Session
     from edgex.runtime.watch.together import stop_all
 
     pages: list[Page] = []
@@ -155,8 +155,7 @@ def watch(
 
     failure = partial(notice, show=log.error)
     drawing = read_drawing(style, colormap, scale=scale, dim=dim, legend=legend, opacity=opacity, font=font)
-    interval = 1 / fps if fps and 0 < fps < float("inf") else 1.0
-    opened = [open_source(name, timeout=timeout, follow=follow, interval=interval) for name in source]
+    opened = _opened(source, fps, timeout=timeout, follow=follow)
     options: dict[str, Any] = {"provider_options": read_provider_options(provider_options)}
     options |= {"threads": threads, "exact_resize": not fast_resize, "fit": fit}
     options |= {"tiles": read_tiles(tiles), "overlap": overlap, "roi": read_roi(roi)}
@@ -242,6 +241,13 @@ def _folder_of(folder: Path, number: int, sources: int) -> Path:
 def _video_of(video: Path, number: int, sources: int) -> Path:
     """door.mp4, or of several sources door.1.mp4, door.2.mp4, ..."""
     return video if sources == 1 else video.with_suffix(f".{number + 1}{video.suffix}")
+
+
+def _opened(sources: list[str], fps: float | None, **options: Any) -> list[Source]:
+    from edgex.runtime import open_source
+
+    interval = 1 / fps if fps and 0 < fps < float("inf") else 1.0
+    return [open_source(name, interval=interval, **options) for name in sources]
 
 
 def _streams(
