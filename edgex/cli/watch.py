@@ -156,10 +156,9 @@ def watch(
     failure = partial(notice, show=log.error)
     drawing = read_drawing(style, colormap, scale=scale, dim=dim, legend=legend, opacity=opacity, font=font)
     opened = _opened(source, fps, timeout=timeout, follow=follow)
-    options: dict[str, Any] = {"provider_options": read_provider_options(provider_options)}
-    options |= {"threads": threads, "exact_resize": not fast_resize, "fit": fit}
+    options: dict[str, Any] = {"provider_options": read_provider_options(provider_options), "fit": fit}
     options |= {"tiles": read_tiles(tiles), "overlap": overlap, "roi": read_roi(roi)}
-    with Session(model, provider, **options) as session:
+    with Session(model, provider, threads=threads, exact_resize=not fast_resize, **options) as session:
         drawing.check_for(session.metadata.calibration)
         streams = _streams(
             session,
