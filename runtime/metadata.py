@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,6 +111,9 @@ def _metadata(**values: Any) -> Metadata:
     found = Metadata(**values)
     check_thresholds(found.thresholds, found.activation, len(found.classes))
     check_calibration(found.calibration, found.classes, found.thresholds)
+    if found.calibration is not None and found.calibration.thresholds is None:
+        # Which labels are present and what is decided of them go by the same thresholds.
+        found = replace(found, calibration=replace(found.calibration, thresholds=found.thresholds))
     return found
 
 

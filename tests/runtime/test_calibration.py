@@ -76,7 +76,8 @@ def test_a_temperature_beside_thresholds_of_other_probabilities(make_model: Call
     card = {key: value for key, value in CARD.items() if key != "thresholds"}
     with pytest.raises(ArtefactError, match="thresholds beside a temperature"):
         load(make_model(calibration=card, **labels))
-    assert load(make_model(calibration={**card, "temperature": 1}, **labels))[0].calibration is not None
+    of_the_model = load(make_model(calibration={**card, "temperature": 1}, **labels))[0].calibration
+    assert of_the_model is not None and of_the_model.thresholds == (0.4,) * 4, "decisions go by them, too"
 
 
 def test_a_file_without_the_key_answers_as_before(session: Session, frame: np.ndarray) -> None:
