@@ -29,11 +29,11 @@ from edgex.cli.console import (
 from edgex.cli.drawing import Colormap, Dim, Legend, Scale, Style, read_drawing
 from edgex.cli.ending import stopped_by_signals
 from edgex.cli.log import log
+from edgex.cli.outputs import Outputs, option_for
 from edgex.cli.tiles import Overlap, Regions, Tiles, read_roi, read_tiles
 from edgex.errors import SourceError, UsageError
 from edgex.runtime.printable import printable
 from edgex.runtime.watch.sources.url import shown_source
-from edgex.utils.output import refuse_to_overwrite
 
 if TYPE_CHECKING:
     from edgex.runtime import Session, Stream
@@ -142,7 +142,8 @@ def watch(
     """
     _check_values(model, source, follow and loop)
     _check_page(http, token_file=token_file, feedback=feedback)
-    _check_files(video, folder, jsonl, len(source), force)
+    outputs = Outputs(video, folder, jsonl, len(source), force)
+    outputs.check()
     from edgex.runtime import Session
     from edgex.runtime.watch.together import stop_all
 
@@ -192,7 +193,7 @@ def watch(
                 keep=keep,
                 exit_on_alarm=exit_on_alarm,
             )
-            sinks = _sinks(stack, pages, len(streams), video, folder, jsonl, fps, top, drawing, force)
+            sinks = outputs.open(stack, pages, drawing, fps=fps, top=top)
             _run(streams, session, alarms, sinks, top, failure)
     _exit(streams, alarms)
 
@@ -215,31 +216,6 @@ def _check_values(model: str, sources: list[str], endless_twice: bool) -> None:
 def _check_page(http: str | None, **options: Any) -> None:
     if http is None:
         acting.refuse_without("--http", options)
-
-
-def _check_files(video: Path | None, folder: Path | None, jsonl: str | None, sources: int, force: bool) -> None:
-    if video is None and folder is None and jsonl in (None, "-"):
-        return
-    from edgex.runtime.watch.sinks import holds_results
-
-    for number in range(sources):
-        if folder is not None and not force and holds_results(one := _folder_of(folder, number, sources)):
-            raise UsageError(
-                f"{one} holds pictures of an earlier run: choose another, or --force to replace", argument="folder"
-            )
-        if video is not None:
-            refuse_to_overwrite(_video_of(video, number, sources), force=force, argument="video")
-    refuse_to_overwrite(None if jsonl == "-" else jsonl, force=force, argument="jsonl")
-
-
-def _folder_of(folder: Path, number: int, sources: int) -> Path:
-    """Where the pictures of one source go: the folder itself, or of several sources a folder each in it: 1, 2, ..."""
-    return folder if sources == 1 else folder / str(number + 1)
-
-
-def _video_of(video: Path, number: int, sources: int) -> Path:
-    """door.mp4, or of several sources door.1.mp4, door.2.mp4, ..."""
-    return video if sources == 1 else video.with_suffix(f".{number + 1}{video.suffix}")
 
 
 def _opened(sources: list[str], fps: float | None, **options: Any) -> list[Source]:
@@ -281,7 +257,7 @@ def _page(
     from edgex.runtime.watch.page.server import parse_address
 
     token = read_token(token_file)
-    with _argument("http", "port"):
+    with option_for("http", "port"):
         host, port = parse_address(http)
         judged = None if feedback is None else Feedback(feedback)
         page = Page(streams, port, drawing, host=host, token=token, feedback=judged)
@@ -289,56 +265,6 @@ def _page(
     asked = "" if token is None else "; the first time, add ?token= and the token"
     note(f"edgex: the page is at {page.url} until Ctrl-C{asked}")
     return page
-
-
-def _sinks(
-    stack: contextlib.ExitStack,
-    pages: list[Page],
-    sources: int,
-    video: Path | None,
-    folder: Path | None,
-    jsonl: str | None,
-    fps: float | None,
-    top: int,
-    drawing: Drawing,
-    force: bool,
-) -> list[list[Sink]]:
-    """Those of each source; JSON lines of all go into one file."""
-    from edgex.runtime.watch.recording import unfinished
-    from edgex.runtime.watch.sinks import FolderSink, JsonLinesSink, VideoSink
-
-    lines = None if jsonl is None else JsonLinesSink(sys.stdout if jsonl == "-" else Path(jsonl), top)
-    found: list[list[Sink]] = []
-    for number in range(sources):
-        sinks: list[Sink] = [page.feeds[number] for page in pages]
-        if video is not None:
-            path = _video_of(video, number, sources)
-            with _argument("video", "path"):
-                sinks.append(VideoSink(path, drawing, fps or 2.0))
-            for left in unfinished(path):
-                note(
-                    f"edgex: {left}: a recording that was not finished, of a run that was killed or still goes on; it "
-                    "plays"
-                )
-        if folder is not None:
-            sinks.append(FolderSink(_folder_of(folder, number, sources), drawing, replace=force))
-        if lines is not None:
-            sinks.append(lines)
-        for sink in sinks:
-            stack.callback(sink.close)
-        found.append(sinks)
-    return found
-
-
-@contextlib.contextmanager
-def _argument(name: str, stands_for: str) -> Iterator[None]:
-    """Errors about the parameter that an option stands for, or about none, are about the option."""
-    try:
-        yield
-    except UsageError as error:
-        if error.argument in (None, stands_for):
-            error.argument = name
-        raise
 
 
 def _run(
