@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgex.cli.console import note
-from edgex.errors import UsageError
+from edgex.errors import ArtefactError, UsageError
 from edgex.utils.output import refuse_to_overwrite
 
 if TYPE_CHECKING:
     from edgex.runtime.drawing.options import Drawing
     from edgex.runtime.watch.page.page import Page
     from edgex.runtime.watch.sinks import Sink
+    from edgex.runtime.watch.stream import FrameResult
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,33 @@ class Outputs:
         """door.mp4, or of several sources door.1.mp4, door.2.mp4, ..."""
         assert self.video is not None
         return self.video if self.sources == 1 else self.video.with_suffix(f".{number + 1}{self.video.suffix}")
+
+
+class Receivers:
+    """Gives pictures to the sinks of their source. One that cannot write any more is left out, and said: frames go on.
+
+    The last one of a source ends the run with its error, unless `others`, such as alarms, use the pictures, too.
+    sinks: of each source. failure(number of the source, line): tells people.
+    """
+
+    def __init__(self, sinks: list[list[Sink]], failure: Callable[[int, str], None], *, others: bool) -> None:
+        self._sinks, self._failure, self._others = sinks, failure, others
+        self.any = any(sinks)
+        """Whether there were sinks to begin with."""
+        self.any_lost = False
+        """Whether a sink was left out."""
+
+    def write(self, number: int, frame: FrameResult) -> None:
+        """number: of the source that the picture is from."""
+        for sink in list(self._sinks[number]):
+            try:
+                sink.write(frame)
+            except ArtefactError as error:
+                if self._sinks[number] == [sink] and not self._others:
+                    raise
+                self._sinks[number].remove(sink)
+                self.any_lost = True
+                self._failure(number, f"{error}; the run goes on without it")
 
 
 def _recording(path: Path, drawing: Drawing, fps: float) -> Sink:

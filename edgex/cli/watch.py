@@ -29,7 +29,7 @@ from edgex.cli.console import (
 from edgex.cli.drawing import Colormap, Dim, Legend, Scale, Style, read_drawing
 from edgex.cli.ending import stopped_by_signals
 from edgex.cli.log import log
-from edgex.cli.outputs import Outputs, option_for
+from edgex.cli.outputs import Outputs, Receivers, option_for
 from edgex.cli.tiles import Overlap, Regions, Tiles, read_roi, read_tiles
 from edgex.errors import SourceError, UsageError
 from edgex.runtime.printable import printable
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from edgex.runtime.drawing.options import Drawing
     from edgex.runtime.watch.alarms.alarms import Alarms
     from edgex.runtime.watch.page.page import Page
-    from edgex.runtime.watch.sinks import Sink
     from edgex.runtime.watch.sources.source import Source
     from edgex.runtime.watch.stream import FrameResult, Policy
 
@@ -137,8 +136,8 @@ def watch(
 
     Without --http, --video, --folder and --jsonl, a line per frame goes to standard output. With --http the page stays
     when the source has ended. Ctrl-C ends it cleanly: files are finished, a summary is printed, the exit code is 0. It
-    is 1 where a source broke or a picture could not be read, and 3 where --exit-on-alarm ended it. Several sources
-    share one session, and each has a thread of its own: a slow one holds none of the others.
+    is 1 where a source broke, a picture could not be read or a file not be written, and 3 where --exit-on-alarm ended
+    it. Several sources share one session, and each has a thread of its own: a slow one holds none of the others.
     """
     _check_values(model, source, follow and loop)
     _check_page(http, token_file=token_file, feedback=feedback)
@@ -194,14 +193,15 @@ def watch(
                 exit_on_alarm=exit_on_alarm,
             )
             sinks = outputs.open(stack, pages, drawing, fps=fps, top=top)
-            _run(streams, session, alarms, sinks, top, failure)
-    _exit(streams, alarms)
+            receivers = Receivers(sinks, failure, others=bool(alarms))
+            _run(streams, session, alarms, receivers, top, failure)
+    _exit(streams, alarms, receivers)
 
 
-def _exit(streams: list[Stream], alarms: list[Alarms]) -> None:
+def _exit(streams: list[Stream], alarms: list[Alarms], receivers: Receivers) -> None:
     if any(entry.ended_run for entry in alarms):
         raise typer.Exit(acting.EXIT_ALARM)
-    if any(stream.metrics.snapshot().unusable for stream in streams):
+    if receivers.any_lost or any(stream.metrics.snapshot().unusable for stream in streams):
         raise typer.Exit(EXIT_FAILURE)
 
 
@@ -271,7 +271,7 @@ def _run(
     streams: list[Stream],
     session: Session,
     alarms: list[Alarms],
-    sinks: list[list[Sink]],
+    receivers: Receivers,
     top: int,
     broken: Callable[[int, str], None],
 ) -> None:
@@ -283,9 +283,10 @@ def _run(
         with _screen() as show:
 
             def handle(number: int, frame: FrameResult) -> None:
-                for sink in (*(entry.judges[number] for entry in alarms), *sinks[number]):
-                    sink.write(frame)
-                if not sinks[number]:
+                for entry in alarms:
+                    entry.judges[number].write(frame)
+                receivers.write(number, frame)
+                if not receivers.any:
                     source = f"{frame.source}: " if len(streams) > 1 else ""
                     with saying:
                         say(f"{source}{_line(frame, top)}")

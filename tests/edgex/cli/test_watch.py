@@ -352,6 +352,18 @@ def test_a_disk_that_fills_ends_the_run_with_one_line(start: Start, tmp_path: Pa
         assert [json.loads(line)["frame"] for line in whole] == list(range(len(whole)))
 
 
+def test_frames_go_on_where_one_of_two_files_cannot_be_written(start: Start, tmp_path: Path) -> None:
+    import resource
+
+    limit = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000))}
+    process = start("--jsonl", "a.jsonl", "--folder", "out", "--limit", "40", **limit)
+    assert process.wait(60) == 1
+    assert process.stderr is not None
+    lost, summary = process.stderr.read().splitlines()
+    assert re.match(r"edgex: cannot write a.jsonl.* \(File too large\): .*; the run goes on without it", lost)
+    assert "40 frames in" in summary and len([*(tmp_path / "out").iterdir()]) == 40
+
+
 @pytest.mark.parametrize("arguments", [("--jsonl", "-"), ("--jsonl", "/dev/full", "--force"), ()])
 def test_a_full_device_is_one_line(start: Start, arguments: tuple[str, ...]) -> None:
     if not Path("/dev/full").exists():
