@@ -13,7 +13,12 @@ import edgex.runtime
 from edgex.runtime import errors
 
 FOLDER = Path(edgex.runtime.__file__).parent
-LAZY = {"onnxruntime": "backends/onnxruntime.py", "av": "watch/video.py", "pillow_heif": "picture_files.py"}
+LAZY = {
+    "onnxruntime": "backends/onnxruntime.py",
+    "av": "watch/sources/video.py",
+    "paho": "watch/alarms/mqtt.py",
+    "pillow_heif": "picture_files.py",
+}
 ALLOWED = set(sys.stdlib_module_names) | {"numpy", "PIL"}
 MODULES = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.py"))
 
