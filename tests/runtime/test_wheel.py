@@ -84,7 +84,7 @@ def test_watch_works_without_torch_and_pyav(python: Path, model_path: Path, fram
         line_found = json.loads(line)
         assert {key: line_found[key] for key in wanted} == wanted
     page = (
-        "from edgex.runtime.watch import page; from pathlib import Path;"
+        "from edgex.runtime.watch.page import page; from pathlib import Path;"
         "print(*(Path(page.__file__).with_name(name).is_file() for name, _ in page._FILES.values()))"
     )
-    assert run(python, "-c", page).split() == ["True"] * 3
+    assert set(run(python, "-c", page).split()) == {"True"}

@@ -27,10 +27,10 @@ def test_without_its_extra_the_command_says_how_to_install_it(missing: list[str]
     assert done.stderr == f"edgex: error: the command line needs {named}: pip install '.[cli]' in a clone of edgex\n"
 
 
-def test_the_base_has_neither_typer_nor_rich() -> None:
+def test_the_base_has_none_of_the_command_lines_libraries() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert {text.partition(">")[0] for text in project["dependencies"]} == {"numpy", "pillow"}
-    assert {text.partition(">")[0] for text in project["optional-dependencies"]["cli"]} == {"typer", "rich"}
+    assert {text.partition(">")[0] for text in project["optional-dependencies"]["cli"]} == {"typer", "rich", "jinja2"}
 
 
 @pytest.mark.parametrize("blocked", ["", "sys.modules['rich'] = None; "])
