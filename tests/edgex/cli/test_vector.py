@@ -34,7 +34,8 @@ def source(random_model: Callable[..., Any], tmp_path: Path) -> Path:
 
 def test_labels_teach_a_vector_twice_the_same(run: Run, source: Path, tmp_path: Path) -> None:
     label = ("vector", "label", "--model", "model.safetensors", "--data", "pictures", "--out", "labels.safetensors")
-    made = json.loads(run(*label, "--pairs", "3", "--players", "25", "--json").partition("\nlabels:")[0])
+    # What is said on standard error comes after it.
+    made, _ = json.JSONDecoder().raw_decode(run(*label, "--pairs", "3", "--players", "25", "--json"))
     assert (made["views"], made["pictures"]) == (15, 15)
     assert "split-half cosine" in run(*label, "--force", "--pairs", "3", "--players", "25")
     assert "labels.safetensors exists" in run(*label, code=2)
