@@ -141,7 +141,7 @@ class _Regions(NamedTuple):
     @classmethod
     def of(cls, mask: np.ndarray, gap: int) -> _Regions:
         """mask: bool [R, C]. gap: cells between two regions, in rows and in columns, up to which they are one."""
-        runs, wide = _Runs.of(mask), _Runs.of(_grown(mask, gap))
+        runs, wide = _Runs.of(mask), _Runs.of(grown(mask, gap))
         region = wide.connected()[wide.holding(runs)]
         _, region = np.unique(region, return_inverse=True)
         count = int(region.max(initial=-1)) + 1
@@ -201,7 +201,7 @@ class _Runs(NamedTuple):
         return self.row * self.width + column
 
 
-def _grown(mask: np.ndarray, gap: int) -> np.ndarray:
+def grown(mask: np.ndarray, gap: int) -> np.ndarray:
     """The mask with every cell up to `gap` rows below and columns right of one: regions so far apart touch."""
     for axis in (0, 1):
         before = np.moveaxis(mask, axis, 0)

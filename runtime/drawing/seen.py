@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgex.runtime.regions import grown
+
 if TYPE_CHECKING:
     from edgex.runtime.view import View
 
@@ -110,11 +112,4 @@ def _rings(mask: np.ndarray, line: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _widened(mask: np.ndarray, distance: int) -> np.ndarray:
     """Every pixel that one of the mask is at most so many rows and columns away from."""
-    for axis in (0, 1):
-        before = np.moveaxis(mask, axis, 0)
-        mask = mask.copy()
-        after = np.moveaxis(mask, axis, 0)
-        for shift in range(1, distance + 1):
-            after[shift:] |= before[:-shift]
-            after[:-shift] |= before[shift:]
-    return mask
+    return grown(grown(mask, distance)[::-1, ::-1], distance)[::-1, ::-1]
