@@ -2,23 +2,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from clocks import Clock
 
 from edgex.runtime.watch import metrics as module
 from edgex.runtime.watch.metrics import WINDOW, StreamMetrics
 
 
-class Clock:
-    now = 100.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(module, "time", clock)
-    return clock
+    return Clock.of(module, monkeypatch)
 
 
 def test_nothing_yet() -> None:

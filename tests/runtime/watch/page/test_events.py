@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from clocks import Clock
 
 from edgex.runtime import Session
 from edgex.runtime.frames import as_frame
@@ -15,18 +16,9 @@ from edgex.runtime.watch.stream import FrameResult
 from streams import coloured
 
 
-class Clock:
-    now = 100.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(module, "time", clock)
-    return clock
+    return Clock.of(module, monkeypatch)
 
 
 @pytest.fixture
